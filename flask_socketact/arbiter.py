@@ -1,0 +1,137 @@
+"""The master's side: gunicorn's arbiter, with listeners from systemd and a true READY."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import gunicorn.app.base
+import gunicorn.arbiter
+from gunicorn.app.base import BaseApplication
+from gunicorn.workers.base import Worker
+
+from flask_socketact import activation, listeners, notify
+from flask_socketact.errors import ActivationError, NotifyError
+from flask_socketact.readiness import Readiness
+
+#: How often the master looks for reports while workers load the application, in seconds.
+BOOT_POLL = 0.05
+
+
+def install() -> None:
+    """Let the gunicorn command run our arbiter instead of its own.
+
+    gunicorn has no setting for the class of its arbiter, and takes one function per
+    server hook: a hook of ours would silently give way to the user's hook of the same
+    name. So we use none. tests/process fails when gunicorn looks elsewhere for it.
+    """
+    gunicorn.app.base.Arbiter = Arbiter
+
+
+class Arbiter(gunicorn.arbiter.Arbiter):
+    """gunicorn's arbiter as a service of systemd."""
+
+    def __init__(self, app: BaseApplication) -> None:
+        self._notify_socket = notify.take_address(os.environ)
+        self._status = ""
+        self._booted = False
+        self._stopping = False
+        self._readiness = Readiness()
+        super().__init__(app)
+
+    def setup(self, app: BaseApplication) -> None:
+        """Read the configuration: at the start, and anew at every reload."""
+        super().setup(app)
+        self._watch_workers()
+        if self.LISTENERS and self.systemd:
+            listeners.keep(self.LISTENERS, self.cfg, self.log)
+
+    def start(self) -> None:
+        try:
+            self.LISTENERS = listeners.take(self.cfg, self.log)
+        except ActivationError as error:
+            sys.exit(f"flask_socketact: {error}")
+        self.systemd = bool(self.LISTENERS)
+        if self.systemd:
+            listeners.keep(self.LISTENERS, self.cfg, self.log)
+        super().start()
+        if not self.systemd:
+            self.log.warning(
+                "No listeners from systemd (%s): gunicorn has bound its own, "
+                "and a restart refuses connections until it is done",
+                activation.why_none(),
+            )
+        self._tell(notify.status, f"Loading the application in {self.num_workers} workers")
+
+    def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:
+        """Wait as gunicorn does; then see which workers have begun to accept."""
+        signals: list[int] = super().wait_for_signals(timeout if self._booted else BOOT_POLL)
+        self._readiness.collect(self.WORKERS)
+        accepting = len(self._readiness.accepting)
+        if not self._booted and accepting >= self.num_workers:
+            self._booted = True
+            self._tell(notify.ready, self._serving(accepting))
+        elif self._booted:
+            self._tell(notify.status, self._serving(accepting))
+        return signals
+
+    def handle_usr2(self) -> None:
+        if self.systemd:
+            self.log.error(
+                "SIGUSR2 refused: systemd holds the listeners and would not know "
+                "the new master. Use 'systemctl restart'"
+            )
+            return
+        super().handle_usr2()
+
+    def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
+        if reason is not None:
+            self._announce_stop(f"{reason} See the journal for the traceback")
+        super().halt(reason, exit_status)
+
+    def stop(self, graceful: bool = True) -> None:
+        drain = f"at most {self.cfg.graceful_timeout} s" if graceful else "cutting them off"
+        self._announce_stop(f"Stopping: requests in flight end, {drain}")
+        super().stop(graceful)
+
+    def reap_workers(self) -> None:
+        super().reap_workers()
+        if self._stopping:
+            self._repeat_term()
+
+    def _announce_stop(self, text: str) -> None:
+        if not self._stopping:
+            self._stopping = True
+            self._tell(notify.stopping, text)
+
+    def _repeat_term(self) -> None:
+        """Tell workers that still boot, again: between its fork and its own handlers
+        a worker puts signals into a copy of the master's queue that nobody reads."""
+        for pid in set(self.WORKERS) - self._readiness.accepting:
+            self.kill_worker(pid, signal.SIGTERM)
+
+    def _watch_workers(self) -> None:
+        """Set ``pre_fork`` to the user's hook, with ours before it."""
+        users: Callable[[Any, Any], None] = self.cfg.pre_fork
+
+        def pre_fork(server: Arbiter, worker: Worker) -> None:
+            self._readiness.watch(worker)
+            users(server, worker)
+
+        self.cfg.set("pre_fork", pre_fork)
+
+    def _serving(self, accepting: int) -> str:
+        return f"Serving with {accepting} of {self.num_workers} workers at {listeners.describe(self.LISTENERS)}"
+
+    def _tell(self, message: Callable[[str | None, str], None], text: str) -> None:
+        """Send `message`, unless systemd knows `text` already. It never stops the service."""
+        if text == self._status:
+            return
+        self._status = text
+        try:
+            message(self._notify_socket, text)
+        except NotifyError as error:
+            self.log.warning("%s", error)

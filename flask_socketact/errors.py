@@ -1,0 +1,16 @@
+"""What can go wrong between systemd and the application, as exceptions.
+
+Their text is one line: what was found, where, and what to do about it.
+"""
+
+
+class SocketActError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ActivationError(SocketActError):
+    """The listeners that systemd passed, or its variables, cannot be used."""
+
+
+class NotifyError(SocketActError):
+    """A message could not be sent to the service manager."""

@@ -1,0 +1,1 @@
+"""Worker classes for gunicorn that drain without losing a request."""

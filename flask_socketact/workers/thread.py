@@ -1,0 +1,97 @@
+"""gunicorn's threads, with a drain that answers every request it has been sent."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from selectors import EVENT_READ
+from types import FrameType
+from typing import Any
+
+from gunicorn.workers import gthread
+
+#: accept(2): somebody else was faster, or the client has gone.
+_NOBODY_THERE = (errno.EAGAIN, errno.ECONNABORTED)
+
+
+class ThreadWorker(gthread.ThreadWorker):
+    """A worker that serves with threads: ``-k flask_socketact.workers.thread.ThreadWorker``.
+
+    Other than gunicorn's gthread, it
+    - keeps a new connection in the poller until its first byte has arrived, so that
+      a silent client neither holds a thread nor is dropped by a drain;
+    - looks once more for a request before it closes an idle connection;
+    - leaves at once when it is stopped while it still loads the application;
+    - tells the application, in the WSGI environ, which listener the request came by
+      (``socketact.listener``, only under activation) and whether the worker
+      drains (``socketact.draining``, a function that returns a bool).
+    """
+
+    wsgi: Callable[..., Iterable[bytes]]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._serving = threading.local()
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        self._application = self.wsgi
+        self.wsgi = self._run_application
+
+    def _run_application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if self._serving.listener is not None:
+            environ["socketact.listener"] = self._serving.listener
+        environ["socketact.draining"] = self.is_draining
+        return self._application(environ, start_response)
+
+    def is_draining(self) -> bool:
+        """Whether this worker takes nothing new and leaves when it has nothing left."""
+        return not self.alive
+
+    def accept(self, listener: Any) -> None:
+        try:
+            client, address = listener.accept()
+        except OSError as error:
+            if error.errno in _NOBODY_THERE:
+                return
+            raise
+        self.nr_conns += 1
+        conn = gthread.TConn(self.cfg, client, address, listener.getsockname())
+        conn.listener = getattr(listener, "fdname", None)
+        conn.timeout = time.monotonic() + self.cfg.keepalive
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def handle(self, conn: gthread.TConn) -> bool:
+        self._serving.listener = conn.listener
+        keep: bool = super().handle(conn)
+        return keep
+
+    def murder_keepalived(self, force: bool = False) -> None:
+        self._serve_late_arrivals(self.keepalived_conns)
+        super().murder_keepalived(force)
+
+    def murder_pending(self) -> None:
+        self._serve_late_arrivals(self.pending_conns)
+        super().murder_pending()
+
+    def _serve_late_arrivals(self, conns: deque[gthread.TConn]) -> None:
+        """Poll once more if the oldest of `conns` is about to be closed: a request that
+        came while the poller's other events were served would be answered with a reset."""
+        if conns and conns[0].timeout <= time.monotonic():
+            self.wait_for_and_dispatch_events(timeout=0)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if not self.booted:
+            sys.exit(0)

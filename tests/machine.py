@@ -1,0 +1,204 @@
+"""A machine of its own with a real systemd, booted from this one's files in about a second.
+
+systemd-nspawn boots what is installed here on an overlay in memory: whatever happens
+inside, the files outside stay as they are. The network is a loopback of its own.
+Needs root.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+#: What a client dials: host and port, or the path of a Unix socket inside the machine.
+Address = tuple[str, int] | str
+
+#: The private mount namespace keeps the bind mount to ourselves; when we die, so does the machine.
+_BOOT = """
+mount --bind / "$1"
+exec systemd-nspawn --quiet --directory="$1" --volatile=overlay --keep-unit --register=no --link-journal=no \
+    --console=pipe --private-network --machine="$2" --boot -- --unit=basic.target
+"""
+_CLONE_NEWNET = 0x40000000
+
+
+class MachineError(Exception):
+    """The machine cannot be booted, or did not come to the state we waited for."""
+
+
+class Machine:
+    """A booted machine, for the length of a ``with`` block."""
+
+    def __enter__(self) -> Machine:
+        if os.geteuid() != 0:
+            raise MachineError("a machine is booted by root only")
+        if shutil.which("systemd-nspawn") is None:
+            raise MachineError("systemd-nspawn is missing: apt-get install systemd-container")
+        self._folder = tempfile.TemporaryDirectory(prefix="flask-socketact-")
+        folder = Path(self._folder.name)
+        (folder / "root").mkdir()
+        self._console = folder / "console"
+        with self._console.open("wb") as console:
+            self._nspawn = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "--propagation", "private"]
+                + ["sh", "-ec", _BOOT, "sh", str(folder / "root"), f"socketact-{uuid.uuid4().hex[:8]}"],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+                start_new_session=True,
+            )
+        try:
+            self.leader = self._wait_for_leader()
+            self.wait_for(self._is_running, "systemd to be up")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._nspawn.terminate()  # asks the machine to power off
+        try:
+            self._nspawn.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._nspawn.kill()
+            self._nspawn.wait()
+        self._folder.cleanup()
+
+    def run(self, *command: str, check: bool = True, timeout: float = 180) -> subprocess.CompletedProcess[str]:
+        """Run a command inside, as root, and return what it printed."""
+        done = subprocess.run(
+            ["nsenter", f"--target={self.leader}", "--all", *command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise MachineError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def systemctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self.run("systemctl", "--no-pager", *arguments, check=check)
+
+    def show(self, unit: str, name: str) -> str:
+        """Return a property of a unit, as ``systemctl show`` has it."""
+        return self.systemctl("show", "--value", f"--property={name}", unit).stdout.strip()
+
+    def journal(self, unit: str) -> str:
+        return self.run("journalctl", "--no-pager", "--output=cat", f"--unit={unit}").stdout
+
+    def path(self, inside: str) -> Path:
+        """Return where a file of the machine is found from outside."""
+        return Path(f"/proc/{self.leader}/root{inside}")
+
+    def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+        """Wait until `condition` holds.
+
+        :raises MachineError: it did not within `seconds`; the text has the end of the logs.
+        """
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise MachineError(f"waited {seconds} s for {what}\n{self._logs()}")
+            time.sleep(0.05)
+
+    def connect(self, address: Address, timeout: float = 60) -> socket.socket:
+        """Connect to a listener inside the machine."""
+        if isinstance(address, str):
+            client = socket.socket(socket.AF_UNIX)
+            address = str(self.path(address))
+        else:
+            client = self._socket_inside(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        client.settimeout(timeout)
+        try:
+            client.connect(address)
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def _socket_inside(self, family: socket.AddressFamily) -> socket.socket:
+        """Make a socket in the machine's network: a thread goes there, and ends there."""
+        made: list[socket.socket] = []
+
+        def make() -> None:
+            with open(f"/proc/{self.leader}/ns/net", "rb") as network:
+                _setns(network.fileno())
+            made.append(socket.socket(family))
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        return made[0]
+
+    def _wait_for_leader(self) -> int:
+        children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children")
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self._nspawn.poll() is None:
+            for pid in children.read_text().split():
+                if Path(f"/proc/{pid}/comm").read_text() == "systemd\n":
+                    return int(pid)
+            time.sleep(0.02)
+        raise MachineError(f"systemd-nspawn did not boot:\n{self._console.read_text()}")
+
+    def _is_running(self) -> bool:
+        return self.systemctl("is-system-running", check=False).stdout.strip() in ("running", "degraded")
+
+    def _logs(self) -> str:
+        journal = self.run("journalctl", "--no-pager", "--lines=60", check=False).stdout
+        return f"{self._console.read_text()[-2000:]}\n{journal}"
+
+
+def _setns(fd: int) -> None:
+    if sys.version_info >= (3, 12):
+        os.setns(fd, _CLONE_NEWNET)
+    elif ctypes.CDLL(None, use_errno=True).setns(fd, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+def install(machine: Machine, *names: str, venv: Path | None = None) -> None:
+    """Install the example application and its units as the README says, and open the ports.
+
+    The virtual environment is that which runs us, moved to where the units look for it.
+    """
+    machine.run("useradd", "--system", "app")
+    folder = machine.path("/srv/app")
+    folder.mkdir(parents=True)
+    subprocess.run(["cp", "--archive", venv or sys.prefix, folder / "venv"], check=True)
+    for script in ("gunicorn", "flask-socketact"):
+        path = folder / "venv/bin" / script
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(["#!/srv/app/venv/bin/python3\n", *lines[1:]]))
+    subprocess.run(["chmod", "--recursive", "u=rwX,go=rX", folder], check=True)
+    shutil.copy(EXAMPLES / "app.py", folder)
+    for name in names:
+        for kind in ("socket", "service"):
+            shutil.copy(EXAMPLES / f"units/{name}.{kind}", machine.path("/etc/systemd/system"))
+    machine.systemctl("daemon-reload")
+    machine.systemctl("enable", "--now", *(f"{name}.socket" for name in names))
+
+
+def interrupt_on_terminate() -> None:
+    """Let SIGTERM unwind ``with`` blocks, as SIGINT does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
