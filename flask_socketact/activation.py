@@ -92,7 +92,10 @@ def _explain(error: OSError) -> str:
             f"{LISTEN_FDNAMES}={names!r} names {names.count(':') + 1} descriptors "
             f"but {LISTEN_FDS}={count}: systemd sets both, so remove what changes one of them"
         )
-    return f"{LISTEN_FDS}={count} cannot be used ({error.strerror}): check the .socket unit"
+    return (
+        f"{LISTEN_PID}={os.environ.get(LISTEN_PID)} and {LISTEN_FDS}={count} cannot be used ({error.strerror}): "
+        "systemd sets both, so remove what changes one of them"
+    )
 
 
 def _first_closed(count: int) -> int:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import gunicorn.app.base
 import gunicorn.arbiter
 from gunicorn.app.base import BaseApplication
+from gunicorn.errors import HaltServer
 from gunicorn.workers.base import Worker
 
 from flask_socketact import activation, listeners, notify
-from flask_socketact.errors import ActivationError, NotifyError
+from flask_socketact.errors import NotifyError
 from flask_socketact.readiness import Readiness
 
 #: How often the master looks for reports while workers load the application, in seconds.
@@ -35,6 +35,8 @@ class Arbiter(gunicorn.arbiter.Arbiter):
     """gunicorn's arbiter as a service of systemd."""
 
     def __init__(self, app: BaseApplication) -> None:
+        # Before anything is opened: what we open could take the place of a descriptor that is missing.
+        self._names = activation.listen_fds()
         self._notify_socket = notify.take_address(os.environ)
         self._status = ""
         self._booted = False
@@ -50,13 +52,8 @@ class Arbiter(gunicorn.arbiter.Arbiter):
             listeners.keep(self.LISTENERS, self.cfg, self.log)
 
     def start(self) -> None:
-        try:
-            self.LISTENERS = listeners.take(self.cfg, self.log)
-        except ActivationError as error:
-            sys.exit(f"flask_socketact: {error}")
-        self.systemd = bool(self.LISTENERS)
-        if self.systemd:
-            listeners.keep(self.LISTENERS, self.cfg, self.log)
+        if self._names:
+            self._take_listeners()
         super().start()
         if not self.systemd:
             self.log.warning(
@@ -98,7 +95,13 @@ class Arbiter(gunicorn.arbiter.Arbiter):
         super().stop(graceful)
 
     def reap_workers(self) -> None:
-        super().reap_workers()
+        """Bury the dead. gunicorn raises for a worker that could not boot: a second one, while
+        the first one's is being handled, would end the master with a traceback and another status."""
+        try:
+            super().reap_workers()
+        except HaltServer:
+            if not self._stopping:
+                raise
         if self._stopping:
             self._repeat_term()
 
@@ -112,6 +115,12 @@ class Arbiter(gunicorn.arbiter.Arbiter):
         a worker puts signals into a copy of the master's queue that nobody reads."""
         for pid in set(self.WORKERS) - self._readiness.accepting:
             self.kill_worker(pid, signal.SIGTERM)
+
+    def _take_listeners(self) -> None:
+        self.LISTENERS = listeners.take(self._names, self.cfg, self.log)
+        self.systemd = True
+        listeners.keep(self.LISTENERS, self.cfg, self.log)
+        activation.unset_environment(os.environ)
 
     def _watch_workers(self) -> None:
         """Set ``pre_fork`` to the user's hook, with ours before it."""

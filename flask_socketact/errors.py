@@ -8,8 +8,11 @@ class SocketActError(Exception):
     """Base of every error that this package raises on purpose."""
 
 
-class ActivationError(SocketActError):
-    """The listeners that systemd passed, or its variables, cannot be used."""
+class ActivationError(SocketActError, RuntimeError):
+    """The listeners that systemd passed, or its variables, cannot be used.
+
+    gunicorn prints a RuntimeError of its start as one line and exits with status 1.
+    """
 
 
 class NotifyError(SocketActError):

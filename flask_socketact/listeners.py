@@ -13,16 +13,11 @@ from flask_socketact import activation
 from flask_socketact.errors import ActivationError
 
 
-def take(cfg: Config, log: Logger) -> list[Any]:
-    """Return gunicorn's sockets on the listeners from systemd; empty without activation.
+def take(names: dict[int, str], cfg: Config, log: Logger) -> list[Any]:
+    """Return gunicorn's sockets on the descriptors in `names`, with the name as their attribute ``fdname``.
 
-    Each has its ``FileDescriptorName=`` as the attribute ``fdname``.
-
-    :raises ActivationError: what systemd passed cannot be served on.
+    :raises ActivationError: the settings ask for descriptors by number, too.
     """
-    names = activation.listen_fds()
-    if not names:
-        return []
     if any(isinstance(address, int) for address in cfg.address):
         raise ActivationError(
             f"bind = {cfg.settings['bind'].get()} takes a descriptor by its number, but systemd passes "
@@ -31,7 +26,6 @@ def take(cfg: Config, log: Logger) -> list[Any]:
     listeners: list[Any] = sock.create_sockets(cfg, log, list(names))
     for listener, name in zip(listeners, names.values(), strict=True):
         listener.fdname = name
-    activation.unset_environment(os.environ)
     return listeners
 
 

@@ -22,7 +22,7 @@ import h11
 Connect = Callable[[], socket.socket]
 
 
-class RequestFailed(Exception):
+class RequestError(Exception):
     """A request was not answered, or not with what it should have been."""
 
 
@@ -54,7 +54,7 @@ class Client:
     def exchange(self, method: str, target: str, body: Iterable[bytes] = (), length: int = 0) -> tuple[int, bytes]:
         """Send a request, and return status and content of the answer.
 
-        :raises RequestFailed: no whole answer came.
+        :raises RequestError: no whole answer came.
         """
         try:
             self._notice_close()
@@ -69,7 +69,7 @@ class Client:
             answer = self._receive()
         except (OSError, h11.ProtocolError) as error:
             self.close()
-            raise RequestFailed(f"{type(error).__name__}: {error}") from error
+            raise RequestError(f"{type(error).__name__}: {error}") from error
         if self._http.our_state is self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
         else:
@@ -106,10 +106,19 @@ class Client:
                 return status, content
 
 
+def ask(connect: Connect, target: str = "/") -> tuple[int, bytes]:
+    """Send one request on a connection of its own, and return status and content of the answer."""
+    client = Client(connect)
+    try:
+        return client.exchange("GET", target)
+    finally:
+        client.close()
+
+
 def _expect(answer: tuple[int, bytes], content: bytes | None = None) -> None:
     status, found = answer
     if status != 200 or (content is not None and content != found):
-        raise RequestFailed(f"wrong answer: {status} {found[:80]!r}")
+        raise RequestError(f"wrong answer: {status} {found[:80]!r}")
 
 
 def new(client: Client) -> float:
@@ -211,7 +220,7 @@ class Load:
             work, failure = 0.0, None
             try:
                 work = ask(client)
-            except RequestFailed as error:
+            except RequestError as error:
                 failure = str(error)
             self.outcomes.append(Outcome(kind, began, time.monotonic() - began, work, failure))
         client.close()

@@ -30,7 +30,8 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 #: What a client dials: host and port, or the path of a Unix socket inside the machine.
 Address = tuple[str, int] | str
 
-#: The private mount namespace keeps the bind mount to ourselves; when we die, so does the machine.
+#: When we die, so does the machine; the bind mount is seen by nobody else.
+_PREPARE = ("setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "--propagation", "private")
 _BOOT = """
 mount --bind / "$1"
 exec systemd-nspawn --quiet --directory="$1" --volatile=overlay --keep-unit --register=no --link-journal=no \
@@ -57,8 +58,7 @@ class Machine:
         self._console = folder / "console"
         with self._console.open("wb") as console:
             self._nspawn = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "--propagation", "private"]
-                + ["sh", "-ec", _BOOT, "sh", str(folder / "root"), f"socketact-{uuid.uuid4().hex[:8]}"],
+                [*_PREPARE, "sh", "-ec", _BOOT, "sh", str(folder / "root"), f"socketact-{uuid.uuid4().hex[:8]}"],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,

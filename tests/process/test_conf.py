@@ -1,0 +1,119 @@
+"""The ways to give gunicorn our configuration, and what wins over it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.server import CONF, GUNICORN, Server
+
+if TYPE_CHECKING:
+    import socket
+
+COMMAND = str(Path(sys.executable).with_name("flask-socketact"))
+OUR_WORKER = "Using worker: flask_socketact.workers.thread.ThreadWorker"
+
+
+def printed_settings(folder: Path, *arguments: str, **environ: str) -> dict[str, str]:
+    """Return the settings that gunicorn ends up with."""
+    done = subprocess.run(
+        [GUNICORN, *arguments, "--print-config", "app:app"],
+        cwd=folder,
+        env={k: v for k, v in os.environ.items() if k != "WEB_CONCURRENCY"} | environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return dict(line.replace(" ", "").split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+
+
+def test_module(plain: Path, http: socket.socket) -> None:
+    with Server(plain, *CONF, "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        assert OUR_WORKER in server.log
+
+
+def test_file_written_by_init(plain: Path, http: socket.socket) -> None:
+    subprocess.run([COMMAND, "init"], cwd=plain, check=True)
+    with Server(plain, "-c", "flask_socketact.conf", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        assert OUR_WORKER in server.log
+
+
+def test_works_without_any_setting(plain: Path) -> None:
+    settings = printed_settings(plain, *CONF)
+    assert int(settings["workers"]) == max(2, len(os.sched_getaffinity(0)))
+    assert settings["threads"] == "4"
+
+
+def test_every_hook_of_the_user_runs(plain: Path, http: socket.socket) -> None:
+    in_master = {"on_starting": 1, "when_ready": 1, "pre_fork": 2, "on_exit": 1, "on_reload": 1, "child_exit": 2}
+    in_worker = {"post_fork": 2, "post_worker_init": 1, "worker_exit": 2}
+    hooks = "".join(
+        f"def {name}({', '.join('abcd'[:arity])}): log('{name}')\n" for name, arity in (in_master | in_worker).items()
+    )
+    (plain / "settings.py").write_text(
+        "from flask_socketact.conf import *\n"
+        "def log(text): print('hook', text, flush=True)\n"
+        f"{hooks}"
+        "def nworkers_changed(a, b, c): log('nworkers_changed')\n"
+    )
+    with Server(plain, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        server.signal(signal.SIGHUP)
+        server.wait_for_log("hook on_reload")
+        server.wait_for_log("hook child_exit")
+        server.process.terminate()
+        server.wait_until_gone()
+    for name in [*in_master, "nworkers_changed", *in_worker]:
+        assert f"hook {name}\n" in server.log
+
+
+def test_command_line_and_environment_win(plain: Path) -> None:
+    (plain / "settings.py").write_text("from flask_socketact.conf import *\nworkers = 5\nthreads = 6\n")
+    assert printed_settings(plain, "-c", "settings.py")["workers"] == "5"
+    settings = printed_settings(
+        plain, "-c", "settings.py", "--workers", "7", GUNICORN_CMD_ARGS="--workers 8 --threads 9 --keep-alive 10"
+    )
+    assert (settings["workers"], settings["threads"], settings["keepalive"]) == ("7", "9", "10")
+    assert printed_settings(plain, *CONF, WEB_CONCURRENCY="3")["workers"] == "3"
+
+
+def test_master_imports_neither_flask_nor_gevent(plain: Path, http: socket.socket) -> None:
+    """What the master has imported stays old after a reload; gevent must patch first."""
+    (plain / "settings.py").write_text(
+        dedent(
+            """
+            from flask_socketact.conf import *
+
+            def when_ready(server):
+                import sys
+                print("found:", sorted({"flask", "werkzeug", "gevent"} & set(sys.modules)), flush=True)
+            """
+        )
+    )
+    with Server(plain, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        assert "found: []" in server.log
+
+
+@pytest.mark.parametrize("name", ["gthread", "sync", "flask_socketact.workers.thread.ThreadWorker"])
+def test_worker_class_of_the_command_line(plain: Path, http: socket.socket, name: str) -> None:
+    """READY needs no worker class of ours."""
+    with Server(plain, *CONF, "-k", name, "app:app", listeners={"http": http}) as server:
+        assert "Serving with 2 of 2 workers" in server.wait_for_message("READY=1")
+
+
+def test_worker_class_without_our_configuration(plain: Path, http: socket.socket) -> None:
+    with Server(
+        plain, "-k", "flask_socketact.workers.thread.ThreadWorker", "app:app", listeners={"http": http}
+    ) as server:
+        assert server.wait_for_message("READY=1") == "READY=1\nSTATUS=Gunicorn arbiter booted"
+        assert OUR_WORKER in server.log

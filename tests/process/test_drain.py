@@ -1,0 +1,137 @@
+"""A worker that is told to go answers everything it has been sent."""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.load import Load, ask
+from tests.server import CONF, Server, dial
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ONE_WORKER = (*CONF, "--workers", "1", "app:app")
+REQUEST = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
+
+
+def in_drain(listener: socket.socket) -> bool:
+    """Whether nobody takes a new connection out of the queue of `listener`."""
+    deadline = time.monotonic() + 0.2
+    with dial(listener):
+        while time.monotonic() < deadline:
+            if not select.select([listener], [], [], 0)[0]:
+                return False
+            time.sleep(0.01)
+    return True
+
+
+def answer(client: socket.socket) -> bytes:
+    """Read until the server closes."""
+    received = b""
+    while data := client.recv(65536):
+        received += data
+    return received
+
+
+def test_request_in_flight_is_answered(plain: Path, http: socket.socket) -> None:
+    with Server(plain, *ONE_WORKER, listeners={"http": http}) as server, dial(http) as client:
+        server.wait_until_ready()
+        client.sendall(REQUEST.replace(b"/", b"/sleep/1.0", 1))
+        assert ask(lambda: dial(http))[0] == 200  # so the other has been accepted
+        server.process.terminate()
+        assert answer(client).startswith(b"HTTP/1.1 200 OK")
+        assert server.wait_until_gone() == 0
+
+
+def test_silent_connection_is_answered_during_the_drain(plain: Path, http: socket.socket) -> None:
+    """It was accepted but had sent nothing when the drain began."""
+    with Server(plain, *ONE_WORKER, listeners={"http": http}) as server, dial(http) as silent:
+        server.wait_until_ready()
+        assert ask(lambda: dial(http))[0] == 200
+        server.process.terminate()
+        server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
+        silent.sendall(REQUEST)
+        assert b"Connection: close" in answer(silent)
+        assert server.wait_until_gone() == 0
+
+
+def test_silent_connections_hold_neither_threads_nor_the_drain(plain: Path, http: socket.socket) -> None:
+    with Server(plain, *ONE_WORKER, listeners={"http": http}) as server:
+        server.wait_until_ready()
+        silent = [dial(http) for _ in range(20)]
+        began = time.monotonic()
+        assert ask(lambda: dial(http))[0] == 200
+        assert time.monotonic() - began < 2
+        server.process.terminate()
+        assert server.wait_until_gone(8) == 0
+        for client in silent:
+            assert client.recv(1) == b""
+            client.close()
+
+
+def test_idle_keep_alive_connection_is_told_to_close(plain: Path, http: socket.socket) -> None:
+    with Server(plain, *ONE_WORKER, listeners={"http": http}) as server, dial(http) as client:
+        server.wait_until_ready()
+        client.sendall(REQUEST)
+        assert b"Connection: keep-alive" in client.recv(65536)
+        server.process.terminate()
+        server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
+        client.sendall(REQUEST)
+        received = answer(client)
+        assert b"Connection: close" in received
+        assert b'"draining": true' in received
+        assert server.wait_until_gone() == 0
+
+
+def test_connections_in_the_queue_stay_there(plain: Path, http: socket.socket) -> None:
+    """What nobody has accepted is for the next generation."""
+    with Server(plain, *ONE_WORKER, listeners={"http": http}) as server, dial(http) as first:
+        server.wait_until_ready()
+        first.sendall(REQUEST.replace(b"/", b"/sleep/1.0", 1))
+        assert ask(lambda: dial(http))[0] == 200  # so the other has been accepted
+        server.process.terminate()
+        server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
+        waiting = dial(http)
+        waiting.sendall(REQUEST)
+        assert b"200 OK" in answer(first)
+        assert server.wait_until_gone() == 0
+    with waiting, Server(plain, *ONE_WORKER, listeners={"http": http}) as server:
+        assert b"200 OK" in waiting.recv(65536)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTTOU])
+def test_nothing_is_lost_when_workers_are_replaced(plain: Path, http: socket.socket, number: signal.Signals) -> None:
+    with Server(plain, *CONF, "--workers", "3", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        with Load(lambda: dial(http), {"new connection": 4, "keep-alive": 4}) as load:
+            server.wait_for(lambda: len(load.outcomes) > 50, "load")
+            server.signal(number)
+            seen = len(load.outcomes)
+            server.wait_for_log("Worker exiting")
+            server.wait_for(lambda: len(load.outcomes) > seen + 200, "load")
+        assert not load.failures()
+
+
+def test_nothing_is_lost_by_max_requests(plain: Path, http: socket.socket) -> None:
+    with Server(plain, *CONF, "--max-requests", "50", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        with Load(lambda: dial(http), {"new connection": 4, "keep-alive": 4}) as load:
+            server.wait_for(lambda: server.log.count("Worker exiting") >= 4, "recycled workers")
+        assert not load.failures()
+
+
+def test_workers_without_a_master_finish_and_leave(plain: Path, http: socket.socket) -> None:
+    with Server(plain, *ONE_WORKER, listeners={"http": http}) as server, dial(http) as client:
+        server.wait_until_ready()
+        client.sendall(REQUEST.replace(b"/", b"/sleep/2.0", 1))
+        assert ask(lambda: dial(http))[0] == 200
+        server.process.kill()
+        assert b"200 OK" in client.recv(65536)
+        client.close()
+        server.wait_for(lambda: not server.workers(), "the worker to leave")

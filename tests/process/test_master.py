@@ -1,0 +1,157 @@
+"""What systemd hears, and when."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.load import ask
+from tests.server import CONF, Server, dial
+
+if TYPE_CHECKING:
+    import socket
+    from pathlib import Path
+
+    from tests.process.conftest import Folder
+
+WORKER_BOOT_ERROR = 3  #: gunicorn's exit status when the application raises at import
+APP_LOAD_ERROR = 4  #: gunicorn's exit status when there is no such application
+
+
+def test_ready_only_when_every_worker_accepts(folder: Folder, http: socket.socket) -> None:
+    """One worker loads at once, the other when we let it."""
+    app = folder(
+        """
+        import os, time
+
+        def load():
+            try:
+                os.close(os.open("first", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                while not os.path.exists("go"):
+                    time.sleep(0.01)
+
+        load()
+
+        def app(environ, start_response):
+            start_response("200 OK", [("Content-Length", "0")])
+            return []
+        """
+    )
+    with Server(app, *CONF, "app:app", listeners={"http": http}) as server:
+        assert ask(lambda: dial(http))[0] == 200  # the first worker serves already
+        assert server.wait_for_message("STATUS=") == "STATUS=Loading the application in 2 workers"
+        assert len(server.messages) == 1
+        (app / "go").touch()
+        server.wait_until_ready()
+        server.process.terminate()
+        assert server.wait_until_gone() == 0
+    address = f"http://127.0.0.1:{http.getsockname()[1]} (http)"
+    assert server.messages == [
+        "STATUS=Loading the application in 2 workers",
+        f"READY=1\nSTATUS=Serving with 2 of 2 workers at {address}",
+        "STOPPING=1\nSTATUS=Stopping: requests in flight end, at most 30 s",
+    ]
+
+
+def test_status_tells_of_a_missing_worker(folder: Folder, http: socket.socket) -> None:
+    app = folder(
+        """
+        import os, time
+
+        while os.path.exists("hold"):
+            time.sleep(0.01)
+
+        def app(environ, start_response): ...
+        """
+    )
+    with Server(app, *CONF, "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        (app / "hold").touch()
+        os.kill(server.workers()[0], signal.SIGKILL)
+        assert "Serving with 1 of 2" in server.wait_for_message("STATUS=")
+        (app / "hold").unlink()
+        assert "Serving with 2 of 2" in server.wait_for_message("STATUS=")
+
+
+@pytest.mark.parametrize(
+    ("source", "module", "status", "reason"),
+    [
+        ("raise RuntimeError('no database')", "app:app", WORKER_BOOT_ERROR, "RuntimeError: no database"),
+        ("import nothing_of_the_kind", "app:app", WORKER_BOOT_ERROR, "No module named 'nothing_of_the_kind'"),
+        ("def app(:", "app:app", WORKER_BOOT_ERROR, "SyntaxError"),
+        ("", "app:app", APP_LOAD_ERROR, "Failed to find attribute 'app' in 'app'"),
+    ],
+)
+def test_application_that_cannot_be_imported(
+    folder: Folder, http: socket.socket, source: str, module: str, status: int, reason: str
+) -> None:
+    with Server(folder(source), *CONF, module, listeners={"http": http}) as server:
+        assert server.wait_until_gone() == status
+        assert reason in server.log
+        assert status == APP_LOAD_ERROR or "Traceback (most recent call last)" in server.log
+        assert server.messages[-1].startswith("STOPPING=1\nSTATUS=")
+        assert not any("READY" in message for message in server.messages)
+
+
+def test_second_worker_fails_while_the_first_is_being_handled(folder: Folder, http: socket.socket) -> None:
+    """The exit status stays that of the first; gthread loads on when it is told to leave."""
+    app = folder(
+        """
+        import os, time
+
+        try:
+            os.close(os.open("first", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            time.sleep(1)
+        raise RuntimeError("no database")
+        """
+    )
+    with Server(app, *CONF, "-k", "gthread", "app:app", listeners={"http": http}) as server:
+        assert server.wait_until_gone() == WORKER_BOOT_ERROR
+        assert server.log.count("RuntimeError: no database") == 2
+
+
+def test_premature_ready_of_gunicorn_is_not_heard(folder: Folder, http: socket.socket) -> None:
+    app = folder("import time; time.sleep(600)")
+    with Server(app, *CONF, "app:app", listeners={"http": http}) as server:
+        server.wait_for_log("Booting worker")
+        assert server.wait_for_message("STATUS=").startswith("STATUS=Loading")
+        server.process.terminate()
+        assert server.wait_until_gone(5) == 0  # a worker that still loads has nothing to finish
+        assert not any("READY" in message for message in server.messages)
+
+
+@pytest.mark.parametrize("address", ["/nowhere/notify", "@nobody-listens-here", "relative", "vsock:nonsense"])
+def test_manager_that_cannot_be_reached(plain: Path, http: socket.socket, address: str) -> None:
+    environ = {"NOTIFY_SOCKET": address}
+    with Server(plain, *CONF, "app:app", listeners={"http": http}, environ=environ) as server:
+        server.wait_for_log(f"cannot notify systemd at NOTIFY_SOCKET={address}")
+        assert ask(lambda: dial(http))[0] == 200
+        server.process.terminate()
+        assert server.wait_until_gone() == 0
+
+
+def test_usr2_is_refused_under_activation(plain: Path, http: socket.socket) -> None:
+    with Server(plain, *CONF, "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        workers = server.workers()
+        server.signal(signal.SIGUSR2)
+        server.wait_for_log("SIGUSR2 refused")
+        assert server.workers() == workers
+
+
+def test_stop_at_any_moment_of_the_start(plain: Path, http: socket.socket) -> None:
+    """SIGTERM right after a fork goes into a queue of the child that nobody reads."""
+    for delay in range(20):
+        with Server(plain, *CONF, "app:app", listeners={"http": http}) as server:
+            server.wait_for_log("Booting worker")
+            with suppress(subprocess.TimeoutExpired):
+                server.process.wait(delay / 100)
+            server.process.terminate()
+            server.wait_until_gone(5)
