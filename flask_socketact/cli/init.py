@@ -30,9 +30,10 @@ def init(directory: Path) -> None:
 
 def _create(target: Path, content: bytes) -> None:
     """Write a new file, whole or (the disk is full) not at all."""
-    with target.open("xb", buffering=0) as file:
-        try:
+    file = target.open("xb")
+    try:
+        with file:
             file.write(content)
-        except OSError:
-            target.unlink()
-            raise
+    except OSError:
+        target.unlink()
+        raise

@@ -1,0 +1,51 @@
+"""``flask-socketact init``, and an administrator who types the wrong thing."""
+
+from __future__ import annotations
+
+import resource
+import runpy
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from click.testing import CliRunner
+
+from flask_socketact.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_file_is_python_that_builds_on_the_module(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["init", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    settings = runpy.run_path(str(tmp_path / "flask_socketact.conf"))
+    assert settings["worker_class"] == "flask_socketact.workers.thread.ThreadWorker"
+
+
+def test_file_of_the_user_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "flask_socketact.conf").write_text("workers = 9\n")
+    done = CliRunner().invoke(main, ["init", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "exists and is left as it is" in done.output
+    assert (tmp_path / "flask_socketact.conf").read_text() == "workers = 9\n"
+
+
+def test_folder_that_is_none(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["init", str(tmp_path / "nowhere")])
+    assert done.exit_code == 2
+    assert "does not exist" in done.output
+
+
+def test_full_disk_leaves_no_half_file(tmp_path: Path) -> None:
+    """The file-size limit fails as a full disk does, after a part has been written."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flask_socketact.cli", "init", str(tmp_path)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"Error: {tmp_path}/flask_socketact.conf cannot be written: File too large\n"
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,37 @@
+"""What the package promises to those who import it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import resources
+
+import pytest
+
+import flask_socketact
+
+
+def imported(module: str) -> set[str]:
+    """Return the top-level modules that a fresh interpreter has after importing `module`."""
+    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_configuration_imports_nothing_of_the_application() -> None:
+    assert imported("flask_socketact.conf").isdisjoint({"flask", "werkzeug", "gevent"})
+
+
+def test_extension_imports_nothing_of_the_server() -> None:
+    assert imported("flask_socketact.extension").isdisjoint({"gunicorn", "systemd"})
+
+
+def test_every_public_name_is_there() -> None:
+    for name in flask_socketact.__all__:
+        assert getattr(flask_socketact, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = flask_socketact.nothing
+
+
+def test_marked_as_typed() -> None:
+    assert resources.files(flask_socketact).joinpath("py.typed").is_file()
