@@ -86,17 +86,26 @@ class Machine:
 
     def run(self, *command: str, check: bool = True, timeout: float = 180) -> subprocess.CompletedProcess[str]:
         """Run a command inside, as root, and return what it printed."""
-        done = subprocess.run(
-            ["nsenter", f"--target={self.leader}", "--all", *command],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        with self.start(*command) as process:
+            try:
+                stdout, stderr = process.communicate(timeout=timeout)
+            except BaseException:
+                process.kill()
+                raise
+        done = subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
         if check and done.returncode != 0:
             raise MachineError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
         return done
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command inside, as root; its output waits in pipes."""
+        return subprocess.Popen(
+            ["nsenter", f"--target={self.leader}", "--all", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def systemctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.run("systemctl", "--no-pager", *arguments, check=check)
@@ -197,6 +206,19 @@ def install(machine: Machine, *names: str, venv: Path | None = None) -> None:
             shutil.copy(EXAMPLES / f"units/{name}.{kind}", machine.path("/etc/systemd/system"))
     machine.systemctl("daemon-reload")
     machine.systemctl("enable", "--now", *(f"{name}.socket" for name in names))
+
+
+def release(machine: Machine, source: str | None = None) -> None:
+    """Put a new release in place, the example application or `source`; a restart makes it run."""
+    machine.path("/srv/app/app.py").write_text((EXAMPLES / "app.py").read_text() if source is None else source)
+
+
+def drop_in(machine: Machine, unit: str, text: str) -> None:
+    """Change settings of a unit, as ``systemctl edit`` does."""
+    folder = machine.path(f"/etc/systemd/system/{unit}.d")
+    folder.mkdir(exist_ok=True)
+    (folder / "test.conf").write_text(text)
+    machine.systemctl("daemon-reload")
 
 
 def interrupt_on_terminate() -> None:

@@ -26,6 +26,7 @@ class ThreadWorker(gthread.ThreadWorker):
     - keeps a new connection in the poller until its first byte has arrived, so that
       a silent client neither holds a thread nor is dropped by a drain;
     - looks once more for a request before it closes an idle connection;
+    - drains when its master has died;
     - leaves at once when it is stopped while it still loads the application;
     - tells the application, in the WSGI environ, which listener the request came by
       (``socketact.listener``, only under activation) and whether the worker
@@ -90,6 +91,13 @@ class ThreadWorker(gthread.ThreadWorker):
         super()._cap_keepalive(deadline)
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, deadline)
+
+    def is_parent_alive(self) -> bool:
+        """Whether the master is there. Without it the drain begins, as after SIGTERM:
+        gthread would go on to offer keep-alive, and cut the clients off at the end."""
+        if not super().is_parent_alive():
+            self.alive = False
+        return self.alive
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.load import ask
 from tests.server import CONF, GUNICORN, Server
-
-if TYPE_CHECKING:
-    import socket
 
 COMMAND = str(Path(sys.executable).with_name("flask-socketact"))
 OUR_WORKER = "Using worker: flask_socketact.workers.thread.ThreadWorker"
@@ -117,3 +116,23 @@ def test_worker_class_without_our_configuration(plain: Path, http: socket.socket
     ) as server:
         assert server.wait_for_message("READY=1") == "READY=1\nSTATUS=Gunicorn arbiter booted"
         assert OUR_WORKER in server.log
+
+
+def test_example_runs_under_flask_run() -> None:
+    """Without a server of ours, unchanged."""
+    flask = Path(sys.executable).with_name("flask")
+    with subprocess.Popen(
+        [flask, "--app", "app", "run", "--port", "0"],
+        cwd=Path(__file__).parents[2] / "examples",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        address = next(
+            re.search(r"Running on http://127.0.0.1:(\d+)", line) for line in process.stdout if "on http" in line
+        )
+        assert address is not None
+        status, content = ask(lambda: socket.create_connection(("127.0.0.1", int(address[1])), timeout=10))
+        process.terminate()
+    assert (status, content.endswith(b"by listener None\n")) == (200, True)

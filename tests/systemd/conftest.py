@@ -1,0 +1,46 @@
+"""A machine with the example application and its units, as an administrator installs them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from tests.load import Connect
+from tests.machine import Machine, install, release
+
+TCP = ("127.0.0.1", 8000)
+UNIX = "/run/app-unix/http.sock"
+
+
+@pytest.fixture(scope="module")
+def booted() -> Iterator[Machine]:
+    with Machine() as machine:
+        install(machine, "app", "app-unix")
+        yield machine
+
+
+@pytest.fixture
+def machine(booted: Machine) -> Machine:
+    """The machine as it was installed: services stopped, sockets listening, no drop-ins."""
+    units = ("app.socket", "app-unix.socket")
+    for unit in ("app.service", "app-unix.service"):
+        shutil.rmtree(booted.path(f"/etc/systemd/system/{unit}.d"), ignore_errors=True)
+    release(booted)
+    booted.systemctl("daemon-reload")
+    booted.systemctl("stop", "app.socket", "app.service", "app-unix.socket", "app-unix.service")
+    booted.systemctl("reset-failed")
+    booted.systemctl("start", *units)
+    return booted
+
+
+@pytest.fixture
+def tcp(machine: Machine) -> Connect:
+    return partial(machine.connect, TCP)
+
+
+@pytest.fixture
+def unix(machine: Machine) -> Connect:
+    return partial(machine.connect, UNIX)

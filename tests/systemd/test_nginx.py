@@ -1,0 +1,32 @@
+"""nginx in front of the Unix socket, with the configuration from examples/."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.load import Load, ask
+from tests.machine import EXAMPLES, Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def test_nginx_sees_no_restart(machine: Machine, figure: Callable[[str], None]) -> None:
+    shutil.copytree(Path(sys.prefix) / "debs", machine.path("/root/debs"))
+    machine.run("bash", "-c", "dpkg --install --force-confnew /root/debs/*.deb")
+    shutil.copy(EXAMPLES / "nginx.conf", machine.path("/etc/nginx/conf.d/app.conf"))
+    machine.path("/etc/nginx/sites-enabled/default").unlink()
+    machine.systemctl("restart", "nginx")
+    http = partial(machine.connect, ("127.0.0.1", 80))
+    assert ask(http)[0] == 200
+    with Load(http) as load:
+        for _ in range(3):
+            seen = len(load.outcomes)
+            machine.wait_for(lambda seen=seen: len(load.outcomes) > seen + 50, "answers")  # type: ignore[misc]
+            machine.systemctl("restart", "app-unix")
+    assert not load.failures(), machine.path("/var/log/nginx/error.log").read_text()
+    figure(f"3 restarts, {len(load.outcomes)} requests, {load.failures().total()} failed")

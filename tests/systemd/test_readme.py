@@ -1,0 +1,39 @@
+"""The quick start in README, typed in by a newcomer on a machine that has nothing of ours."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+
+from tests.load import ask
+from tests.machine import Machine
+
+CHECKOUT = Path(__file__).parent.parent.parent
+
+
+def commands(heading: str) -> list[str]:
+    """Return the lines to type of a section of README."""
+    text = (CHECKOUT / "README.md").read_text()
+    section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return [line for block in re.findall(r"```sh\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
+
+
+def test_quick_start() -> None:
+    typed = [line.replace("sudo ", "") for line in commands("Quick start")]
+    assert len(typed) == 4
+    *install, deploy = typed
+    with Machine() as machine:
+        clone = machine.path("/root/clone")
+        shutil.copytree(CHECKOUT, clone, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info"))
+        shutil.copytree(Path(sys.prefix) / "wheels", machine.path("/root/wheels"))
+        no_network = "export PIP_NO_INDEX=1 PIP_FIND_LINKS=/root/wheels; cd /root/clone"
+        for line in install:
+            machine.run("bash", "-ec", f"{no_network}; {line}")
+        http = partial(machine.connect, ("127.0.0.1", 8000))
+        status, content = ask(http)
+        assert (status, content.endswith(b"by listener http\n")) == (200, True)
+        machine.run("bash", "-ec", deploy)
+        assert ask(http)[1] != content
