@@ -26,6 +26,8 @@ class ThreadWorker(gthread.ThreadWorker):
     - keeps a new connection in the poller until its first byte has arrived, so that
       a silent client neither holds a thread nor is dropped by a drain;
     - looks once more for a request before it closes an idle connection;
+    - says ``Connection: close`` in every answer that begins after the drain has begun, not only in
+      those to requests that came after it, so that the client does not wait here for its next one;
     - drains when its master has died;
     - leaves at once when it is stopped while it still loads the application;
     - tells the application, in the WSGI environ, which listener the request came by
@@ -48,7 +50,15 @@ class ThreadWorker(gthread.ThreadWorker):
         if self._serving.listener is not None:
             environ["socketact.listener"] = self._serving.listener
         environ["socketact.draining"] = self.is_draining
-        return self._application(environ, start_response)
+
+        def start_or_end(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
+            if self.is_draining():
+                response.force_close()
+            write: Callable[[bytes], None] = start_response(status, headers, exc_info)
+            return write
+
+        response = start_response.__self__  # type: ignore[attr-defined]  # gunicorn's, a bound method
+        return self._application(environ, start_or_end)
 
     def is_draining(self) -> bool:
         """Whether this worker takes nothing new and leaves when it has nothing left."""

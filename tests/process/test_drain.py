@@ -45,7 +45,9 @@ def test_request_in_flight_is_answered(plain: Path, http: socket.socket) -> None
         client.sendall(REQUEST.replace(b"/", b"/sleep/1.0", 1))
         assert ask(lambda: dial(http))[0] == 200  # so the other has been accepted
         server.process.terminate()
-        assert answer(client).startswith(b"HTTP/1.1 200 OK")
+        received = answer(client)
+        assert received.startswith(b"HTTP/1.1 200 OK")
+        assert b"Connection: close" in received
         assert server.wait_until_gone() == 0
 
 
