@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from functools import partial
 from selectors import EVENT_READ
 from types import FrameType
@@ -23,6 +24,8 @@ class ThreadWorker(gthread.ThreadWorker):
     """A worker that serves with threads: ``-k flask_socketact.workers.thread.ThreadWorker``.
 
     Other than gunicorn's gthread, it
+    - accepts only while one of its threads is free: other connections wait in the kernel's
+      queue, for another worker or the next generation;
     - keeps a new connection in the poller until its first byte has arrived, so that
       a silent client neither holds a thread nor is dropped by a drain;
     - looks once more for a request before it closes an idle connection;
@@ -40,6 +43,7 @@ class ThreadWorker(gthread.ThreadWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._serving = threading.local()
+        self._requests = 0  # in the pool's threads, or waiting for one
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -77,6 +81,20 @@ class ThreadWorker(gthread.ThreadWorker):
         conn.timeout = time.monotonic() + self.cfg.keepalive
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
+
+    def enqueue_req(self, conn: gthread.TConn) -> None:
+        self._requests += 1
+        if self._requests >= self.cfg.threads:
+            self.set_accept_enabled(False)
+        super().enqueue_req(conn)
+
+    def finish_request(self, conn: gthread.TConn, fs: Future[bool]) -> None:
+        self._requests -= 1
+        super().finish_request(conn, fs)
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Accept as long as a thread is free: gthread's loop asks for it again and again."""
+        super().set_accept_enabled(enabled and self._requests < self.cfg.threads)
 
     def handle(self, conn: gthread.TConn) -> bool:
         self._serving.listener = conn.listener

@@ -1,4 +1,4 @@
-"""A worker that is told to go answers everything it has been sent."""
+"""A worker that answers everything it has been sent, also when it is told to go."""
 
 from __future__ import annotations
 
@@ -137,3 +137,13 @@ def test_workers_without_a_master_finish_and_leave(plain: Path, http: socket.soc
         assert b"200 OK" in client.recv(65536)
         client.close()
         server.wait_for(lambda: not server.workers(), "the worker to leave")
+
+
+def test_busy_worker_leaves_connections_to_a_free_one(plain: Path, http: socket.socket) -> None:
+    with Server(plain, *CONF, "--workers", "2", "--threads", "1", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        with dial(http) as busy:
+            busy.sendall(REQUEST.replace(b"/", b"/sleep/5.0", 1))
+            server.wait_for(lambda: len({ask(lambda: dial(http))[1] for _ in range(20)}) == 1, "one worker to be busy")
+            assert select.select([busy], [], [], 0)[0] == []
+            assert b"200 OK" in busy.recv(65536)
