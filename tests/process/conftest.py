@@ -34,6 +34,7 @@ def plain(folder: Folder) -> Path:
 
         def app(environ, start_response):
             if environ["PATH_INFO"].startswith("/sleep/"):
+                open("asleep", "w").close()
                 time.sleep(float(environ["PATH_INFO"][7:]))
             content = json.dumps({
                 "pid": os.getpid(),

@@ -144,6 +144,7 @@ def test_busy_worker_leaves_connections_to_a_free_one(plain: Path, http: socket.
         server.wait_until_ready()
         with dial(http) as busy:
             busy.sendall(REQUEST.replace(b"/", b"/sleep/5.0", 1))
-            server.wait_for(lambda: len({ask(lambda: dial(http))[1] for _ in range(20)}) == 1, "one worker to be busy")
+            server.wait_for((plain / "asleep").exists, "one worker to be busy")
+            assert {ask(lambda: dial(http))[0] for _ in range(20)} == {200}
             assert select.select([busy], [], [], 0)[0] == []
             assert b"200 OK" in busy.recv(65536)
