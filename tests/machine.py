@@ -33,6 +33,7 @@ Address = tuple[str, int] | str
 #: When we die, so does the machine; the bind mount is seen by nobody else.
 _PREPARE = ("setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "--propagation", "private")
 _BOOT = """
+[ -z "$3" ] || echo 0 >"$3/cgroup.procs"
 mount --bind / "$1"
 exec systemd-nspawn --quiet --directory="$1" --volatile=overlay --keep-unit --register=no --link-journal=no \
     --console=pipe --private-network --machine="$2" --boot -- --unit=basic.target
@@ -56,9 +57,11 @@ class Machine:
         folder = Path(self._folder.name)
         (folder / "root").mkdir()
         self._console = folder / "console"
+        name = f"socketact-{uuid.uuid4().hex[:8]}"
+        self._cgroup = _make_cgroup(name)
         with self._console.open("wb") as console:
             self._nspawn = subprocess.Popen(
-                [*_PREPARE, "sh", "-ec", _BOOT, "sh", str(folder / "root"), f"socketact-{uuid.uuid4().hex[:8]}"],
+                [*_PREPARE, "sh", "-ec", _BOOT, "sh", str(folder / "root"), name, str(self._cgroup or "")],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -82,6 +85,7 @@ class Machine:
         except subprocess.TimeoutExpired:
             self._nspawn.kill()
             self._nspawn.wait()
+        self._remove_cgroup()
         self._folder.cleanup()
 
     def run(self, *command: str, check: bool = True, timeout: float = 180) -> subprocess.CompletedProcess[str]:
@@ -171,12 +175,41 @@ class Machine:
             time.sleep(0.02)
         raise MachineError(f"systemd-nspawn did not boot:\n{self._console.read_text()}")
 
+    def _remove_cgroup(self) -> None:
+        """Remove what was made for the machine; its last processes may take a moment to be gone."""
+        if self._cgroup is None:
+            return
+        deadline = time.monotonic() + 10
+        for folder in sorted((self._cgroup, *self._cgroup.glob("**/")), reverse=True):
+            while folder.exists():
+                try:
+                    folder.rmdir()
+                except OSError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
+
     def _is_running(self) -> bool:
         return self.systemctl("is-system-running", check=False).stdout.strip() in ("running", "degraded")
 
     def _logs(self) -> str:
         journal = self.run("journalctl", "--no-pager", "--lines=60", check=False).stdout
         return f"{self._console.read_text()[-2000:]}\n{journal}"
+
+
+def _make_cgroup(name: str) -> Path | None:
+    """Make a cgroup for a machine: two that are booted at once would share ours, and kill each other's services.
+
+    None where there is no unified hierarchy: then nspawn makes one.
+    """
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    unified = next((fields[1] for fields in map(str.split, mounts) if fields[2] == "cgroup2"), None)
+    if unified is None:
+        return None
+    ours = next(line[4:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::/"))
+    cgroup = Path(unified, ours, name)
+    cgroup.mkdir()
+    return cgroup
 
 
 def _setns(fd: int) -> None:
