@@ -38,6 +38,8 @@ mount --bind / "$1"
 exec systemd-nspawn --quiet --directory="$1" --volatile=overlay --keep-unit --register=no --link-journal=no \
     --console=pipe --private-network --machine="$2" --boot -- --unit=basic.target
 """
+#: What a login of root has there, and nothing of ours.
+_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 _CLONE_NEWNET = 0x40000000
 
 
@@ -98,13 +100,15 @@ class Machine:
                 raise
         done = subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
         if check and done.returncode != 0:
-            raise MachineError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
+            what = f"{' '.join(command)}: exit status {done.returncode}"
+            raise MachineError(f"{what}\n{done.stdout}{done.stderr}\n{self._logs()}")
         return done
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         """Start a command inside, as root; its output waits in pipes."""
         return subprocess.Popen(
             ["nsenter", f"--target={self.leader}", "--all", *command],
+            env=_ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
