@@ -18,6 +18,9 @@ from gunicorn.workers import gthread
 
 #: accept(2): somebody else was faster, or the client has gone.
 _NOBODY_THERE = (errno.EAGAIN, errno.ECONNABORTED)
+#: accept(2): the connection stays in the queue. gthread would end the worker, with all of its requests.
+_NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+NO_RESOURCES_PAUSE = 0.1  #: seconds
 
 
 class ThreadWorker(gthread.ThreadWorker):
@@ -72,9 +75,12 @@ class ThreadWorker(gthread.ThreadWorker):
         try:
             client, address = listener.accept()
         except OSError as error:
-            if error.errno in _NOBODY_THERE:
-                return
-            raise
+            if error.errno in _NO_RESOURCES:
+                self.log.error("Cannot accept a connection (%s): raise LimitNOFILE= of the service", error.strerror)
+                time.sleep(NO_RESOURCES_PAUSE)
+            elif error.errno not in _NOBODY_THERE:
+                raise
+            return
         self.nr_conns += 1
         conn = gthread.TConn(self.cfg, client, address, listener.getsockname())
         conn.listener = getattr(listener, "fdname", None)

@@ -148,3 +148,27 @@ def test_busy_worker_leaves_connections_to_a_free_one(plain: Path, http: socket.
             assert {ask(lambda: dial(http))[0] for _ in range(20)} == {200}
             assert select.select([busy], [], [], 0)[0] == []
             assert b"200 OK" in busy.recv(65536)
+
+
+def test_too_many_connections_end_no_worker(plain: Path, http: socket.socket) -> None:
+    """The limit of descriptors is reached; who is connected is served on, and who waits is served later."""
+    (plain / "settings.py").write_text(
+        "from flask_socketact.conf import *\n"
+        "import resource\n"
+        "def post_worker_init(worker): resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
+    )
+    with (
+        Server(plain, "-c", "settings.py", "-w", "1", "app:app", listeners={"http": http}) as server,
+        dial(http) as kept,
+    ):
+        worker = server.wait_until_ready().workers()
+        kept.sendall(REQUEST)
+        assert b"200 OK" in kept.recv(65536)
+        silent = [dial(http) for _ in range(60)]
+        server.wait_for_log("Cannot accept a connection (Too many open files)")
+        kept.sendall(REQUEST)
+        assert b"200 OK" in kept.recv(65536)
+        for client in silent:
+            client.close()
+        assert ask(lambda: dial(http))[0] == 200
+        assert server.workers() == worker
