@@ -16,6 +16,11 @@ FIGURES = pytest.StashKey[list[str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-systemd", action="store_true", help="leave out what needs root and a booted systemd")
+    parser.addoption(
+        "--tree",
+        default="/",
+        help="boot another Debian, made by debootstrap, with this package in TREE/srv/app/venv",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

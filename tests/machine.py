@@ -34,7 +34,7 @@ Address = tuple[str, int] | str
 _PREPARE = ("setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "--propagation", "private")
 _BOOT = """
 [ -z "$3" ] || echo 0 >"$3/cgroup.procs"
-mount --bind / "$1"
+mount --bind "$4" "$1"
 exec systemd-nspawn --quiet --directory="$1" --volatile=overlay --keep-unit --register=no --link-journal=no \
     --console=pipe --private-network --machine="$2" --boot -- --unit=basic.target
 """
@@ -50,6 +50,10 @@ class MachineError(Exception):
 class Machine:
     """A booted machine, for the length of a ``with`` block."""
 
+    def __init__(self, tree: str = "/") -> None:
+        """Prepare to boot the files below `tree`: this machine's, or what debootstrap has made."""
+        self._tree = tree
+
     def __enter__(self) -> Machine:
         if os.geteuid() != 0:
             raise MachineError("a machine is booted by root only")
@@ -63,7 +67,7 @@ class Machine:
         self._cgroup = _make_cgroup(name)
         with self._console.open("wb") as console:
             self._nspawn = subprocess.Popen(
-                [*_PREPARE, "sh", "-ec", _BOOT, "sh", str(folder / "root"), name, str(self._cgroup or "")],
+                [*_PREPARE, "sh", "-ec", _BOOT, "sh", str(folder / "root"), name, str(self._cgroup or ""), self._tree],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -223,26 +227,31 @@ def _setns(fd: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def install(machine: Machine, *names: str, venv: Path | None = None) -> None:
+def install(machine: Machine, *names: str) -> None:
     """Install the example application and its units as the README says, and open the ports.
 
-    The virtual environment is that which runs us, moved to where the units look for it.
+    The virtual environment is the tree's own, or that which runs us, moved to where the units look for it.
     """
     machine.run("useradd", "--system", "app")
     folder = machine.path("/srv/app")
-    folder.mkdir(parents=True)
-    subprocess.run(["cp", "--archive", venv or sys.prefix, folder / "venv"], check=True)
-    for script in ("gunicorn", "flask-socketact"):
-        path = folder / "venv/bin" / script
-        lines = path.read_text().splitlines(keepends=True)
-        path.write_text("".join(["#!/srv/app/venv/bin/python3\n", *lines[1:]]))
-    subprocess.run(["chmod", "--recursive", "u=rwX,go=rX", folder], check=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "venv").exists():
+        _move_venv(folder)
     shutil.copy(EXAMPLES / "app.py", folder)
     for name in names:
         for kind in ("socket", "service"):
             shutil.copy(EXAMPLES / f"units/{name}.{kind}", machine.path("/etc/systemd/system"))
     machine.systemctl("daemon-reload")
     machine.systemctl("enable", "--now", *(f"{name}.socket" for name in names))
+
+
+def _move_venv(folder: Path) -> None:
+    subprocess.run(["cp", "--archive", sys.prefix, folder / "venv"], check=True)
+    for script in ("gunicorn", "flask-socketact"):
+        path = folder / "venv/bin" / script
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(["#!/srv/app/venv/bin/python3\n", *lines[1:]]))
+    subprocess.run(["chmod", "--recursive", "u=rwX,go=rX", folder], check=True)
 
 
 def release(machine: Machine, source: str | None = None) -> None:

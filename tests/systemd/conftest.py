@@ -16,8 +16,8 @@ UNIX = "/run/app-unix/http.sock"
 
 
 @pytest.fixture(scope="module")
-def booted() -> Iterator[Machine]:
-    with Machine() as machine:
+def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    with Machine(request.config.getoption("--tree")) as machine:
         install(machine, "app", "app-unix")
         yield machine
 
