@@ -14,7 +14,7 @@ from gunicorn.errors import HaltServer
 from gunicorn.workers.base import Worker
 
 from flask_socketact import activation, listeners, notify
-from flask_socketact.errors import NotifyError
+from flask_socketact.errors import NotifyError, SettingsError
 from flask_socketact.readiness import Readiness
 
 #: How often the master looks for reports while workers load the application, in seconds.
@@ -37,8 +37,12 @@ class Arbiter(gunicorn.arbiter.Arbiter):
     def __init__(self, app: BaseApplication) -> None:
         # Before anything is opened: what we open could take the place of a descriptor that is missing.
         self._names = activation.listen_fds()
+        if self._names:
+            activation.unset_environment(os.environ)
         self._notify_socket = notify.take_address(os.environ)
         self._status = ""
+        self._warning = ""
+        self._ready = False
         self._booted = False
         self._stopping = False
         self._readiness = Readiness()
@@ -52,6 +56,8 @@ class Arbiter(gunicorn.arbiter.Arbiter):
             listeners.keep(self.LISTENERS, self.cfg, self.log)
 
     def start(self) -> None:
+        if self.num_workers < 1:
+            raise SettingsError(f"workers = {self.num_workers} would answer nobody: set workers or WEB_CONCURRENCY")
         if self._names:
             self._take_listeners()
         super().start()
@@ -68,9 +74,10 @@ class Arbiter(gunicorn.arbiter.Arbiter):
         signals: list[int] = super().wait_for_signals(timeout if self._booted else BOOT_POLL)
         self._readiness.collect(self.WORKERS)
         accepting = len(self._readiness.accepting)
-        if not self._booted and accepting >= self.num_workers:
+        if accepting >= self.num_workers:
             self._booted = True
-            self._tell(notify.ready, self._serving(accepting))
+        if self._booted and not self._ready:
+            self._ready = self._tell(notify.ready, self._serving(accepting))
         elif self._booted:
             self._tell(notify.status, self._serving(accepting))
         return signals
@@ -86,7 +93,7 @@ class Arbiter(gunicorn.arbiter.Arbiter):
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         if reason is not None:
-            self._announce_stop(f"{reason} See the journal for the traceback")
+            self._announce_stop(f"{reason} See the journal")
         super().halt(reason, exit_status)
 
     def stop(self, graceful: bool = True) -> None:
@@ -120,7 +127,6 @@ class Arbiter(gunicorn.arbiter.Arbiter):
         self.LISTENERS = listeners.take(self._names, self.cfg, self.log)
         self.systemd = True
         listeners.keep(self.LISTENERS, self.cfg, self.log)
-        activation.unset_environment(os.environ)
 
     def _watch_workers(self) -> None:
         """Set ``pre_fork`` to the user's hook, with ours before it."""
@@ -135,12 +141,19 @@ class Arbiter(gunicorn.arbiter.Arbiter):
     def _serving(self, accepting: int) -> str:
         return f"Serving with {accepting} of {self.num_workers} workers at {listeners.describe(self.LISTENERS)}"
 
-    def _tell(self, message: Callable[[str | None, str], None], text: str) -> None:
-        """Send `message`, unless systemd knows `text` already. It never stops the service."""
+    def _tell(self, message: Callable[[str | None, str], None], text: str) -> bool:
+        """Send `message`, unless systemd knows `text` already; return whether it does now.
+
+        A failure never stops the service: it is logged once, and the next turn of the loop tries again.
+        """
         if text == self._status:
-            return
-        self._status = text
+            return True
         try:
             message(self._notify_socket, text)
         except NotifyError as error:
-            self.log.warning("%s", error)
+            if str(error) != self._warning:
+                self._warning = str(error)
+                self.log.warning("%s", error)
+            return False
+        self._status = text
+        return True

@@ -15,5 +15,9 @@ class ActivationError(SocketActError, RuntimeError):
     """
 
 
+class SettingsError(SocketActError, RuntimeError):
+    """gunicorn's settings cannot work under systemd."""
+
+
 class NotifyError(SocketActError):
     """A message could not be sent to the service manager."""

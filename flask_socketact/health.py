@@ -10,7 +10,7 @@ from flask import Blueprint, Response, jsonify
 def blueprint(*, healthz: str | None, readyz: str | None, draining: Callable[[], bool]) -> Blueprint:
     """Return the endpoints at the paths given; None leaves an endpoint out.
 
-    :raises ValueError: a path does not begin with a slash, or both are the same.
+    :raises ValueError: a path is no plain path, or both are the same.
     """
     _check("SOCKETACT_HEALTHZ", healthz)
     _check("SOCKETACT_READYZ", readyz)
@@ -30,8 +30,8 @@ def blueprint(*, healthz: str | None, readyz: str | None, draining: Callable[[],
 
 
 def _check(key: str, path: object) -> None:
-    if path is not None and not (isinstance(path, str) and path.startswith("/")):
-        raise ValueError(f"{key} is {path!r}: give a path that begins with '/', or None to switch it off")
+    if path is not None and not (isinstance(path, str) and path.startswith("/") and "<" not in path):
+        raise ValueError(f"{key} is {path!r}: give a path that begins with '/', without <>, or None to switch it off")
 
 
 def _answer(code: int, **content: str) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import Any
 
 from gunicorn import sock, util
@@ -10,19 +11,20 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from flask_socketact import activation
-from flask_socketact.errors import ActivationError
+from flask_socketact.errors import SettingsError
 
 
 def take(names: dict[int, str], cfg: Config, log: Logger) -> list[Any]:
     """Return gunicorn's sockets on the descriptors in `names`, with the name as their attribute ``fdname``.
 
-    :raises ActivationError: the settings ask for descriptors by number, too.
+    :raises SettingsError: the settings ask for descriptors by number, too.
     """
     if any(isinstance(address, int) for address in cfg.address):
-        raise ActivationError(
+        raise SettingsError(
             f"bind = {cfg.settings['bind'].get()} takes a descriptor by its number, but systemd passes "
             f"{activation.LISTEN_FDS}={len(names)}: remove fd:// from the settings and the command line"
         )
+    _ignore_reuse_port(cfg, log)  # before gunicorn sets it on systemd's sockets, where it would stay
     listeners: list[Any] = sock.create_sockets(cfg, log, list(names))
     for listener, name in zip(listeners, names.values(), strict=True):
         listener.fdname = name
@@ -35,34 +37,58 @@ def keep(listeners: list[Any], cfg: Config, log: Logger) -> None:
     gunicorn leaves ``bind`` unread when descriptors were passed but, when a reload changes
     it, closes what systemd passed; and with ``reuse_port`` it binds once more in every worker.
     """
-    bind = cfg.settings["bind"]
-    for address in bind.get() if bind.get() != bind.default else ():
+    for address in _explicit_bind(cfg):
         if not any(_same(util.parse_address(address), listener.getsockname()) for listener in listeners):
             log.warning(
                 "bind = %s is ignored, systemd passes %s: change ListenStream= in the .socket unit, or remove bind",
                 address,
                 describe(listeners),
             )
-    if cfg.reuse_port:
-        log.warning("reuse_port is ignored: systemd has bound the port, see ReusePort= in systemd.socket(5)")
     cfg.set("bind", [_bind(listener.getsockname()) for listener in listeners])
-    cfg.set("reuse_port", False)
+    _ignore_reuse_port(cfg, log)
 
 
 def describe(listeners: list[Any]) -> str:
-    """Return addresses and names, as ``http://127.0.0.1:8000 (app.socket)``."""
-    return ", ".join(
-        f"{listener} ({listener.fdname})" if hasattr(listener, "fdname") else str(listener) for listener in listeners
-    )
+    """Return addresses and names, as ``http://127.0.0.1:8000 (http)``."""
+    return ", ".join(map(_describe, listeners))
+
+
+def _describe(listener: Any) -> str:
+    address = listener.getsockname()
+    text = str(listener) if isinstance(address, tuple) else _bind(address)
+    return f"{text} ({listener.fdname})" if hasattr(listener, "fdname") else text
+
+
+def _explicit_bind(cfg: Config) -> list[str]:
+    """Return the addresses that somebody has asked for.
+
+    gunicorn does not tell its default from the same address in a configuration file.
+    """
+    bind = cfg.settings["bind"]
+    if bind.get() != bind.default:
+        return list(bind.get())
+    parser = cfg.parser()
+    typed = (parser.parse_known_args()[0], parser.parse_known_args(cfg.get_cmd_args_from_env())[0])
+    return [address for arguments in typed for address in arguments.bind or ()]
+
+
+def _ignore_reuse_port(cfg: Config, log: Logger) -> None:
+    if cfg.reuse_port:
+        log.warning("reuse_port is ignored: systemd has bound the port, see ReusePort= in systemd.socket(5)")
+        cfg.set("reuse_port", False)
 
 
 def _same(wanted: Any, found: Any) -> bool:
     """Whether the parsed ``bind`` address `wanted` is the socket's address `found`."""
-    if not isinstance(wanted, tuple) or not isinstance(found, tuple):
-        return bool(wanted == found)
-    host, port = wanted
-    numeric = util.is_ipv6(host) or host.replace(".", "").isdigit()
-    return port == found[1] and (host == found[0] or not numeric)
+    if not isinstance(wanted, tuple):
+        return f"unix:{wanted}" == _bind(found)
+    if not isinstance(found, tuple):
+        return False
+    try:
+        addresses = {info[4][0] for info in socket.getaddrinfo(*wanted)}
+    except OSError:
+        return False
+    return found[0] in addresses and found[1] == wanted[1]
 
 
 def _bind(address: Any) -> str:
@@ -70,4 +96,4 @@ def _bind(address: Any) -> str:
     if isinstance(address, tuple):
         host = f"[{address[0]}]" if util.is_ipv6(address[0]) else address[0]
         return f"{host}:{address[1]}"
-    return "unix:" + (os.fsdecode(address).replace("\0", "@"))
+    return "unix:" + os.fsdecode(address).replace("\0", "@")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import sys
 import threading
 import time
@@ -16,11 +17,19 @@ from typing import Any
 
 from gunicorn.workers import gthread
 
-#: accept(2): somebody else was faster, or the client has gone.
-_NOBODY_THERE = (errno.EAGAIN, errno.ECONNABORTED)
+#: accept(2): somebody else was faster, the client has gone, or its connection has an error of its own.
+_NOBODY_THERE = (
+    *(errno.EAGAIN, errno.ECONNABORTED, errno.EPERM, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT),
+    *(errno.EHOSTDOWN, errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH),
+)
 #: accept(2): the connection stays in the queue. gthread would end the worker, with all of its requests.
 _NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 NO_RESOURCES_PAUSE = 0.1  #: seconds
+
+#: How long a new connection may stay silent at least, in seconds, however short ``keepalive`` is.
+FIRST_BYTE_TIMEOUT = 5.0
+#: How long we wait for the client to close after us, in seconds.
+CLOSE_TIMEOUT = 2.0
 
 
 class ThreadWorker(gthread.ThreadWorker):
@@ -32,9 +41,12 @@ class ThreadWorker(gthread.ThreadWorker):
     - keeps a new connection in the poller until its first byte has arrived, so that
       a silent client neither holds a thread nor is dropped by a drain;
     - looks once more for a request before it closes an idle connection;
+    - waits in the poller, not with its loop, for a client to close after an answer with ``Connection: close``;
     - says ``Connection: close`` in every answer that begins after the drain has begun, not only in
       those to requests that came after it, so that the client does not wait here for its next one;
     - drains when its master has died;
+    - reports an application that leaves (``SystemExit``) while it is imported as one that cannot boot:
+      gunicorn would start it again and again;
     - leaves at once when it is stopped while it still loads the application;
     - tells the application, in the WSGI environ, which listener the request came by
       (``socketact.listener``, only under activation) and whether the worker
@@ -47,9 +59,15 @@ class ThreadWorker(gthread.ThreadWorker):
         super().__init__(*args, **kwargs)
         self._serving = threading.local()
         self._requests = 0  # in the pool's threads, or waiting for one
+        self._closing: deque[gthread.TConn] = deque()  # the next to time out first
 
     def load_wsgi(self) -> None:
-        super().load_wsgi()
+        try:
+            super().load_wsgi()
+        except SystemExit as error:
+            if not self.alive:  # handle_exit
+                raise
+            raise RuntimeError(f"the application left with {error.code!r} while it was imported") from error
         self._application = self.wsgi
         self.wsgi = self._run_application
 
@@ -84,7 +102,7 @@ class ThreadWorker(gthread.ThreadWorker):
         self.nr_conns += 1
         conn = gthread.TConn(self.cfg, client, address, listener.getsockname())
         conn.listener = getattr(listener, "fdname", None)
-        conn.timeout = time.monotonic() + self.cfg.keepalive
+        conn.timeout = time.monotonic() + max(self.cfg.keepalive, FIRST_BYTE_TIMEOUT)
         self.pending_conns.append(conn)
         self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
@@ -96,7 +114,39 @@ class ThreadWorker(gthread.ThreadWorker):
 
     def finish_request(self, conn: gthread.TConn, fs: Future[bool]) -> None:
         self._requests -= 1
-        super().finish_request(conn, fs)
+        if fs.cancelled() or fs.exception() or fs.result():
+            super().finish_request(conn, fs)
+        else:
+            self._begin_close(conn)
+
+    def _begin_close(self, conn: gthread.TConn) -> None:
+        """Send FIN, and wait for the client's (RFC 9112, section 9.6): bytes that nobody
+        reads would make the kernel send a reset, and cut the end of the answer off."""
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+            conn.sock.setblocking(False)
+            self.poller.register(conn.sock, EVENT_READ, partial(self._read_to_end, conn))
+        except (OSError, ValueError):  # it has gone already
+            self._end_close(conn)
+            return
+        conn.timeout = time.monotonic() + CLOSE_TIMEOUT
+        self._closing.append(conn)
+
+    def _read_to_end(self, conn: gthread.TConn, client: socket.socket) -> None:
+        try:
+            if client.recv(65536):
+                return
+        except BlockingIOError:
+            return
+        except OSError:  # a reset ends it, too
+            pass
+        self._closing.remove(conn)
+        self.poller.unregister(client)
+        self._end_close(conn)
+
+    def _end_close(self, conn: gthread.TConn) -> None:
+        self.nr_conns -= 1
+        conn.close()
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Accept as long as a thread is free: gthread's loop asks for it again and again."""
@@ -114,6 +164,10 @@ class ThreadWorker(gthread.ThreadWorker):
     def murder_pending(self) -> None:
         self._serve_late_arrivals(self.pending_conns)
         super().murder_pending()
+        while self._closing and self._closing[0].timeout <= time.monotonic():
+            conn = self._closing.popleft()
+            self.poller.unregister(conn.sock)
+            self._end_close(conn)
 
     def _serve_late_arrivals(self, conns: deque[gthread.TConn]) -> None:
         """Poll once more if the oldest of `conns` is about to be closed: a request that

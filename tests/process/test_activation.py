@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.load import ask
+from tests.process.conftest import Folder
 from tests.server import CONF, Server, dial, tcp, unix
 
 
@@ -43,11 +44,13 @@ def test_two_listeners_may_share_a_name(plain: Path) -> None:
 
 
 def test_abstract_unix_socket(plain: Path) -> None:
+    name = f"flask-socketact-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(f"\0flask-socketact-test-{os.getpid()}")
+        listener.bind(f"\0{name}")
         listener.listen()
-        with Server(plain, *CONF, "app:app", listeners={"abstract": listener}) as server:
-            server.wait_until_ready()
+        with Server(plain, *CONF, "--bind", f"unix:@{name}", "app:app", listeners={"abstract": listener}) as server:
+            assert f"at unix:@{name} (abstract)" in server.wait_for_message("READY=1")
+            assert "is ignored" not in server.log
             assert get(listener)["listener"] == "abstract"
 
 
@@ -67,7 +70,14 @@ def test_unix_socket_stays_when_gunicorn_leaves(plain: Path) -> None:
 
 @pytest.mark.parametrize(
     ("bind", "reported"),
-    [("127.0.0.1:{port}", False), ("localhost:{port}", False), ("127.0.0.1:1", True), ("unix:/tmp/x", True)],
+    [
+        ("127.0.0.1:{port}", False),
+        ("localhost:{port}", False),
+        ("127.0.0.1:1", True),
+        ("127.0.0.1:8000", True),  # gunicorn's default, but somebody has typed it
+        ("host.invalid:{port}", True),
+        ("unix:/tmp/x", True),
+    ],
 )
 def test_bind_that_contradicts_is_reported(plain: Path, http: socket.socket, bind: str, reported: bool) -> None:
     bind = bind.format(port=http.getsockname()[1])
@@ -75,6 +85,27 @@ def test_bind_that_contradicts_is_reported(plain: Path, http: socket.socket, bin
         server.wait_until_ready()
         assert (f"bind = {bind} is ignored" in server.log) is reported
         assert get(http)["listener"] == "http"
+
+
+def test_reuse_port_does_not_reach_the_listener(plain: Path, http: socket.socket) -> None:
+    """It would stay on it for good, and let others bind the same port."""
+    with Server(plain, *CONF, "--reuse-port", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        assert server.log.count("reuse_port is ignored") == 1
+        assert http.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
+
+
+def test_application_loaded_by_the_master_sees_no_variables(folder: Folder, http: socket.socket) -> None:
+    app = folder(
+        """
+        import os
+        print("found:", [name for name in os.environ if name.startswith(("LISTEN_", "NOTIFY_"))], flush=True)
+        def app(environ, start_response): ...
+        """
+    )
+    with Server(app, *CONF, "--preload", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        assert "found: []" in server.log
 
 
 def test_reload_with_another_bind_keeps_the_listener(plain: Path, http: socket.socket) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.load import ask
-from tests.server import CONF, Server, dial
+from tests.server import CONF, DEADLINE, Server, dial
 
 if TYPE_CHECKING:
-    import socket
     from pathlib import Path
 
     from tests.process.conftest import Folder
@@ -82,6 +82,7 @@ def test_status_tells_of_a_missing_worker(folder: Folder, http: socket.socket) -
     [
         ("raise RuntimeError('no database')", "app:app", WORKER_BOOT_ERROR, "RuntimeError: no database"),
         ("import nothing_of_the_kind", "app:app", WORKER_BOOT_ERROR, "No module named 'nothing_of_the_kind'"),
+        ("raise SystemExit('no database')", "app:app", WORKER_BOOT_ERROR, "the application left with 'no database'"),
         ("def app(:", "app:app", WORKER_BOOT_ERROR, "SyntaxError"),
         ("", "app:app", APP_LOAD_ERROR, "Failed to find attribute 'app' in 'app'"),
     ],
@@ -133,6 +134,26 @@ def test_manager_that_cannot_be_reached(plain: Path, http: socket.socket, addres
         assert ask(lambda: dial(http))[0] == 200
         server.process.terminate()
         assert server.wait_until_gone() == 0
+
+
+def test_ready_is_sent_as_soon_as_the_manager_listens(plain: Path, http: socket.socket) -> None:
+    path = plain / "later"
+    environ = {"NOTIFY_SOCKET": str(path)}
+    with Server(plain, *CONF, "app:app", listeners={"http": http}, environ=environ) as server:
+        server.wait_for_log("cannot notify systemd")
+        assert ask(lambda: dial(http))[0] == 200
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(str(path))
+            manager.settimeout(DEADLINE)
+            assert manager.recv(4096).startswith(b"READY=1\nSTATUS=Serving with")
+        assert server.log.count("cannot notify systemd") == 1
+
+
+def test_no_workers(plain: Path, http: socket.socket) -> None:
+    with Server(plain, *CONF, "--workers", "0", "app:app", listeners={"http": http}) as server:
+        assert server.wait_until_gone() == 1
+        assert "workers = 0 would answer nobody" in server.log
+        assert not any("READY" in message for message in server.messages)
 
 
 def test_usr2_is_refused_under_activation(plain: Path, http: socket.socket) -> None:

@@ -91,6 +91,33 @@ def test_idle_keep_alive_connection_is_told_to_close(plain: Path, http: socket.s
         assert server.wait_until_gone() == 0
 
 
+def test_client_that_does_not_close_holds_nobody_up(plain: Path, http: socket.socket) -> None:
+    """gthread's loop waits two seconds for each of them."""
+    with Server(plain, *ONE_WORKER, listeners={"http": http}) as server:
+        server.wait_until_ready()
+        stubborn = [dial(http) for _ in range(10)]
+        for client in stubborn:
+            client.sendall(REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            assert b"Connection: close" in answer(client)
+        began = time.monotonic()
+        assert ask(lambda: dial(http))[0] == 200
+        assert time.monotonic() - began < 2
+        server.process.terminate()
+        assert server.wait_until_gone(6) == 0
+        for client in stubborn:
+            client.close()
+
+
+def test_new_connection_has_time_for_its_first_byte(plain: Path, http: socket.socket) -> None:
+    with Server(plain, *CONF, "--keep-alive", "0", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        for _ in range(10):
+            with dial(http) as client:
+                time.sleep(0.02)  # no condition to wait for: the worker must not act
+                client.sendall(REQUEST)
+                assert b"200 OK" in answer(client)
+
+
 def test_connections_in_the_queue_stay_there(plain: Path, http: socket.socket) -> None:
     """What nobody has accepted is for the next generation."""
     with Server(plain, *ONE_WORKER, listeners={"http": http}) as server, dial(http) as first:

@@ -35,5 +35,7 @@ def test_quick_start() -> None:
         http = partial(machine.connect, ("127.0.0.1", 8000))
         status, content = ask(http)
         assert (status, content.endswith(b"by listener http\n")) == (200, True)
+        master = machine.show("app", "MainPID")
         machine.run("bash", "-ec", deploy)
-        assert ask(http)[1] != content
+        assert machine.show("app", "MainPID") not in (master, "0")
+        assert ask(http)[0] == 200

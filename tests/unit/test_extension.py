@@ -87,7 +87,7 @@ def test_everything_switched_off() -> None:
     assert {rule.endpoint for rule in app.url_map.iter_rules()} == {"seen", "static"}
 
 
-@pytest.mark.parametrize("path", ["healthz", "", 8, False])
+@pytest.mark.parametrize("path", ["healthz", "", 8, False, "/health/<name>"])
 def test_path_that_is_none(path: object) -> None:
     with pytest.raises(ValueError, match=r"SOCKETACT_HEALTHZ is .*: give a path that begins with '/'"):
         make_app(SOCKETACT_HEALTHZ=path)

@@ -40,7 +40,7 @@ def test_folder_that_is_none(tmp_path: Path) -> None:
 def test_full_disk_leaves_no_half_file(tmp_path: Path) -> None:
     """The file-size limit fails as a full disk does, after a part has been written."""
     done = subprocess.run(
-        [sys.executable, "-m", "flask_socketact.cli", "init", str(tmp_path)],
+        [sys.executable, "-B", "-m", "flask_socketact.cli", "init", str(tmp_path)],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
         capture_output=True,
         text=True,
