@@ -25,7 +25,6 @@ FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 #: Socket types that are no listeners for HTTP, with the directive that makes them.
 _OTHER_TYPES = {
     socket.SOCK_DGRAM: "a datagram socket (ListenDatagram=)",
-    socket.SOCK_SEQPACKET: "a sequential-packet socket (ListenSequentialPacket=)",
     socket.SOCK_RAW: "a raw socket (ListenNetlink=)",
 }
 
@@ -35,7 +34,8 @@ def listen_fds() -> dict[int, str]:
 
     - none passed, or passed to another process (``LISTEN_PID``): an empty dict;
     - passed: descriptor → ``FileDescriptorName=``, in the order of the units, each
-      checked to be a listening TCP or Unix stream socket and set close-on-exec.
+      checked to be a listening TCP or Unix stream socket, or a mailbox
+      (:func:`is_mailbox`), and set close-on-exec.
 
     The environment stays as it is: see :func:`unset_environment`.
 
@@ -51,6 +51,11 @@ def listen_fds() -> dict[int, str]:
     for fd, name in fds.items():
         _check_listener(fd, f"descriptor {fd} (FileDescriptorName={name})")
     return fds
+
+
+def is_mailbox(fd: int) -> bool:
+    """Whether `fd` is a Unix socket as ``ListenSequentialPacket=`` makes it."""
+    return daemon.is_socket(fd, socket.AF_UNIX, socket.SOCK_SEQPACKET)  # type: ignore[no-any-return]
 
 
 def why_none() -> str:

@@ -15,7 +15,9 @@ from gunicorn.workers.base import Worker
 
 from flask_socketact import activation, listeners, notify
 from flask_socketact.errors import NotifyError, SettingsError
+from flask_socketact.mailbox import Mailbox
 from flask_socketact.readiness import Readiness
+from flask_socketact.scoreboard import Field, Scoreboard
 
 #: How often the master looks for reports while workers load the application, in seconds.
 BOOT_POLL = 0.05
@@ -46,6 +48,8 @@ class Arbiter(gunicorn.arbiter.Arbiter):
         self._booted = False
         self._stopping = False
         self._readiness = Readiness()
+        self._board = Scoreboard()
+        self._mailbox: Mailbox | None = None
         super().__init__(app)
 
     def setup(self, app: BaseApplication) -> None:
@@ -77,10 +81,23 @@ class Arbiter(gunicorn.arbiter.Arbiter):
         if accepting >= self.num_workers:
             self._booted = True
         if self._booted and not self._ready:
-            self._ready = self._tell(notify.ready, self._serving(accepting))
+            self._ready = self._tell(notify.ready, self._serving())
         elif self._booted:
-            self._tell(notify.status, self._serving(accepting))
+            self._tell(notify.status, self._serving())
         return signals
+
+    def manage_workers(self) -> None:
+        """Replace workers that drain at once, not when they are gone: what they carry needs a reader,
+        and a request that takes long must not leave the service with a worker less.
+
+        At most as many as there are workers, so that the processes never are more than twice as many.
+        """
+        wanted: int = self.num_workers
+        self._num_workers: int = wanted + min(wanted, len(self._draining()))
+        try:
+            super().manage_workers()
+        finally:
+            self._num_workers = wanted
 
     def handle_usr2(self) -> None:
         if self.systemd:
@@ -99,7 +116,10 @@ class Arbiter(gunicorn.arbiter.Arbiter):
     def stop(self, graceful: bool = True) -> None:
         drain = f"at most {self.cfg.graceful_timeout} s" if graceful else "cutting them off"
         self._announce_stop(f"Stopping: requests in flight end, {drain}")
+        self._board.stopping = True
         super().stop(graceful)
+        if self._mailbox and (dropped := self._mailbox.drop_all()):
+            self.log.warning("Mailbox: dropped what %s senders had left, with nobody to read it", dropped)
 
     def reap_workers(self) -> None:
         """Bury the dead. gunicorn raises for a worker that could not boot: a second one, while
@@ -123,8 +143,12 @@ class Arbiter(gunicorn.arbiter.Arbiter):
         for pid in set(self.WORKERS) - self._readiness.accepting:
             self.kill_worker(pid, signal.SIGTERM)
 
+    def _draining(self) -> list[int]:
+        """Return the pids of workers that have begun to drain."""
+        return [pid for pid, worker in self.WORKERS.items() if worker.slot[Field.DRAINING]]
+
     def _take_listeners(self) -> None:
-        self.LISTENERS = listeners.take(self._names, self.cfg, self.log)
+        self.LISTENERS, self._mailbox = listeners.take(self._names, self.cfg, self.log)
         self.systemd = True
         listeners.keep(self.LISTENERS, self.cfg, self.log)
 
@@ -134,12 +158,21 @@ class Arbiter(gunicorn.arbiter.Arbiter):
 
         def pre_fork(server: Arbiter, worker: Worker) -> None:
             self._readiness.watch(worker)
+            self._board.keep(worker.slot for worker in self.WORKERS.values())
+            worker.board, worker.mailbox = self._board, self._mailbox
+            worker.slot = self._board.take(self.pid, self.cfg.threads)
             users(server, worker)
 
         self.cfg.set("pre_fork", pre_fork)
 
-    def _serving(self, accepting: int) -> str:
-        return f"Serving with {accepting} of {self.num_workers} workers at {listeners.describe(self.LISTENERS)}"
+    def _serving(self) -> str:
+        draining = self._draining()
+        accepting = len(self._readiness.accepting.difference(draining))
+        text = f"Serving with {accepting} of {self.num_workers} workers at {listeners.describe(self.LISTENERS)}"
+        if draining:
+            in_flight = sum(self.WORKERS[pid].slot[Field.IN_FLIGHT] for pid in draining)
+            text += f"; {len(draining)} draining, with {in_flight} requests in flight"
+        return text
 
     def _tell(self, message: Callable[[str | None, str], None], text: str) -> bool:
         """Send `message`, unless systemd knows `text` already; return whether it does now.

@@ -21,3 +21,7 @@ class SettingsError(SocketActError, RuntimeError):
 
 class NotifyError(SocketActError):
     """A message could not be sent to the service manager."""
+
+
+class MailboxError(SocketActError):
+    """A connection could not be carried, or what came for one is not acceptable."""

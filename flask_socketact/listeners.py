@@ -11,24 +11,38 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from flask_socketact import activation
-from flask_socketact.errors import SettingsError
+from flask_socketact.errors import ActivationError, SettingsError
+from flask_socketact.mailbox import Mailbox
 
 
-def take(names: dict[int, str], cfg: Config, log: Logger) -> list[Any]:
-    """Return gunicorn's sockets on the descriptors in `names`, with the name as their attribute ``fdname``.
+def take(names: dict[int, str], cfg: Config, log: Logger) -> tuple[list[Any], Mailbox | None]:
+    """Return gunicorn's sockets on the descriptors in `names`, with the name
+    as their attribute ``fdname``; and the mailbox, if there is one.
 
+    :raises ActivationError: there is more than one mailbox, or nothing else.
     :raises SettingsError: the settings ask for descriptors by number, too.
     """
+    mailboxes = [fd for fd in names if activation.is_mailbox(fd)]
+    if len(mailboxes) > 1:
+        raise ActivationError(
+            f"descriptors {mailboxes[0]} and {mailboxes[1]} are both mailboxes: keep one ListenSequentialPacket="
+        )
+    if len(mailboxes) == len(names):
+        raise ActivationError(
+            f"descriptor {mailboxes[0]} (FileDescriptorName={names[mailboxes[0]]}) is a mailbox "
+            "(ListenSequentialPacket=), and there is no listener for HTTP: add ListenStream="
+        )
     if any(isinstance(address, int) for address in cfg.address):
         raise SettingsError(
             f"bind = {cfg.settings['bind'].get()} takes a descriptor by its number, but systemd passes "
             f"{activation.LISTEN_FDS}={len(names)}: remove fd:// from the settings and the command line"
         )
     _ignore_reuse_port(cfg, log)  # before gunicorn sets it on systemd's sockets, where it would stay
-    listeners: list[Any] = sock.create_sockets(cfg, log, list(names))
-    for listener, name in zip(listeners, names.values(), strict=True):
+    streams = {fd: name for fd, name in names.items() if fd not in mailboxes}
+    listeners: list[Any] = sock.create_sockets(cfg, log, list(streams))
+    for listener, name in zip(listeners, streams.values(), strict=True):
         listener.fdname = name
-    return listeners
+    return listeners, Mailbox(socket.socket(fileno=mailboxes[0])) if mailboxes else None
 
 
 def keep(listeners: list[Any], cfg: Config, log: Logger) -> None:

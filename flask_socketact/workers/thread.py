@@ -1,193 +1,412 @@
-"""gunicorn's threads, with a drain that answers every request it has been sent."""
+"""Threads that lead in turn, with a drain that answers every request and keeps every connection.
+
+One thread leads: it polls, and reads, runs and answers what has come, all by itself. Only when it has been
+inside one request for a few milliseconds, waiting or computing, does another thread take the lead.
+So short requests are never passed between threads, and never fight for the interpreter's lock.
+"""
 
 from __future__ import annotations
 
 import errno
+import os
+import select
 import socket
+import ssl
 import sys
 import threading
 import time
-from collections import deque
+import traceback
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from datetime import datetime
+from enum import Enum, auto
 from functools import partial
-from selectors import EVENT_READ
-from types import FrameType
+from queue import SimpleQueue
 from typing import Any
 
-from gunicorn.workers import gthread
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+from gunicorn.http import wsgi
+from gunicorn.http.errors import NoMoreData
+from gunicorn.http.message import Request
+from gunicorn.workers.base import Worker
 
-#: accept(2): somebody else was faster, the client has gone, or its connection has an error of its own.
-_NOBODY_THERE = (
-    *(errno.EAGAIN, errno.ECONNABORTED, errno.EPERM, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT),
-    *(errno.EHOSTDOWN, errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH),
-)
-#: accept(2): the connection stays in the queue. gthread would end the worker, with all of its requests.
-_NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-NO_RESOURCES_PAUSE = 0.1  #: seconds
+from flask_socketact.connection import Connection, Response
+from flask_socketact.errors import MailboxError
+from flask_socketact.scoreboard import Field
+from flask_socketact.workers.lifecycle import LINGER, Lifecycle
+from flask_socketact.workers.loop import Loop, header_timeout
 
-#: How long a new connection may stay silent at least, in seconds, however short ``keepalive`` is.
-FIRST_BYTE_TIMEOUT = 5.0
-#: How long we wait for the client to close after us, in seconds.
-CLOSE_TIMEOUT = 2.0
+#: How long the leader may be inside one request before another thread takes the lead, in seconds.
+PATIENCE = 0.005
+#: After so many looks in a row at a leader that has nothing to do, the supervisor sleeps.
+QUIET_LOOKS = 20
+HEARTBEAT = 1.0  #: seconds
+#: How often a worker that drains looks at what is left, in seconds.
+DRAIN_POLL = 0.05
+#: A mean over about so many requests.
+SMOOTHING = 8
 
 
-class ThreadWorker(gthread.ThreadWorker):
+class Outcome(Enum):
+    """What a connection needs after its turn."""
+
+    WAIT = auto()  #: the rest of a head
+    KEEP = auto()  #: the next request
+    CLOSE = auto()
+
+
+class Seat:
+    """A thread that serves, and what it serves."""
+
+    __slots__ = ("connection", "reported", "thread")
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.reported = False  #: its request has run longer than ``timeout``
+        self.thread: threading.Thread
+
+
+class ThreadWorker(Lifecycle, Worker):
     """A worker that serves with threads: ``-k flask_socketact.workers.thread.ThreadWorker``.
 
-    Other than gunicorn's gthread, it
-    - accepts only while one of its threads is free: other connections wait in the kernel's
-      queue, for another worker or the next generation;
-    - keeps a new connection in the poller until its first byte has arrived, so that
-      a silent client neither holds a thread nor is dropped by a drain;
-    - looks once more for a request before it closes an idle connection;
-    - waits in the poller, not with its loop, for a client to close after an answer with ``Connection: close``;
-    - says ``Connection: close`` in every answer that begins after the drain has begun, not only in
-      those to requests that came after it, so that the client does not wait here for its next one;
-    - drains when its master has died;
-    - reports an application that leaves (``SystemExit``) while it is imported as one that cannot boot:
-      gunicorn would start it again and again;
-    - leaves at once when it is stopped while it still loads the application;
-    - tells the application, in the WSGI environ, which listener the request came by
-      (``socketact.listener``, only under activation) and whether the worker
-      drains (``socketact.draining``, a function that returns a bool).
+    ``threads`` is how many requests run at once; a client that is connected, but has not sent the
+    whole head of a request, holds none. ``timeout`` (seconds, 0: none) is how long a request may run
+    without a byte to or from its client. One that runs longer is reported with its stack,
+    and the worker replaced; a client that neither sends nor takes anything for so long is cut off.
     """
 
     wsgi: Callable[..., Iterable[bytes]]
 
+    @classmethod
+    def check_config(cls, cfg: Config, log: Logger) -> None:
+        """Called by the master.
+
+        :raises SettingsError: the environment has a value that cannot be used.
+        """
+        header_timeout()
+        if "h2" in cfg.http_protocols or cfg.http2_cleartext != "off":
+            log.warning("HTTP/2 is not supported by this worker: clients are answered with HTTP/1.1")
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._serving = threading.local()
-        self._requests = 0  # in the pool's threads, or waiting for one
-        self._closing: deque[gthread.TConn] = deque()  # the next to time out first
+        self.loop: Loop  # made after the fork
+        self._baton: SimpleQueue[None] = SimpleQueue()  # who takes it, leads
+        self._seats: list[Seat] = []
+        self._resting = 0  # threads that wait for the baton
+        self._leader: Seat | None = None
+        self._mean = 0.0  # seconds that a request takes
+        self._begun = self._ended = 0  # turns of connections; the difference is in flight
+        self._watched = False  # the supervisor looks at the leader every few milliseconds
+        self._drain_deadline: float | None = None
+        self._draining = False  # the leader has begun the drain
+        self._carrying = False  # ... and idle connections go to the mailbox
+        self._drained = False
 
-    def load_wsgi(self) -> None:
-        try:
-            super().load_wsgi()
-        except SystemExit as error:
-            if not self.alive:  # handle_exit
-                raise
-            raise RuntimeError(f"the application left with {error.code!r} while it was imported") from error
-        self._application = self.wsgi
-        self.wsgi = self._run_application
+    # The supervisor is gunicorn's main thread, which gets the signals.
 
-    def _run_application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if self._serving.listener is not None:
-            environ["socketact.listener"] = self._serving.listener
-        environ["socketact.draining"] = self.is_draining
+    def run(self) -> None:
+        self.loop = Loop(self.cfg, self.log, self.sockets, self.mailbox, self.board, self.slot)
+        self._start_threads()
+        poll = select.poll()
+        poll.register(self.PIPE[0], select.POLLIN)
+        next_beat, quiet, seen = 0.0, 0, None
+        while not self._drained and not self._is_overdue():
+            now = time.monotonic()
+            if now >= next_beat:
+                next_beat = now + HEARTBEAT
+                self._supervise(now)
+            seen = self._relieve_leader(seen)
+            quiet = 0 if seen else quiet + 1
+            self._watched = quiet < QUIET_LOOKS
+            if not self._watched and self._relieve_leader(None):  # it began a request before it could see that
+                self._watched = True
+            poll.poll(max(1.0, 1000 * min(PATIENCE if self._watched else HEARTBEAT, next_beat - now)))
+            self._empty_pipe()
 
-        def start_or_end(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
-            if self.is_draining():
-                response.force_close()
-            write: Callable[[bytes], None] = start_response(status, headers, exc_info)
-            return write
+    def _start_threads(self) -> None:
+        self._resting = self.cfg.threads - 1
+        self._baton.put(None)
+        for number in range(self.cfg.threads):
+            seat = Seat()
+            self._seats.append(seat)
+            seat.thread = threading.Thread(
+                target=self._serve_in_turn, args=(seat,), name=f"request-{number}", daemon=True
+            )
+            seat.thread.start()
 
-        response = start_response.__self__  # type: ignore[attr-defined]  # gunicorn's, a bound method
-        return self._application(environ, start_or_end)
+    def _supervise(self, now: float) -> None:
+        self.notify()
+        self.is_parent_alive()
+        oldest = 0.0
+        for seat in self._seats:
+            connection = seat.connection
+            if connection is None:
+                continue
+            clock = connection.clock
+            oldest = min(oldest or clock.began, clock.began)
+            if self.cfg.timeout and now - clock.moved > self.cfg.timeout:
+                self._end_wait(seat, connection)
+        self.slot[Field.OLDEST] = int(oldest * 1e9)
 
-    def is_draining(self) -> bool:
-        """Whether this worker takes nothing new and leaves when it has nothing left."""
-        return not self.alive
-
-    def accept(self, listener: Any) -> None:
-        try:
-            client, address = listener.accept()
-        except OSError as error:
-            if error.errno in _NO_RESOURCES:
-                self.log.error("Cannot accept a connection (%s): raise LimitNOFILE= of the service", error.strerror)
-                time.sleep(NO_RESOURCES_PAUSE)
-            elif error.errno not in _NOBODY_THERE:
-                raise
-            return
-        self.nr_conns += 1
-        conn = gthread.TConn(self.cfg, client, address, listener.getsockname())
-        conn.listener = getattr(listener, "fdname", None)
-        conn.timeout = time.monotonic() + max(self.cfg.keepalive, FIRST_BYTE_TIMEOUT)
-        self.pending_conns.append(conn)
-        self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
-
-    def enqueue_req(self, conn: gthread.TConn) -> None:
-        self._requests += 1
-        if self._requests >= self.cfg.threads:
-            self.set_accept_enabled(False)
-        super().enqueue_req(conn)
-
-    def finish_request(self, conn: gthread.TConn, fs: Future[bool]) -> None:
-        self._requests -= 1
-        if fs.cancelled() or fs.exception() or fs.result():
-            super().finish_request(conn, fs)
-        else:
-            self._begin_close(conn)
-
-    def _begin_close(self, conn: gthread.TConn) -> None:
-        """Send FIN, and wait for the client's (RFC 9112, section 9.6): bytes that nobody
-        reads would make the kernel send a reset, and cut the end of the answer off."""
-        try:
-            conn.sock.shutdown(socket.SHUT_WR)
-            conn.sock.setblocking(False)
-            self.poller.register(conn.sock, EVENT_READ, partial(self._read_to_end, conn))
-        except (OSError, ValueError):  # it has gone already
-            self._end_close(conn)
-            return
-        conn.timeout = time.monotonic() + CLOSE_TIMEOUT
-        self._closing.append(conn)
-
-    def _read_to_end(self, conn: gthread.TConn, client: socket.socket) -> None:
-        try:
-            if client.recv(65536):
-                return
-        except BlockingIOError:
-            return
-        except OSError:  # a reset ends it, too
-            pass
-        self._closing.remove(conn)
-        self.poller.unregister(client)
-        self._end_close(conn)
-
-    def _end_close(self, conn: gthread.TConn) -> None:
-        self.nr_conns -= 1
-        conn.close()
-
-    def set_accept_enabled(self, enabled: bool) -> None:
-        """Accept as long as a thread is free: gthread's loop asks for it again and again."""
-        super().set_accept_enabled(enabled and self._requests < self.cfg.threads)
-
-    def handle(self, conn: gthread.TConn) -> bool:
-        self._serving.listener = conn.listener
-        keep: bool = super().handle(conn)
-        return keep
-
-    def murder_keepalived(self, force: bool = False) -> None:
-        self._serve_late_arrivals(self.keepalived_conns)
-        super().murder_keepalived(force)
-
-    def murder_pending(self) -> None:
-        self._serve_late_arrivals(self.pending_conns)
-        super().murder_pending()
-        while self._closing and self._closing[0].timeout <= time.monotonic():
-            conn = self._closing.popleft()
-            self.poller.unregister(conn.sock)
-            self._end_close(conn)
-
-    def _serve_late_arrivals(self, conns: deque[gthread.TConn]) -> None:
-        """Poll once more if the oldest of `conns` is about to be closed: a request that
-        came while the poller's other events were served would be answered with a reset."""
-        if conns and conns[0].timeout <= time.monotonic():
-            self.wait_for_and_dispatch_events(timeout=0)
-
-    def _cap_keepalive(self, deadline: float) -> None:
-        super()._cap_keepalive(deadline)
-        for conn in self.pending_conns:
-            conn.timeout = min(conn.timeout, deadline)
-
-    def is_parent_alive(self) -> bool:
-        """Whether the master is there. Without it the drain begins, as after SIGTERM:
-        gthread would go on to offer keep-alive, and cut the clients off at the end."""
-        if not super().is_parent_alive():
+    def _end_wait(self, seat: Seat, connection: Connection) -> None:
+        """Act upon a request that nothing has moved for ``timeout`` seconds."""
+        if connection.clock.with_client:
+            self.log.info("A client neither sends nor takes anything for %s s: cut off", self.cfg.timeout)
+            try:
+                connection.sock.shutdown(socket.SHUT_RDWR)
+            except OSError:  # it has gone by itself
+                pass
+        elif not seat.reported:
+            seat.reported = True
+            frame = sys._current_frames().get(seat.thread.ident or 0)
+            stack = "".join(traceback.format_stack(frame)) if frame else ""
+            self.log.critical(
+                "A request runs longer than timeout = %s s, so this worker is replaced (pid: %s). It is at:\n%s",
+                self.cfg.timeout,
+                os.getpid(),
+                stack.rstrip(),
+            )
             self.alive = False
-        return self.alive
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        super().handle_exit(sig, frame)
-        if not self.booted:
-            sys.exit(0)
+    def _relieve_leader(self, seen: float | None) -> float | None:
+        """Let another thread lead, if the leader is inside the request that was `seen` at the last look;
+        return when the request began that it is inside."""
+        with self.loop.lock:
+            connection = self._leader.connection if self._leader else None
+            if connection is None or not self._resting:
+                return None
+            began = connection.clock.began
+            if began == seen:
+                self._pass_lead(connection)
+            return began
+
+    def _is_overdue(self) -> bool:
+        """Whether the drain has lasted longer than it may; begins it, if it is to begin."""
+        if self.alive:
+            return False
+        if self._drain_deadline is None:
+            self._drain_deadline = time.monotonic() + self.cfg.graceful_timeout
+        if not self._draining:
+            self.loop.wake()
+        return time.monotonic() > self._drain_deadline
+
+    def _wake_supervisor(self) -> None:
+        try:
+            os.write(self.PIPE[1], b".")
+        except BlockingIOError:  # it has not even begun to read
+            pass
+
+    def _empty_pipe(self) -> None:
+        try:
+            os.read(self.PIPE[0], 4096)
+        except BlockingIOError:
+            pass
+
+    # The threads that serve.
+
+    def _serve_in_turn(self, seat: Seat) -> None:
+        try:
+            while not self._drained:
+                self._baton.get()
+                self._lead(seat)
+        except Exception:
+            self.log.exception("The worker's loop has failed")
+            self.alive = False
+            self._drained = True
+        self._wake_supervisor()
+
+    def _lead(self, seat: Seat) -> None:
+        """Poll and serve, until another thread leads or nothing is left."""
+        loop = self.loop
+        with loop.lock:
+            self._leader = seat
+        while True:
+            if not self.alive and self._drain():
+                self._drained = True
+                return
+            loop.poll(HEARTBEAT if self.alive else DRAIN_POLL)
+            for _ in range(len(loop.ready)):
+                connection = loop.next()
+                if connection is not None and not self._serve(seat, connection):
+                    return
+
+    def _serve(self, seat: Seat, connection: Connection) -> bool:
+        """Give `connection` its turn; return whether this thread leads afterwards."""
+        partial = connection.partial
+        connection.busy = True
+        connection.clock.restart()
+        seat.connection = connection
+        self._begun += 1
+        self.slot[Field.IN_FLIGHT] = self._begun - self._ended
+        if not self._watched and self._resting:
+            self._watched = True
+            self._wake_supervisor()
+        if self._mean > PATIENCE and self._resting:
+            with self.loop.lock:
+                self._pass_lead(connection)
+        while True:
+            outcome = self._take_turn(connection)
+            with self.loop.lock:
+                leads = self._leader is seat
+                if outcome is Outcome.KEEP and connection.buffered and not leads:
+                    connection.clock.restart()
+                    continue  # nobody but us could see it
+                seat.connection = None
+                seat.reported = False
+                self._ended += 1
+                self.slot[Field.IN_FLIGHT] = self._begun - self._ended
+                self.slot[Field.REQUESTS] = self.nr
+                self._end_turn(connection, outcome, new_head=not partial)
+                if not leads and not self._take_lead(seat):
+                    self._resting += 1
+                    return False
+                return True
+
+    def _end_turn(self, connection: Connection, outcome: Outcome, *, new_head: bool) -> None:
+        if outcome is Outcome.CLOSE:
+            self.loop.close_gracefully(connection)
+            return
+        if outcome is Outcome.KEEP:
+            seconds = time.monotonic() - connection.clock.began
+            self._mean += (min(seconds, SMOOTHING * PATIENCE) - self._mean) / SMOOTHING
+            self.loop.set_deadline(connection, begun=connection.buffered)
+        elif connection.partial and new_head:
+            self.loop.set_deadline(connection, begun=True)
+        self.loop.rejoin(connection)
+
+    def _pass_lead(self, connection: Connection) -> None:
+        """Let a thread lead that rests, while this one is busy with `connection`."""
+        if self._resting:
+            self._resting -= 1
+            self._leader = None
+            self.loop.release(connection)
+            self._baton.put(None)
+
+    def _take_lead(self, seat: Seat) -> bool:
+        """Lead in the place of a thread that will be busy for long; return whether this one leads now."""
+        connection = self._leader.connection if self._leader else None
+        if connection is None:
+            return False
+        if self._mean <= PATIENCE and time.monotonic() - connection.clock.began < PATIENCE:
+            return False
+        self.loop.release(connection)
+        self._leader = seat
+        return True
+
+    # The drain.
+
+    def _drain(self) -> bool:
+        """Bring the drain forward, and return whether nothing is left."""
+        if not self._draining:
+            self._draining = True
+            self.slot[Field.DRAINING] = 1
+            self._carrying = self._may_carry()
+            self.loop.stop_accepting()
+            if self._carrying:
+                self.loop.stop_reading_mail()
+        if self._carrying:
+            self._carry()
+        self.loop.limit_idle(time.monotonic() + LINGER)
+        return not self.loop.connections and not self.loop.receives_mail
+
+    def _carry(self) -> None:
+        siblings = sum(1 for sibling in self.board.taken() if not sibling[Field.DRAINING])
+        try:
+            if not self._may_carry():
+                raise MailboxError("the service stops")
+            self.loop.carry(siblings)
+        except MailboxError as error:
+            self._carrying = False
+            self.log.warning("Idle connections are closed, not carried: %s", error)
+
+    def _may_carry(self) -> bool:
+        """Whether somebody will read the mailbox. When the service stops, it would start it again."""
+        if self._draining and not self._carrying:
+            return False
+        return self.mailbox is not None and not self.board.stopping and not self.orphaned
+
+    # One turn of a connection. Who calls its hooks, logs what and answers which error is as in gunicorn's gthread.
+
+    def _take_turn(self, connection: Connection) -> Outcome:
+        request = None
+        try:
+            request = connection.read_request()
+            if request is None:
+                return Outcome.WAIT
+            return self._answer(connection, request)
+        except (StopIteration, NoMoreData) as error:
+            self.log.debug("Closing connection. %s", error)
+        except ssl.SSLError as error:
+            if error.args[0] == ssl.SSL_ERROR_EOF:
+                self.log.debug("ssl connection closed")
+            else:
+                self.handle_error(request, connection.sock, connection.client, error)
+        except (BrokenPipeError, ConnectionError) as error:
+            self.log.debug("Ignoring %s", error)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                self.log.exception("Socket error processing request.")
+        except (Exception, SystemExit) as error:  # a view that leaves ends its request, not the worker
+            self.handle_error(request, connection.sock, connection.client, error)
+        return Outcome.CLOSE
+
+    def _answer(self, connection: Connection, request: Request) -> Outcome:
+        """Run the application, and send its answer."""
+        response = None
+        environ: dict[str, Any] = {}
+        try:
+            self.cfg.pre_request(self, request)
+            began = datetime.now()
+            response, environ = wsgi.create(
+                request,
+                connection.sock,
+                connection.client,
+                connection.server,
+                self.cfg,
+                Response,
+                (connection, partial(self._ends, connection)),
+            )
+            environ["wsgi.multithread"] = True
+            self.describe_request(environ, connection.listener)
+            self._count()
+            body = self.wsgi(environ, response.start_response)
+            try:
+                if isinstance(body, environ["wsgi.file_wrapper"]):
+                    response.write_file(body)
+                else:
+                    for piece in body:
+                        response.write(piece)
+                response.close()
+            finally:
+                self.log.access(response, request, environ, datetime.now() - began)
+                if hasattr(body, "close"):
+                    body.close()
+        except OSError:
+            raise
+        except (Exception, SystemExit):
+            if response is None or not response.headers_sent:
+                raise
+            # An error page in the middle of an answer would be taken for a part of it.
+            self.log.exception("Error handling request")
+            return Outcome.CLOSE
+        finally:
+            try:
+                self.cfg.post_request(self, request, environ, response)
+            except Exception:
+                self.log.exception("Exception in post_request hook")
+        if response.should_close() or not connection.finish_request(request):
+            return Outcome.CLOSE
+        return Outcome.KEEP
+
+    def _count(self) -> None:
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
+            self._wake_supervisor()
+
+    def _ends(self, connection: Connection) -> bool:
+        """Whether `connection` is to be closed after an answer that begins now."""
+        if not self.alive:
+            return not (connection.portable and self._may_carry() and self.cfg.keepalive)
+        return not self.cfg.keepalive or len(self.loop.connections) > self.cfg.worker_connections

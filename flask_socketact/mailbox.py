@@ -1,0 +1,221 @@
+"""Carry connections that are idle to whoever reads the mailbox: a sibling, or the next generation.
+
+The mailbox is a listening ``SOCK_SEQPACKET`` socket that systemd holds (``ListenSequentialPacket=``).
+A sender connects, sends and closes; what nobody has accepted yet waits in the kernel, so sender
+and receiver need not live at the same time. A message is one line of JSON about connections that
+have the same origin, with their descriptors beside it (``SCM_RIGHTS``, unix(7)).
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flask_socketact.errors import MailboxError
+
+VERSION = 1
+#: The kernel takes 253 in a message (SCM_MAX_FD).
+MAX_DESCRIPTORS = 250
+#: Longer than any message of ours: a name has at most 255 characters. Bytes.
+MAX_MESSAGE = 16 * 1024
+
+_FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+_CREDENTIALS = struct.Struct("=iII")  #: pid, uid, gid
+_INT = struct.calcsize("i")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the receiver has to know of a connection."""
+
+    listener: str | None  #: name of the listener that it came by
+    served: bool  #: a request was answered on it
+    proxy: tuple[tuple[str, Any], ...] | None = None  #: what the PROXY protocol said, as sorted pairs
+
+    def pack(self) -> bytes:
+        return json.dumps({"version": VERSION, **asdict(self)}).encode()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Origin:
+        """:raises MailboxError: `data` is no message of this version."""
+        try:
+            fields = json.loads(data)
+        except (ValueError, RecursionError):
+            raise MailboxError("a message that is no JSON") from None
+        if not isinstance(fields, dict) or fields.pop("version", None) != VERSION:
+            raise MailboxError(f"a message that is not of version {VERSION}")
+        proxy = fields.get("proxy")
+        if not (
+            fields.keys() == {"listener", "served", "proxy"}
+            and isinstance(fields["listener"], str | None)
+            and isinstance(fields["served"], bool)
+            and (proxy is None or _are_pairs(proxy))
+        ):
+            raise MailboxError("a message with fields that are not ours")
+        return cls(fields["listener"], fields["served"], proxy and tuple((key, value) for key, value in proxy))
+
+
+def _are_pairs(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(pair, list)
+        and len(pair) == 2  # noqa: PLR2004 (key and value)
+        and isinstance(pair[0], str)
+        and isinstance(pair[1], str | int | None)
+        for pair in value
+    )
+
+
+class Mailbox:
+    """The mailbox, read and written by the workers."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        """Take the listener; it does not block afterwards."""
+        listener.setblocking(False)
+        self.listener = listener
+
+    def send(self, connections: Iterable[tuple[Origin, int]], batch: int) -> Iterator[list[int]]:
+        """Send descriptors, and return those sent, message by message; those are to be closed here.
+
+        `batch`: how many at most go into one message, and so to one receiver.
+
+        :raises MailboxError: the mailbox takes no more; those not returned yet are still ours.
+        """
+        groups: dict[Origin, list[int]] = {}
+        for origin, fd in connections:
+            groups.setdefault(origin, []).append(fd)
+        for origin, fds in groups.items():
+            for start in range(0, len(fds), batch):
+                yield self._send(origin, fds[start : start + batch])
+
+    def _send(self, origin: Origin, fds: list[int]) -> list[int]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sender:
+            sender.setblocking(False)
+            try:
+                sender.connect(self.listener.getsockname())
+                # Both are who made the listener: if not, somebody else listens at its address.
+                if _credentials(sender) != _credentials(self.listener):
+                    raise MailboxError(f"{self._address} belongs to somebody else")
+                socket.send_fds(sender, [origin.pack()], fds)
+            except OSError as error:
+                raise MailboxError(f"{self._address} takes nothing ({error.strerror})") from error
+        return fds
+
+    def accept(self) -> socket.socket | None:
+        """Return the next sender's connection; None when nobody waits.
+
+        :raises MailboxError: the sender was refused, and what it has sent is closed.
+        """
+        try:
+            sender, _ = self.listener.accept()
+        except OSError:
+            return None
+        sender.setblocking(False)
+        _, uid, _ = _credentials(sender)
+        if uid != os.geteuid():
+            sender.close()
+            raise MailboxError(f"user {uid} has no business here")
+        return sender
+
+    def drop_all(self) -> int:
+        """Close all that waits, and return how many senders that were: what
+        stays in the mailbox would make systemd start the service again."""
+        dropped = 0
+        while True:
+            try:
+                sender, _ = self.listener.accept()
+            except OSError:
+                return dropped
+            sender.close()
+            dropped += 1
+
+    @property
+    def _address(self) -> str:
+        return os.fsdecode(self.listener.getsockname()).replace("\0", "@")
+
+
+def receive(sender: socket.socket) -> tuple[Origin, list[socket.socket], list[str]] | None:
+    """Return the next message: its origin, the connections, and what was wrong with others.
+
+    None at the end. All descriptors of a message that is refused are closed.
+
+    :raises BlockingIOError: there is no message yet.
+    :raises MailboxError: the message is not ours; read no more of this sender.
+    :raises OSError: the sender's connection is broken.
+    """
+    data, fds, flags = _receive(sender)
+    if not data and not fds:
+        return None
+    try:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise MailboxError("a message that is too long")
+        origin = Origin.unpack(data)
+    except MailboxError:
+        _close(fds)
+        raise
+    connections, refused = [], []
+    for fd in fds:
+        try:
+            connections.append(_connection(fd))
+        except MailboxError as error:
+            os.close(fd)
+            refused.append(str(error))
+    return origin, connections, refused
+
+
+def _receive(sender: socket.socket) -> tuple[bytes, list[int], int]:
+    data, ancillary, flags, _ = sender.recvmsg(
+        MAX_MESSAGE, socket.CMSG_SPACE((MAX_DESCRIPTORS + 3) * _INT), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+    )
+    received = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            received.frombytes(content[: len(content) - len(content) % _INT])
+    return data, list(received), flags
+
+
+def _connection(fd: int) -> socket.socket:
+    """Return the connected stream socket that `fd` is.
+
+    :raises MailboxError: it is something else; it stays open.
+    """
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        raise MailboxError("a descriptor that is no socket")
+    connection = socket.socket(fileno=fd)
+    try:
+        if connection.family not in _FAMILIES or connection.type != socket.SOCK_STREAM:
+            raise MailboxError("a socket of another kind")
+        if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise MailboxError("a listener")
+        connection.getpeername()
+    except MailboxError:
+        connection.detach()
+        raise
+    except OSError as error:  # the client has closed meanwhile, or it never was connected
+        connection.detach()
+        raise MailboxError(f"a connection without a client ({error.strerror})") from error
+    # Whoever sent it may have left it not to block: the flag belongs to the open socket, not to the descriptor.
+    connection.setblocking(True)
+    return connection
+
+
+def _credentials(sock: socket.socket) -> tuple[int, int, int]:
+    """Return pid, uid and gid of the peer, or for a listener of who made it (SO_PEERCRED, unix(7))."""
+    pid, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return pid, uid, gid
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def batch_size(connections: int, receivers: int) -> int:
+    """Return how many connections to send in one go, so that all receivers get a share."""
+    return max(1, min(MAX_DESCRIPTORS, -(-connections // (4 * max(1, receivers)))))

@@ -1,0 +1,377 @@
+"""The connections of one worker, in one epoll: accept, wait for requests, carry, close."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from gunicorn import sock as gunicorn_sock
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+
+from flask_socketact import mailbox
+from flask_socketact.connection import Connection, TLSConnection
+from flask_socketact.errors import MailboxError, SettingsError
+from flask_socketact.scoreboard import Field, Scoreboard, Slot
+
+#: accept(2): somebody else was faster, the client has gone, or its connection has an error of its own.
+_NOBODY_THERE = (
+    *(errno.EAGAIN, errno.ECONNABORTED, errno.EPERM, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT),
+    *(errno.EHOSTDOWN, errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH),
+)
+#: accept(2): the connection stays in the queue, until there is room for it.
+_NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+#: How long a worker that has more connections than its siblings leaves the next one to them, in seconds.
+YIELD_PAUSE = 0.005
+NO_RESOURCES_PAUSE = 0.1  #: seconds
+#: How long we wait for the client to close after us, in seconds.
+CLOSE_TIMEOUT = 2.0
+#: How long a sender of the mailbox may take, in seconds: one that has sent all has closed already.
+MAIL_TIMEOUT = 5.0
+#: How often connections whose time is over are looked for, in seconds.
+SWEEP = 1.0
+#: Events taken from the kernel at once: what one thread has taken waits while it serves the first.
+MAX_EVENTS = 64
+
+#: Environment variable, as gunicorn takes no settings of others: how long a client may take from
+#: connecting, and from the first byte of a later request, until the head of its request is whole. Seconds.
+HEADER_TIMEOUT = "SOCKETACT_HEADER_TIMEOUT"
+DEFAULT_HEADER_TIMEOUT = 30.0
+
+_IN = select.EPOLLIN
+#: One connection wakes one worker, not all of them (epoll_ctl(2)).
+_IN_EXCLUSIVE = select.EPOLLIN | select.EPOLLEXCLUSIVE
+
+
+def header_timeout() -> float:
+    """Return how long a client may take to send the head of a request, in seconds.
+
+    :raises SettingsError: the environment has no positive number for it.
+    """
+    text = os.environ.get(HEADER_TIMEOUT) or str(DEFAULT_HEADER_TIMEOUT)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise SettingsError(f"{HEADER_TIMEOUT}={text!r} is not a positive number of seconds: change it, or remove it")
+    return seconds
+
+
+class Loop:
+    """Used by one thread at a time, the leader; the others call `rejoin` and the like with the `lock` held."""
+
+    def __init__(
+        self, cfg: Config, log: Logger, listeners: list[Any], box: mailbox.Mailbox | None, board: Scoreboard, slot: Slot
+    ) -> None:
+        self.cfg = cfg
+        self.log = log
+        self.box = box
+        self.lock = threading.Lock()  #: of what is decided about connections that are not busy
+        self.ready: deque[Connection] = deque()  #: something has come for them
+        self.connections: dict[int, Connection] = {}
+        self._board = board
+        self._slot = slot
+        self._listeners = {listener.fileno(): listener for listener in listeners}
+        self._mail: dict[int, tuple[socket.socket, float]] = {}  # senders, and until when they may send
+        self._header_timeout = header_timeout()
+        self._context = _tls_context(cfg) if cfg.is_ssl else None
+        self._epoll = select.epoll()
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wakeup, _IN)
+        for listener in listeners:
+            listener.setblocking(False)
+        self._sources: dict[int, Callable[[], None]] = {
+            fd: partial(self._accept, listener) for fd, listener in self._listeners.items()
+        }
+        if box is not None:
+            self._sources[box.listener.fileno()] = self._accept_mail
+        self._joined: set[int] = set()  # of the sources, those that wake us
+        self._yield_until = 0.0  # the others wake us again then, or when we are ahead no more
+        self._blocked_until = 0.0  # ... not earlier than this
+        self._next_sweep = 0.0
+
+    def wake(self) -> None:
+        """Let the leader return from `poll`."""
+        os.eventfd_write(self._wakeup, 1)
+
+    def poll(self, timeout: float) -> None:
+        """Wait for events, at most `timeout` seconds; connections that have sent something become `ready`."""
+        now = time.monotonic()
+        if len(self._joined) < len(self._sources):
+            timeout = min(timeout, self._rejoin_sources(now))
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP
+            with self.lock:
+                self._sweep(now)
+        if self.ready:
+            timeout = 0.0
+        sources = []
+        for fd, _ in self._epoll.poll(max(0.0, min(timeout, self._next_sweep - now)), MAX_EVENTS):
+            connection = self.connections.get(fd)
+            if connection is None:
+                sources.append(fd)
+            elif connection.closing:
+                if connection.is_closed_by_client():
+                    self.close(connection)
+            elif not connection.is_ready:
+                self._make_ready(connection)
+        for fd in sources:  # new connections come after those that we have
+            self._take_from(fd)
+
+    def _take_from(self, fd: int) -> None:
+        if fd == self._wakeup:
+            os.eventfd_read(fd)
+        elif fd in self._mail:
+            self._read_mail(fd)
+        elif fd in self._joined:
+            self._sources[fd]()
+            # To the end of the queue of those who wait: the next connection wakes somebody else.
+            self._leave_source(fd)
+            now = time.monotonic()
+            self._yield_until = now + YIELD_PAUSE
+            self._rejoin_sources(now)
+
+    def _rejoin_sources(self, now: float) -> float:
+        """Let new connections wake us, if it is our turn; return after how many seconds to ask again."""
+        if now < self._blocked_until:
+            return self._blocked_until - now
+        if now < self._yield_until and self._is_ahead():
+            return self._yield_until - now
+        if len(self.connections) >= self.cfg.worker_connections:
+            return YIELD_PAUSE
+        for fd in self._sources.keys() - self._joined:
+            self._epoll.register(fd, _IN_EXCLUSIVE)
+            self._joined.add(fd)
+        self._slot[Field.ACCEPTING] = bool(self._listeners)
+        return SWEEP
+
+    def rejoin(self, connection: Connection) -> None:
+        """Wait for the next request of `connection`, or for the rest of one; its deadline has been set."""
+        connection.busy = False
+        if connection.buffered:
+            self._make_ready(connection)
+        self._arm(connection)
+
+    def set_deadline(self, connection: Connection, *, begun: bool) -> None:
+        """Give the client time to end the request that it has begun, or to begin one."""
+        connection.deadline = time.monotonic() + (self._header_timeout if begun else self.cfg.keepalive)
+
+    def next(self) -> Connection | None:
+        """Return a connection that has sent something; None when there is none."""
+        if not self.ready:
+            return None
+        connection = self.ready.popleft()
+        connection.is_ready = False
+        return connection
+
+    def _make_ready(self, connection: Connection) -> None:
+        connection.is_ready = True
+        self.ready.append(connection)
+
+    def release(self, connection: Connection) -> None:
+        """Take `connection` out of the epoll while a thread that does not lead has it."""
+        if connection.armed:
+            connection.armed = False
+            self._epoll.unregister(connection.fd)
+
+    def close_gracefully(self, connection: Connection) -> None:
+        if connection.begin_close():
+            connection.deadline = time.monotonic() + CLOSE_TIMEOUT
+            connection.buffered = connection.busy = False
+            self._arm(connection)
+        else:
+            self.close(connection)
+
+    def close(self, connection: Connection) -> None:
+        self.forget(connection)
+        connection.sock.close()
+
+    def forget(self, connection: Connection) -> None:
+        self.release(connection)  # a copy of the descriptor elsewhere would keep it in
+        del self.connections[connection.fd]
+        self._slot[Field.OPEN] = len(self.connections)
+
+    def stop_accepting(self) -> None:
+        """Take no more connections: close our copies of the listeners."""
+        self._slot[Field.ACCEPTING] = 0
+        for fd, listener in self._listeners.items():
+            self._leave_source(fd)
+            del self._sources[fd]
+            listener.close()
+        self._listeners = {}
+
+    def stop_reading_mail(self) -> None:
+        """Leave the mailbox to the others: we would receive what we send. Mail that has been accepted is read on."""
+        if self.box is not None:
+            fd = self.box.listener.fileno()
+            self._leave_source(fd)
+            self._sources.pop(fd, None)
+
+    def carry(self, receivers: int) -> None:
+        """Send all connections that are idle to the mailbox.
+
+        :raises MailboxError: it takes no more; those left are still ours.
+        """
+        assert self.box is not None
+        with self.lock:
+            idle = [c for c in self.connections.values() if c.idle and c.portable]
+            origins = [(mailbox.Origin(c.listener, c.served, _pairs(c.proxy)), c.fd) for c in idle]
+            for fds in self.box.send(origins, mailbox.batch_size(len(idle), receivers)):
+                self._slot[Field.CARRIED_OUT] += len(fds)
+                for fd in fds:
+                    self.close(self.connections[fd])
+
+    def limit_idle(self, deadline: float) -> None:
+        """Close connections without a request at `deadline` at the latest."""
+        with self.lock:
+            for connection in self.connections.values():
+                if connection.idle:
+                    connection.deadline = min(connection.deadline, deadline)
+        self._next_sweep = min(self._next_sweep, deadline)
+
+    @property
+    def receives_mail(self) -> bool:
+        return bool(self._mail)
+
+    def _leave_source(self, fd: int) -> None:
+        if fd in self._joined:
+            self._joined.remove(fd)
+            self._epoll.unregister(fd)
+
+    def _is_ahead(self) -> bool:
+        """Whether a sibling that could accept has clearly fewer connections."""
+        return any(
+            len(self.connections) > sibling[Field.OPEN] + 1
+            for sibling in self._board.taken()
+            # One thread, busy: it is likely to be free in a moment.
+            if sibling[Field.ACCEPTING] and sibling[Field.IN_FLIGHT] < max(2, sibling[Field.THREADS])
+        )
+
+    def _accept(self, listener: Any) -> None:
+        try:
+            client, address = listener.accept()
+        except OSError as error:
+            if error.errno in _NO_RESOURCES:
+                self.log.error("Cannot accept a connection (%s): raise LimitNOFILE= of the service", error.strerror)
+                self._blocked_until = time.monotonic() + NO_RESOURCES_PAUSE
+            elif error.errno not in _NOBODY_THERE:
+                raise
+            return
+        connection = self._adopt(client, address, listener.getsockname(), getattr(listener, "fdname", None))
+        connection.deadline = time.monotonic() + self._header_timeout
+        self._make_ready(connection)  # its request has often come with it
+
+    def _adopt(self, client: socket.socket, address: Any, server: Any, name: str | None) -> Connection:
+        if self._context is None:
+            connection = Connection(self.cfg, client, address, server, name)
+        else:
+            connection = TLSConnection(self.cfg, client, address, server, name, self._context)
+        self.connections[connection.fd] = connection
+        self._slot[Field.OPEN] = len(self.connections)
+        return connection
+
+    def _accept_mail(self) -> None:
+        assert self.box is not None
+        try:
+            sender = self.box.accept()
+        except MailboxError as error:
+            self.log.warning("Mailbox: %s", error)
+            return
+        if sender is not None:
+            self._mail[sender.fileno()] = (sender, time.monotonic() + MAIL_TIMEOUT)
+            self._epoll.register(sender, _IN)
+            self._read_mail(sender.fileno())
+
+    def _read_mail(self, fd: int) -> None:
+        sender, _ = self._mail[fd]
+        try:
+            while message := mailbox.receive(sender):
+                self._take_over(*message)
+        except BlockingIOError:
+            return
+        except (MailboxError, OSError) as error:
+            self.log.warning("Mailbox: %s", error)
+        self._end_mail(fd)
+
+    def _end_mail(self, fd: int) -> None:
+        sender, _ = self._mail.pop(fd)
+        self._epoll.unregister(fd)
+        sender.close()
+
+    def _take_over(self, origin: mailbox.Origin, clients: list[socket.socket], refused: list[str]) -> None:
+        for reason in refused:
+            self.log.warning("Mailbox: %s", reason)
+        for client in clients:
+            try:
+                address = client.getpeername()
+                server = self._server_address(client, origin.listener)
+            except OSError:  # it has closed meanwhile
+                client.close()
+                continue
+            connection = self._adopt(client, address, server, origin.listener)
+            connection.served = origin.served
+            connection.parser.req_count = int(origin.served)
+            connection.proxy = dict(origin.proxy) if origin.proxy else None
+            connection.deadline = time.monotonic() + (self.cfg.keepalive if origin.served else self._header_timeout)
+            self._slot[Field.CARRIED_IN] += 1
+            self._arm(connection)
+
+    def _server_address(self, client: socket.socket, name: str | None) -> Any:
+        """Return the address of the listener that `client` came by, as an accepted connection has it."""
+        own = client.getsockname()
+        for listener in self._listeners.values():
+            address = listener.getsockname()
+            if (
+                getattr(listener, "fdname", None) == name
+                and listener.family == client.family
+                and address[1:2] == own[1:2]
+            ):
+                return address
+        return own
+
+    def _arm(self, connection: Connection) -> None:
+        if not connection.armed:
+            connection.armed = True
+            self._epoll.register(connection.fd, _IN)
+
+    def _sweep(self, now: float) -> None:
+        """Close connections whose time is over; one whose request has come meanwhile is ready instead."""
+        idle = 0
+        for connection in list(self.connections.values()):
+            if connection.busy or connection.is_ready:
+                continue
+            idle += connection.idle
+            if connection.deadline > now:
+                continue
+            if connection.closing or connection.partial or not connection.has_sent():
+                self.close(connection)
+            else:
+                self._make_ready(connection)
+        self._slot[Field.IDLE] = idle
+        for fd, (_, deadline) in list(self._mail.items()):
+            if deadline <= now:
+                self.log.warning("Mailbox: a sender that does not end")
+                self._end_mail(fd)
+
+
+def _pairs(proxy: dict[str, Any] | None) -> tuple[tuple[str, Any], ...] | None:
+    return tuple(sorted(proxy.items())) if proxy else None
+
+
+def _tls_context(cfg: Config) -> ssl.SSLContext:
+    """Return gunicorn's context, but for HTTP/1.1 alone."""
+    context: ssl.SSLContext = gunicorn_sock.ssl_context(cfg)
+    if "h2" in cfg.http_protocols:
+        context.set_alpn_protocols(["http/1.1"])
+    return context
