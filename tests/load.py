@@ -187,9 +187,11 @@ class Load:
     connect: Connect
     clients: Mapping[str, int] = field(default_factory=lambda: CLIENTS)
     outcomes: list[Outcome] = field(default_factory=list)
+    closed_by_server: int = 0  #: idle connections, known when the block has ended
 
     def __enter__(self) -> Load:
         self._stop = threading.Event()
+        self._lock = threading.Lock()
         kinds = [kind for kind, count in self.clients.items() for _ in range(count)]
         self._threads = [threading.Thread(target=self._ask, args=(kind,), name=kind) for kind in kinds]
         for thread in self._threads:
@@ -223,4 +225,6 @@ class Load:
             except RequestError as error:
                 failure = str(error)
             self.outcomes.append(Outcome(kind, began, time.monotonic() - began, work, failure))
+        with self._lock:
+            self.closed_by_server += client.closed_by_server
         client.close()

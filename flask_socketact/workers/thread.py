@@ -298,9 +298,9 @@ class ThreadWorker(Lifecycle, Worker):
     def _drain(self) -> bool:
         """Bring the drain forward, and return whether nothing is left."""
         if not self._draining:
+            self._carrying = self._may_carry()
             self._draining = True
             self.slot[Field.DRAINING] = 1
-            self._carrying = self._may_carry()
             self.loop.stop_accepting()
             if self._carrying:
                 self.loop.stop_reading_mail()

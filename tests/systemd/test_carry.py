@@ -1,0 +1,90 @@
+"""Idle connections of distant clients, over reloads and recycled workers: none is closed, and no request is lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.delay import DelayingProxy
+from tests.load import Connect, Load, ask
+from tests.machine import Machine, drop_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROUND_TRIP = 0.12  #: seconds
+IDLE = {"keep-alive, mostly idle": 200}
+TIMES = 10
+
+ONE_REQUEST = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
+
+
+def in_the_mailbox(machine: Machine) -> int:
+    """Return how many senders nobody has accepted yet."""
+    lines = machine.run("ss", "--no-header", "--unix", "--listening", "src", "/run/app/mailbox").stdout.split()
+    return int(lines[2])
+
+
+def left_workers(machine: Machine, unit: str) -> int:
+    return machine.journal(unit).count("Worker exiting")
+
+
+@pytest.mark.parametrize("listener", ["tcp", "unix"])
+def test_reload(machine: Machine, listener: str, request: pytest.FixtureRequest, figure: Callable[[str], None]) -> None:
+    connect: Connect = request.getfixturevalue(listener)
+    unit = {"tcp": "app", "unix": "app-unix"}[listener]
+    machine.systemctl("start", unit)
+    with DelayingProxy(connect, ROUND_TRIP) as proxy, Load(proxy.connect, IDLE) as load:
+        machine.wait_for(lambda: len(load.outcomes) > 2 * IDLE["keep-alive, mostly idle"], "the first answers")
+        for _ in range(TIMES):
+            seen = len(load.outcomes)
+            left = left_workers(machine, unit)
+            machine.systemctl("reload", unit)
+            machine.wait_for(
+                lambda left=left: left_workers(machine, unit) >= left + 2,  # type: ignore[misc]
+                "the old workers to leave",
+            )
+            machine.wait_for(lambda seen=seen: len(load.outcomes) > seen + 50, "answers")  # type: ignore[misc]
+    assert not load.failures()
+    assert load.closed_by_server == 0
+    figure(f"{TIMES} reloads, {len(load.outcomes)} requests of 200 clients, 0 failed, 0 connections closed")
+
+
+def test_recycled_workers(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--max-requests 100"\n')
+    machine.systemctl("start", "app")
+    left = left_workers(machine, "app")
+    with DelayingProxy(tcp, ROUND_TRIP) as proxy, Load(proxy.connect, IDLE) as load:
+        machine.wait_for(lambda: left_workers(machine, "app") >= left + TIMES, "recycled workers", 120)
+    assert not load.failures()
+    assert load.closed_by_server == 0
+    figure(f"{TIMES} recycled workers, {len(load.outcomes)} requests of 200 clients, 0 failed, 0 connections closed")
+
+
+def test_stop_leaves_nothing_in_the_mailbox(machine: Machine, tcp: Connect) -> None:
+    """What waits there would make systemd start the service again."""
+    machine.systemctl("start", "app")
+    clients = [tcp() for _ in range(20)]
+    for client in clients:
+        client.sendall(ONE_REQUEST)
+        assert b"200 OK" in client.recv(4096)
+    machine.systemctl("reload", "app")
+    machine.systemctl("stop", "app")
+    assert in_the_mailbox(machine) == 0
+    assert machine.show("app", "ActiveState") == "inactive"
+    for client in clients:
+        client.close()
+    assert machine.show("app", "ActiveState") == "inactive"
+    assert ask(tcp)[0] == 200
+
+
+def test_stranger_in_the_mailbox_is_refused(machine: Machine, tcp: Connect) -> None:
+    """Root may connect to everything, but is not the service's user."""
+    machine.systemctl("start", "app")
+    machine.run(
+        "python3", "-c", "import socket; s = socket.socket(1, socket.SOCK_SEQPACKET); s.connect('/run/app/mailbox')"
+    )
+    machine.wait_for(lambda: "Mailbox: user 0 has no business here" in machine.journal("app"), "a refusal")
+    assert ask(tcp)[0] == 200
+    assert machine.show("app", "NRestarts") == "0"
