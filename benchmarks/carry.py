@@ -35,7 +35,7 @@ def ask(client: socket.socket) -> int:
     """Send a request, and return the pid of the worker that has answered."""
     client.sendall(REQUEST)
     received = b""
-    while not (found := re.search(rb"\r\n\r\n( *\d+)$", received)) or len(found[1]) < 8:
+    while not (found := re.search(rb"\r\n\r\n([ \d]{8})$", received)):
         data = client.recv(4096)
         if not data:
             raise click.ClickException("a connection was closed by the server")

@@ -97,6 +97,7 @@ class Connection:
         :raises OSError: the connection is broken.
         """
         parser, unreader = self.parser, self.parser.unreader
+        self.buffered = False
         if self.partial and not self._more_to_parse():
             return None
         unreader.begin_head()
@@ -107,7 +108,7 @@ class Connection:
             self.partial = unreader.give_back_head()
             return None
         finally:
-            unreader.head = None
+            unreader.in_head = False
         self.partial = 0
         if request.proxy_protocol_info:
             self.proxy = request.proxy_protocol_info
@@ -203,18 +204,10 @@ class TLSConnection(Connection):
     """A connection with TLS. The socket blocks but while a handshake or a head is read."""
 
     __slots__ = ("_handshaken",)
+    sock: ssl.SSLSocket
 
-    def __init__(
-        self, cfg: Config, sock: socket.socket, client: Any, server: Any, listener: str | None, context: ssl.SSLContext
-    ) -> None:
-        sock.setblocking(False)
-        wrapped = context.wrap_socket(
-            sock,
-            server_side=True,
-            suppress_ragged_eofs=cfg.suppress_ragged_eofs,
-            do_handshake_on_connect=False,
-        )
-        super().__init__(cfg, wrapped, client, server, listener)
+    def __init__(self, cfg: Config, sock: ssl.SSLSocket, client: Any, server: Any, listener: str | None) -> None:
+        super().__init__(cfg, sock, client, server, listener)
         self._handshaken = False
 
     @property
@@ -225,7 +218,7 @@ class TLSConnection(Connection):
         self.sock.setblocking(False)
         try:
             if not self._handshaken:
-                self.sock.do_handshake()  # type: ignore[attr-defined]
+                self.sock.do_handshake()
                 self._handshaken = True
             return super().read_request()
         except _NOT_YET:
@@ -237,8 +230,7 @@ class TLSConnection(Connection):
         return self.sock.recv(size)
 
     def _pending(self) -> int:
-        pending: int = self.sock.pending()  # type: ignore[attr-defined]
-        return pending
+        return self.sock.pending()
 
     def is_closed_by_client(self) -> bool:
         """Read below TLS: its layer ended with our FIN."""
@@ -257,16 +249,17 @@ class Unreader(SocketUnreader):
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection.sock)
         self._connection = connection
-        self.head: bytearray | None = None  #: of the attempt that is being made
+        self._head = bytearray()  # of the attempt that is being made
+        self.in_head = False
 
     def begin_head(self) -> None:
-        self.head = bytearray(self.buf.getvalue())
+        self._head = bytearray(self.buf.getvalue())
+        self.in_head = True
 
     def give_back_head(self) -> int:
         """Keep the bytes of an attempt for the next one, and return how many they are."""
-        assert self.head is not None
         self.buf = io.BytesIO()
-        return self.buf.write(self.head)
+        return self.buf.write(self._head)
 
     def append(self, data: bytes) -> int:
         self.buf.seek(0, io.SEEK_END)
@@ -274,9 +267,9 @@ class Unreader(SocketUnreader):
         return self.buf.tell()
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        if self.head is not None:
+        if self.in_head:
             data = self._connection.receive_now(self.mxchunk)
-            self.head += data
+            self._head += data
             return data
         size = self.mxchunk
         if size_hint and size_hint > size:
@@ -288,7 +281,12 @@ class Response(wsgi.Response):
     """gunicorn's response writer: head and first piece of the body leave together."""
 
     def __init__(
-        self, request: Request, sock: socket.socket, cfg: Config, connection: Connection, ends: Callable[[], bool]
+        self,
+        request: Request,
+        sock: socket.socket,  # noqa: ARG002 (gunicorn passes it)
+        cfg: Config,
+        connection: Connection,
+        ends: Callable[[], bool],
     ) -> None:
         """`ends` tells whether the connection is to be closed after this answer, if it begins now."""
         super().__init__(request, _Writer(connection), cfg)

@@ -59,7 +59,8 @@ class Origin:
             and (proxy is None or _are_pairs(proxy))
         ):
             raise MailboxError("a message with fields that are not ours")
-        return cls(fields["listener"], fields["served"], proxy and tuple((key, value) for key, value in proxy))
+        pairs = None if proxy is None else tuple((key, value) for key, value in proxy)
+        return cls(fields["listener"], fields["served"], pairs)
 
 
 def _are_pairs(value: object) -> bool:
@@ -153,19 +154,20 @@ def receive(sender: socket.socket) -> tuple[Origin, list[socket.socket], list[st
     if not data and not fds:
         return None
     try:
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            raise MailboxError("a message that is too long")
-        origin = Origin.unpack(data)
+        origin = Origin.unpack(data[:0] if flags & socket.MSG_TRUNC else data)
     except MailboxError:
-        _close(fds)
+        for fd in fds:
+            os.close(fd)
         raise
     connections, refused = [], []
+    if flags & socket.MSG_CTRUNC:  # the kernel gives as many as fit
+        refused.append("connections lost, for want of descriptors: raise LimitNOFILE= of the service")
     for fd in fds:
         try:
             connections.append(_connection(fd))
-        except MailboxError as error:
+        except (MailboxError, OSError) as error:
             os.close(fd)
-            refused.append(str(error))
+            refused.append(f"a connection that cannot be used: {error}")
     return origin, connections, refused
 
 
@@ -184,36 +186,33 @@ def _connection(fd: int) -> socket.socket:
     """Return the connected stream socket that `fd` is.
 
     :raises MailboxError: it is something else; it stays open.
+    :raises OSError: the client has closed meanwhile, or it never was connected.
     """
     if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-        raise MailboxError("a descriptor that is no socket")
+        raise MailboxError("no socket")
     connection = socket.socket(fileno=fd)
     try:
-        if connection.family not in _FAMILIES or connection.type != socket.SOCK_STREAM:
-            raise MailboxError("a socket of another kind")
-        if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            raise MailboxError("a listener")
-        connection.getpeername()
-    except MailboxError:
+        _check(connection)
+    except BaseException:
         connection.detach()
         raise
-    except OSError as error:  # the client has closed meanwhile, or it never was connected
-        connection.detach()
-        raise MailboxError(f"a connection without a client ({error.strerror})") from error
     # Whoever sent it may have left it not to block: the flag belongs to the open socket, not to the descriptor.
     connection.setblocking(True)
     return connection
+
+
+def _check(connection: socket.socket) -> None:
+    if connection.family not in _FAMILIES or connection.type != socket.SOCK_STREAM:
+        raise MailboxError("a socket of another kind")
+    if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise MailboxError("a listener")
+    connection.getpeername()
 
 
 def _credentials(sock: socket.socket) -> tuple[int, int, int]:
     """Return pid, uid and gid of the peer, or for a listener of who made it (SO_PEERCRED, unix(7))."""
     pid, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     return pid, uid, gid
-
-
-def _close(fds: Iterable[int]) -> None:
-    for fd in fds:
-        os.close(fd)
 
 
 def batch_size(connections: int, receivers: int) -> int:

@@ -16,12 +16,12 @@ from typing import Any
 
 from gunicorn import sock as gunicorn_sock
 from gunicorn.config import Config
-from gunicorn.glogging import Logger
 
 from flask_socketact import mailbox
 from flask_socketact.connection import Connection, TLSConnection
 from flask_socketact.errors import MailboxError, SettingsError
-from flask_socketact.scoreboard import Field, Scoreboard, Slot
+from flask_socketact.scoreboard import Field
+from flask_socketact.workers.lifecycle import Lifecycle
 
 #: accept(2): somebody else was faster, the client has gone, or its connection has an error of its own.
 _NOBODY_THERE = (
@@ -71,31 +71,29 @@ def header_timeout() -> float:
 class Loop:
     """Used by one thread at a time, the leader; the others call `rejoin` and the like with the `lock` held."""
 
-    def __init__(
-        self, cfg: Config, log: Logger, listeners: list[Any], box: mailbox.Mailbox | None, board: Scoreboard, slot: Slot
-    ) -> None:
-        self.cfg = cfg
-        self.log = log
-        self.box = box
+    def __init__(self, worker: Lifecycle) -> None:
+        self._cfg = cfg = worker.cfg
+        self._log = worker.log
         self.lock = threading.Lock()  #: of what is decided about connections that are not busy
         self.ready: deque[Connection] = deque()  #: something has come for them
         self.connections: dict[int, Connection] = {}
-        self._board = board
-        self._slot = slot
-        self._listeners = {listener.fileno(): listener for listener in listeners}
+        self._board = worker.board
+        self._slot = worker.slot
+        self._listeners = {listener.fileno(): listener for listener in worker.sockets}
         self._mail: dict[int, tuple[socket.socket, float]] = {}  # senders, and until when they may send
         self._header_timeout = header_timeout()
         self._context = _tls_context(cfg) if cfg.is_ssl else None
         self._epoll = select.epoll()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wakeup, _IN)
-        for listener in listeners:
+        for listener in worker.sockets:
             listener.setblocking(False)
         self._sources: dict[int, Callable[[], None]] = {
             fd: partial(self._accept, listener) for fd, listener in self._listeners.items()
         }
-        if box is not None:
-            self._sources[box.listener.fileno()] = self._accept_mail
+        self._mailbox = worker.mailbox.listener.fileno() if worker.mailbox else -1
+        if worker.mailbox:
+            self._sources[self._mailbox] = partial(self._accept_mail, worker.mailbox)
         self._joined: set[int] = set()  # of the sources, those that wake us
         self._yield_until = 0.0  # the others wake us again then, or when we are ahead no more
         self._blocked_until = 0.0  # ... not earlier than this
@@ -148,7 +146,7 @@ class Loop:
             return self._blocked_until - now
         if now < self._yield_until and self._is_ahead():
             return self._yield_until - now
-        if len(self.connections) >= self.cfg.worker_connections:
+        if len(self.connections) >= self._cfg.worker_connections:
             return YIELD_PAUSE
         for fd in self._sources.keys() - self._joined:
             self._epoll.register(fd, _IN_EXCLUSIVE)
@@ -165,7 +163,7 @@ class Loop:
 
     def set_deadline(self, connection: Connection, *, begun: bool) -> None:
         """Give the client time to end the request that it has begun, or to begin one."""
-        connection.deadline = time.monotonic() + (self._header_timeout if begun else self.cfg.keepalive)
+        connection.deadline = time.monotonic() + (self._header_timeout if begun else self._cfg.keepalive)
 
     def next(self) -> Connection | None:
         """Return a connection that has sent something; None when there is none."""
@@ -213,21 +211,18 @@ class Loop:
 
     def stop_reading_mail(self) -> None:
         """Leave the mailbox to the others: we would receive what we send. Mail that has been accepted is read on."""
-        if self.box is not None:
-            fd = self.box.listener.fileno()
-            self._leave_source(fd)
-            self._sources.pop(fd, None)
+        self._leave_source(self._mailbox)
+        self._sources.pop(self._mailbox, None)
 
-    def carry(self, receivers: int) -> None:
-        """Send all connections that are idle to the mailbox.
+    def carry(self, box: mailbox.Mailbox, receivers: int) -> None:
+        """Send all connections that are idle to the mailbox, for so many to read.
 
         :raises MailboxError: it takes no more; those left are still ours.
         """
-        assert self.box is not None
         with self.lock:
             idle = [c for c in self.connections.values() if c.idle and c.portable]
             origins = [(mailbox.Origin(c.listener, c.served, _pairs(c.proxy)), c.fd) for c in idle]
-            for fds in self.box.send(origins, mailbox.batch_size(len(idle), receivers)):
+            for fds in box.send(origins, mailbox.batch_size(len(idle), receivers)):
                 self._slot[Field.CARRIED_OUT] += len(fds)
                 for fd in fds:
                     self.close(self.connections[fd])
@@ -263,7 +258,7 @@ class Loop:
             client, address = listener.accept()
         except OSError as error:
             if error.errno in _NO_RESOURCES:
-                self.log.error("Cannot accept a connection (%s): raise LimitNOFILE= of the service", error.strerror)
+                self._log.error("Cannot accept a connection (%s): raise LimitNOFILE= of the service", error.strerror)
                 self._blocked_until = time.monotonic() + NO_RESOURCES_PAUSE
             elif error.errno not in _NOBODY_THERE:
                 raise
@@ -273,20 +268,20 @@ class Loop:
         self._make_ready(connection)  # its request has often come with it
 
     def _adopt(self, client: socket.socket, address: Any, server: Any, name: str | None) -> Connection:
-        if self._context is None:
-            connection = Connection(self.cfg, client, address, server, name)
-        else:
-            connection = TLSConnection(self.cfg, client, address, server, name, self._context)
+        connection = (
+            Connection(self._cfg, client, address, server, name)
+            if self._context is None
+            else TLSConnection(self._cfg, _wrap(client, self._context, self._cfg), address, server, name)
+        )
         self.connections[connection.fd] = connection
         self._slot[Field.OPEN] = len(self.connections)
         return connection
 
-    def _accept_mail(self) -> None:
-        assert self.box is not None
+    def _accept_mail(self, box: mailbox.Mailbox) -> None:
         try:
-            sender = self.box.accept()
+            sender = box.accept()
         except MailboxError as error:
-            self.log.warning("Mailbox: %s", error)
+            self._log.warning("Mailbox: %s", error)
             return
         if sender is not None:
             self._mail[sender.fileno()] = (sender, time.monotonic() + MAIL_TIMEOUT)
@@ -301,7 +296,7 @@ class Loop:
         except BlockingIOError:
             return
         except (MailboxError, OSError) as error:
-            self.log.warning("Mailbox: %s", error)
+            self._log.warning("Mailbox: %s", error)
         self._end_mail(fd)
 
     def _end_mail(self, fd: int) -> None:
@@ -311,7 +306,7 @@ class Loop:
 
     def _take_over(self, origin: mailbox.Origin, clients: list[socket.socket], refused: list[str]) -> None:
         for reason in refused:
-            self.log.warning("Mailbox: %s", reason)
+            self._log.warning("Mailbox: %s", reason)
         for client in clients:
             try:
                 address = client.getpeername()
@@ -323,7 +318,7 @@ class Loop:
             connection.served = origin.served
             connection.parser.req_count = int(origin.served)
             connection.proxy = dict(origin.proxy) if origin.proxy else None
-            connection.deadline = time.monotonic() + (self.cfg.keepalive if origin.served else self._header_timeout)
+            connection.deadline = time.monotonic() + (self._cfg.keepalive if origin.served else self._header_timeout)
             self._slot[Field.CARRIED_IN] += 1
             self._arm(connection)
 
@@ -361,12 +356,19 @@ class Loop:
         self._slot[Field.IDLE] = idle
         for fd, (_, deadline) in list(self._mail.items()):
             if deadline <= now:
-                self.log.warning("Mailbox: a sender that does not end")
+                self._log.warning("Mailbox: a sender that does not end")
                 self._end_mail(fd)
 
 
 def _pairs(proxy: dict[str, Any] | None) -> tuple[tuple[str, Any], ...] | None:
     return tuple(sorted(proxy.items())) if proxy else None
+
+
+def _wrap(client: socket.socket, context: ssl.SSLContext, cfg: Config) -> ssl.SSLSocket:
+    client.setblocking(False)
+    return context.wrap_socket(
+        client, server_side=True, suppress_ragged_eofs=cfg.suppress_ragged_eofs, do_handshake_on_connect=False
+    )
 
 
 def _tls_context(cfg: Config) -> ssl.SSLContext:

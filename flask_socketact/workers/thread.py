@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 from enum import Enum, auto
 from functools import partial
@@ -105,7 +106,7 @@ class ThreadWorker(Lifecycle, Worker):
     # The supervisor is gunicorn's main thread, which gets the signals.
 
     def run(self) -> None:
-        self.loop = Loop(self.cfg, self.log, self.sockets, self.mailbox, self.board, self.slot)
+        self.loop = Loop(self)
         self._start_threads()
         poll = select.poll()
         poll.register(self.PIPE[0], select.POLLIN)
@@ -152,10 +153,8 @@ class ThreadWorker(Lifecycle, Worker):
         """Act upon a request that nothing has moved for ``timeout`` seconds."""
         if connection.clock.with_client:
             self.log.info("A client neither sends nor takes anything for %s s: cut off", self.cfg.timeout)
-            try:
+            with suppress(OSError):  # it has gone by itself
                 connection.sock.shutdown(socket.SHUT_RDWR)
-            except OSError:  # it has gone by itself
-                pass
         elif not seat.reported:
             seat.reported = True
             frame = sys._current_frames().get(seat.thread.ident or 0)
@@ -191,16 +190,12 @@ class ThreadWorker(Lifecycle, Worker):
         return time.monotonic() > self._drain_deadline
 
     def _wake_supervisor(self) -> None:
-        try:
+        with suppress(BlockingIOError):  # it has enough to read
             os.write(self.PIPE[1], b".")
-        except BlockingIOError:  # it has not even begun to read
-            pass
 
     def _empty_pipe(self) -> None:
-        try:
+        with suppress(BlockingIOError):
             os.read(self.PIPE[0], 4096)
-        except BlockingIOError:
-            pass
 
     # The threads that serve.
 
@@ -243,7 +238,8 @@ class ThreadWorker(Lifecycle, Worker):
             self._wake_supervisor()
         if self._mean > PATIENCE and self._resting:
             with self.loop.lock:
-                self._pass_lead(connection)
+                if self._leader is seat:  # else another thread has taken the lead already
+                    self._pass_lead(connection)
         while True:
             outcome = self._take_turn(connection)
             with self.loop.lock:
@@ -304,20 +300,23 @@ class ThreadWorker(Lifecycle, Worker):
             self.loop.stop_accepting()
             if self._carrying:
                 self.loop.stop_reading_mail()
-        if self._carrying:
-            self._carry()
+        if self._carrying and not self._carry():
+            self._carrying = False
+            self.log.warning("Idle connections are closed from now on, not carried")
         self.loop.limit_idle(time.monotonic() + LINGER)
         return not self.loop.connections and not self.loop.receives_mail
 
-    def _carry(self) -> None:
+    def _carry(self) -> bool:
+        """Send what is idle to the mailbox; return whether to go on with it."""
+        if self.mailbox is None or not self._may_carry():
+            return False
         siblings = sum(1 for sibling in self.board.taken() if not sibling[Field.DRAINING])
         try:
-            if not self._may_carry():
-                raise MailboxError("the service stops")
-            self.loop.carry(siblings)
+            self.loop.carry(self.mailbox, siblings)
         except MailboxError as error:
-            self._carrying = False
-            self.log.warning("Idle connections are closed, not carried: %s", error)
+            self.log.warning("Mailbox: %s", error)
+            return False
+        return True
 
     def _may_carry(self) -> bool:
         """Whether somebody will read the mailbox. When the service stops, it would start it again."""
@@ -346,7 +345,7 @@ class ThreadWorker(Lifecycle, Worker):
         except OSError as error:
             if error.errno != errno.ENOTCONN:
                 self.log.exception("Socket error processing request.")
-        except (Exception, SystemExit) as error:  # a view that leaves ends its request, not the worker
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (a view that fails, or leaves, ends its request alone)
             self.handle_error(request, connection.sock, connection.client, error)
         return Outcome.CLOSE
 

@@ -1,0 +1,246 @@
+"""Idle connections go to the next worker through the mailbox; without one their clients are told, politely."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.load import Load, ask
+from tests.process.test_thread import HALF, certificate, exchange
+from tests.process.test_worker import ONE_WORKER, REQUEST, answer, in_drain
+from tests.server import CONF, Server, dial, unix
+
+if TYPE_CHECKING:
+    from tests.process.conftest import Folder
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(tmp_path / "mailbox"))
+        listener.listen(64)
+        yield listener
+
+
+@contextlib.contextmanager
+def serving(folder: Path, http: socket.socket, box: socket.socket, *arguments: str) -> Iterator[Server]:
+    with Server(folder, *ONE_WORKER, *arguments, listeners={"web": http, "mailbox": box}) as server:
+        server.wait_until_ready()
+        yield server
+
+
+def replace(server: Server, number: signal.Signals = signal.SIGHUP) -> None:
+    """Let another worker take the place of the only one."""
+    (before,) = server.workers()
+    server.signal(number)
+    server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+
+
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+def test_idle_and_silent_connections_live_on(plain: Path, http: socket.socket, box: socket.socket, family: str) -> None:
+    with unix(plain / "http") as path, serving(plain, path if family == "unix" else http, box) as server:
+        listener = path if family == "unix" else http
+        with dial(listener) as idle, dial(listener) as silent:
+            before = exchange(idle)
+            for _ in range(3):
+                replace(server)
+                after = exchange(idle)
+                assert after["pid"] == server.workers()[0] != before["pid"]
+                assert after["listener"] == "web"
+                replace(server)
+            assert exchange(silent)["pid"] == server.workers()[0]
+        assert "Mailbox" not in server.log
+
+
+def test_sent_but_not_read(folder: Folder, http: socket.socket, box: socket.socket) -> None:
+    """Requests that wait in the kernel's buffers travel with their connections."""
+    app = folder(
+        """
+        import os, time
+
+        def app(environ, start_response):
+            if environ["PATH_INFO"] == "/block":
+                open("blocked", "w").close()
+                while os.path.exists("blocked"):
+                    time.sleep(0.01)
+            start_response("200 OK", [("Content-Length", "2")])
+            return [b"{}"]
+        """
+    )
+    with serving(app, http, box, "--threads", "1") as server, dial(http) as blocking, dial(http) as waiting:
+        exchange(waiting)
+        blocking.sendall(REQUEST.replace(b"/", b"/block", 1))
+        server.wait_for((app / "blocked").exists, "the only thread to be busy")
+        waiting.sendall(REQUEST)
+        os.kill(server.workers()[0], signal.SIGTERM)
+        (app / "blocked").unlink()
+        assert b"Connection: keep-alive" in blocking.recv(65536)
+        assert b"Connection: keep-alive" in waiting.recv(65536)
+        exchange(blocking)
+        exchange(waiting)
+
+
+def test_half_a_head_is_finished_where_it_began(plain: Path, http: socket.socket, box: socket.socket) -> None:
+    with serving(plain, http, box) as server, dial(http) as client:
+        (before,) = server.workers()
+        client.sendall(HALF)
+        assert ask(lambda: dial(http))[0] == 200
+        os.kill(before, signal.SIGTERM)
+        server.wait_for(lambda: len(server.workers()) == 2, "the replacement")
+        content = exchange(client, b"pp\r\n\r\n")
+        assert (content["pid"], content["draining"]) == (before, True)
+        server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+        assert exchange(client)["pid"] == server.workers()[0]
+
+
+def test_request_in_flight_keeps_its_connection(plain: Path, http: socket.socket, box: socket.socket) -> None:
+    """Its answer is that of the old worker; the next one comes from the new."""
+    with serving(plain, http, box) as server, dial(http) as client:
+        (before,) = server.workers()
+        client.sendall(REQUEST.replace(b"/", b"/sleep/1", 1))
+        server.wait_for((plain / "asleep").exists, "the view to run")
+        os.kill(before, signal.SIGTERM)
+        assert b"Connection: keep-alive" in client.recv(65536)
+        server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+        assert exchange(client)["pid"] == server.workers()[0]
+
+
+def test_worker_replaced_for_a_timeout(plain: Path, http: socket.socket, box: socket.socket) -> None:
+    with serving(plain, http, box, "--timeout", "1") as server, dial(http) as idle, dial(http) as long:
+        before = exchange(idle)["pid"]
+        long.sendall(REQUEST.replace(b"/", b"/sleep/3", 1))
+        server.wait_for_log("runs longer than timeout")
+        server.wait_for(lambda: exchange(idle)["pid"] != before, "another worker to answer")
+        assert b"Connection: keep-alive" in long.recv(65536)
+        server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+        assert exchange(long)["pid"] != before
+
+
+@pytest.mark.parametrize("with_box", [True, False])
+def test_nothing_is_closed_by_max_requests(
+    plain: Path, http: socket.socket, box: socket.socket, with_box: bool
+) -> None:
+    """Without a mailbox connections are closed, but no request is lost."""
+    listeners = {"web": http, "mailbox": box} if with_box else {"web": http}
+    with Server(plain, *CONF, "--max-requests", "100", "app:app", listeners=listeners) as server:
+        server.wait_until_ready()
+        with Load(lambda: dial(http), {"keep-alive": 20, "new connection": 2}) as load:
+            server.wait_for(lambda: server.log.count("Worker exiting") >= 6, "recycled workers")
+        assert not load.failures()
+        if with_box:
+            assert load.closed_by_server == 0
+
+
+def test_stop_is_polite(plain: Path, http: socket.socket, box: socket.socket) -> None:
+    """Nobody would read the mailbox but a service that systemd had to start for it."""
+    with serving(plain, http, box) as server, dial(http) as client, dial(http) as silent:
+        exchange(client)
+        server.process.terminate()
+        server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
+        client.sendall(REQUEST)
+        assert b"Connection: close" in answer(client)
+        assert answer(silent) == b""
+        assert server.wait_until_gone() == 0
+    box.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        box.accept()
+
+
+def test_mail_that_nobody_has_read_when_the_service_stops(
+    folder: Folder, http: socket.socket, box: socket.socket
+) -> None:
+    """The new worker still loads the application: systemd would start the service again for what waits."""
+    app = folder(
+        """
+        import os, time
+
+        while os.path.exists("hold"):
+            time.sleep(0.01)
+
+        def app(environ, start_response):
+            start_response("200 OK", [("Content-Length", "2")])
+            return [b"{}"]
+        """
+    )
+    with serving(app, http, box) as server, dial(http) as client:
+        exchange(client)
+        (before,) = server.workers()
+        (app / "hold").touch()
+        os.kill(before, signal.SIGTERM)
+        server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+        server.process.terminate()
+        assert server.wait_until_gone() == 0
+        assert "Mailbox: dropped what 1 senders had left" in server.log
+        assert answer(client) == b""
+    box.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        box.accept()
+
+
+def test_master_that_has_died(plain: Path, http: socket.socket, box: socket.socket) -> None:
+    """Who would read the mailbox?"""
+    with serving(plain, http, box) as server, dial(http) as client:
+        exchange(client)
+        server.process.kill()
+        server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
+        client.sendall(REQUEST)
+        assert b"Connection: close" in answer(client)
+        server.wait_for(lambda: not server.workers(), "the worker to leave")
+
+
+def test_mailbox_that_takes_nothing(plain: Path, http: socket.socket, box: socket.socket) -> None:
+    (plain / "mailbox").unlink()
+    with serving(plain, http, box) as server, dial(http) as client:
+        exchange(client)
+        (before,) = server.workers()
+        os.kill(before, signal.SIGTERM)
+        server.wait_for_log("Idle connections are closed from now on")
+        client.sendall(REQUEST)
+        assert b"Connection: close" in answer(client)
+
+
+def test_tls_stays(plain: Path, http: socket.socket, box: socket.socket) -> None:
+    """Its state is in the process: its client is told to close."""
+    arguments = certificate(plain)
+    context = ssl.create_default_context(cafile=str(plain / "cert.pem"))
+    with serving(plain, http, box, *arguments) as server:
+        with context.wrap_socket(dial(http), server_hostname="localhost") as client:
+            exchange(client)
+            (before,) = server.workers()
+            os.kill(before, signal.SIGTERM)
+            server.wait_for(lambda: len(server.workers()) == 2, "the replacement")
+            client.sendall(REQUEST)
+            received = b""
+            with contextlib.suppress(ssl.SSLError):
+                while data := client.recv(65536):
+                    received += data
+            assert b"Connection: close" in received
+
+
+def test_proxy_protocol(folder: Folder, http: socket.socket, box: socket.socket) -> None:
+    """What the proxy said once holds for the connection, wherever it goes."""
+    app = folder(
+        """
+        import json, os
+
+        def app(environ, start_response):
+            content = json.dumps({"pid": os.getpid(), "address": environ["REMOTE_ADDR"]}).encode()
+            start_response("200 OK", [("Content-Length", str(len(content)))])
+            return [content]
+        """
+    )
+    with serving(app, http, box, "--proxy-protocol", "v1", "--proxy-allow-from", "*") as server, dial(http) as client:
+        first = exchange(client, b"PROXY TCP4 192.0.2.1 192.0.2.2 4000 80\r\n" + REQUEST)
+        second = exchange(client)
+        replace(server)
+        third = exchange(client)
+        assert {content["address"] for content in (first, second, third)} == {"192.0.2.1"}
+        assert first["pid"] == second["pid"] != third["pid"]

@@ -1,0 +1,342 @@
+"""The loop of the thread worker: who gets a thread, for how long, and who gets none."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.load import ask
+from tests.process.test_worker import ONE_WORKER, REQUEST, answer, in_drain
+from tests.server import CONF, Server, dial, tcp
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.process.conftest import Folder
+
+#: Half of a head.
+HALF = b"GET / HTTP/1.1\r\nHost: a"
+
+
+def exchange(client: socket.socket, request: bytes = REQUEST) -> dict[str, object]:
+    """Send a request, and return the content of the answer."""
+    client.sendall(request)
+    received = b""
+    while b"\r\n\r\n" not in received or not received.endswith(b"}"):
+        data = client.recv(65536)
+        assert data, received
+        received += data
+    content: dict[str, object] = json.loads(received.partition(b"\r\n\r\n")[2])
+    return content
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_connections_spread_over_the_workers(plain: Path, at_once: bool) -> None:
+    for _ in range(5):
+        with tcp() as http, Server(plain, *CONF, "--workers", "2", "app:app", listeners={"http": http}) as server:
+            server.wait_until_ready()
+            with contextlib.ExitStack() as stack:
+                if at_once:
+                    clients = [stack.enter_context(dial(http)) for _ in range(16)]
+                    with ThreadPoolExecutor(16) as pool:
+                        answers = list(pool.map(exchange, clients))
+                else:
+                    answers = [exchange(stack.enter_context(dial(http))) for _ in range(16)]
+            counts = Counter(str(content["pid"]) for content in answers)
+            assert len(counts) == 2
+            assert min(counts.values()) >= 6, counts
+
+
+def test_never_more_requests_at_once_than_threads(folder: Folder, http: socket.socket) -> None:
+    app = folder(
+        """
+        import threading, time
+
+        running = most = 0
+        lock = threading.Lock()
+
+        def app(environ, start_response):
+            global running, most
+            with lock:
+                running += 1
+                most = max(most, running)
+            time.sleep(0.05)
+            with lock:
+                running -= 1
+            start_response("200 OK", [("Content-Length", "1")])
+            return [b"%d" % most]
+        """
+    )
+    with Server(app, *ONE_WORKER, "--threads", "3", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        with ThreadPoolExecutor(12) as pool:
+            answers = list(pool.map(lambda _: ask(lambda: dial(http)), range(60)))
+    assert max(answers) == (200, b"3")
+
+
+def test_other_threads_step_up(plain: Path, http: socket.socket) -> None:
+    """The leader is inside a long request, and so is the next one; the third answers."""
+    with (
+        Server(plain, *ONE_WORKER, "--threads", "3", listeners={"http": http}) as server,
+        dial(http) as first,
+        dial(http) as second,
+    ):
+        server.wait_until_ready()
+        for client in (first, second):
+            client.sendall(REQUEST.replace(b"/", b"/sleep/30", 1))
+        for _ in range(20):
+            assert ask(lambda: dial(http))[0] == 200
+        os.kill(server.workers()[0], 9)
+
+
+def test_pipelined_requests(plain: Path, http: socket.socket) -> None:
+    """One client's many requests neither get lost nor keep the only thread from another's."""
+    with Server(plain, *ONE_WORKER, "--threads", "1", listeners={"http": http}) as server, dial(http) as greedy:
+        server.wait_until_ready()
+        count = 200
+        greedy.sendall(REQUEST.replace(b"/", b"/sleep/0.02", 1) * count)
+        assert ask(lambda: dial(http))[0] == 200
+        received = b""
+        assert received.count(b"HTTP/1.1 200 OK") < count
+        while received.count(b"}") < 2 * count:  # the environment is an object, too
+            received += greedy.recv(65536)
+
+
+def test_clients_slow_with_their_head_hold_no_thread(plain: Path, http: socket.socket) -> None:
+    environ = {"SOCKETACT_HEADER_TIMEOUT": "2"}
+    with Server(plain, *ONE_WORKER, "--threads", "1", listeners={"http": http}, environ=environ) as server:
+        server.wait_until_ready()
+        slow = [dial(http) for _ in range(20)]
+        used = dial(http)
+        exchange(used)  # its second head is slow
+        for position in range(len(HALF)):
+            for client in (*slow, used):
+                client.sendall(HALF[position : position + 1])
+            assert ask(lambda: dial(http))[0] == 200
+        slow[0].sendall(b"pp\r\n\r\n")
+        assert b"200 OK" in slow[0].recv(65536)
+        for client in (*slow[1:], used):
+            assert answer(client) == b""
+            client.close()
+        slow[0].close()
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "0", "nan", "inf"])
+def test_header_timeout_that_is_none(plain: Path, http: socket.socket, value: str) -> None:
+    environ = {"SOCKETACT_HEADER_TIMEOUT": value}
+    with Server(plain, *CONF, "app:app", listeners={"http": http}, environ=environ) as server:
+        assert server.wait_until_gone() == 1
+        assert f"SOCKETACT_HEADER_TIMEOUT={value!r} is not a positive number of seconds" in server.log
+
+
+def test_request_that_runs_too_long_is_reported_and_its_worker_replaced(plain: Path, http: socket.socket) -> None:
+    with Server(plain, *ONE_WORKER, "--timeout", "1", listeners={"http": http}) as server, dial(http) as long:
+        (before,) = server.wait_until_ready().workers()
+        long.sendall(REQUEST.replace(b"/", b"/sleep/4", 1))
+        server.wait_for_log("A request runs longer than timeout = 1 s")
+        server.wait_for_log('app.py", line')
+        assert "time.sleep(float(" in server.log
+        server.wait_for(lambda: json.loads(ask(lambda: dial(http))[1])["pid"] != before, "another worker to answer")
+        assert before in server.workers()  # the long one still runs
+        assert b"200 OK" in long.recv(65536)
+        server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+        assert server.log.count("runs longer than") == 1
+        assert "WORKER TIMEOUT" not in server.log
+
+
+def test_no_timeout(plain: Path, http: socket.socket) -> None:
+    with Server(plain, *ONE_WORKER, "--timeout", "0", listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        assert ask(lambda: dial(http), "/sleep/2.5")[0] == 200
+        assert server.workers() == before
+        assert "longer" not in server.log
+
+
+def test_answer_that_moves_may_take_longer(folder: Folder, http: socket.socket) -> None:
+    app = folder(
+        """
+        import time
+
+        def app(environ, start_response):
+            start_response("200 OK", [])
+            for _ in range(8):
+                time.sleep(0.5)
+                yield b"."
+        """
+    )
+    with Server(app, *ONE_WORKER, "--timeout", "1", listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        assert ask(lambda: dial(http)) == (200, b"." * 8)
+        assert server.workers() == before
+        assert "longer" not in server.log
+
+
+@pytest.mark.parametrize("side", ["sends", "takes"])
+def test_client_that_stalls_is_cut_off(folder: Folder, http: socket.socket, side: str) -> None:
+    """It is not the application's fault: the worker stays."""
+    app = folder(
+        """
+        def app(environ, start_response):
+            if environ["PATH_INFO"] == "/":
+                start_response("200 OK", [("Content-Length", "0")])
+                return []
+            content = environ["wsgi.input"].read() or b"." * 50_000_000
+            start_response("200 OK", [("Content-Length", str(len(content)))])
+            return [content]
+        """
+    )
+    request = {
+        "sends": b"POST /x HTTP/1.1\r\nHost: app\r\nContent-Length: 5\r\n\r\n123",
+        "takes": REQUEST.replace(b"/", b"/x", 1),
+    }[side]
+    with Server(app, *ONE_WORKER, "--timeout", "1", listeners={"http": http}) as server, dial(http) as client:
+        before = server.wait_until_ready().workers()
+        client.sendall(request)
+        server.wait_for_log("A client neither sends nor takes anything for 1 s: cut off")
+        assert ask(lambda: dial(http))[0] == 200
+        assert server.workers() == before
+
+
+def test_view_that_leaves_ends_its_request_alone(folder: Folder, http: socket.socket) -> None:
+    app = folder(
+        """
+        import sys
+
+        def app(environ, start_response):
+            if environ["PATH_INFO"] == "/leave":
+                sys.exit(1)
+            start_response("200 OK", [("Content-Length", "0")])
+            return []
+        """
+    )
+    with Server(app, *ONE_WORKER, listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        assert ask(lambda: dial(http), "/leave")[0] == 500
+        assert ask(lambda: dial(http))[0] == 200
+        assert server.workers() == before
+
+
+def test_files_and_large_answers(folder: Folder, http: socket.socket) -> None:
+    app = folder(
+        """
+        def app(environ, start_response):
+            file = open("large", "rb")
+            start_response("200 OK", [("Content-Length", str(3_000_001))])
+            if environ["PATH_INFO"] == "/sendfile":
+                return environ["wsgi.file_wrapper"](file)
+            return [file.read()]
+        """
+    )
+    content = os.urandom(3_000_001)
+    (app / "large").write_bytes(content)
+    expected = hashlib.sha256(content).digest()
+    with Server(app, *ONE_WORKER, listeners={"http": http}) as server:
+        server.wait_until_ready()
+        for path in ("/sendfile", "/whole"):
+            status, received = ask(lambda: dial(http), path)
+            assert (status, hashlib.sha256(received).digest()) == (200, expected)
+
+
+def test_status_tells_who_drains(plain: Path, http: socket.socket) -> None:
+    with Server(plain, *ONE_WORKER, listeners={"http": http}) as server, dial(http) as long:
+        (before,) = server.wait_until_ready().workers()
+        long.sendall(REQUEST.replace(b"/", b"/sleep/3", 1))
+        server.wait_for((plain / "asleep").exists, "the view to run")
+        os.kill(before, 15)
+        status = server.wait_for_message("STATUS=Serving with 1 of 1 workers")
+        assert status.endswith("; 1 draining, with 1 requests in flight")
+        assert b"200 OK" in long.recv(65536)
+        long.close()
+        server.wait_for(lambda: server.wait_for_message("STATUS=").endswith("(http)"), "nobody to drain")
+
+
+def certificate(folder: Path) -> tuple[str, ...]:
+    """Make a certificate, and return gunicorn's arguments for it."""
+    key, cert = str(folder / "key.pem"), str(folder / "cert.pem")
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-subj",
+            "/CN=localhost",
+        ]
+        + ["-keyout", key, "-out", cert],
+        check=True,
+        capture_output=True,
+    )
+    return "--certfile", cert, "--keyfile", key
+
+
+def test_tls(plain: Path, http: socket.socket) -> None:
+    """Keep-alive and pipelining; silent clients and half handshakes hold no thread; HTTP/2 is not offered."""
+    arguments = (*certificate(plain), "--threads", "1", "--http-protocols", "h2,h1")
+    context = ssl.create_default_context(cafile=str(plain / "cert.pem"))
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with Server(plain, *ONE_WORKER, *arguments, listeners={"http": http}) as server, dial(http) as silent:
+        server.wait_until_ready()
+        silent.sendall(b"\x16\x03\x01")  # the beginning of a ClientHello
+        with context.wrap_socket(dial(http), server_hostname="localhost") as client:
+            assert client.selected_alpn_protocol() == "http/1.1"
+            for _ in range(3):
+                exchange(client)
+            client.sendall(REQUEST * 2)
+            received = b""
+            while received.count(b"HTTP/1.1 200 OK") < 2:
+                received += client.recv(65536)
+            server.process.terminate()
+            server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
+            client.sendall(REQUEST)
+            received = b""
+            with contextlib.suppress(ssl.SSLError):
+                while data := client.recv(65536):
+                    received += data
+            assert b"Connection: close" in received
+        assert "HTTP/2 is not supported by this worker" in server.log
+        assert server.wait_until_gone() == 0
+
+
+def test_many_clients_from_many_threads(plain: Path, http: socket.socket) -> None:
+    """Leaders change all the time: views of all lengths, new and old connections, half heads."""
+    failures = []
+
+    def client(number: int) -> None:
+        try:
+            with dial(http) as connection:
+                for turn in range(30):
+                    if (number + turn) % 7 == 0:
+                        connection.sendall(HALF)
+                        time.sleep(0.002 * (turn % 5))
+                        exchange(connection, b"pp\r\n\r\n")
+                    else:
+                        path = b"/sleep/0.0%d" % ((number * turn) % 3)
+                        exchange(connection, REQUEST.replace(b"/", path, 1))
+        except Exception as error:  # noqa: BLE001 (of a thread)
+            failures.append(repr(error))
+
+    with Server(plain, *CONF, "--threads", "5", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        threads = [threading.Thread(target=client, args=(number,)) for number in range(40)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert "Traceback" not in server.log, server.log
+    assert not failures
