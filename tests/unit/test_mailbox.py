@@ -78,8 +78,9 @@ def test_each_origin_has_its_own_messages(box: Mailbox) -> None:
     assert [len(fds) for fds in box.send(with_origins, 250)] == [2, 1, 1]
     received = list(read_all(box))
     assert [(origin, len(servers)) for origin, servers, _ in received] == list(zip(origins, (2, 1, 1), strict=True))
-    for end in [*sum(pairs, ()), *sum((servers for _, servers, _ in received), [])]:
-        end.close()
+    for ends in [*pairs, *(servers for _, servers, _ in received)]:
+        for end in ends:
+            end.close()
 
 
 def test_mailbox_that_is_full(tmp_path: Path) -> None:
