@@ -14,10 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 from gunicorn import http
-from gunicorn.config import Config
 from gunicorn.http import body, wsgi
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import SocketUnreader
+
+from flask_socketact.settings import Settings
 
 #: The parser's decision on a head changes with the end of a line, or with a limit on its size:
 #: it is asked again after so many bytes, and not for every byte that a slow client sends.
@@ -51,7 +52,7 @@ class Connection:
         *("listener", "parser", "partial", "proxy", "served", "server", "sock"),
     )
 
-    def __init__(self, cfg: Config, sock: socket.socket, client: Any, server: Any, listener: str | None) -> None:
+    def __init__(self, cfg: Settings, sock: socket.socket, client: Any, server: Any, listener: str | None) -> None:
         """Take `sock`, which blocks; `client` and `server` are addresses, `listener` is the listener's name."""
         self.sock = sock
         self.fd = sock.fileno()
@@ -206,7 +207,7 @@ class TLSConnection(Connection):
     __slots__ = ("_handshaken",)
     sock: ssl.SSLSocket
 
-    def __init__(self, cfg: Config, sock: ssl.SSLSocket, client: Any, server: Any, listener: str | None) -> None:
+    def __init__(self, cfg: Settings, sock: ssl.SSLSocket, client: Any, server: Any, listener: str | None) -> None:
         super().__init__(cfg, sock, client, server, listener)
         self._handshaken = False
 
@@ -284,7 +285,7 @@ class Response(wsgi.Response):
         self,
         request: Request,
         sock: socket.socket,  # noqa: ARG002 (gunicorn passes it)
-        cfg: Config,
+        cfg: Settings,
         connection: Connection,
         ends: Callable[[], bool],
     ) -> None:

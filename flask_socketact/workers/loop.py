@@ -15,12 +15,12 @@ from functools import partial
 from typing import Any
 
 from gunicorn import sock as gunicorn_sock
-from gunicorn.config import Config
 
 from flask_socketact import mailbox
 from flask_socketact.connection import Connection, TLSConnection
 from flask_socketact.errors import MailboxError, SettingsError
 from flask_socketact.scoreboard import Field
+from flask_socketact.settings import Settings
 from flask_socketact.workers.lifecycle import Lifecycle
 
 #: accept(2): somebody else was faster, the client has gone, or its connection has an error of its own.
@@ -72,7 +72,7 @@ class Loop:
     """Used by one thread at a time, the leader; the others call `rejoin` and the like with the `lock` held."""
 
     def __init__(self, worker: Lifecycle) -> None:
-        self._cfg = cfg = worker.cfg
+        self.cfg = cfg = Settings(worker.cfg)
         self._log = worker.log
         self.lock = threading.Lock()  #: of what is decided about connections that are not busy
         self.ready: deque[Connection] = deque()  #: something has come for them
@@ -146,7 +146,7 @@ class Loop:
             return self._blocked_until - now
         if now < self._yield_until and self._is_ahead():
             return self._yield_until - now
-        if len(self.connections) >= self._cfg.worker_connections:
+        if len(self.connections) >= self.cfg.worker_connections:
             return YIELD_PAUSE
         for fd in self._sources.keys() - self._joined:
             self._epoll.register(fd, _IN_EXCLUSIVE)
@@ -163,7 +163,7 @@ class Loop:
 
     def set_deadline(self, connection: Connection, *, begun: bool) -> None:
         """Give the client time to end the request that it has begun, or to begin one."""
-        connection.deadline = time.monotonic() + (self._header_timeout if begun else self._cfg.keepalive)
+        connection.deadline = time.monotonic() + (self._header_timeout if begun else self.cfg.keepalive)
 
     def next(self) -> Connection | None:
         """Return a connection that has sent something; None when there is none."""
@@ -269,9 +269,9 @@ class Loop:
 
     def _adopt(self, client: socket.socket, address: Any, server: Any, name: str | None) -> Connection:
         connection = (
-            Connection(self._cfg, client, address, server, name)
+            Connection(self.cfg, client, address, server, name)
             if self._context is None
-            else TLSConnection(self._cfg, _wrap(client, self._context, self._cfg), address, server, name)
+            else TLSConnection(self.cfg, _wrap(client, self._context, self.cfg), address, server, name)
         )
         self.connections[connection.fd] = connection
         self._slot[Field.OPEN] = len(self.connections)
@@ -318,7 +318,7 @@ class Loop:
             connection.served = origin.served
             connection.parser.req_count = int(origin.served)
             connection.proxy = dict(origin.proxy) if origin.proxy else None
-            connection.deadline = time.monotonic() + (self._cfg.keepalive if origin.served else self._header_timeout)
+            connection.deadline = time.monotonic() + (self.cfg.keepalive if origin.served else self._header_timeout)
             self._slot[Field.CARRIED_IN] += 1
             self._arm(connection)
 
@@ -364,14 +364,14 @@ def _pairs(proxy: dict[str, Any] | None) -> tuple[tuple[str, Any], ...] | None:
     return tuple(sorted(proxy.items())) if proxy else None
 
 
-def _wrap(client: socket.socket, context: ssl.SSLContext, cfg: Config) -> ssl.SSLSocket:
+def _wrap(client: socket.socket, context: ssl.SSLContext, cfg: Settings) -> ssl.SSLSocket:
     client.setblocking(False)
     return context.wrap_socket(
         client, server_side=True, suppress_ragged_eofs=cfg.suppress_ragged_eofs, do_handshake_on_connect=False
     )
 
 
-def _tls_context(cfg: Config) -> ssl.SSLContext:
+def _tls_context(cfg: Settings) -> ssl.SSLContext:
     """Return gunicorn's context, but for HTTP/1.1 alone."""
     context: ssl.SSLContext = gunicorn_sock.ssl_context(cfg)
     if "h2" in cfg.http_protocols:

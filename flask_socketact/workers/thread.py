@@ -351,17 +351,18 @@ class ThreadWorker(Lifecycle, Worker):
 
     def _answer(self, connection: Connection, request: Request) -> Outcome:
         """Run the application, and send its answer."""
+        cfg = self.loop.cfg
         response = None
         environ: dict[str, Any] = {}
         try:
-            self.cfg.pre_request(self, request)
+            cfg.pre_request(self, request)
             began = datetime.now()
             response, environ = wsgi.create(
                 request,
                 connection.sock,
                 connection.client,
                 connection.server,
-                self.cfg,
+                cfg,
                 Response,
                 (connection, partial(self._ends, connection)),
             )
@@ -390,7 +391,7 @@ class ThreadWorker(Lifecycle, Worker):
             return Outcome.CLOSE
         finally:
             try:
-                self.cfg.post_request(self, request, environ, response)
+                cfg.post_request(self, request, environ, response)
             except Exception:
                 self.log.exception("Exception in post_request hook")
         if response.should_close() or not connection.finish_request(request):
@@ -406,6 +407,7 @@ class ThreadWorker(Lifecycle, Worker):
 
     def _ends(self, connection: Connection) -> bool:
         """Whether `connection` is to be closed after an answer that begins now."""
+        cfg = self.loop.cfg
         if not self.alive:
-            return not (connection.portable and self._may_carry() and self.cfg.keepalive)
-        return not self.cfg.keepalive or len(self.loop.connections) > self.cfg.worker_connections
+            return not (connection.portable and self._may_carry() and cfg.keepalive)
+        return not cfg.keepalive or len(self.loop.connections) > cfg.worker_connections
