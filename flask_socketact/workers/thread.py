@@ -31,6 +31,7 @@ from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
 from gunicorn.workers.base import Worker
 
+from flask_socketact.alarm import Alarm
 from flask_socketact.connection import Connection, Response
 from flask_socketact.errors import MailboxError
 from flask_socketact.scoreboard import Field
@@ -39,8 +40,6 @@ from flask_socketact.workers.loop import Loop, header_timeout
 
 #: How long the leader may be inside one request before another thread takes the lead, in seconds.
 PATIENCE = 0.005
-#: After so many looks in a row at a leader that has nothing to do, the supervisor sleeps.
-QUIET_LOOKS = 20
 HEARTBEAT = 1.0  #: seconds
 #: How often a worker that drains looks at what is left, in seconds.
 DRAIN_POLL = 0.05
@@ -90,14 +89,15 @@ class ThreadWorker(Lifecycle, Worker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.loop: Loop  # made after the fork
+        # Made after the fork:
+        self.loop: Loop
+        self._alarm: Alarm
         self._baton: SimpleQueue[None] = SimpleQueue()  # who takes it, leads
         self._seats: list[Seat] = []
         self._resting = 0  # threads that wait for the baton
         self._leader: Seat | None = None
         self._mean = 0.0  # seconds that a request takes
         self._begun = self._ended = 0  # turns of connections; the difference is in flight
-        self._watched = False  # the supervisor looks at the leader every few milliseconds
         self._drain_deadline: float | None = None
         self._draining = False  # the leader has begun the drain
         self._carrying = False  # ... and idle connections go to the mailbox
@@ -107,22 +107,20 @@ class ThreadWorker(Lifecycle, Worker):
 
     def run(self) -> None:
         self.loop = Loop(self)
+        self._alarm = Alarm(PATIENCE)
         self._start_threads()
         poll = select.poll()
         poll.register(self.PIPE[0], select.POLLIN)
-        next_beat, quiet, seen = 0.0, 0, None
+        poll.register(self._alarm, select.POLLIN)
+        next_beat = 0.0
         while not self._drained and not self._is_overdue():
             now = time.monotonic()
             if now >= next_beat:
                 next_beat = now + HEARTBEAT
                 self._supervise(now)
-            seen = self._relieve_leader(seen)
-            quiet = 0 if seen else quiet + 1
-            self._watched = quiet < QUIET_LOOKS
-            if not self._watched and self._relieve_leader(None):  # it began a request before it could see that
-                self._watched = True
-            poll.poll(max(1.0, 1000 * min(PATIENCE if self._watched else HEARTBEAT, next_beat - now)))
+            poll.poll(1000 * (next_beat - now))
             self._empty_pipe()
+            self._relieve_leader()
 
     def _start_threads(self) -> None:
         self._resting = self.cfg.threads - 1
@@ -167,17 +165,17 @@ class ThreadWorker(Lifecycle, Worker):
             )
             self.alive = False
 
-    def _relieve_leader(self, seen: float | None) -> float | None:
-        """Let another thread lead, if the leader is inside the request that was `seen` at the last look;
-        return when the request began that it is inside."""
+    def _relieve_leader(self) -> None:
+        """Let another thread lead, if the leader has been inside one request for too long."""
+        self._alarm.clear()
         with self.loop.lock:
             connection = self._leader.connection if self._leader else None
             if connection is None or not self._resting:
-                return None
-            began = connection.clock.began
-            if began == seen:
+                return
+            if time.monotonic() - connection.clock.began >= PATIENCE:
                 self._pass_lead(connection)
-            return began
+            else:
+                self._alarm.set()
 
     def _is_overdue(self) -> bool:
         """Whether the drain has lasted longer than it may; begins it, if it is to begin."""
@@ -220,6 +218,8 @@ class ThreadWorker(Lifecycle, Worker):
                 self._drained = True
                 return
             loop.poll(HEARTBEAT if self.alive else DRAIN_POLL)
+            if loop.ready:
+                self._alarm.set()
             for _ in range(len(loop.ready)):
                 connection = loop.next()
                 if connection is not None and not self._serve(seat, connection):
@@ -233,9 +233,6 @@ class ThreadWorker(Lifecycle, Worker):
         seat.connection = connection
         self._begun += 1
         self.slot[Field.IN_FLIGHT] = self._begun - self._ended
-        if not self._watched and self._resting:
-            self._watched = True
-            self._wake_supervisor()
         if self._mean > PATIENCE and self._resting:
             with self.loop.lock:
                 if self._leader is seat:  # else another thread has taken the lead already
@@ -253,10 +250,11 @@ class ThreadWorker(Lifecycle, Worker):
                 self.slot[Field.IN_FLIGHT] = self._begun - self._ended
                 self.slot[Field.REQUESTS] = self.nr
                 self._end_turn(connection, outcome, new_head=not partial)
-                if not leads and not self._take_lead(seat):
-                    self._resting += 1
-                    return False
-                return True
+                if not leads:
+                    self._alarm.set()  # whoever leads may be inside a long request
+                    leads = self._take_lead(seat)
+                    self._resting += not leads
+                return leads
 
     def _end_turn(self, connection: Connection, outcome: Outcome, *, new_head: bool) -> None:
         if outcome is Outcome.CLOSE:
