@@ -54,6 +54,8 @@ class Arbiter(gunicorn.arbiter.Arbiter):
 
     def setup(self, app: BaseApplication) -> None:
         """Read the configuration: at the start, and anew at every reload."""
+        if str(app.cfg.settings["worker_class"].get()).endswith("SyncWorker"):
+            app.cfg.set("threads", 1)  # with more gunicorn takes its gthread instead, even for our class
         super().setup(app)
         self._watch_workers()
         if self.LISTENERS and self.systemd:

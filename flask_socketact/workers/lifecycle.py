@@ -48,6 +48,7 @@ class Lifecycle(Worker):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain; a worker that still loads the application has nothing to finish, and leaves at once."""
         super().handle_exit(sig, frame)
+        self.slot[Field.DRAINING] = 1
         if not self.booted:
             sys.exit(0)
 

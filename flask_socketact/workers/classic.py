@@ -1,0 +1,60 @@
+"""What our variants of gunicorn's own workers share: they tell the application what it needs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from typing import Any
+
+from flask_socketact.scoreboard import Field
+from flask_socketact.workers.lifecycle import Lifecycle
+
+#: Name of the listener by which the connection came that this thread or greenlet serves.
+_listener: ContextVar[str | None] = ContextVar("listener", default=None)
+
+
+class ClassicWorker(Lifecycle):
+    """Mixed into gunicorn's classes, before them."""
+
+    wsgi: Callable[..., Iterable[bytes]]
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        self._application = self.wsgi
+        self.wsgi = self._run_application
+
+    def _run_application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        self.describe_request(environ, _listener.get())
+        response = start_response.__self__  # type: ignore[attr-defined]  # gunicorn's, a bound method
+
+        def start_or_end(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
+            """An answer that begins in the drain is the connection's last, whenever its request came."""
+            if self.is_draining():
+                response.force_close()
+            write: Callable[[bytes], None] = start_response(status, headers, exc_info)
+            return write
+
+        return self._application(environ, start_or_end)
+
+    def handle(self, listener: Any, client: Any, address: Any) -> None:
+        """Serve a connection, for as long as it lasts."""
+        _listener.set(self.listener_name(listener))
+        self.slot[Field.OPEN] += 1
+        try:
+            super().handle(listener, client, address)
+        finally:
+            self.slot[Field.OPEN] -= 1
+
+    def handle_request(self, listener: Any, request: Any, client: Any, address: Any) -> Any:
+        self.slot[Field.IN_FLIGHT] += 1
+        try:
+            return super().handle_request(listener, request, client, address)
+        finally:
+            self.slot[Field.IN_FLIGHT] -= 1
+            self.slot[Field.REQUESTS] = self.nr
+            if self.is_draining():  # max_requests
+                self.slot[Field.DRAINING] = 1
+
+    def listener_name(self, listener: Any) -> str | None:
+        """Return ``FileDescriptorName=`` of a listener; None when it is not systemd's."""
+        return getattr(listener, "fdname", None)
