@@ -28,6 +28,10 @@ graceful_timeout = 30
 # theirs (60), so that it is they who close it and not we, while they send a request.
 keepalive = 75
 
+# A connection that waits holds a descriptor and some kilobytes of memory, but no thread. LimitNOFILE= of the
+# unit must be higher.
+worker_connections = 10000
+
 # Heartbeats go to memory: a slow or full disk must not get a worker killed.
 worker_tmp_dir = "/dev/shm" if _os.access("/dev/shm", _os.W_OK) else None  # noqa: S108 (mkstemp)
 

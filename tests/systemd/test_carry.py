@@ -31,7 +31,9 @@ def left_workers(machine: Machine, unit: str) -> int:
 
 
 @pytest.mark.parametrize("listener", ["tcp", "unix"])
-def test_reload(machine: Machine, listener: str, request: pytest.FixtureRequest, figure: Callable[[str], None]) -> None:
+def test_no_connection_is_closed_by_reload(
+    machine: Machine, listener: str, request: pytest.FixtureRequest, figure: Callable[[str], None]
+) -> None:
     connect: Connect = request.getfixturevalue(listener)
     unit = {"tcp": "app", "unix": "app-unix"}[listener]
     machine.systemctl("start", unit)
@@ -51,7 +53,9 @@ def test_reload(machine: Machine, listener: str, request: pytest.FixtureRequest,
     figure(f"{TIMES} reloads, {len(load.outcomes)} requests of 200 clients, 0 failed, 0 connections closed")
 
 
-def test_recycled_workers(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+def test_no_connection_is_closed_by_recycled_workers(
+    machine: Machine, tcp: Connect, figure: Callable[[str], None]
+) -> None:
     drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--max-requests 100"\n')
     machine.systemctl("start", "app")
     left = left_workers(machine, "app")

@@ -1,0 +1,103 @@
+"""What clients cost that do nothing, or little: ``python -m benchmarks.idle``.
+
+2,000 idle keep-alive connections: threads, and memory of the processes, before and after. 200 clients that send one
+byte of a head every second: the latency of wrk's requests with and without them, in turn.
+"""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import subprocess
+import threading
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from benchmarks.throughput import SERVERS, latency, proportional_memory, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IDLE = 2000
+SLOW = 200
+ROUNDS = 5
+SECONDS = 4
+THREADS = 4
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def threads(pid: int) -> int:
+    """Return the number of threads of a process and its children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return sum(len(list(Path(f"/proc/{process}/task").iterdir())) for process in (str(pid), *children))
+
+
+def connect(port: int) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=20)
+
+
+@contextmanager
+def slow_clients(port: int) -> Iterator[None]:
+    """Let clients send one byte of a head every second, and begin anew when the server has closed."""
+    stop = threading.Event()
+    clients = [connect(port) for _ in range(SLOW)]
+    head = REQUEST[:-4] + b"; " * 100
+
+    def send() -> None:
+        position = 0
+        while True:
+            for number, client in enumerate(clients):
+                if stop.wait(1 / SLOW):
+                    return
+                try:
+                    client.sendall(head[position : position + 1])
+                except OSError:
+                    clients[number] = connect(port)
+            position += 1
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    yield
+    stop.set()
+    sender.join()
+    for client in clients:
+        client.close()
+
+
+def p99(port: int) -> float:
+    wrk = ["wrk", "--threads=1", "--connections=16", f"--duration={SECONDS}s", "--latency", f"http://127.0.0.1:{port}/"]
+    return latency(subprocess.run(wrk, capture_output=True, text=True, check=True).stdout, 99)
+
+
+@click.command()
+@click.option("--server", type=click.Choice(list(SERVERS)), default="flask_socketact")
+def main(server: str) -> None:
+    """Measure what idle and slow clients cost a server with two workers."""
+    with serving(server, THREADS) as (process, port):
+        memory, count = proportional_memory(process.pid), threads(process.pid)
+        clients = [connect(port) for _ in range(IDLE)]
+        for client in clients:
+            client.sendall(REQUEST)
+            assert b"200 OK" in client.recv(4096)
+        each = (proportional_memory(process.pid) - memory) * 1024 / IDLE
+        more = threads(process.pid) - count
+        print(f"{server}: {IDLE} idle connections: {each:.1f} kB of memory each, {more} more threads")
+        for client in clients:
+            client.close()
+    found: dict[str, list[float]] = {"without": [], "with": []}
+    for _ in range(ROUNDS):
+        for name, latencies in found.items():
+            with serving(server, THREADS) as (_, port):
+                others: AbstractContextManager[None] = slow_clients(port) if name == "with" else nullcontext()
+                with others:
+                    latencies.append(p99(port))
+    without, slowed = statistics.median(found["without"]), statistics.median(found["with"])
+    print(f"{server}: p99 {without:.2f} ms; with {SLOW} clients that send a byte a second {slowed:.2f} ms", end=", ")
+    print(f"ratio {slowed / without:.2f} (medians of {ROUNDS} starts)")
+
+
+if __name__ == "__main__":
+    main()
