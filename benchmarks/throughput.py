@@ -75,6 +75,7 @@ def serving(name: str, threads: int) -> Iterator[tuple[subprocess.Popen[bytes], 
                 if time.monotonic() > deadline or process.poll() is not None:
                     raise click.ClickException(f"{name} does not answer: try {' '.join(process.args)}")  # type: ignore[arg-type]
                 time.sleep(0.05)
+        time.sleep(0.5)  # the boot is over for the other processes, too
         yield process, port
     finally:
         process.send_signal(signal.SIGTERM)
@@ -96,7 +97,6 @@ def answers(port: int) -> bool:
 
 def measure(name: str, threads: int, connections: int, seconds: float, path: str) -> Run:
     with serving(name, threads) as (process, port):
-        time.sleep(0.5)  # its boot is over for the other processes, too
         url = f"http://127.0.0.1:{port}{path}"
         wrk = ["wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds:g}s", "--latency", url]
         output = subprocess.run(wrk, capture_output=True, text=True, check=True).stdout

@@ -76,7 +76,7 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Whether no byte of a request has been read into this process, and none is being answered."""
-        return not (self.busy or self.closing or self.partial or self.buffered)
+        return not (self.busy or self.is_ready or self.closing or self.partial or self.buffered)
 
     def has_sent(self) -> bool:
         """Whether something has come that nobody has read yet."""

@@ -263,7 +263,11 @@ class Loop:
             elif error.errno not in _NOBODY_THERE:
                 raise
             return
-        connection = self._adopt(client, address, listener.getsockname(), getattr(listener, "fdname", None))
+        try:
+            connection = self._adopt(client, address, listener.getsockname(), getattr(listener, "fdname", None))
+        except OSError:  # TLS finds that the client has gone
+            client.close()
+            return
         connection.deadline = time.monotonic() + self._header_timeout
         self._make_ready(connection)  # its request has often come with it
 
@@ -311,10 +315,10 @@ class Loop:
             try:
                 address = client.getpeername()
                 server = self._server_address(client, origin.listener)
+                connection = self._adopt(client, address, server, origin.listener)
             except OSError:  # it has closed meanwhile
                 client.close()
                 continue
-            connection = self._adopt(client, address, server, origin.listener)
             connection.served = origin.served
             connection.parser.req_count = int(origin.served)
             connection.proxy = dict(origin.proxy) if origin.proxy else None

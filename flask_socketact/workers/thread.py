@@ -96,6 +96,7 @@ class ThreadWorker(Lifecycle, Worker):
         self._seats: list[Seat] = []
         self._resting = 0  # threads that wait for the baton
         self._leader: Seat | None = None
+        self._supervisor = Seat()  # leads when no thread can
         self._mean = 0.0  # seconds that a request takes
         self._begun = self._ended = 0  # turns of connections; the difference is in flight
         self._drain_deadline: float | None = None
@@ -114,6 +115,8 @@ class ThreadWorker(Lifecycle, Worker):
         poll.register(self._alarm, select.POLLIN)
         next_beat = 0.0
         while not self._drained and not self._is_overdue():
+            if not self.alive:
+                self._drain_without_threads()
             now = time.monotonic()
             if now >= next_beat:
                 next_beat = now + HEARTBEAT
@@ -183,7 +186,6 @@ class ThreadWorker(Lifecycle, Worker):
             return False
         if self._drain_deadline is None:
             self._drain_deadline = time.monotonic() + self.cfg.graceful_timeout
-        if not self._draining:
             self.loop.wake()
         return time.monotonic() > self._drain_deadline
 
@@ -303,6 +305,23 @@ class ThreadWorker(Lifecycle, Worker):
             self.log.warning("Idle connections are closed from now on, not carried")
         self.loop.limit_idle(time.monotonic() + LINGER)
         return not self.loop.connections and not self.loop.receives_mail
+
+    def _drain_without_threads(self) -> None:
+        """Bring the drain forward in the supervisor, while all threads are inside requests:
+        others' connections need not wait until one of them is free."""
+        with self.loop.lock:
+            leader = self._leader
+            if leader is None or leader.connection is None or self._resting:
+                return
+            self.loop.release(leader.connection)
+            self._leader = self._supervisor
+        self._drain()
+        with self.loop.lock:
+            self._leader = leader
+            if self._resting:  # one has ended its request meanwhile, perhaps the leader
+                self._resting -= 1
+                self._leader = None
+                self._baton.put(None)
 
     def _carry(self) -> bool:
         """Send what is idle to the mailbox; return whether to go on with it."""

@@ -298,6 +298,21 @@ def test_tls(plain: Path, http: socket.socket) -> None:
         assert server.wait_until_gone() == 0
 
 
+def test_clients_that_go_away_before_tls_begins(plain: Path, http: socket.socket) -> None:
+    arguments = certificate(plain)
+    with Server(plain, *ONE_WORKER, *arguments, listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        for _ in range(50):
+            client = dial(http)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset
+            client.close()
+        context = ssl.create_default_context(cafile=str(plain / "cert.pem"))
+        with context.wrap_socket(dial(http), server_hostname="localhost") as good:
+            exchange(good)
+        assert server.workers() == before
+        assert "Traceback" not in server.log
+
+
 def test_many_clients_from_many_threads(plain: Path, http: socket.socket) -> None:
     """Leaders change all the time: views of all lengths, new and old connections, half heads."""
     failures = []
