@@ -11,6 +11,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import select
 import socket
 import stat
 import struct
@@ -123,6 +124,12 @@ class Mailbox:
             sender.close()
             raise MailboxError(f"user {uid} has no business here")
         return sender
+
+    def has_mail(self) -> bool:
+        """Whether a sender waits that nobody has accepted."""
+        poll = select.poll()
+        poll.register(self.listener, select.POLLIN)
+        return bool(poll.poll(0))
 
     def drop_all(self) -> int:
         """Close all that waits, and return how many senders that were: what

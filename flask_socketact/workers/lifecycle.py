@@ -46,11 +46,15 @@ class Lifecycle(Worker):
             raise RuntimeError(f"the application left with {error.code!r} while it was imported") from error
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain; a worker that still loads the application has nothing to finish, and leaves at once."""
+        """Drain; a worker that still loads the application and has nothing to finish leaves at once."""
         super().handle_exit(sig, frame)
         self.slot[Field.DRAINING] = 1
-        if not self.booted:
+        if not self.booted and not self.has_mail():
             sys.exit(0)
+
+    def has_mail(self) -> bool:
+        """Whether connections wait for this worker, or another, to take them from the mailbox."""
+        return False
 
     def is_draining(self) -> bool:
         """Whether this worker takes nothing new and leaves when it has nothing left."""

@@ -91,10 +91,9 @@ class Loop:
         self._sources: dict[int, Callable[[], None]] = {
             fd: partial(self._accept, listener) for fd, listener in self._listeners.items()
         }
-        self._mailbox = worker.mailbox.listener.fileno() if worker.mailbox else -1
-        if worker.mailbox:
-            self._sources[self._mailbox] = partial(self._accept_mail, worker.mailbox)
         self._joined: set[int] = set()  # of the sources, those that wake us
+        if worker.mailbox:
+            self.read_mailbox(worker.mailbox)
         self._yield_until = 0.0  # the others wake us again then, or when we are ahead no more
         self._blocked_until = 0.0  # ... not earlier than this
         self._next_sweep = 0.0
@@ -209,10 +208,13 @@ class Loop:
             listener.close()
         self._listeners = {}
 
-    def stop_reading_mail(self) -> None:
+    def read_mailbox(self, box: mailbox.Mailbox) -> None:
+        self._sources[box.listener.fileno()] = partial(self._accept_mail, box)
+
+    def leave_mailbox(self, box: mailbox.Mailbox) -> None:
         """Leave the mailbox to the others: we would receive what we send. Mail that has been accepted is read on."""
-        self._leave_source(self._mailbox)
-        self._sources.pop(self._mailbox, None)
+        self._leave_source(box.listener.fileno())
+        self._sources.pop(box.listener.fileno(), None)
 
     def carry(self, box: mailbox.Mailbox, receivers: int) -> None:
         """Send all connections that are idle to the mailbox, for so many to read.

@@ -298,13 +298,18 @@ class ThreadWorker(Lifecycle, Worker):
             self._draining = True
             self.slot[Field.DRAINING] = 1
             self.loop.stop_accepting()
-            if self._carrying:
-                self.loop.stop_reading_mail()
+            if self._carrying and self.mailbox:
+                self.loop.leave_mailbox(self.mailbox)
         if self._carrying and not self._carry():
             self._carrying = False
             self.log.warning("Idle connections are closed from now on, not carried")
+            if self.mailbox and self.board.stopping:  # what we have sent may have no other reader
+                self.loop.read_mailbox(self.mailbox)
         self.loop.limit_idle(time.monotonic() + LINGER)
-        return not self.loop.connections and not self.loop.receives_mail
+        if self.loop.connections or self.loop.receives_mail:
+            return False
+        # When the service stops, whoever leaves last leaves nothing in the mailbox.
+        return not (self.board.stopping and self.has_mail())
 
     def _drain_without_threads(self) -> None:
         """Bring the drain forward in the supervisor, while all threads are inside requests:
@@ -322,6 +327,9 @@ class ThreadWorker(Lifecycle, Worker):
                 self._resting -= 1
                 self._leader = None
                 self._baton.put(None)
+
+    def has_mail(self) -> bool:
+        return self.mailbox is not None and self.mailbox.has_mail()
 
     def _carry(self) -> bool:
         """Send what is idle to the mailbox; return whether to go on with it."""

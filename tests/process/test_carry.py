@@ -154,32 +154,46 @@ def test_stop_is_polite(plain: Path, http: socket.socket, box: socket.socket) ->
         box.accept()
 
 
+#: Loads when it is let; then it fails, if it is to.
+HELD = """
+import os, time
+
+while os.path.exists("hold"):
+    time.sleep(0.01)
+if os.path.exists("fail"):
+    raise RuntimeError("no database")
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"{}"]
+"""
+
+
+@pytest.mark.parametrize("boots", [True, False])
 def test_mail_that_nobody_has_read_when_the_service_stops(
-    folder: Folder, http: socket.socket, box: socket.socket
+    folder: Folder, http: socket.socket, box: socket.socket, boots: bool
 ) -> None:
-    """The new worker still loads the application: systemd would start the service again for what waits."""
-    app = folder(
-        """
-        import os, time
-
-        while os.path.exists("hold"):
-            time.sleep(0.01)
-
-        def app(environ, start_response):
-            start_response("200 OK", [("Content-Length", "2")])
-            return [b"{}"]
-        """
-    )
+    """The new worker still loads the application. It is waited for, because of the mail; if it
+    fails the mail is dropped, or systemd would start the service again for it."""
+    app = folder(HELD)
     with serving(app, http, box) as server, dial(http) as client:
         exchange(client)
         (before,) = server.workers()
         (app / "hold").touch()
         os.kill(before, signal.SIGTERM)
         server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+        client.sendall(REQUEST)
+        if not boots:
+            (app / "fail").touch()
         server.process.terminate()
+        server.wait_for_message("STOPPING=1")
+        (app / "hold").unlink()
+        received = b""
+        with contextlib.suppress(ConnectionResetError):
+            received = answer(client)
+        assert (b"Connection: close" in received) is boots
         assert server.wait_until_gone() == 0
-        assert "Mailbox: dropped what 1 senders had left" in server.log
-        assert answer(client) == b""
+        assert ("Mailbox: dropped what 1 senders had left" in server.log) is not boots
     box.setblocking(False)
     with pytest.raises(BlockingIOError):
         box.accept()
