@@ -10,6 +10,7 @@ import socket
 import statistics
 import subprocess
 import threading
+import time
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,7 @@ def slow_clients(port: int) -> Iterator[None]:
 
     sender = threading.Thread(target=send)
     sender.start()
+    time.sleep(0.5)  # all of them have been accepted
     yield
     stop.set()
     sender.join()

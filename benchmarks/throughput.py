@@ -109,7 +109,7 @@ def measure(name: str, threads: int, connections: int, seconds: float, path: str
 
 def latency(output: str, percent: int) -> float:
     """Return a percentile in milliseconds, from wrk's output."""
-    found = re.search(rf"{percent}%\s+([\d.]+)(us|ms|s|m)\n", output)
+    found = re.search(rf"{percent}%\s+([\d.]+)(us|ms|s|m)\s*\n", output)
     assert found is not None, output
     return float(found[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60000.0}[found[2]]
 
