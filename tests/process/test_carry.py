@@ -221,6 +221,12 @@ def test_mailbox_that_takes_nothing(plain: Path, http: socket.socket, box: socke
         assert b"Connection: close" in answer(client)
 
 
+def test_two_mailboxes(plain: Path, http: socket.socket, box: socket.socket) -> None:
+    with Server(plain, *ONE_WORKER, listeners={"web": http, "one": box, "other": box}) as server:
+        assert server.wait_until_gone() == 1
+        assert "Error: descriptors 4 and 5 are both mailboxes: keep one ListenSequentialPacket=" in server.log
+
+
 def test_tls_stays(plain: Path, http: socket.socket, box: socket.socket) -> None:
     """Its state is in the process: its client is told to close."""
     arguments = certificate(plain)
