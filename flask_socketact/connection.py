@@ -20,9 +20,6 @@ from gunicorn.http.unreader import SocketUnreader
 
 from flask_socketact.settings import Settings
 
-#: The parser's decision on a head changes with the end of a line, or with a limit on its size:
-#: it is asked again after so many bytes, and not for every byte that a slow client sends.
-PARSE_STEP = 4096
 #: Sent at once; after each the client has shown that it still takes something. Bytes.
 SEND_STEP = 64 * 1024
 #: How long a thread reads what is left of a body that the application did not want, in seconds (gthread's).
@@ -48,7 +45,7 @@ class Connection:
     """A client's connection; `busy` while a thread has it."""
 
     __slots__ = (
-        *("armed", "buffered", "busy", "by_line", "client", "clock", "closing", "deadline", "fd", "is_ready"),
+        *("armed", "buffered", "busy", "client", "clock", "closing", "deadline", "fd", "is_ready"),
         *("listener", "parser", "partial", "proxy", "served", "server", "sock"),
     )
 
@@ -61,7 +58,6 @@ class Connection:
         self.listener = listener
         self.parser = http.get_parser(cfg, sock, client)
         self.parser.unreader = Unreader(self)
-        self.by_line = cfg.protocol == "http" and cfg.proxy_protocol == "off"  #: a head is text, and nothing before it
         self.proxy: dict[str, Any] | None = None  #: what the PROXY protocol said, for all requests of the connection
         self.served = False  #: a request was answered on it, here or where it came from
         self.partial = 0  #: bytes of a head that is not whole, at the last attempt to parse it
@@ -99,8 +95,6 @@ class Connection:
         """
         parser, unreader = self.parser, self.parser.unreader
         self.buffered = False
-        if self.partial and not self._more_to_parse():
-            return None
         unreader.begin_head()
         try:
             request = next(parser)
@@ -116,16 +110,6 @@ class Connection:
         elif self.proxy:
             request.proxy_protocol_info = self.proxy
         return request
-
-    def _more_to_parse(self) -> bool:
-        """Read what has come; return whether the parser may decide otherwise than the last time."""
-        unreader = self.parser.unreader
-        try:
-            data = self.receive_now(unreader.mxchunk)
-        except _NOT_YET:
-            return False
-        size: int = unreader.append(data)
-        return not (self.by_line and data) or b"\n" in data or size - self.partial >= PARSE_STEP
 
     def receive_now(self, size: int) -> bytes:
         """Return what has arrived; b"" when the client has closed.
@@ -261,11 +245,6 @@ class Unreader(SocketUnreader):
         """Keep the bytes of an attempt for the next one, and return how many they are."""
         self.buf = io.BytesIO()
         return self.buf.write(self._head)
-
-    def append(self, data: bytes) -> int:
-        self.buf.seek(0, io.SEEK_END)
-        self.buf.write(data)
-        return self.buf.tell()
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         if self.in_head:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 #: Long enough for an answer, short enough to wait for one that does not come. Seconds.
 SILENCE = 0.6
-#: Asked after each case: whether the connection is still good.
 ALIVE = b"GET /alive HTTP/1.1\r\nHost: a\r\n\r\n"
+#: Asked after each case: whether the connection is still good.
+LAST = b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n"
 THREADS = 40
 
 #: Cases that may differ, and why.
@@ -138,6 +139,21 @@ def framings() -> Iterator[tuple[str, bytes]]:
         yield f"body {number} {path!r}", head + body
 
 
+def limits() -> Iterator[tuple[str, bytes]]:
+    """Heads about as long as they may be, ended and not: the defaults are 4,094 and 8,190 bytes a line."""
+    for length in (4070, *range(4088, 4100), 4200, 8300):
+        line = b"GET /" + b"x" * (length - 5)
+        yield f"line of {length}", line
+        yield f"line of {length}, ended", line[:-9] + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+    for length in (*range(8186, 8196), 8300, 12300):
+        field = b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * (length - 3)
+        yield f"field of {length}", field
+        yield f"field of {length}, ended", field + b"\r\n\r\n"
+    many = b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 110
+    yield "many fields", many
+    yield "many fields, ended", many + b"\r\n"
+
+
 def cases() -> Iterator[tuple[str, list[bytes]]]:
     """Return names, and the pieces in which each is sent."""
     whole = [*heads(), *framings()]
@@ -149,6 +165,12 @@ def cases() -> Iterator[tuple[str, list[bytes]]]:
         cut = data.find(b"\r\n\r\n")
         for where in {1, max(1, cut + 1), max(1, cut + 3), len(data) - 1}:
             yield f"{name} cut at {where}", [data[:where], data[where:]]
+    for name, data in whole[::11]:
+        if len(data) < 200:
+            yield f"{name} byte by byte", [data[at : at + 1] for at in range(len(data))]
+    for name, data in limits():
+        for step in (1500, 4000):
+            yield f"{name} in steps of {step}", [data[at : at + step] for at in range(0, len(data), step)]
     for name, data in whole[::7]:
         yield f"{name} cut off", [data[: len(data) * 2 // 3], b""]
 
@@ -158,7 +180,7 @@ def converse(http: socket.socket, pieces: list[bytes]) -> tuple[Answer, Answer]:
     with dial(http) as client:
         first = b"".join(send(client, piece, 0.02)[0] for piece in pieces[:-1])
         rest, closed = send(client, pieces[-1], SILENCE)
-        return (neutral(first + rest), closed), send(client, ALIVE, SILENCE)
+        return (neutral(first + rest), closed), send(client, LAST, SILENCE)
 
 
 def send(client: socket.socket, data: bytes, silence: float) -> Answer:
