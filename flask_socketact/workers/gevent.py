@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 from typing import Any
 
 import gevent
+from gevent import monkey
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
@@ -26,6 +30,17 @@ HEARTBEAT = 1.0  #: seconds
 DRAIN_POLL = 0.05
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a connection needs to know of its listener, which is closed in a drain, perhaps before it is asked."""
+
+    fdname: str | None
+    address: Any
+
+    def getsockname(self) -> Any:
+        return self.address
+
+
 class GeventWorker(ClassicWorker, ggevent.GeventWorker):
     """Greenlets: ``-k flask_socketact.workers.gevent.GeventWorker`` (extra ``[gevent]``).
 
@@ -34,14 +49,14 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
     """
 
     def patch(self) -> None:
-        names = [super(GeventWorker, self).listener_name(listener) for listener in self.sockets]
+        names = [self.listener_name(listener) for listener in self.sockets]
         super().patch()  # makes other objects of the listeners
-        self._names = {listener.fileno(): name for listener, name in zip(self.sockets, names, strict=True)}
+        self._origins = [
+            Origin(name, listener.getsockname()) for name, listener in zip(names, self.sockets, strict=True)
+        ]
+        self._tls: ssl.SSLContext | None = None
         self._busy: dict[Any, bool] = {}  # connections; whether a request is being answered
         self._leave = Event()
-
-    def listener_name(self, listener: Any) -> str | None:
-        return self._names.get(listener.fileno())
 
     def notify(self) -> None:
         Worker.notify(self)  # not gevent's, which leaves at once when the master has died
@@ -53,6 +68,12 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
         self._leave.set()
 
     def handle(self, listener: Any, client: Any, address: Any) -> None:
+        if self._tls:
+            try:
+                client = self._tls.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+            except OSError as error:
+                self.log.debug("Closing connection. %s", error)
+                return
         self._busy[client] = False
         try:
             super().handle(listener, client, address)
@@ -60,46 +81,79 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
             del self._busy[client]
 
     def handle_request(self, listener: Any, request: Any, client: Any, address: Any) -> Any:
+        with self._answering(client):
+            return super().handle_request(listener, request, client, address)
+
+    def handle_http2_request(self, listener: Any, request: Any, client: Any, *arguments: Any) -> Any:
+        self.slot[Field.IN_FLIGHT] += 1
+        try:
+            with self._answering(client):
+                return super().handle_http2_request(listener, request, client, *arguments)
+        finally:
+            self.slot[Field.IN_FLIGHT] -= 1
+            self.slot[Field.REQUESTS] = self.nr
+
+    @contextmanager
+    def _answering(self, client: Any) -> Iterator[None]:
         self._busy[client] = True
         try:
-            return super().handle_request(listener, request, client, address)
+            yield
         finally:
             self._busy[client] = False
-            if not self.alive:  # max_requests
-                self._leave.set()
+
+    def _run_application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if not self.alive:  # by max_requests, with this request: the others need not wait for its answer
+            self._leave.set()
+        return super()._run_application(environ, start_response)
 
     def run(self) -> None:
-        servers = [self._serve(listener) for listener in self.sockets]
+        if self.cfg.is_ssl:
+            self._tls = ssl_context(self.cfg)
+            # In handle(), which takes errors, and not before it, where the drain would not see the connection.
+            self.cfg.set("do_handshake_on_connect", False)
+        servers = [self._serve(listener, origin) for listener, origin in zip(self.sockets, self._origins, strict=True)]
         while self.alive:
             self.notify()
             self._leave.wait(HEARTBEAT)
         self.slot[Field.DRAINING] = 1
         for server in servers:
             server.close()
-        self._drain()
+        self._drain([server.pool for server in servers])
         for server in servers:
             server.stop(timeout=1)
 
-    def _serve(self, listener: Any) -> StreamServer:
+    def _serve(self, listener: Any, origin: Origin) -> StreamServer:
         listener.setblocking(True)
-        tls = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
-        server = StreamServer(
-            listener, handle=partial(self.handle, listener), spawn=Pool(self.worker_connections), **tls
-        )
+        server = StreamServer(listener, handle=partial(self.handle, origin), spawn=Pool(self.worker_connections))
         if self.cfg.workers > 1:
             server.max_accept = 1
         server.start()
         return server
 
-    def _drain(self) -> None:
-        """Wait until nothing is left; after the linger time, end connections that wait for a request."""
+    def _drain(self, pools: list[Pool]) -> None:
+        """Wait until nothing is left; after the linger time, end connections that wait for a request.
+
+        What is left is in the pools: greenlets of connections just accepted have not begun yet.
+        """
         began = time.monotonic()
-        while self._busy and time.monotonic() - began < self.cfg.graceful_timeout:
+        while any(pools) and time.monotonic() - began < self.cfg.graceful_timeout:
             self.notify()
             if time.monotonic() - began >= LINGER:
                 for client in [client for client, busy in self._busy.items() if not busy]:
-                    with suppress(OSError):  # it has gone by itself
-                        client.shutdown(socket.SHUT_RD)
+                    _end_input(client)
             gevent.sleep(DRAIN_POLL)
-        if self._busy:
-            self.log.warning("The drain time is over, with %s connections left (pid: %s)", len(self._busy), self.pid)
+        if left := sum(len(pool) for pool in pools):
+            self.log.warning("The drain time is over, with %s connections left (pid: %s)", left, self.pid)
+
+
+def _end_input(client: Any) -> None:
+    """Let whoever reads from `client` read what has come, and then the end.
+
+    gevent's own ``shutdown`` fails a read that waits, even if a request has come, and takes TLS off.
+    """
+    plain = monkey.get_original("socket", "socket")(fileno=client.fileno())
+    try:
+        with suppress(OSError):  # it has gone by itself
+            plain.shutdown(socket.SHUT_RD)
+    finally:
+        plain.detach()

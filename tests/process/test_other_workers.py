@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from h2.connection import H2Connection
+from h2.events import DataReceived, StreamEnded
 
+from flask_socketact.workers.lifecycle import LINGER
 from tests.load import Load, ask
-from tests.process.test_thread import exchange
+from tests.process.test_thread import certificate, exchange
 from tests.process.test_worker import REQUEST, answer, in_drain
 from tests.server import CONF, Server, dial
 
@@ -43,7 +48,25 @@ def test_request_in_flight_is_answered(plain: Path, http: socket.socket, worker:
         assert b"Connection: close" in received
         assert b'"draining": true' in received
         client.close()
+        began = time.monotonic()
         assert server.wait_until_gone() == 0
+        assert time.monotonic() - began < LINGER  # with nothing left, it waits for nothing
+
+
+@BOTH
+def test_plain_master(plain: Path, http: socket.socket, worker: str) -> None:
+    """gunicorn's own: no scoreboard, and no names of listeners."""
+    with Server(plain, "-w", "1", "-k", worker, "app:app", listeners={"web": http}) as server:
+        first = json.loads(ask(lambda: dial(http))[1])
+        assert (first["listener"], first["draining"]) == (None, False)
+        client = dial(http)
+        client.sendall(REQUEST.replace(b"/", b"/sleep/1.0", 1))
+        server.wait_for((plain / "asleep").exists, "the view to run")
+        server.process.terminate()
+        assert b"Connection: close" in answer(client)
+        client.close()
+        assert server.wait_until_gone() == 0
+        assert "Traceback" not in server.log
 
 
 @BOTH
@@ -69,6 +92,18 @@ def test_nothing_is_lost_by_max_requests(plain: Path, http: socket.socket, worke
         with Load(lambda: dial(http), {"new connection": 4, "keep-alive": 4}) as load:
             server.wait_for(lambda: server.log.count("Worker exiting") >= 4, "recycled workers")
         assert not load.failures()
+
+
+@BOTH
+def test_replacement_does_not_wait_for_the_last_answer(plain: Path, http: socket.socket, worker: str) -> None:
+    arguments = (*CONF, "-w", "1", "--max-requests", "1", "-k", worker, "app:app")
+    with Server(plain, *arguments, listeners={"http": http}) as server, dial(http) as client:
+        (before,) = server.wait_until_ready().workers()
+        client.sendall(REQUEST.replace(b"/", b"/sleep/5.0", 1))
+        server.wait_for((plain / "asleep").exists, "the view to run")
+        assert json.loads(ask(lambda: dial(http))[1])["pid"] != before
+        assert select.select([client], [], [], 0)[0] == []
+        assert b"200 OK" in client.recv(65536)
 
 
 @BOTH
@@ -125,6 +160,128 @@ def test_gevent_tells_idle_connections_to_close(plain: Path, http: socket.socket
         assert answer(silent) == b""
         assert server.wait_until_gone() == 0
         assert time.monotonic() - began < 10  # and not the drain time, 30 s
+        assert "Traceback" not in server.log
+
+
+def test_gevent_tls_in_the_drain(plain: Path, http: socket.socket) -> None:
+    """A handshake that has not begun is finished, and its request answered; idle connections end without an error."""
+    arguments = (*CONF, "-w", "1", "-k", GEVENT, *certificate(plain), "app:app")
+    context = ssl.create_default_context(cafile=str(plain / "cert.pem"))
+    with (
+        Server(plain, *arguments, listeners={"http": http}) as server,
+        context.wrap_socket(dial(http), server_hostname="localhost") as idle,
+        dial(http) as silent,
+        dial(http) as late,
+    ):
+        server.wait_until_ready()
+        exchange(idle)
+        server.wait_for(lambda: not select.select([http], [], [], 0)[0], "the worker to accept")
+        server.process.terminate()
+        server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
+        with context.wrap_socket(late, server_hostname="localhost") as client:
+            client.sendall(REQUEST)
+            received = answer(client)
+        assert b"200 OK" in received
+        assert b"Connection: close" in received
+        assert answer(idle) == b""
+        assert answer(silent) == b""
+        assert server.wait_until_gone(10) == 0
+        assert "Traceback" not in server.log
+
+
+def test_gevent_clients_that_go_away_before_tls_begins(plain: Path, http: socket.socket) -> None:
+    arguments = (*CONF, "-w", "1", "-k", GEVENT, *certificate(plain), "app:app")
+    context = ssl.create_default_context(cafile=str(plain / "cert.pem"))
+    with Server(plain, *arguments, listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        for _ in range(50):
+            client = dial(http)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset
+            client.close()
+        with context.wrap_socket(dial(http), server_hostname="localhost") as good:
+            exchange(good)
+        assert server.workers() == before
+        assert "Traceback" not in server.log
+
+
+def test_gevent_http2_request_in_flight_is_answered(folder: Folder, http: socket.socket) -> None:
+    """Its body goes on after the linger time."""
+    app = folder(
+        """
+        def app(environ, start_response):
+            open("begun", "w").close()
+            length = len(environ["wsgi.input"].read())
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            return [b"%d" % length]
+        """
+    )
+    http2 = ("--http-protocols", "h2,h1", "--http2-cleartext", "prior-knowledge")
+    arguments = (*CONF, "-w", "1", "-k", GEVENT, *http2, "app:app")
+    with Server(app, *arguments, listeners={"http": http}) as server, dial(http) as client:
+        (before,) = server.wait_until_ready().workers()
+        protocol = H2Connection()
+        protocol.initiate_connection()
+        headers = [(":method", "POST"), (":path", "/"), (":scheme", "http"), (":authority", "app")]
+        protocol.send_headers(1, headers)
+        client.sendall(protocol.data_to_send())
+        server.wait_for((app / "begun").exists, "the view to run")
+        os.kill(before, signal.SIGTERM)
+        began = time.monotonic()
+        status = server.wait_for_message("STATUS=Serving with 1 of 1 workers")
+        assert status.endswith("; 1 draining, with 1 requests in flight")
+        sent = 0
+        while time.monotonic() - began < LINGER + 0.5:
+            protocol.send_data(1, b"x")
+            client.sendall(protocol.data_to_send())
+            sent += 1
+            time.sleep(0.1)  # a slow client
+        protocol.end_stream(1)
+        client.sendall(protocol.data_to_send())
+        content, ended = b"", False
+        while not ended:
+            data = client.recv(65536)
+            assert data
+            for event in protocol.receive_data(data):
+                content += event.data if isinstance(event, DataReceived) else b""
+                ended = ended or isinstance(event, StreamEnded)
+        assert content == str(sent).encode()
+
+
+def test_gevent_answers_who_is_accepted_as_the_drain_begins(folder: Folder, http: socket.socket) -> None:
+    """While the view holds up everything, `late` comes to the listener, and `kept` sends the last of three requests:
+    then both are served in one turn of the loop, the new connection after the drain has begun."""
+    app = folder(
+        """
+        import os
+        from gevent.monkey import get_original
+        sleep = get_original("time", "sleep")
+
+        def app(environ, start_response):
+            if environ["PATH_INFO"] == "/block":
+                open("blocked", "w").close()
+                while not os.path.exists("go"):
+                    sleep(0.01)
+            start_response("200 OK", [("Content-Length", "2")])
+            return [b"{}"]
+        """
+    )
+    arguments = (*CONF, "-w", "1", "--max-requests", "3", "-k", GEVENT, "app:app")
+    with (
+        Server(app, *arguments, listeners={"http": http}) as server,
+        dial(http) as kept,
+        dial(http) as blocking,
+    ):
+        server.wait_until_ready()
+        exchange(kept)
+        blocking.sendall(REQUEST.replace(b"/", b"/block", 1))
+        server.wait_for((app / "blocked").exists, "the view to run")
+        with dial(http) as late:
+            late.sendall(REQUEST)
+            kept.sendall(REQUEST)
+            (app / "go").touch()
+            received = answer(late)
+        assert b"200 OK" in received
+        assert b"Connection: close" in received
 
 
 def test_gevent_is_imported_by_its_worker_alone() -> None:
