@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import socket
 import statistics
-import subprocess
 import threading
 import time
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from benchmarks.throughput import SERVERS, latency, proportional_memory, serving
+from benchmarks.throughput import SERVERS, latency, processes, proportional_memory, serving, wrk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,14 +24,14 @@ IDLE = 2000
 SLOW = 200
 ROUNDS = 5
 SECONDS = 4
+CONNECTIONS = 16
 THREADS = 4
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def threads(pid: int) -> int:
-    """Return the number of threads of a process and its children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return sum(len(list(Path(f"/proc/{process}/task").iterdir())) for process in (str(pid), *children))
+    """Return the number of threads of a process and all below it."""
+    return sum(len(list((process / "task").iterdir())) for process in processes(pid))
 
 
 def connect(port: int) -> socket.socket:
@@ -69,11 +67,6 @@ def slow_clients(port: int) -> Iterator[None]:
         client.close()
 
 
-def p99(port: int) -> float:
-    wrk = ["wrk", "--threads=1", "--connections=16", f"--duration={SECONDS}s", "--latency", f"http://127.0.0.1:{port}/"]
-    return latency(subprocess.run(wrk, capture_output=True, text=True, check=True).stdout, 99)
-
-
 @click.command()
 @click.option("--server", type=click.Choice(list(SERVERS)), default="flask_socketact")
 def main(server: str) -> None:
@@ -95,7 +88,7 @@ def main(server: str) -> None:
             with serving(server, THREADS) as (_, port):
                 others: AbstractContextManager[None] = slow_clients(port) if name == "with" else nullcontext()
                 with others:
-                    latencies.append(p99(port))
+                    latencies.append(latency(wrk(port, "/", CONNECTIONS, SECONDS), 99))
     without, slowed = statistics.median(found["without"]), statistics.median(found["with"])
     print(f"{server}: p99 {without:.2f} ms; with {SLOW} clients that send a byte a second {slowed:.2f} ms", end=", ")
     print(f"ratio {slowed / without:.2f} (medians of {ROUNDS} starts)")

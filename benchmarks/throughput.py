@@ -97,14 +97,19 @@ def answers(port: int) -> bool:
 
 def measure(name: str, threads: int, connections: int, seconds: float, path: str) -> Run:
     with serving(name, threads) as (process, port):
-        url = f"http://127.0.0.1:{port}{path}"
-        wrk = ["wrk", "--threads=1", f"--connections={connections}", f"--duration={seconds:g}s", "--latency", url]
-        output = subprocess.run(wrk, capture_output=True, text=True, check=True).stdout
+        output = wrk(port, path, connections, seconds)
         memory = proportional_memory(process.pid)
     errors = re.search(r"Socket errors:.*|Non-2xx.*", output)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
     assert rate is not None, output
     return Run(float(rate[1]), latency(output, 50), latency(output, 99), memory, errors[0] if errors else "")
+
+
+def wrk(port: int, path: str, connections: int, seconds: float) -> str:
+    """Load a server, and return what wrk has printed."""
+    arguments = [f"--connections={connections}", f"--duration={seconds:g}s", f"http://127.0.0.1:{port}{path}"]
+    command = ["wrk", "--threads=1", "--latency", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def latency(output: str, percent: int) -> float:
@@ -116,13 +121,17 @@ def latency(output: str, percent: int) -> float:
 
 def proportional_memory(pid: int) -> float:
     """Return the memory of a process and all below it, in MB."""
-    total, pids = 0, [pid]
-    while pids:
-        process = Path(f"/proc/{pids.pop()}")
-        total += int(re.search(r"^Pss:\s+(\d+)", (process / "smaps_rollup").read_text(), re.MULTILINE)[1])  # type: ignore[index]
-        for task in (process / "task").iterdir():
-            pids += [int(child) for child in (task / "children").read_text().split()]
-    return total / 1024
+    texts = [(process / "smaps_rollup").read_text() for process in processes(pid)]
+    return sum(int(kb) for text in texts for kb in re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)) / 1024
+
+
+def processes(pid: int) -> Iterator[Path]:
+    """Return a process and all below it, as folders of /proc."""
+    process = Path(f"/proc/{pid}")
+    yield process
+    for task in (process / "task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from processes(int(child))
 
 
 def report(runs: dict[str, list[Run]]) -> None:

@@ -1,4 +1,4 @@
-"""A timer that is put off again and again, for less than a system call would cost that waits."""
+"""A timer that is put off again and again, and wakes nobody as long as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection, on gunicorn's parser and response writer.
+"""One HTTP/1.1 connection, on gunicorn's parser.
 
 A request's head is read without waiting: while it is not whole, nothing but its bytes is kept, and
 no thread. Body and answer are read and written by the thread that runs the application, which may wait.
@@ -10,11 +10,10 @@ import io
 import socket
 import ssl
 import time
-from collections.abc import Callable
 from typing import Any
 
 from gunicorn import http
-from gunicorn.http import body, wsgi
+from gunicorn.http import body
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import SocketUnreader
 
@@ -255,63 +254,6 @@ class Unreader(SocketUnreader):
         if size_hint and size_hint > size:
             size = min(size_hint, self.max_body_chunk)
         return self._connection.receive(size)
-
-
-class Response(wsgi.Response):
-    """gunicorn's response writer: head and first piece of the body leave together."""
-
-    def __init__(
-        self,
-        request: Request,
-        sock: socket.socket,  # noqa: ARG002 (gunicorn passes it)
-        cfg: Settings,
-        connection: Connection,
-        ends: Callable[[], bool],
-    ) -> None:
-        """`ends` tells whether the connection is to be closed after this answer, if it begins now."""
-        super().__init__(request, _Writer(connection), cfg)
-        self._ends = ends
-
-    def default_headers(self) -> list[str]:
-        if self._ends():
-            self.force_close()
-        headers: list[str] = super().default_headers()
-        return headers
-
-    def write(self, arg: bytes) -> None:
-        super().write(arg)
-        self.sock.flush()
-
-    def close(self) -> None:
-        super().close()
-        self.sock.flush()
-
-
-class _Writer:
-    """What the response writer takes for its socket."""
-
-    __slots__ = ("_connection", "_held")
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._held: list[bytes] = []
-
-    def sendall(self, data: bytes) -> None:
-        if len(data) > SEND_STEP:
-            self.flush()
-            self._connection.send(data)
-        else:
-            self._held.append(data)
-
-    def sendfile(self, file: Any, offset: int, count: int) -> None:
-        self.flush()
-        self._connection.send_file(file, offset, count)
-
-    def flush(self) -> None:
-        if self._held:
-            data = b"".join(self._held)
-            self._held.clear()
-            self._connection.send(data)
 
 
 def _is_read(request: Request) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from flask_socketact.scoreboard import Field
-from flask_socketact.workers.lifecycle import Lifecycle
+from flask_socketact.workers.lifecycle import Lifecycle, listener_name
 
 #: Name of the listener by which the connection came that this thread or greenlet serves.
 _listener: ContextVar[str | None] = ContextVar("listener", default=None)
@@ -24,6 +25,8 @@ class ClassicWorker(Lifecycle):
         self.wsgi = self._run_application
 
     def _run_application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if self.is_draining():  # by max_requests, with this request: the replacement need not wait for its answer
+            self.slot[Field.DRAINING] = 1
         self.describe_request(environ, _listener.get())
         response = start_response.__self__  # type: ignore[attr-defined]  # gunicorn's, a bound method
 
@@ -38,7 +41,7 @@ class ClassicWorker(Lifecycle):
 
     def handle(self, listener: Any, client: Any, address: Any) -> None:
         """Serve a connection, for as long as it lasts."""
-        _listener.set(self.listener_name(listener))
+        _listener.set(listener_name(listener))
         self.slot[Field.OPEN] += 1
         try:
             super().handle(listener, client, address)
@@ -46,15 +49,15 @@ class ClassicWorker(Lifecycle):
             self.slot[Field.OPEN] -= 1
 
     def handle_request(self, listener: Any, request: Any, client: Any, address: Any) -> Any:
+        with self.answering(client):
+            return super().handle_request(listener, request, client, address)
+
+    @contextmanager
+    def answering(self, client: Any) -> Iterator[None]:  # noqa: ARG002 (gevent's looks at it)
+        """Count a request of `client`."""
         self.slot[Field.IN_FLIGHT] += 1
         try:
-            return super().handle_request(listener, request, client, address)
+            yield
         finally:
             self.slot[Field.IN_FLIGHT] -= 1
             self.slot[Field.REQUESTS] = self.nr
-            if self.is_draining():  # max_requests
-                self.slot[Field.DRAINING] = 1
-
-    def listener_name(self, listener: Any) -> str | None:
-        """Return ``FileDescriptorName=`` of a listener; None when it is not systemd's."""
-        return getattr(listener, "fdname", None)

@@ -23,7 +23,7 @@ from gunicorn.workers.base import Worker
 
 from flask_socketact.scoreboard import Field
 from flask_socketact.workers.classic import ClassicWorker
-from flask_socketact.workers.lifecycle import LINGER
+from flask_socketact.workers.lifecycle import LINGER, listener_name
 
 HEARTBEAT = 1.0  #: seconds
 #: How often a worker that drains looks at what is left, in seconds.
@@ -49,7 +49,7 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
     """
 
     def patch(self) -> None:
-        names = [self.listener_name(listener) for listener in self.sockets]
+        names = [listener_name(listener) for listener in self.sockets]
         super().patch()  # makes other objects of the listeners
         self._origins = [
             Origin(name, listener.getsockname()) for name, listener in zip(names, self.sockets, strict=True)
@@ -80,24 +80,16 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
         finally:
             del self._busy[client]
 
-    def handle_request(self, listener: Any, request: Any, client: Any, address: Any) -> Any:
-        with self._answering(client):
-            return super().handle_request(listener, request, client, address)
-
     def handle_http2_request(self, listener: Any, request: Any, client: Any, *arguments: Any) -> Any:
-        self.slot[Field.IN_FLIGHT] += 1
-        try:
-            with self._answering(client):
-                return super().handle_http2_request(listener, request, client, *arguments)
-        finally:
-            self.slot[Field.IN_FLIGHT] -= 1
-            self.slot[Field.REQUESTS] = self.nr
+        with self.answering(client):
+            return super().handle_http2_request(listener, request, client, *arguments)
 
     @contextmanager
-    def _answering(self, client: Any) -> Iterator[None]:
+    def answering(self, client: Any) -> Iterator[None]:
         self._busy[client] = True
         try:
-            yield
+            with super().answering(client):
+                yield
         finally:
             self._busy[client] = False
 

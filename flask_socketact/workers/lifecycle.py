@@ -16,6 +16,11 @@ from flask_socketact.scoreboard import Field, Scoreboard, Slot
 LINGER = 2.0
 
 
+def listener_name(listener: Any) -> str | None:
+    """Return ``FileDescriptorName=`` of a listener; None when it is not systemd's."""
+    return getattr(listener, "fdname", None)
+
+
 class Lifecycle(Worker):
     """Mixed into gunicorn's worker classes, before them."""
 

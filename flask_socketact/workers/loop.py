@@ -21,7 +21,7 @@ from flask_socketact.connection import Connection, TLSConnection
 from flask_socketact.errors import MailboxError, SettingsError
 from flask_socketact.scoreboard import Field
 from flask_socketact.settings import Settings
-from flask_socketact.workers.lifecycle import Lifecycle
+from flask_socketact.workers.lifecycle import Lifecycle, listener_name
 
 #: accept(2): somebody else was faster, the client has gone, or its connection has an error of its own.
 _NOBODY_THERE = (
@@ -197,13 +197,10 @@ class Loop:
             self.close(connection)
 
     def close(self, connection: Connection) -> None:
-        self.forget(connection)
-        connection.sock.close()
-
-    def forget(self, connection: Connection) -> None:
         self.release(connection)  # a copy of the descriptor elsewhere would keep it in
         del self.connections[connection.fd]
         self._slot[Field.OPEN] = len(self.connections)
+        connection.sock.close()
 
     def stop_accepting(self) -> None:
         """Take no more connections: close our copies of the listeners."""
@@ -273,7 +270,7 @@ class Loop:
                 raise
             return False
         try:
-            connection = self._adopt(client, address, listener.getsockname(), getattr(listener, "fdname", None))
+            connection = self._adopt(client, address, listener.getsockname(), listener_name(listener))
         except OSError:  # TLS finds that the client has gone
             client.close()
             return True
@@ -343,11 +340,7 @@ class Loop:
         own = client.getsockname()
         for listener in self._listeners.values():
             address = listener.getsockname()
-            if (
-                getattr(listener, "fdname", None) == name
-                and listener.family == client.family
-                and address[1:2] == own[1:2]
-            ):
+            if listener_name(listener) == name and listener.family == client.family and address[1:2] == own[1:2]:
                 return address
         return own
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
-
 from gunicorn.workers import sync
 
-from flask_socketact.scoreboard import Field
 from flask_socketact.workers.classic import ClassicWorker
 
 
@@ -22,8 +18,3 @@ class SyncWorker(ClassicWorker, sync.SyncWorker):
         load gunicorn's loop never comes to look."""
         super().notify()
         self.is_parent_alive()
-
-    def _run_application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if not self.alive:  # by max_requests, with this request: the replacement need not wait for its answer
-            self.slot[Field.DRAINING] = 1
-        return super()._run_application(environ, start_response)

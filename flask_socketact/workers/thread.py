@@ -29,11 +29,11 @@ from gunicorn.glogging import Logger
 from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
-from gunicorn.workers.base import Worker
 
 from flask_socketact.alarm import Alarm
-from flask_socketact.connection import Connection, Response
+from flask_socketact.connection import Connection
 from flask_socketact.errors import MailboxError
+from flask_socketact.response import Response
 from flask_socketact.scoreboard import Field
 from flask_socketact.workers.lifecycle import LINGER, Lifecycle
 from flask_socketact.workers.loop import Loop, header_timeout
@@ -66,7 +66,7 @@ class Seat:
         self.thread: threading.Thread
 
 
-class ThreadWorker(Lifecycle, Worker):
+class ThreadWorker(Lifecycle):
     """A worker that serves with threads: ``-k flask_socketact.workers.thread.ThreadWorker``.
 
     ``threads`` is how many requests run at once; a client that is connected, but has not sent the
@@ -273,10 +273,13 @@ class ThreadWorker(Lifecycle, Worker):
     def _pass_lead(self, connection: Connection) -> None:
         """Let a thread lead that rests, while this one is busy with `connection`."""
         if self._resting:
-            self._resting -= 1
-            self._leader = None
             self.loop.release(connection)
-            self._baton.put(None)
+            self._call_a_resting_thread()
+
+    def _call_a_resting_thread(self) -> None:
+        self._resting -= 1
+        self._leader = None
+        self._baton.put(None)
 
     def _take_lead(self, seat: Seat) -> bool:
         """Lead in the place of a thread that will be busy for long; return whether this one leads now."""
@@ -324,9 +327,7 @@ class ThreadWorker(Lifecycle, Worker):
         with self.loop.lock:
             self._leader = leader
             if self._resting:  # one has ended its request meanwhile, perhaps the leader
-                self._resting -= 1
-                self._leader = None
-                self._baton.put(None)
+                self._call_a_resting_thread()
 
     def has_mail(self) -> bool:
         return self.mailbox is not None and self.mailbox.has_mail()
@@ -396,12 +397,7 @@ class ThreadWorker(Lifecycle, Worker):
             self._count()
             body = self.wsgi(environ, response.start_response)
             try:
-                if isinstance(body, environ["wsgi.file_wrapper"]):
-                    response.write_file(body)
-                else:
-                    for piece in body:
-                        response.write(piece)
-                response.close()
+                response.send(body, environ["wsgi.file_wrapper"])
             finally:
                 self.log.access(response, request, environ, datetime.now() - began)
                 if hasattr(body, "close"):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.load import Load, ask
-from tests.process.test_thread import HALF, certificate, exchange
+from tests.process.test_thread import HALF, answer_over_tls, certificate, exchange
 from tests.process.test_worker import ONE_WORKER, REQUEST, answer, in_drain
 from tests.server import CONF, Server, dial, unix
 
@@ -238,11 +238,7 @@ def test_tls_stays(plain: Path, http: socket.socket, box: socket.socket) -> None
             os.kill(before, signal.SIGTERM)
             server.wait_for(lambda: len(server.workers()) == 2, "the replacement")
             client.sendall(REQUEST)
-            received = b""
-            with contextlib.suppress(ssl.SSLError):
-                while data := client.recv(65536):
-                    received += data
-            assert b"Connection: close" in received
+            assert b"Connection: close" in answer_over_tls(client)
 
 
 def test_proxy_protocol(folder: Folder, http: socket.socket, box: socket.socket) -> None:

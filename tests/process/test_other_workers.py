@@ -19,7 +19,7 @@ from h2.events import DataReceived, StreamEnded
 
 from flask_socketact.workers.lifecycle import LINGER
 from tests.load import Load, ask
-from tests.process.test_thread import certificate, exchange
+from tests.process.test_thread import certificate, connect_and_reset, exchange
 from tests.process.test_worker import REQUEST, answer, in_drain
 from tests.server import CONF, Server, dial
 
@@ -195,9 +195,7 @@ def test_gevent_clients_that_go_away_before_tls_begins(plain: Path, http: socket
     with Server(plain, *arguments, listeners={"http": http}) as server:
         before = server.wait_until_ready().workers()
         for _ in range(50):
-            client = dial(http)
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset
-            client.close()
+            connect_and_reset(http)
         with context.wrap_socket(dial(http), server_hostname="localhost") as good:
             exchange(good)
         assert server.workers() == before

@@ -270,6 +270,21 @@ def certificate(folder: Path) -> tuple[str, ...]:
     return "--certfile", cert, "--keyfile", key
 
 
+def answer_over_tls(client: ssl.SSLSocket) -> bytes:
+    """Read until the server closes: below TLS, which is an error there."""
+    received = b""
+    with contextlib.suppress(ssl.SSLError):
+        while data := client.recv(65536):
+            received += data
+    return received
+
+
+def connect_and_reset(listener: socket.socket) -> None:
+    client = dial(listener)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+
+
 def test_tls(plain: Path, http: socket.socket) -> None:
     """Keep-alive and pipelining; silent clients and half handshakes hold no thread; HTTP/2 is not offered."""
     arguments = (*certificate(plain), "--threads", "1", "--http-protocols", "h2,h1")
@@ -289,11 +304,7 @@ def test_tls(plain: Path, http: socket.socket) -> None:
             server.process.terminate()
             server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
             client.sendall(REQUEST)
-            received = b""
-            with contextlib.suppress(ssl.SSLError):
-                while data := client.recv(65536):
-                    received += data
-            assert b"Connection: close" in received
+            assert b"Connection: close" in answer_over_tls(client)
         assert "HTTP/2 is not supported by this worker" in server.log
         assert server.wait_until_gone() == 0
 
@@ -303,9 +314,7 @@ def test_clients_that_go_away_before_tls_begins(plain: Path, http: socket.socket
     with Server(plain, *ONE_WORKER, *arguments, listeners={"http": http}) as server:
         before = server.wait_until_ready().workers()
         for _ in range(50):
-            client = dial(http)
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset
-            client.close()
+            connect_and_reset(http)
         context = ssl.create_default_context(cafile=str(plain / "cert.pem"))
         with context.wrap_socket(dial(http), server_hostname="localhost") as good:
             exchange(good)
