@@ -34,7 +34,7 @@ GUNICORN = (
 SERVERS = {
     "flask_socketact": f"{GUNICORN} -c python:flask_socketact.conf app:app",
     "gthread": f"{GUNICORN} -k gthread --keep-alive 75 app:app",
-    "sync": f"{GUNICORN} -k sync app:app",
+    "sync": f"{GUNICORN} -k sync --threads 1 app:app",  # with more gunicorn takes gthread instead
     "gevent": f"{GUNICORN} -k gevent --keep-alive 75 app:app",
     "uwsgi": "uwsgi --http11-socket 127.0.0.1:{port} --master --processes 2 --threads {threads} --listen 1024 "
     "--wsgi app:app --disable-logging --die-on-term",
