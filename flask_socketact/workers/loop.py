@@ -33,8 +33,11 @@ _NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 #: How long a worker that has more connections than its siblings leaves the next one to them, in seconds.
 YIELD_PAUSE = 0.001
-#: So many more than a sibling are no reason to leave the next one to it.
+#: So many more than a sibling are no reason to leave the next one to it ...
 LEAD = 2
+#: ... nor is this part more: with both workers busy each accepts only once in a turn of its loop, and a crowd
+#: that comes at once would be taken in by threes.
+LEAD_RATIO = 8
 #: Accepted in a row, before those that we have get their turn.
 ACCEPTS = 64
 NO_RESOURCES_PAUSE = 0.1  #: seconds
@@ -252,7 +255,7 @@ class Loop:
     def _is_ahead(self) -> bool:
         """Whether a sibling that could accept has clearly fewer connections."""
         return any(
-            len(self.connections) > sibling[Field.OPEN] + LEAD
+            len(self.connections) > sibling[Field.OPEN] + max(LEAD, sibling[Field.OPEN] // LEAD_RATIO)
             for sibling in self._board.taken()
             # One thread, busy: it is likely to be free in a moment.
             if sibling[Field.ACCEPTING] and sibling[Field.IN_FLIGHT] < max(2, sibling[Field.THREADS])
