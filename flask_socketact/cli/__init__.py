@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import click
 
+from flask_socketact.cli.doctor import doctor
 from flask_socketact.cli.init import init
+from flask_socketact.cli.units import units
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -13,4 +15,6 @@ def main() -> None:
     """Serve a Flask application on listeners that systemd holds."""
 
 
+main.add_command(doctor)
 main.add_command(init)
+main.add_command(units)

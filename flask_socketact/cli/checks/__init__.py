@@ -1,0 +1,52 @@
+"""What ``flask-socketact doctor`` looks at, in the order in which it tells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask_socketact.cli.checks import configuration, host, relay, service, sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from flask_socketact.cli.checks.finding import Finding
+    from flask_socketact.cli.checks.system import System
+
+#: Each looks at one thing. None: it does not apply here.
+CHECKS: dict[str, Callable[[System], Finding | None]] = {
+    "systemd": host.version,
+    "D-Bus": host.bus,
+    "linger": host.linger,
+    "unit files": service.unit_files,
+    "application": configuration.application,
+    "configuration": configuration.configuration,
+    "drain time": configuration.drain_time,
+    "descriptors": configuration.descriptors,
+    "port": sockets.port,
+    "accept": sockets.accept,
+    "waiting connections": sockets.flush_pending,
+    "backlog": sockets.backlog,
+    "trigger limit": sockets.trigger_limit,
+    "start limit": service.start_limit,
+    "restart": service.restart,
+    "readiness": service.readiness,
+    "kill mode": service.kill_mode,
+    "final kill": service.final_kill,
+    "non-blocking": service.non_blocking,
+    "relay": relay.lines,
+    "drain target": relay.drain_target,
+    "relay permissions": relay.permissions,
+    "relay version": relay.version,
+    "mailbox": sockets.mailbox,
+    "mailbox access": sockets.mailbox_access,
+    "private /tmp": service.private_tmp,
+    "shared memory": service.remove_ipc,
+}
+
+
+def run(system: System) -> Iterator[tuple[str, Finding]]:
+    """Yield the name of every check that applies, and what it has found."""
+    for name, check in CHECKS.items():
+        finding = check(system)
+        if finding is not None:
+            yield name, finding

@@ -1,0 +1,145 @@
+"""Everything that the checks look at, read once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from flask_socketact.cli.checks.application import Settings, UnreadError, read_settings
+from flask_socketact.cli.checks.finding import Finding
+from flask_socketact.cli.checks.manager import Manager, ManagerError, Unit
+
+SERVICE = (
+    "LoadState",
+    "LoadError",
+    "FragmentPath",
+    "DropInPaths",
+    "NeedDaemonReload",
+    "TriggeredBy",
+    "Wants",
+    "User",
+    "Group",
+    "SupplementaryGroups",
+    "Type",
+    "NotifyAccess",
+    "KillMode",
+    "SendSIGKILL",
+    "Restart",
+    "RestartUSec",
+    "TimeoutStopUSec",
+    "StartLimitIntervalUSec",
+    "StartLimitBurst",
+    "ExecStopEx",
+    "ExecStopPostEx",
+    "WorkingDirectory",
+    "LimitNOFILESoft",
+    "PrivateTmp",
+    "PrivateTmpEx",
+    "ProtectHome",
+    "NonBlocking",
+    "JoinsNamespaceOf",
+    "RemoveIPC",
+    "StateDirectory",
+    "CacheDirectory",
+    "LogsDirectory",
+    "ConfigurationDirectory",
+    "RuntimeDirectory",
+)
+SOCKET = (
+    "LoadState",
+    "FragmentPath",
+    "DropInPaths",
+    "NeedDaemonReload",
+    "Triggers",
+    "ActiveState",
+    "Result",
+    "Listen",
+    "Backlog",
+    "Accept",
+    "FlushPending",
+    "TriggerLimitIntervalUSec",
+    "TriggerLimitBurst",
+    "SocketUser",
+    "SocketGroup",
+    "SocketMode",
+    "PrivateTmp",
+    "ExecStartPre",
+)
+
+
+@dataclass(frozen=True)
+class System:
+    """An installed service, and the system around it.
+
+    `settings` are gunicorn's, or why they were not read; `bus` is why D-Bus does not answer, empty if it does;
+    `linger` is whether the user's manager outlives the last login, None if that is not known.
+    """
+
+    user_manager: bool
+    service: Unit
+    target: Unit
+    sockets: tuple[Unit, ...]
+    settings: Settings | Finding
+    version: str
+    bus: str
+    somaxconn: int
+    linger: bool | None = None
+
+    @property
+    def systemctl(self) -> str:
+        """What an administrator types."""
+        return "systemctl --user" if self.user_manager else "systemctl"
+
+    def set(self, directive: str, unit: Unit | None = None) -> str:
+        """Return the remedy that is a directive."""
+        return f"Set {directive} ({self.systemctl} edit {(unit or self.service).name})"
+
+
+def read(name: str, *, user_manager: bool) -> System:
+    """Read the units of a service, and the system around it.
+
+    :raises ManagerError: there is no such service, or no manager that answers.
+    """
+    manager = Manager(user=user_manager)
+    own = manager.show(f"{name}.socket", *SOCKET)  # first: a socket that has been loaded knows what it triggers
+    service = manager.show(f"{name}.service", *SERVICE)
+    if service["LoadState"] == "not-found":
+        raise ManagerError(f"there is no {service.name}: flask-socketact units makes one")
+    if service["LoadState"] != "loaded":
+        raise ManagerError(f"{service.name} is not loaded, but {service['LoadState']}: {service['LoadError']}")
+    return System(
+        user_manager,
+        service,
+        target=manager.show(f"{name}-drain.target", "PartOf"),
+        sockets=_sockets(manager, service, own),
+        settings=_settings(manager, service),
+        version=manager.version(),
+        bus=manager.ping_bus(),
+        somaxconn=int(Path("/proc/sys/net/core/somaxconn").read_text()),
+        linger=_linger(manager) if user_manager else None,
+    )
+
+
+def _sockets(manager: Manager, service: Unit, own: Unit) -> tuple[Unit, ...]:
+    """Read the socket units that start the service, and that of its name, if with Accept=yes it starts another."""
+    names = [name for name in service["TriggeredBy"].split() if name.endswith(".socket")]
+    sockets = [manager.show(name, *SOCKET) for name in names]
+    if own.name not in names and own["LoadState"] == "loaded" and own["Accept"] == "yes":
+        sockets.append(own)
+    return tuple(sockets)
+
+
+def _settings(manager: Manager, service: Unit) -> Settings | Finding:
+    try:
+        return read_settings(manager, service)
+    except UnreadError as unread:
+        return unread.finding
+
+
+def _linger(manager: Manager) -> bool | None:
+    """Tell whether the manager of this user runs without a login."""
+    try:
+        return manager.run("loginctl", "show-user", "--value", "--property=Linger", "--", str(os.getuid())) == "yes\n"
+    except ManagerError:
+        return None

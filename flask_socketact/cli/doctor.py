@@ -1,0 +1,67 @@
+"""``flask-socketact doctor``: whether the units as installed keep what the README promises."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import click
+
+from flask_socketact.cli import checks
+from flask_socketact.cli.checks.finding import Finding, Verdict
+from flask_socketact.cli.checks.manager import ManagerError
+from flask_socketact.cli.checks.system import read
+
+#: Nothing that systemctl would take for an option, a pattern or a path.
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@\\-]{0,200}")
+#: Units of other types, and templates.
+OTHERS = re.compile(r".*(@|\.(socket|target|device|mount|automount|swap|timer|path|slice|scope))")
+
+
+def parse_name(name: str) -> str:
+    """Return the name of a service without .service.
+
+    :raises ValueError: it is none.
+    """
+    stem = name.removesuffix(".service")
+    if not NAME.fullmatch(stem) or OTHERS.fullmatch(stem):
+        raise ValueError(f"{name!r} is not the name of a service")
+    return stem
+
+
+def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    try:
+        return parse_name(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command()
+@click.argument("name", callback=_name)
+@click.option("--user-manager", is_flag=True, help="The service is one of your own: systemctl --user.")
+@click.option("--json", "as_json", is_flag=True, help="Print an array of objects.")
+@click.pass_context
+def doctor(context: click.Context, name: str, user_manager: bool, as_json: bool) -> None:
+    """Look at the installed service NAME, and tell what would break a promise of the README.
+
+    Run it as root: it reads gunicorn's settings as the service's user. The exit status is 1 if there is an error.
+    """
+    try:
+        findings = list(checks.run(read(name, user_manager=user_manager)))
+    except ManagerError as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(json.dumps([as_object(check, finding) for check, finding in findings], indent=2))
+    else:
+        click.echo("\n".join(as_line(check, finding) for check, finding in findings))
+    if any(finding.verdict is Verdict.ERROR for _, finding in findings):
+        context.exit(1)
+
+
+def as_object(check: str, finding: Finding) -> dict[str, str]:
+    return {"check": check, "verdict": finding.verdict.value, "found": finding.found, "remedy": finding.remedy}
+
+
+def as_line(check: str, finding: Finding) -> str:
+    remedy = f". {finding.remedy}" if finding.remedy else ""
+    return f"{finding.verdict.value:<8} {check}: {finding.found}{remedy}"

@@ -1,0 +1,589 @@
+"""What ``flask-socketact doctor`` makes of what systemd tells: properties as systemd 252 has printed them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from flask_socketact.cli import main
+from flask_socketact.cli.checks import CHECKS, run
+from flask_socketact.cli.checks.account import Account
+from flask_socketact.cli.checks.application import START, Settings, printable
+from flask_socketact.cli.checks.environment import environment, expand, parse_environment
+from flask_socketact.cli.checks.finding import Finding, Verdict, error, ok, warning
+from flask_socketact.cli.checks.manager import Unit, parse_command, parse_properties, parse_span
+from flask_socketact.cli.checks.relay import is_changeable
+from flask_socketact.cli.checks.system import System
+from flask_socketact.cli.doctor import as_line, as_object, parse_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RELAY = "/usr/local/lib/flask-socketact/relay"
+COMMAND = (
+    "{{ path={path} ; argv[]={path} {words} ; flags={flags} ; "
+    "start_time=[n/a] ; stop_time=[n/a] ; pid=0 ; code=(null) ; status=0/0 }}"
+)
+TERM = """kill -TERM "$$1"; while kill -0 "$$1" 2>/dev/null; do sleep 0.05; done sh $MAINPID"""
+
+
+def command(words: str, flags: str = "ignore-failure privileged", path: str = RELAY) -> str:
+    return COMMAND.format(path=path, words=words, flags=flags)
+
+
+KILL = command(f"-c {TERM}", "ignore-failure", "/bin/sh")
+STOP = command("stop app.service")
+SERVICE = f"""\
+Type=notify
+Restart=on-failure
+NotifyAccess=main
+RestartUSec=2s
+TimeoutStopUSec=1min 15s
+ExecStopEx={STOP}
+ExecStopEx={KILL}
+ExecStopPostEx={command("stop-post app.service")}
+LimitNOFILESoft=65536
+WorkingDirectory=/srv/app
+User=nobody
+Group=
+RemoveIPC=no
+SupplementaryGroups=
+PrivateTmp=yes
+ProtectHome=yes
+NonBlocking=yes
+StateDirectory=app
+KillMode=control-group
+SendSIGKILL=yes
+TriggeredBy=app.socket
+Wants=app-drain.target -.mount
+JoinsNamespaceOf=app.socket
+LoadState=loaded
+FragmentPath=/etc/systemd/system/app.service
+DropInPaths=
+NeedDaemonReload=no
+LoadError=
+StartLimitIntervalUSec=0
+StartLimitBurst=5
+"""
+SOCKET = """\
+Backlog=2147483647
+SocketUser=nobody
+SocketGroup=
+SocketMode=0600
+Accept=no
+FlushPending=no
+Listen=127.0.0.1:8000 (Stream)
+Listen=/run/app/mailbox (SequentialPacket)
+Result=success
+TriggerLimitIntervalUSec=0
+TriggerLimitBurst=20
+ExecStartPre={ path=/bin/true ; argv[]=/bin/true ; ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=0 }
+PrivateTmp=yes
+Triggers=app.service
+LoadState=loaded
+ActiveState=active
+FragmentPath=/etc/systemd/system/app.socket
+DropInPaths=
+NeedDaemonReload=no
+"""
+SETTINGS = Settings(
+    graceful_timeout=30,
+    worker_connections=10000,
+    workers=2,
+    threads=4,
+    worker_class="flask_socketact.workers.thread.ThreadWorker",
+    our_worker=True,
+    our_master=True,
+    app="app:app",
+    found=True,
+    file="/srv/app/app.py",
+    readable=True,
+)
+
+Changes = Mapping[str, "str | tuple[str, ...]"]
+
+
+def unit(name: str, text: str, changes: Changes) -> Unit:
+    lines = {key: (value,) if isinstance(value, str) else value for key, value in changes.items()}
+    return Unit(name, parse_properties(text) | lines)
+
+
+def system(service: Changes | None = None, socket: Changes | None = None, **changes: Any) -> System:
+    """Return what is read of the example, with some changes."""
+    read = System(
+        user_manager=False,
+        service=unit("app.service", SERVICE, service or {}),
+        target=unit("app-drain.target", "PartOf=app.service\n", {}),
+        sockets=(unit("app.socket", SOCKET, socket or {}),),
+        settings=SETTINGS,
+        version="252.39-1~deb12u2",
+        bus="",
+        somaxconn=4096,
+    )
+    return replace(read, **changes)
+
+
+#: These look at files that this machine may not have.
+FILES = ("relay permissions", "relay version")
+
+
+def test_examples_are_healthy() -> None:
+    found = [finding for check, finding in run(system()) if check not in FILES]
+    assert [finding for finding in found if finding.verdict is not Verdict.OK] == []
+    assert len(found) == len(CHECKS) - len(FILES) - 1  # linger
+
+
+@pytest.mark.parametrize(
+    ("check", "changes", "verdict", "words"),
+    [
+        ("unit files", {"NeedDaemonReload": "yes"}, "warning", "app.service changed on disk"),
+        ("drain time", {"TimeoutStopUSec": "30s"}, "error", "are killed before the drain time is over"),
+        ("drain time", {"TimeoutStopUSec": "1min"}, "warning", "two drains"),
+        ("drain time", {"TimeoutStopUSec": "infinity"}, "warning", "never killed"),
+        ("drain time", {"TimeoutStopUSec": "1min 1ms"}, "ok", "graceful_timeout=30 s"),
+        ("descriptors", {"LimitNOFILESoft": "1023"}, "error", "LimitNOFILE=1023"),
+        ("descriptors", {"LimitNOFILESoft": "1024"}, "warning", "worker_connections=10000"),
+        ("descriptors", {"LimitNOFILESoft": "infinity"}, "ok", "LimitNOFILE=infinity"),
+        (
+            "application",
+            {"WorkingDirectory": "/home/app/web"},
+            "error",
+            "ProtectHome=yes in app.service hides /home/app/web",
+        ),
+        ("application", {"WorkingDirectory": "/home/app", "ProtectHome": "read-only"}, "ok", "/srv/app/app.py"),
+        ("start limit", {"StartLimitIntervalUSec": "10s"}, "error", "5 times in 10 s"),
+        ("start limit", {"StartLimitIntervalUSec": "10s", "StartLimitBurst": "0"}, "ok", "no start limit"),
+        ("restart", {"Restart": "no"}, "error", "nobody starts a master again"),
+        ("restart", {"Restart": "on-success"}, "error", "nobody starts a master again"),
+        ("restart", {"Restart": "on-watchdog"}, "error", "nobody starts a master again"),
+        ("restart", {"Restart": "on-abort"}, "warning", "is not tried again"),
+        ("restart", {"Restart": "always"}, "ok", "Restart=always"),
+        ("restart", {"RestartUSec": "0"}, "warning", "without a pause"),
+        ("readiness", {"Type": "exec"}, "error", "Type=exec"),
+        ("readiness", {"Type": "notify-reload"}, "ok", "Type=notify-reload"),
+        ("readiness", {"NotifyAccess": "none"}, "error", "NotifyAccess=none"),
+        ("readiness", {"NotifyAccess": "exec"}, "warning", "NotifyAccess=exec"),
+        ("readiness", {"NotifyAccess": "all"}, "warning", "NotifyAccess=all"),
+        ("kill mode", {"KillMode": "mixed"}, "error", "when the master is killed, so are its workers"),
+        ("kill mode", {"KillMode": "process"}, "error", "left behind"),
+        ("kill mode", {"KillMode": "none"}, "error", "left behind"),
+        ("final kill", {"SendSIGKILL": "no"}, "warning", "SendSIGKILL=no"),
+        ("shared memory", {"RemoveIPC": "yes"}, "warning", "RemoveIPC=yes"),
+        ("non-blocking", {"NonBlocking": "no"}, "error", "old workers hang"),
+        ("private /tmp", {"JoinsNamespaceOf": ""}, "error", "uploads to the old workers fail"),
+        ("private /tmp", {"JoinsNamespaceOf": "", "PrivateTmp": "no"}, "ok", "outlives"),
+        ("private /tmp", {"JoinsNamespaceOf": "", "PrivateTmpEx": "disconnected"}, "ok", "outlives"),
+        ("relay", {"ExecStopEx": KILL}, "error", f"no ExecStop=-+{RELAY} stop %n"),
+        ("relay", {"ExecStopEx": command("stop other.service")}, "error", "no ExecStop="),
+        ("relay", {"ExecStopEx": (KILL, STOP)}, "error", "not the first"),
+        ("relay", {"ExecStopEx": command("stop app.service", "ignore-failure")}, "error", "has no +"),
+        ("relay", {"ExecStopEx": command("stop app.service", "privileged")}, "warning", "has no -"),
+        ("drain target", {"Wants": "-.mount"}, "error", "a stop may leave old workers behind"),
+        ("relay", {"ExecStopPostEx": ()}, "error", f"no ExecStopPost=-+{RELAY} stop-post %n"),
+        ("mailbox access", {"User": "root"}, "ok", "root may connect"),
+        ("mailbox access", {"User": "daemon"}, "error", "daemon may not connect"),
+        ("mailbox access", {"User": "nobody-here"}, "error", "there is no user nobody-here"),
+    ],
+)
+def test_service(check: str, changes: Changes, verdict: str, words: str) -> None:
+    expect(system(service=changes), check, verdict, words)
+
+
+@pytest.mark.parametrize(
+    ("check", "changes", "verdict", "words"),
+    [
+        ("unit files", {"NeedDaemonReload": "yes"}, "warning", "app.socket changed on disk"),
+        ("port", {"ActiveState": "failed", "Result": "trigger-limit-hit"}, "error", "failed (trigger-limit-hit)"),
+        ("port", {"Listen": "/run/app/mailbox (SequentialPacket)"}, "error", "no ListenStream="),
+        ("accept", {"Accept": "yes"}, "error", "Accept=yes"),
+        ("waiting connections", {"FlushPending": "yes"}, "error", "FlushPending=yes"),
+        ("trigger limit", {"TriggerLimitIntervalUSec": "2s"}, "error", "20 times in 2 s"),
+        ("trigger limit", {"TriggerLimitIntervalUSec": "2s", "TriggerLimitBurst": "0"}, "ok", "no trigger limit"),
+        ("backlog", {"Backlog": "4096"}, "ok", "net.core.somaxconn=4096"),
+        ("backlog", {"Backlog": "4294967295"}, "ok", "net.core.somaxconn=4096"),
+        ("backlog", {"Backlog": "4097"}, "warning", "is cut to net.core.somaxconn=4096"),
+        ("backlog", {"Backlog": "128"}, "warning", "only 128"),
+        ("mailbox", {"Listen": "8000 (Stream)"}, "error", "ListenSequentialPacket=/run/app/mailbox"),
+        ("mailbox", {"Listen": ("/a (SequentialPacket)", "@b (SequentialPacket)")}, "error", "2 mailboxes"),
+        ("mailbox access", {"SocketUser": ""}, "error", "nobody may not connect"),
+        ("mailbox access", {"SocketUser": "", "SocketGroup": "nogroup"}, "error", "nobody may not connect"),
+        ("mailbox access", {"SocketUser": "", "SocketGroup": "nogroup", "SocketMode": "0660"}, "ok", "may connect"),
+        ("mailbox access", {"SocketUser": "", "SocketMode": "0666"}, "ok", "may connect"),
+        ("mailbox access", {"SocketMode": "0466"}, "error", "nobody may not connect"),
+        ("mailbox access", {"SocketGroup": "no-such-group"}, "error", "there is no group no-such-group"),
+        (
+            "private /tmp",
+            {"PrivateTmp": "no"},
+            "error",
+            "relay start-pre app.service in app.socket",
+        ),
+        (
+            "private /tmp",
+            {"ExecStartPre": ""},
+            "error",
+            "relay start-pre app.service in app.socket",
+        ),
+    ],
+)
+def test_socket(check: str, changes: Changes, verdict: str, words: str) -> None:
+    expect(system(socket=changes), check, verdict, words)
+
+
+@pytest.mark.parametrize(
+    ("check", "changes", "verdict", "words"),
+    [
+        ("systemd", {"version": "251.4"}, "error", "systemd 251.4 is too old"),
+        ("systemd", {"version": "v255.4-1.fc40"}, "ok", "255.4"),
+        ("D-Bus", {"bus": "busctl: Failed to connect to bus: No such file"}, "error", "Install dbus"),
+        ("D-Bus", {"bus": "busctl: …", "user_manager": True}, "error", "Install dbus-user-session"),
+        ("linger", {"linger": True, "user_manager": True}, "ok", "without a login"),
+        ("linger", {"linger": False, "user_manager": True}, "warning", "loginctl enable-linger"),
+        ("linger", {"linger": None, "user_manager": True}, "warning", "not known"),
+        ("port", {"sockets": ()}, "error", "no socket unit holds the port"),
+        ("drain target", {"target": Unit("app-drain.target", {})}, "error", "is not there, or not PartOf=app.service"),
+        ("mailbox", {"sockets": ()}, "error", "no mailbox"),
+        ("relay", {"user_manager": True}, "error", f"no ExecStop=-{RELAY} --user stop %n"),
+        ("backlog", {"somaxconn": 128}, "warning", "only 128"),
+        ("application", {"settings": warning("w", "r")}, "warning", "w"),
+        ("application", {"settings": error("e", "r")}, "error", "e"),
+        ("application", {"settings": replace(SETTINGS, found=False)}, "error", "no module for app:app"),
+        ("application", {"settings": replace(SETTINGS, readable=False)}, "error", "/srv/app/app.py"),
+        ("configuration", {"settings": replace(SETTINGS, our_master=False)}, "error", "flask_socketact.conf"),
+        ("configuration", {"settings": replace(SETTINGS, our_worker=False)}, "error", "worker_class="),
+        ("drain time", {"settings": warning("w", "r")}, "warning", "is not compared"),
+        ("drain time", {"settings": replace(SETTINGS, graceful_timeout=75)}, "error", "TimeoutStopSec=165"),
+        ("descriptors", {"settings": replace(SETTINGS, worker_connections=70000)}, "warning", "LimitNOFILE=140000"),
+        ("descriptors", {"settings": warning("w", "r")}, "ok", "LimitNOFILE=65536"),
+    ],
+)
+def test_surroundings(check: str, changes: dict[str, Any], verdict: str, words: str) -> None:
+    expect(system(**changes), check, verdict, words)
+
+
+def expect(read: System, check: str, verdict: str, words: str) -> None:
+    finding = CHECKS[check](read)
+    assert finding is not None
+    assert finding.verdict.value == verdict
+    assert words in f"{finding.found}. {finding.remedy}"
+    assert bool(finding.remedy) == (finding.verdict is not Verdict.OK)
+
+
+@pytest.mark.parametrize("check", ["linger", "backlog", "mailbox access", "configuration"])
+def test_check_that_does_not_apply(check: str) -> None:
+    assert CHECKS[check](system(sockets=(), settings=warning("w", "r"))) is None
+
+
+def test_relay_that_is_not_there() -> None:
+    away = {
+        "ExecStopEx": command("stop app.service", path="/nowhere/relay"),
+        "ExecStopPostEx": "",
+    }
+    expect(
+        system(service=away), "relay permissions", "error", "/nowhere/relay cannot be run: No such file or directory"
+    )
+    assert CHECKS["relay version"](system(service=away)) is None
+    line = command("start-pre app.service", "yes", "/elsewhere/relay").replace("flags=", "ignore_errors=")
+    before = {"ExecStartPre": line}
+    steps: Changes = {"ExecStopEx": "", "ExecStopPostEx": ""}
+    expect(system(steps, before), "relay permissions", "error", "/elsewhere/relay cannot be run")
+
+
+def test_relay_in_a_folder_of_another_user(tmp_path: Path) -> None:
+    """Everybody may write to /tmp; that it is sticky does not help, as what is there may be moved away by its owner."""
+    relay = tmp_path / "relay"
+    relay.write_bytes(resources.files("flask_socketact").joinpath("units/relay").read_bytes())
+    relay.chmod(0o755)
+    tmp_path.chmod(0o777)
+    link = tmp_path / "link" / "relay"
+    link.parent.mkdir()
+    link.symlink_to("../relay")
+    for path in (relay, link):
+        called = system(service={"ExecStopEx": command("stop app.service", path=str(path))})
+        called = replace(called, service=Unit("app.service", {"ExecStopEx": called.service.lines("ExecStopEx")}))
+        expect(called, "relay permissions", "error", "others than root may change")
+        expect(called, "relay version", "ok", "of this version")
+        expect(replace(called, user_manager=True), "relay permissions", "ok", "is executable")
+    relay.write_text("#!/bin/sh\n")
+    expect(called, "relay version", "warning", "not that of this version")
+    relay.chmod(0o644)
+    expect(replace(called, user_manager=True), "relay permissions", "error", "is not executable")
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "changeable"),
+    [
+        (stat.S_IFREG | 0o755, 0, False),
+        (stat.S_IFDIR | 0o700, 0, False),
+        (stat.S_IFREG | 0o666, 0, True),
+        (stat.S_IFREG | 0o775, 0, True),
+        (stat.S_IFDIR | 0o1777, 0, True),
+        (stat.S_IFREG | 0o555, 1000, True),
+    ],
+)
+def test_who_may_change_a_file(mode: int, owner: int, changeable: bool) -> None:
+    assert is_changeable(os.stat_result((mode, 1, 1, 1, owner, 0, 0, 0, 0, 0))) == changeable
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("1min 15s", 75),
+        ("90s", 90),
+        ("100ms", 0.1),
+        ("2.500ms", 0.0025),
+        ("1.500000s", 1.5),
+        ("250us", 0.00025),
+        ("1h 1min", 3660),
+        ("1w 2d 3h 4min 5.006007s", 788645.006007),
+        ("3y 2month 1h 30min", 3 * 31557600 + 2 * 2629800 + 5400),
+        ("infinity", math.inf),
+    ],
+)
+def test_time_span(text: str, seconds: float) -> None:
+    assert parse_span(text) == pytest.approx(seconds, rel=1e-12)
+
+
+@pytest.mark.parametrize("text", ["", "5", "5 s", "s", "-1s", "5fortnights", "1min,2s", "[not set]", "nan"])
+def test_what_is_no_time_span(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a time span"):
+        parse_span(text)
+
+
+def test_commands() -> None:
+    found = unit("app.service", SERVICE, {}).commands("ExecStopEx")
+    assert [each.path for each in found] == [RELAY, "/bin/sh"]
+    assert found[0].text == f"{RELAY} stop app.service"
+    assert found[0].flags == {"ignore-failure", "privileged"}
+    assert found[1].text == f"/bin/sh -c {TERM}"
+    assert parse_command(command("x", "")).flags == frozenset()
+    with pytest.raises(ValueError, match="is not a command"):
+        parse_command("/bin/true")
+
+
+def test_properties_with_line_breaks() -> None:
+    """A command is printed as it is, even if it is a program of several lines."""
+    found = parse_properties(f"User=app\nExecStopEx={command('a', path='/bin/sh')[:-9]}\n+ x\n\nA=1\nA=2\nB=c=d\n")
+    assert found["User"] == ("app",)
+    assert found["A"] == ("1", "2")
+    assert found["B"] == ("c=d",)
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize("name", ["app", "app.service", "my-app_2", "app@eu.service", r"a\x2db", "a.b:c"])
+def test_names(name: str) -> None:
+    assert parse_name(name) == name.removesuffix(".service")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "-a",
+        "--all",
+        "a*",
+        "a?",
+        "[a]",
+        "a b",
+        "a\n",
+        "../a",
+        "/etc/a",
+        "app.socket",
+        "app@",
+        "app@.service",
+        "ä",
+        "$a",
+        "a" * 300,
+    ],
+)
+def test_what_is_no_name(name: str) -> None:
+    done = CliRunner().invoke(main, ["doctor", "--", name])
+    assert done.exit_code == 2
+    assert "is not the name of a service" in done.output
+
+
+def test_service_that_is_not_there() -> None:
+    """Also without a systemd: one line, and exit status 1."""
+    done = CliRunner().invoke(main, ["doctor", "no-such-service"])
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: ")
+    assert done.output.count("\n") == 1
+
+
+def test_output() -> None:
+    assert as_line("port", ok("8000")) == "ok       port: 8000"
+    assert as_line("port", error("it is closed", "Open it")) == "error    port: it is closed. Open it"
+    assert as_object("port", warning("w", "r")) == {"check": "port", "verdict": "warning", "found": "w", "remedy": "r"}
+
+
+def test_command_imports_no_server() -> None:
+    code = "import sys, flask_socketact.cli; sys.exit(' '.join({'flask', 'gunicorn', 'gevent'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "allowed"),
+    [
+        (1000, 0, 0o600, True),
+        (1000, 0, 0o466, False),
+        (0, 100, 0o660, True),
+        (0, 101, 0o660, True),
+        (0, 100, 0o606, False),
+        (0, 0, 0o660, False),
+        (0, 0, 0o662, True),
+    ],
+)
+def test_permissions_of_an_account(owner: int, group: int, mode: int, allowed: bool) -> None:
+    account = Account("app", 1000, 100, frozenset({100, 101}), "/srv/app", "/bin/sh")
+    assert account.may_write(owner, group, mode) == allowed
+    assert replace(account, uid=0).may_write(owner, group, mode)
+
+
+def test_environment(tmp_path: Path) -> None:
+    (tmp_path / "1.env").write_text("# A=0\n; A=0\nA=b c\nB=' d '\nC = \"x\\\"y\"\nD=1 \\\n2\nbroken\nE='\n")
+    account = Account("app", 1000, 100, frozenset({100}), "/home/app", "/bin/sh")
+    files = [(f"{tmp_path}/*.env", False), (f"{tmp_path}/none", True)]
+    service = unit("app.service", SERVICE, {"StateDirectory": "app app/more"})
+    found = environment(service, account, ["A=a", "Z=a=b"], files, user_manager=False)
+    assert found["A"] == "b c"
+    assert found["B"] == " d "
+    assert found["C"] == 'x"y'
+    assert found["D"] == "1 2"
+    assert found["E"] == "'"
+    assert found["Z"] == "a=b"
+    assert found["HOME"] == "/home/app"
+    assert found["STATE_DIRECTORY"] == "/var/lib/app:/var/lib/app/more"
+    assert "CACHE_DIRECTORY" not in found
+    with pytest.raises(FileNotFoundError):
+        environment(service, account, [], [(f"{tmp_path}/none", False)], user_manager=False)
+    assert parse_environment("") == {}
+
+
+def test_variables_of_a_command() -> None:
+    variables = {"A": "b  c", "B": "'d e' f", "EMPTY": ""}
+    words = ["$A", "${A}", "x${A}y", "$$A", "$EMPTY", "${EMPTY}", "$NONE", "$B", "a$A", "${B"]
+    assert expand(words, variables) == ["b", "c", "b  c", "xb  cy", "$A", "", "d e", "f", "a$A", "${B"]
+
+
+def test_text_does_nothing_to_a_terminal() -> None:
+    assert printable("a\x1b[31mb\x07\r\n\u202eü") == "a?[31mb????ü"
+
+
+@pytest.mark.parametrize(
+    ("line", "python"),
+    [
+        ("#!{folder}/python3", "named"),
+        ("#! {folder}/python3 -s", "named"),
+        ("#!/usr/bin/env -S {folder}/python3", "named"),
+        ("#!/bin/sh", "beside"),
+        ("import sys", "beside"),
+        ("", "beside"),
+    ],
+)
+def test_python_of_a_gunicorn_command(tmp_path: Path, line: str, python: str) -> None:
+    """With a path that is too long or has spaces, pip makes the command a script of the shell."""
+    for name in ("named", "beside"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "python3").write_text(f"#!/bin/sh\necho {name} $@\n")
+        (tmp_path / name / "python3").chmod(0o755)
+    gunicorn = tmp_path / "beside/gunicorn"
+    gunicorn.write_text(line.format(folder=tmp_path / "named") + "\n")
+    words = ("sh", "-c", START, "sh", gunicorn, tmp_path / "beside/python3", "source", "question")
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == python
+    assert done.stdout.endswith(" -c source question\n")
+
+
+def ask(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Let the program that doctor gives to a service's Python read settings."""
+    source = resources.files("flask_socketact.cli.checks").joinpath("read_settings.py").read_text()
+    question = json.dumps(
+        {"argv": ["/bin/gunicorn", *words], "directory": str(folder), "path": "/bin", "program": "/bin/sh"}
+    )
+    command = [sys.executable, "-B", "-c", source, question]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", env=os.environ | variables)
+
+
+def test_settings_are_read_without_the_application(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise AssertionError\n")
+    (package / "web.py").write_text("raise AssertionError\n")
+    (tmp_path / "conf.py").write_text("from flask_socketact.conf import *\nprint('noise')\nthreads = 7\nworkers = 3\n")
+    done = ask(
+        tmp_path, "-c", "conf.py", "--threads", "8", "package.web:app", GUNICORN_CMD_ARGS="--graceful-timeout 99"
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "graceful_timeout": 99,
+        "worker_connections": 10000,
+        "workers": 3,
+        "threads": 8,
+        "worker_class": "flask_socketact.workers.thread.ThreadWorker",
+        "our_worker": True,
+        "our_master": True,
+        "app": "package.web:app",
+        "found": True,
+        "file": f"{package}/web.py",
+        "readable": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("app:app",), {"our_master": False, "our_worker": False, "found": False}),
+        (("--chdir", "below", "app:app"), {"found": True, "our_master": False}),
+        (("--pythonpath", "below", "app"), {"found": True}),
+        (("below.app:app",), {"found": True}),
+        (("below.app.more:app",), {"found": False}),
+        (("below.none:app",), {"found": False}),
+        (("none.app:app",), {"found": False}),
+        (("below:app",), {"found": True, "file": None, "readable": True}),
+        (("-k", "flask_socketact.workers.sync.SyncWorker", "a:app"), {"our_worker": True}),
+        (("-c", "python:flask_socketact.conf", "-k", "gevent", "a:app"), {"our_master": True, "our_worker": False}),
+        (
+            ("-c", "python:flask_socketact.conf", "-k", "flask_socketact.workers.sync.SyncWorker", "a:app"),
+            {"our_worker": True, "threads": 1},
+        ),
+    ],
+)
+def test_settings(tmp_path: Path, words: tuple[str, ...], expected: dict[str, Any]) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below/app.py").touch()
+    done = ask(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]).items() >= expected.items()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("-c", "none.py", "app:app"), "Error: 'none.py' doesn't exist"),
+        (("--graceful-timeout", "soon", "app:app"), "invalid int value: 'soon'"),
+        ((), "Error: No application module specified."),
+    ],
+)
+def test_settings_that_cannot_be_read(tmp_path: Path, words: tuple[str, ...], line: str) -> None:
+    done = ask(tmp_path, *words)
+    assert done.returncode != 0
+    assert line in done.stderr
+    assert line not in ask(tmp_path / "none", *words).stderr
+    assert ask(tmp_path / "none", *words).stderr.splitlines()[-1].startswith("FileNotFoundError: ")
+
+
+def test_finding_is_one_line() -> None:
+    for spoilt in (system(), system(sockets=()), system(settings=Finding(Verdict.ERROR, "e", "r"))):
+        for check, finding in run(spoilt):
+            assert "\n" not in as_line(check, finding)

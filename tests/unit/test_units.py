@@ -1,0 +1,424 @@
+"""``flask-socketact units``: what is rendered, what is refused, and what is written where."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flask_socketact.cli import main
+from flask_socketact.cli.unit_files import application, render
+from flask_socketact.cli.unit_values import UnitError
+
+EXAMPLES = Path(__file__).parents[2] / "examples/units"
+SERVICE, SOCKET = "/etc/systemd/system/app.service", "/etc/systemd/system/app.socket"
+COMMAND = (sys.executable, "-B", "-m", "flask_socketact.cli", "units")
+
+#: The options of examples/units.
+EXAMPLE_OPTIONS = {
+    "app": (),
+    "app-unix": (
+        *("--name", "app-unix", "--user", "app", "--directory", "/srv/app"),
+        *("--listen", "/run/app-unix/http.sock", "--socket-group", "www-data"),
+    ),
+}
+
+
+def units(*options: str, env: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(main, ["units", *options], env=env)
+
+
+def rendered(*options: str) -> dict[str, list[str]]:
+    """Return the lines of each unit, by the path that it is headed with, without comments."""
+    done = units(*options)
+    assert done.exit_code == 0, done.output
+    lines: dict[str, list[str]] = {}
+    for line in done.stdout.splitlines():
+        if line.startswith(("# /etc/", "# ~/")):
+            lines[line[2:]] = section = []
+        elif line and not line.startswith("#"):
+            section.append(line)
+    return lines
+
+
+def refusal(*options: str) -> str:
+    """Return the one line that is all there is."""
+    done = units(*options)
+    assert done.exit_code == 1, done.output
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr.removeprefix("Error: ").strip()
+
+
+@pytest.mark.parametrize("name", EXAMPLE_OPTIONS)
+def test_examples_are_what_is_rendered(name: str, tmp_path: Path) -> None:
+    done = units(*EXAMPLE_OPTIONS[name], "--output", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    files = [f"{name}-drain.target", f"{name}.service", f"{name}.socket"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*files, "relay"]
+    for file in files:
+        assert (tmp_path / file).read_text() == (EXAMPLES / file).read_text()
+
+
+@pytest.mark.parametrize("options", [(), ("--user-manager",), ("--listen", "/a=x", "--listen", "1=y", "--group", "g")])
+def test_layout(options: tuple[str, ...]) -> None:
+    """No line is too long, none is blank twice, and no traces of the template are left."""
+    text = units(*options).stdout
+    assert max(map(len, text.splitlines())) <= 120
+    assert "\n\n\n" not in text
+    assert not any(line != line.strip() for line in text.splitlines())
+    assert text.endswith("DefaultDependencies=no\n")
+
+
+def test_listeners_are_grouped_by_name() -> None:
+    listeners = ("127.0.0.1:80=web", "/run/a.sock=local", "81=web", "[2001:DB8:0::1]:82", "/run/b.sock=local")
+    files = rendered(*(part for listener in listeners for part in ("--listen", listener)))
+    folder = "/etc/systemd/system"
+    assert list(files) == [
+        f"{folder}/app.service",
+        f"{folder}/app.socket",
+        f"{folder}/app-local.socket",
+        f"{folder}/app-http.socket",
+        f"{folder}/app-drain.target",
+    ]
+    addresses = [[line for line in lines if line.startswith("ListenS")] for lines in files.values()]
+    assert addresses == [
+        [],
+        ["ListenStream=127.0.0.1:80", "ListenStream=81", "ListenSequentialPacket=/run/app/mailbox"],
+        ["ListenStream=/run/a.sock", "ListenStream=/run/b.sock"],
+        ["ListenStream=[2001:db8::1]:82"],
+        [],
+    ]
+    names = [line for lines in files.values() for line in lines if line.startswith("FileDescriptorName=")]
+    assert names == [f"FileDescriptorName={name}" for name in ("web", "local", "http")]
+    assert ["Service=app.service" in lines for lines in files.values()] == [False, False, True, True, False]
+    sockets = "app.socket app-local.socket app-http.socket"
+    expected = {f"Requires={sockets}", f"After={sockets} network.target", f"Also={sockets}"}
+    assert expected <= set(files[SERVICE])
+
+
+def test_user_manager() -> None:
+    files = rendered("--user-manager", "--listen", "8000", "--listen", "/run/user/1000/app/http.sock=local")
+    folder = "~/.config/systemd/user"
+    assert list(files) == [f"{folder}/app{unit}" for unit in (".service", ".socket", "-local.socket", "-drain.target")]
+    service, socket, local, _ = files.values()
+    assert "ExecStop=-%h/.local/lib/flask-socketact/relay --user stop %n" in service
+    assert "WantedBy=default.target" in service
+    assert "ListenSequentialPacket=%t/app/mailbox" in socket
+    others = ("User=", "Group=", "Socket", "Protect", "Private", "CapabilityB", "StateD", "JoinsN")
+    assert not [line for line in (*service, *socket, *local) if line.startswith(others)]
+
+
+@pytest.mark.parametrize(
+    ("options", "gunicorn", "timeout"),
+    [
+        ((), "app:app", 75),
+        (
+            ("--workers", "3", "--threads", "8", "--drain", "1"),
+            "--workers 3 --threads 8 --graceful-timeout 1 app:app",
+            17,
+        ),
+        (("--drain", "300", "--app", "a.b_2:create_app()"), "--graceful-timeout 300 a.b_2:create_app()", 615),
+    ],
+)
+def test_numbers(options: tuple[str, ...], gunicorn: str, timeout: int) -> None:
+    service = rendered(*options)[SERVICE]
+    assert f"ExecStart=/srv/app/venv/bin/gunicorn -c python:flask_socketact.conf {gunicorn}" in service
+    assert f"TimeoutStopSec={timeout}" in service
+
+
+def test_configuration_of_the_application_is_used(tmp_path: Path) -> None:
+    (tmp_path / "flask_socketact.conf").touch()
+    service = rendered("--directory", str(tmp_path), "--python", "/opt/py/bin/python3.13")[SERVICE]
+    assert f"WorkingDirectory={tmp_path}" in service
+    assert "ExecStart=/opt/py/bin/gunicorn -c flask_socketact.conf app:app" in service
+
+
+@pytest.mark.parametrize(
+    ("options", "protected"),
+    [
+        ((), "yes"),
+        (("--directory", "/homes/app", "--python", "/rooted/python3"), "yes"),
+        (("--directory", "/home/app"), "read-only"),
+        (("--python", "/root/venv/bin/python3"), "read-only"),
+        (("--directory", "/run/user/1000/app", "--python", "/usr/bin/python3"), "read-only"),
+    ],
+)
+def test_home_that_is_needed_stays_visible(options: tuple[str, ...], protected: str) -> None:
+    assert f"ProtectHome={protected}" in rendered(*options)[SERVICE]
+
+
+def test_home_behind_a_link_stays_visible(tmp_path: Path) -> None:
+    """As in a virtual environment whose Python pyenv or uv has put into somebody's home."""
+    (tmp_path / "python3").symlink_to("/home/somebody/.pyenv/bin/python3")
+    assert "ProtectHome=read-only" in rendered("--python", str(tmp_path / "python3"))[SERVICE]
+
+
+@pytest.mark.parametrize(
+    ("options", "groups"),
+    [
+        (("--listen", "/run/http.sock"), []),
+        (("--listen", "/run/http.sock", "--group", "web"), ["SocketGroup=web"]),
+        (("--listen", "/run/http.sock", "--group", "web", "--socket-group", "www-data"), ["SocketGroup=www-data"]),
+        (("--group", "web"), []),
+    ],
+)
+def test_group_of_paths(options: tuple[str, ...], groups: list[str]) -> None:
+    files = rendered(*options)
+    assert [line for line in files[SOCKET] if line.startswith("SocketGroup=")] == groups
+    assert ("Group=web" in files[SERVICE]) == ("web" in options)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--app", "app", "is not MODULE:OBJECT"),
+        ("--app", "app:app\n", "is not MODULE:OBJECT"),
+        ("--app", "app:create('x')", "is not MODULE:OBJECT"),
+        ("--app", "app:app.wsgi", "is not MODULE:OBJECT"),
+        ("--app", "äpp:app", "is not MODULE:OBJECT"),
+        ("--name", "", "is not a name of a unit"),
+        ("--name", "app\n", "is not a name of a unit"),
+        ("--name", "app\nExecStart=/bin/sh", "is not a name of a unit"),
+        ("--name", "../app", "is not a name of a unit"),
+        ("--name", "a%n", "is not a name of a unit"),
+        ("--name", "a:b", "is not a name of a unit"),
+        ("--name", "a" * 65, "at most 64"),
+        ("--name", "app.service", "give the name without .service"),
+        ("--name", "app.socket", "give the name without .socket"),
+        ("--name", "app@1", "has an @"),
+        ("--name", "App", "--user 'App' is not an account"),
+        ("--user", "root", "must not be root"),
+        ("--user", "0", "must not be root"),
+        ("--user", "00", "is not an account"),
+        ("--user", "4294967295", "is not an account"),
+        ("--user", "65535", "is not an account"),
+        ("--user", "", "is not an account"),
+        ("--user", "app\n", "is not an account"),
+        ("--user", "a" * 33, "is not an account"),
+        ("--group", "a b", "is not an account"),
+        ("--directory", "srv/app", "is not a plain absolute path"),
+        ("--directory", "/srv/../app", "is not a plain absolute path"),
+        ("--directory", "/srv/./app", "is not a plain absolute path"),
+        ("--directory", "//srv/app", "is not a plain absolute path"),
+        ("--directory", "/srv/app/", "is not a plain absolute path"),
+        ("--directory", "/srv/app\n", "is not a plain absolute path"),
+        ("--directory", "/srv/a b", "is not a plain absolute path"),
+        ("--directory", "/srv/%h", "is not a plain absolute path"),
+        ("--python", "/srv/$HOME/python3", "is not a plain absolute path"),
+        ("--python", '/srv/"/python3', "is not a plain absolute path"),
+        ("--python", "/srv/\\x20/python3", "is not a plain absolute path"),
+        ("--listen", "", "has no port"),
+        ("--listen", "host:99999", "has no port from 1 to 65535"),
+        ("--listen", "127.0.0.1:0", "has no port"),
+        ("--listen", "127.0.0.1", "has no port"),
+        ("--listen", "127.0.0.1:08000", "has no port"),
+        ("--listen", "127.0.0.1:8000\n", "has no port"),
+        ("--listen", "127.0.0.1:٨٠", "has no port"),
+        ("--listen", "[::1]", "has no port"),
+        ("--listen", "٨٠", "has no port"),
+        ("--listen", "localhost:8000", "systemd takes addresses, not names"),
+        ("--listen", ":8000", "systemd takes addresses, not names"),
+        ("--listen", "::1:8000", "systemd takes addresses, not names"),
+        ("--listen", "١٢٧.0.0.1:8000", "systemd takes addresses, not names"),
+        ("--listen", "127.0.0.256:8000", "systemd takes addresses, not names"),
+        ("--listen", "[127.0.0.1]:8000", "systemd takes addresses, not names"),
+        ("--listen", "[fe80::1%eth0]:8000", "systemd takes addresses, not names"),
+        ("--listen", "8000=", "has no usable name after ="),
+        ("--listen", "8000=a:b", "has no usable name after ="),
+        ("--listen", "8000=http\n", "has no usable name after ="),
+        ("--listen", "8000=../x", "has no usable name after ="),
+        ("--listen", "/run/a\nb", "is not a plain absolute path"),
+        ("--listen", f"/{'a' * 107}", "is too long"),
+        ("--listen", "/run/app/mailbox", "the workers' mailbox"),
+        ("--listen", "/run/app", "the workers' mailbox"),
+    ],
+)
+def test_refused(option: str, value: str, told: str) -> None:
+    assert told in refusal(option, value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80"),
+        ("127.0.0.1:80=a", "127.0.0.1:80=b"),
+        ("[::1]:80", "[0:0::0:1]:80"),
+        ("80", "[::]:80"),
+        ("/run/a.sock", "/run/a.sock=b"),
+        ("/run/a", "/run/a/b.sock"),
+    ],
+)
+def test_one_address_twice_is_refused(first: str, second: str) -> None:
+    assert "is at the same place as another --listen" in refusal("--listen", first, "--listen", second)
+
+
+@given(
+    st.sampled_from(["app", "name", "user", "group", "directory", "python", "listen"]),
+    st.text(st.sampled_from("a1f0/:[].=@%$\"'`\\ \t\r\n\x85\u2028{}();,~#-_+٣é")),
+)
+def test_nothing_gets_into_a_unit_that_means_something_there(option: str, value: str) -> None:
+    options = dict.fromkeys(("user", "group", "directory", "python", "socket_group", "workers", "threads", "drain"))
+    wanted: dict[str, Any] = {"app": "app:app", "name": "app", "listen": ("80",), "user_manager": False, **options}
+    wanted[option] = (value,) if option == "listen" else value
+    try:
+        text = "".join(render(application(**wanted)).values())
+    except UnitError as error:
+        text = str(error)
+        one_line = text.isprintable()
+    else:
+        one_line = set(value) <= set("a1f0/:[].=@()-_+")
+    assert one_line, text
+
+
+@pytest.mark.parametrize("option", ["--user", "--group", "--socket-group"])
+def test_accounts_have_no_place_in_a_user_manager(option: str) -> None:
+    assert f"{option} has no effect in a user manager" in refusal("--user-manager", option, "web")
+
+
+def test_group_of_paths_without_a_path() -> None:
+    assert "no --listen is a path" in refusal("--socket-group", "www-data")
+
+
+@pytest.mark.parametrize(
+    "options", [("--workers", "0"), ("--threads", "-1"), ("--drain", "0.5"), ("--install", "--output", "/")]
+)
+def test_what_click_refuses(options: tuple[str, ...]) -> None:
+    assert units(*options).exit_code == 2
+
+
+def test_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "app.socket").write_text("[Socket]\nListenStream=80\n")
+    assert "was not made by flask-socketact and is left as it is" in refusal("--output", str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["app.socket"]
+    assert (tmp_path / "app.socket").read_text() == "[Socket]\nListenStream=80\n"
+
+
+def test_masked_unit_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "app.service").symlink_to("/dev/null")
+    assert "was not made by flask-socketact and is left as it is" in refusal("--output", str(tmp_path))
+    assert (tmp_path / "app.service").is_symlink()
+
+
+def test_program_called_relay_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "relay").write_text("#!/bin/sh\n")
+    assert "was not made by flask-socketact" in refusal("--output", str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["relay"]
+
+
+def test_socket_unit_of_another_application_is_left_alone(tmp_path: Path) -> None:
+    """The listener "unix" of app would have that of the application app-unix."""
+    assert units("--name", "app-unix", "--output", str(tmp_path)).exit_code == 0
+    before = (tmp_path / "app-unix.socket").read_text()
+    listeners = ("--listen", "80", "--listen", "81=unix")
+    assert "is of another service than app" in refusal(*listeners, "--output", str(tmp_path))
+    assert (tmp_path / "app-unix.socket").read_text() == before
+
+
+def test_ours_is_replaced_whole(tmp_path: Path) -> None:
+    """A service that runs the relay reads on in the old one; modes are what systemd and root need."""
+    assert units("--output", str(tmp_path)).exit_code == 0
+    old = os.umask(0o077)
+    try:
+        with (tmp_path / "relay").open() as relay:
+            before = relay.read(100)
+            (tmp_path / "relay").chmod(0o644)
+            assert units("--output", str(tmp_path), "--listen", "9000").exit_code == 0
+            assert before + relay.read() == (tmp_path / "relay").read_text()
+            assert os.fstat(relay.fileno()).st_nlink == 0
+    finally:
+        os.umask(old)
+    modes = {path.name: path.stat().st_mode & 0o7777 for path in tmp_path.iterdir()}
+    assert modes == {"relay": 0o755, "app.service": 0o644, "app.socket": 0o644, "app-drain.target": 0o644}
+    assert "ListenStream=9000" in (tmp_path / "app.socket").read_text()
+
+
+def test_full_disk_leaves_all_as_it_was(tmp_path: Path) -> None:
+    """The file-size limit fails as a full disk does: there is room for the units, and for half of the relay."""
+    assert units("--output", str(tmp_path)).exit_code == 0
+    before = {path: path.read_text() for path in tmp_path.iterdir()}
+    done = subprocess.run(
+        [*COMMAND, "--output", str(tmp_path), "--listen", "9000"],
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (5000, 5000)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"Error: {tmp_path}/relay cannot be written: File too large\n"
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == before
+
+
+def test_folder_that_takes_no_files() -> None:
+    assert "/proc/self/app.service cannot be written" in refusal("--output", "/proc/self")
+
+
+def test_only_root_installs_for_the_system() -> None:
+    done = subprocess.run(
+        [*COMMAND, "--install"],
+        user=65534 if os.geteuid() == 0 else None,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: --install writes to /etc/systemd/system, which takes root: ")
+    assert done.stderr.count("\n") == 1
+
+
+def home(folder: Path, status: int = 0) -> dict[str, str]:
+    """Return the environment of a user there, whose systemctl notes what it is asked, and ends so."""
+    systemctl = folder / "bin/systemctl"
+    systemctl.parent.mkdir()
+    systemctl.write_text(f'#!/bin/sh\necho "$*" >>"$HOME/asked"\necho "no bus" >&2\nexit {status}\n')
+    systemctl.chmod(0o755)
+    return {"HOME": str(folder), "PATH": f"{folder}/bin:{os.environ['PATH']}"}
+
+
+def test_install_for_a_user(tmp_path: Path) -> None:
+    done = units("--user-manager", "--install", "--name", "web", "--directory", "/nowhere", env=home(tmp_path))
+    assert done.exit_code == 0, done.output
+    folder, relay = tmp_path / ".config/systemd/user", tmp_path / ".local/lib/flask-socketact/relay"
+    assert sorted(path.name for path in folder.iterdir()) == ["web-drain.target", "web.service", "web.socket"]
+    assert relay.stat().st_mode & 0o7777 == 0o755
+    assert (tmp_path / "asked").read_text() == "--user daemon-reload\n"
+    assert "systemctl --user enable --now web.socket web.service\n" in done.stdout
+    assert "systemctl --user restart web\n" in done.stdout
+    assert "flask-socketact doctor --user-manager web\n" in done.stdout
+    assert "loginctl enable-linger" in done.stdout
+    warnings = done.stderr.splitlines()
+    assert [line.partition(" yet: ")[0] for line in warnings] == [
+        "Warning: there is no folder /nowhere",
+        "Warning: there is no /nowhere/venv/bin/gunicorn",
+    ]
+
+
+def test_install_that_systemd_does_not_hear_of(tmp_path: Path) -> None:
+    done = units("--user-manager", "--install", env=home(tmp_path, status=1))
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: the units are written, but `")
+    assert done.stderr.endswith("systemctl --user daemon-reload` has failed: no bus\n")
+
+
+def test_install_without_systemd(tmp_path: Path) -> None:
+    done = units("--user-manager", "--install", env={"HOME": str(tmp_path), "PATH": str(tmp_path)})
+    assert done.exit_code == 1
+    assert "there is no systemctl" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_install_does_not_hide_a_unit_of_systemd(tmp_path: Path) -> None:
+    done = units("--user-manager", "--install", "--name", "systemd-exit", env=home(tmp_path))
+    assert done.exit_code == 1
+    assert "systemd-exit.service is another unit of that name, and would be hidden" in done.stderr
+    assert not (tmp_path / ".config").exists()
