@@ -13,14 +13,19 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 from gunicorn.workers.base import Worker
 
-from flask_socketact import activation, listeners, notify
+from flask_socketact import activation, cgroup, listeners, notify
 from flask_socketact.errors import NotifyError, SettingsError
 from flask_socketact.mailbox import Mailbox
+from flask_socketact.predecessors import Predecessors
 from flask_socketact.readiness import Readiness
 from flask_socketact.scoreboard import Field, Scoreboard
 
 #: How often the master looks for reports while workers load the application, in seconds.
 BOOT_POLL = 0.05
+#: How long to wait for systemd to take notice of what we said, in seconds.
+BARRIER_TIMEOUT = 5.0
+#: What a worker may be sent before it has handlers of its own.
+_MESSAGES = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGURG, signal.SIGWINCH)
 
 
 def install() -> None:
@@ -47,10 +52,13 @@ class Arbiter(gunicorn.arbiter.Arbiter):
         self._ready = False
         self._booted = False
         self._stopping = False
+        self._failed = False
+        self._cgroup = cgroup.of(os.getpid())
         self._readiness = Readiness()
         self._board = Scoreboard()
         self._mailbox: Mailbox | None = None
         super().__init__(app)
+        self._predecessors = Predecessors(self._cgroup, self.log)
 
     def setup(self, app: BaseApplication) -> None:
         """Read the configuration: at the start, and anew at every reload."""
@@ -84,9 +92,20 @@ class Arbiter(gunicorn.arbiter.Arbiter):
             self._booted = True
         if self._booted and not self._ready:
             self._ready = self._tell(notify.ready, self._serving())
+            self._await_manager()
         elif self._booted:
             self._tell(notify.status, self._serving())
+        if self._ready:
+            self._predecessors.retire(self.cfg.graceful_timeout)
         return signals
+
+    def _await_manager(self) -> None:
+        """Go on when systemd has taken the service for started. Of one that starts, a restart would
+        relay no workers: until then those of the generation before must be there."""
+        try:
+            notify.barrier(self._notify_socket, BARRIER_TIMEOUT)
+        except NotifyError as error:
+            self.log.warning("%s", error)
 
     def manage_workers(self) -> None:
         """Replace workers that drain at once, not when they are gone: what they carry needs a reader,
@@ -110,17 +129,49 @@ class Arbiter(gunicorn.arbiter.Arbiter):
             return
         super().handle_usr2()
 
+    def spawn_worker(self) -> int:
+        """Fork while signals wait: until a worker has handlers of its own, it would put them
+        into a copy of the master's queue that nobody reads."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _MESSAGES)
+        try:
+            pid: int = super().spawn_worker()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return pid
+
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         if reason is not None:
+            self._failed = True
             self._announce_stop(f"{reason} See the journal")
         super().halt(reason, exit_status)
 
     def stop(self, graceful: bool = True) -> None:
+        """Let the workers drain, and wait for them; those that have been relayed are no longer ours."""
+        scope = self._forget_relayed()
         drain = f"at most {self.cfg.graceful_timeout} s" if graceful else "cutting them off"
-        self._announce_stop(f"Stopping: requests in flight end, {drain}")
-        self._board.stopping = True
+        self._announce_stop(
+            f"Restarting: the workers serve on in {scope}" if scope else f"Stopping: requests in flight end, {drain}"
+        )
+        # What is carried is read by relayed workers, or, after a failure, by the generation that systemd starts.
+        self._board.stopping = not scope and not self._failed
         super().stop(graceful)
-        if self._mailbox and (dropped := self._mailbox.drop_all()):
+        if self._board.stopping:
+            self._empty_mailbox()
+
+    def _forget_relayed(self) -> str | None:
+        """Forget workers that the relay has moved out of the service; return the name of their scope."""
+        scope = None
+        for pid in list(self.WORKERS):
+            group = cgroup.of(pid)
+            if group != self._cgroup and group is not None:
+                scope = os.path.basename(group)
+                self.WORKERS.pop(pid).tmp.close()
+        return scope
+
+    def _empty_mailbox(self) -> None:
+        if self._mailbox is None or any(self._predecessors.workers()):
+            return
+        if dropped := self._mailbox.drop_all():
             self.log.warning("Mailbox: dropped what %s senders had left, with nobody to read it", dropped)
 
     def reap_workers(self) -> None:
@@ -131,19 +182,11 @@ class Arbiter(gunicorn.arbiter.Arbiter):
         except HaltServer:
             if not self._stopping:
                 raise
-        if self._stopping:
-            self._repeat_term()
 
     def _announce_stop(self, text: str) -> None:
         if not self._stopping:
             self._stopping = True
             self._tell(notify.stopping, text)
-
-    def _repeat_term(self) -> None:
-        """Tell workers that still boot, again: between its fork and its own handlers
-        a worker puts signals into a copy of the master's queue that nobody reads."""
-        for pid in set(self.WORKERS) - self._readiness.accepting:
-            self.kill_worker(pid, signal.SIGTERM)
 
     def _draining(self) -> list[int]:
         """Return the pids of workers that have begun to drain."""
@@ -160,8 +203,9 @@ class Arbiter(gunicorn.arbiter.Arbiter):
 
         def pre_fork(server: Arbiter, worker: Worker) -> None:
             self._readiness.watch(worker)
+            _listen_to_messages(worker)
             self._board.keep(worker.slot for worker in self.WORKERS.values())
-            worker.board, worker.mailbox = self._board, self._mailbox
+            worker.board, worker.mailbox, worker.cgroup = self._board, self._mailbox, self._cgroup
             worker.slot = self._board.take(self.pid, self.cfg.threads)
             users(server, worker)
 
@@ -174,6 +218,8 @@ class Arbiter(gunicorn.arbiter.Arbiter):
         if draining:
             in_flight = sum(self.WORKERS[pid].slot[Field.IN_FLIGHT] for pid in draining)
             text += f"; {len(draining)} draining, with {in_flight} requests in flight"
+        if old := self._predecessors.workers():
+            text += f"; {len(old)} old, from before a restart"
         return text
 
     def _tell(self, message: Callable[[str | None, str], None], text: str) -> bool:
@@ -192,3 +238,14 @@ class Arbiter(gunicorn.arbiter.Arbiter):
             return False
         self._status = text
         return True
+
+
+def _listen_to_messages(worker: Worker) -> None:
+    """Let `worker` take the signals that wait since its fork as soon as it has handlers for them."""
+    init_signals = worker.init_signals
+
+    def init_and_unblock() -> None:
+        init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _MESSAGES)
+
+    worker.init_signals = init_and_unblock

@@ -8,7 +8,8 @@ forked a worker, nor a process that the application starts can speak in our name
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping
+import select
+from collections.abc import MutableMapping, Sequence
 
 from systemd import daemon
 
@@ -37,6 +38,28 @@ def status(address: str | None, text: str) -> None:
     _send(address, None, text)
 
 
+def barrier(address: str | None, timeout: float) -> None:
+    """Wait until the manager has acted upon all that was sent before: sd_notify_barrier(3).
+
+    :param timeout: how long at most, in seconds.
+    :raises NotifyError: it has not, or cannot be reached at `address`.
+    """
+    if address is None:
+        return
+    ours, managers = os.pipe2(os.O_CLOEXEC)
+    try:
+        try:
+            _notify(address, "BARRIER=1", [managers])
+        finally:
+            os.close(managers)
+        poll = select.poll()
+        poll.register(ours, 0)  # the manager closes its end
+        if not poll.poll(1000 * timeout):
+            raise NotifyError(f"systemd has not answered at {NOTIFY_SOCKET}={address} for {timeout} s: going on")
+    finally:
+        os.close(ours)
+
+
 def _send(address: str | None, state: str | None, text: str) -> None:
     """Send one datagram; nothing when there is no manager (`address` is None).
 
@@ -46,9 +69,13 @@ def _send(address: str | None, state: str | None, text: str) -> None:
         return
     # A line break would start a field of its own, and systemd drops what is no UTF-8.
     line = " ".join(text.split()).encode("utf-8", "replace").decode()
+    _notify(address, f"{state}\nSTATUS={line}" if state else f"STATUS={line}")
+
+
+def _notify(address: str, message: str, fds: Sequence[int] = ()) -> None:
     os.environ[NOTIFY_SOCKET] = address
     try:
-        daemon.notify(f"{state}\nSTATUS={line}" if state else f"STATUS={line}")
+        daemon.notify(message, fds=fds)
     except OSError as error:
         raise NotifyError(
             f"cannot notify systemd at {NOTIFY_SOCKET}={address} ({error.strerror}): "

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+RELAY = Path(__file__).parent.parent / "flask_socketact/units/relay"
 
 #: What a client dials: host and port, or the path of a Unix socket inside the machine.
 Address = tuple[str, int] | str
@@ -144,6 +145,16 @@ class Machine:
                 raise MachineError(f"waited {seconds} s for {what}\n{self._logs()}")
             time.sleep(0.05)
 
+    def processes(self, unit: str) -> list[str]:
+        """Return the pids of a unit's processes; none when it is not there."""
+        group = self.show(unit, "ControlGroup")
+        return self.run("cat", f"/sys/fs/cgroup{group}/cgroup.procs", check=False).stdout.split() if group else []
+
+    def scopes(self, name: str) -> list[str]:
+        """Return the scopes that workers of a service have been moved to."""
+        listed = self.systemctl("list-units", "--type=scope", "--plain", "--no-legend", f"{name}-drain-*").stdout
+        return [line.split()[0] for line in listed.splitlines()]
+
     def connect(self, address: Address, timeout: float = 60) -> socket.socket:
         """Connect to a listener inside the machine."""
         if isinstance(address, str):
@@ -238,9 +249,12 @@ def install(machine: Machine, *names: str) -> None:
     if not (folder / "venv").exists():
         _move_venv(folder)
     shutil.copy(EXAMPLES / "app.py", folder)
+    helpers = machine.path("/usr/local/lib/flask-socketact")
+    helpers.mkdir(parents=True, exist_ok=True)
+    shutil.copy(RELAY, helpers)
     for name in names:
-        for kind in ("socket", "service"):
-            shutil.copy(EXAMPLES / f"units/{name}.{kind}", machine.path("/etc/systemd/system"))
+        for unit in (f"{name}.socket", f"{name}.service", f"{name}-drain.target"):
+            shutil.copy(EXAMPLES / "units" / unit, machine.path("/etc/systemd/system"))
     machine.systemctl("daemon-reload")
     machine.systemctl("enable", "--now", *(f"{name}.socket" for name in names))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -55,6 +56,8 @@ class ClassicWorker(Lifecycle):
     @contextmanager
     def answering(self, client: Any) -> Iterator[None]:  # noqa: ARG002 (gevent's looks at it)
         """Count a request of `client`."""
+        if self.nr + 1 >= self.max_requests and self.is_relayed():  # there is no master to replace this worker
+            self.max_requests = sys.maxsize  # gunicorn's word for never
         self.slot[Field.IN_FLIGHT] += 1
         try:
             yield

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from types import FrameType
 from typing import Any
 
 from gunicorn.workers.base import Worker
 
+from flask_socketact import cgroup
 from flask_socketact.mailbox import Mailbox
 from flask_socketact.scoreboard import Field, Scoreboard, Slot
 
 #: How long an idle connection stays open in a drain, for a request that its client may have sent already. Seconds.
 LINGER = 2.0
+#: A relayed worker leaves so much later than the drain time, if it does not leave by itself. Seconds.
+OVERDUE = 1.0
 
 
 def listener_name(listener: Any) -> str | None:
@@ -28,10 +32,17 @@ class Lifecycle(Worker):
     board: Scoreboard
     slot: Slot
     mailbox: Mailbox | None = None
+    cgroup: str | None = None  #: control group of the service
+
+    # gunicorn's:
+    ppid: int
+    max_requests: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.orphaned = False
+        self._relayed = False
+        self._succeeded = False  # the next generation has said that it is ready
 
     def init_process(self) -> None:
         if not hasattr(self, "slot"):  # a master that is not ours
@@ -57,6 +68,49 @@ class Lifecycle(Worker):
         if not self.booted and not self.has_mail():
             sys.exit(0)
 
+    def init_signals(self) -> None:
+        """Listen to the relay, too. Programs that requests have started get its signals as well, and ignore them."""
+        super().init_signals()
+        signal.signal(signal.SIGURG, self.handle_urg)
+
+    def handle_urg(self, sig: int, frame: FrameType | None) -> None:
+        """The next generation is ready: drain, and carry to it."""
+        if self.is_relayed() and not self._succeeded:
+            self._succeeded = True
+            self._drain_in_time(sig, frame)
+
+    def handle_winch(self, sig: int, frame: FrameType | None) -> None:
+        """The scope stops: drain. Unless SIGURG came before, the service stops, too."""
+        if self.is_relayed() and not self._succeeded:
+            self.board.stopping = True
+            self._drain_in_time(sig, frame)
+
+    def _drain_in_time(self, sig: int, frame: FrameType | None) -> None:
+        """Drain without a master that would end what takes too long."""
+        signal.signal(signal.SIGALRM, self.handle_overdue)
+        signal.setitimer(signal.ITIMER_REAL, self.cfg.graceful_timeout + OVERDUE)
+        self.handle_exit(sig, frame)
+
+    def handle_overdue(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (a signal handler)
+        self.log.warning("The drain time of %s s is over: leaving (pid: %s)", self.cfg.graceful_timeout, os.getpid())
+        os._exit(0)
+
+    def is_relayed(self) -> bool:
+        """Whether the relay has moved this worker out of the service, so that it serves on while that restarts."""
+        if not self._relayed and self.cgroup is not None:
+            self._relayed = cgroup.of(os.getpid()) != self.cgroup
+        return self._relayed
+
+    def has_successor(self) -> bool:
+        """Whether somebody reads the mailbox when this worker has left."""
+        if self.board.stopping:
+            return False
+        if not self.is_relayed():
+            return True  # a sibling, or the next generation, which systemd starts when the master has died
+        if self._succeeded and self.cgroup is not None:
+            return bool(cgroup.processes(self.cgroup))
+        return any(not sibling[Field.DRAINING] for sibling in self.board.taken())
+
     def has_mail(self) -> bool:
         """Whether connections wait for this worker, or another, to take them from the mailbox."""
         return False
@@ -66,11 +120,16 @@ class Lifecycle(Worker):
         return not self.alive
 
     def is_parent_alive(self) -> bool:
-        """Whether the master is there. Without it the drain begins, as after SIGTERM."""
+        """Whether the master is there, or has left because this worker was relayed.
+        Otherwise the drain begins, as after SIGTERM."""
         if not self.orphaned and self.ppid != os.getppid():
-            self.orphaned = True
-            self.alive = False
-            self.log.info("The master has died, draining: %s", self)
+            if self.is_relayed():
+                self.ppid = os.getppid()  # the service manager's, from now on
+                self.log.info("Serving on while the service restarts (pid: %s)", os.getpid())
+            else:
+                self.orphaned = True
+                self.alive = False
+                self.log.info("The master has died, draining: %s", self)
         return not self.orphaned
 
     def describe_request(self, environ: dict[str, Any], listener: str | None) -> None:

@@ -160,13 +160,16 @@ class ThreadWorker(Lifecycle):
             seat.reported = True
             frame = sys._current_frames().get(seat.thread.ident or 0)
             stack = "".join(traceback.format_stack(frame)) if frame else ""
+            replaced = not self.is_relayed()
             self.log.critical(
-                "A request runs longer than timeout = %s s, so this worker is replaced (pid: %s). It is at:\n%s",
+                "A request runs longer than timeout = %s s%s (pid: %s). It is at:\n%s",
                 self.cfg.timeout,
+                ", so this worker is replaced" if replaced else "",
                 os.getpid(),
                 stack.rstrip(),
             )
-            self.alive = False
+            if replaced:
+                self.alive = False
 
     def _relieve_leader(self) -> None:
         """Let another thread lead, if the leader has been inside one request for too long."""
@@ -345,10 +348,10 @@ class ThreadWorker(Lifecycle):
         return True
 
     def _may_carry(self) -> bool:
-        """Whether somebody will read the mailbox. When the service stops, it would start it again."""
+        """Whether somebody will read the mailbox. When nobody does, it would start the service again."""
         if self._draining and not self._carrying:
             return False
-        return self.mailbox is not None and not self.board.stopping and not self.orphaned
+        return self.mailbox is not None and self.has_successor()
 
     # One turn of a connection. Who calls its hooks, logs what and answers which error is as in gunicorn's gthread.
 
@@ -421,7 +424,7 @@ class ThreadWorker(Lifecycle):
 
     def _count(self) -> None:
         self.nr += 1
-        if self.nr >= self.max_requests and self.alive:
+        if self.nr >= self.max_requests and self.alive and not self.is_relayed():
             self.log.info("Autorestarting worker after current request.")
             self.alive = False
             self._wake_supervisor()

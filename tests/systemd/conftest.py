@@ -31,6 +31,7 @@ def machine(booted: Machine) -> Machine:
     release(booted)
     booted.systemctl("daemon-reload")
     booted.systemctl("stop", "app.socket", "app.service", "app-unix.socket", "app-unix.service")
+    booted.wait_for(lambda: not booted.scopes("app*"), "old workers to leave")
     booted.systemctl("reset-failed")
     booted.systemctl("start", *units)
     return booted

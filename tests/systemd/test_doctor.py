@@ -1,0 +1,202 @@
+"""``flask-socketact doctor`` looks at the example units as installed, and at what an administrator may spoil."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.machine import RELAY, Machine, drop_in
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+
+DOCTOR = "/srv/app/venv/bin/flask-socketact"
+GUNICORN = "/srv/app/venv/bin/gunicorn -c python:flask_socketact.conf"
+HELPERS = "/usr/local/lib/flask-socketact"
+
+
+def doctor(machine: Machine, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return machine.run(DOCTOR, "doctor", *arguments, check=False)
+
+
+@pytest.fixture
+def patient(machine: Machine) -> Iterator[Machine]:
+    """The machine, with everything put back afterwards that a test may spoil."""
+    yield machine
+    shutil.rmtree(machine.path("/etc/systemd/system/app.socket.d"), ignore_errors=True)
+    machine.run("sh", "-c", f"chown root:root {HELPERS} && chmod 755 {HELPERS} /srv/app && rm -f {HELPERS}/relay")
+    shutil.copy(RELAY, machine.path(HELPERS))
+    machine.run("chmod", "644", "/srv/app/app.py")
+    machine.run("chmod", "755", "/srv/app/venv/bin/gunicorn")
+    machine.run("rm", "-f", "/srv/app/gunicorn.conf.py")
+    machine.systemctl("start", "dbus.socket")
+    machine.systemctl("daemon-reload")
+
+
+@pytest.mark.parametrize("service", ["app", "app-unix.service"])
+def test_examples_are_healthy(machine: Machine, service: str) -> None:
+    """Whether they run or not; and neither do they, by that, nor is anything written."""
+    for state in ("inactive", "active"):
+        done = doctor(machine, service)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [line for line in done.stdout.splitlines() if not line.startswith("ok ")] == []
+        assert "app:app is in /srv/app/app.py" in done.stdout
+        assert machine.show(service, "ActiveState") == state
+        machine.systemctl("start", service)
+    assert not machine.path("/srv/app/__pycache__").exists()
+
+
+def test_json(machine: Machine) -> None:
+    done = doctor(machine, "app", "--json")
+    assert done.returncode == 0
+    findings = json.loads(done.stdout)
+    assert {tuple(finding) for finding in findings} == {("check", "verdict", "found", "remedy")}
+    assert {finding["verdict"] for finding in findings} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("unit", "text", "status", "line"),
+    [
+        ("app.service", "[Service]\nKillMode=mixed", 1, "error    kill mode: KillMode=mixed"),
+        ("app.service", "[Service]\nTimeoutStopSec=20", 1, "error    drain time: TimeoutStopSec=20 s of app.service"),
+        ("app.service", "[Service]\nTimeoutStopSec=60", 0, "warning  drain time: TimeoutStopSec=60 s of app.service"),
+        ("app.service", "[Unit]\nStartLimitIntervalSec=10", 1, "error    start limit: app.service may start 5 times"),
+        ("app.service", "[Service]\nType=exec\nNotifyAccess=none", 1, "error    readiness: Type=exec"),
+        ("app.service", "[Service]\nNotifyAccess=all", 0, "warning  readiness: Type=notify, NotifyAccess=all"),
+        ("app.service", "[Service]\nRestart=no", 1, "error    restart: Restart=no"),
+        ("app.service", "[Service]\nRestartSec=0", 0, "warning  restart: Restart=on-failure, RestartSec=0"),
+        ("app.service", "[Service]\nLimitNOFILE=512", 1, "error    descriptors: LimitNOFILE=512"),
+        ("app.service", "[Service]\nLimitNOFILE=4096", 0, "warning  descriptors: LimitNOFILE=4096"),
+        ("app.service", "[Service]\nSendSIGKILL=no", 0, "warning  final kill: SendSIGKILL=no"),
+        ("app.service", "[Service]\nNonBlocking=no", 1, "error    non-blocking: NonBlocking=no"),
+        ("app.service", "[Service]\nRemoveIPC=yes", 0, "warning  shared memory: RemoveIPC=yes"),
+        ("app.service", "[Service]\nExecStop=", 1, f"error    relay: there is no ExecStop=-+{HELPERS}/relay stop %n"),
+        ("app.service", "[Service]\nExecStopPost=", 1, "error    relay: there is no ExecStopPost="),
+        ("app.service", f"[Service]\nExecStop=\nExecStop=-{HELPERS}/relay stop %n", 1, "error    relay: ExecStop="),
+        ("app.service", "[Service]\nUser=nobody", 1, "error    mailbox access: nobody may not connect"),
+        ("app.service", "[Service]\nUser=nobody-here", 1, "error    application: there is no user nobody-here"),
+        ("app.service", "[Service]\nUser=root", 0, "warning  application: app.service runs as root"),
+        ("app.service", "[Service]\nWorkingDirectory=/root", 1, "error    application: app cannot read gunicorn's"),
+        ("app.service", "[Service]\nWorkingDirectory=/", 1, "error    application: there is no module for app:app"),
+        ("app.service", "[Service]\nEnvironmentFile=/etc/none", 1, "error    application: EnvironmentFile=/etc/none"),
+        (
+            "app.service",
+            "[Service]\nEnvironment=\"GUNICORN_CMD_ARGS=--access-logformat 'a b' --graceful-timeout 100\"",
+            1,
+            "error    drain time: TimeoutStopSec=75 s of app.service, graceful_timeout=100 s",
+        ),
+        (
+            "app.service",
+            "[Service]\nExecStart=\nExecStart=/srv/app/venv/bin/gunicorn app:app",
+            1,
+            "error    configuration: gunicorn's configuration does not import flask_socketact.conf",
+        ),
+        (
+            "app.service",
+            f"[Service]\nExecStart=\nExecStart={GUNICORN} -k sync app:app",
+            1,
+            "error    configuration: worker_class=",
+        ),
+        (
+            "app.service",
+            "[Service]\nEnvironment=ARGS='-w 3 --access-logformat x'\nExecStart=\n"
+            f"ExecStart={GUNICORN.replace('gunicorn', 'python -m gunicorn', 1)} $ARGS --name 'a b' app:${{NO}}app",
+            0,
+            "ok       configuration: 3 workers with 4 threads each, ThreadWorker",
+        ),
+        ("app.socket", "[Socket]\nTriggerLimitIntervalSec=2", 1, "error    trigger limit: app.socket may start"),
+        ("app.socket", "[Socket]\nFlushPending=yes", 1, "error    waiting connections: FlushPending=yes"),
+        ("app.socket", "[Socket]\nAccept=yes", 1, "error    accept: Accept=yes in app.socket"),
+        ("app.socket", "[Socket]\nBacklog=1000000", 0, "warning  backlog: Backlog=1000000 in app.socket is cut"),
+        ("app.socket", "[Socket]\nListenSequentialPacket=@a", 1, "error    mailbox: there are 2 mailboxes"),
+        ("app.socket", "[Socket]\nListenStream=\nListenStream=8000", 1, "error    mailbox: app.service has no mailbox"),
+        ("app.socket", "[Socket]\nSocketUser=root", 1, "error    mailbox access: app may not connect"),
+        ("app.socket", "[Socket]\nPrivateTmp=no", 1, "error    private /tmp: PrivateTmp=yes in app.service"),
+    ],
+)
+def test_units_that_are_spoilt(patient: Machine, unit: str, text: str, status: int, line: str) -> None:
+    drop_in(patient, unit, f"{text}\n")
+    done = doctor(patient, "app")
+    assert any(each.startswith(line) for each in done.stdout.splitlines()), done.stdout + done.stderr
+    assert done.returncode == status
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "line"),
+    [
+        (f"chmod 666 {HELPERS}/relay", 1, f"error    relay permissions: others than root may change {HELPERS}/relay,"),
+        (f"chown app {HELPERS}/relay", 1, f"error    relay permissions: others than root may change {HELPERS}/relay,"),
+        (f"chmod 1777 {HELPERS}", 1, f"error    relay permissions: others than root may change {HELPERS},"),
+        (f"chown app {HELPERS}", 1, f"error    relay permissions: others than root may change {HELPERS},"),
+        (
+            f"mv {HELPERS}/relay /tmp && ln -s /tmp/relay {HELPERS}",
+            1,
+            "error    relay permissions: others than root may change /tmp,",
+        ),
+        (f"ln -sf relay {HELPERS}/relay", 1, f"error    relay permissions: {HELPERS}/relay cannot be run: Too many"),
+        (f"rm {HELPERS}/relay", 1, f"error    relay permissions: {HELPERS}/relay cannot be run: No such file"),
+        (f"chmod 644 {HELPERS}/relay", 1, f"error    relay permissions: {HELPERS}/relay is not executable"),
+        (f"echo >>{HELPERS}/relay", 0, f"warning  relay version: {HELPERS}/relay is not that of this version"),
+        ("chmod 700 /srv/app", 1, "error    application: app cannot read gunicorn's settings in /srv/app: sh: "),
+        ("chmod 711 /srv/app", 1, "error    application: app cannot read gunicorn's settings in /srv/app: Permission"),
+        (
+            "chmod 600 /srv/app/app.py",
+            1,
+            "error    application: /srv/app/app.py, the module of app:app, cannot be read",
+        ),
+        ("chmod 644 /srv/app/venv/bin/gunicorn", 1, "error    application: app cannot read gunicorn's settings in"),
+        ("systemctl stop app.socket", 1, "error    port: app.socket is inactive"),
+        ("systemctl stop dbus.socket dbus.service", 1, "error    D-Bus: D-Bus does not answer"),
+        ("touch /etc/systemd/system/app.service", 0, "warning  unit files: app.service changed on disk"),
+    ],
+)
+def test_files_that_are_spoilt(patient: Machine, command: str, status: int, line: str) -> None:
+    patient.run("sh", "-c", command)
+    done = doctor(patient, "app")
+    assert any(each.startswith(line) for each in done.stdout.splitlines()), done.stdout + done.stderr
+    assert done.returncode == status
+    assert done.stderr == ""
+
+
+def test_what_the_user_wrote_runs_as_the_user(patient: Machine) -> None:
+    """A configuration is a program: it gets no right of root's and no terminal, and its words do nothing to ours."""
+    conf = """
+import os, sys
+assert 0 not in (*os.getresuid(), *os.getresgid(), *os.getgroups())
+assert not any(int(line.split()[1], 16) for line in open("/proc/self/status") if line.startswith(("CapEff", "CapPrm")))
+assert os.getsid(0) == os.getpid()
+sys.exit("\\x1b[31mthat is it")
+"""
+    patient.path("/srv/app/gunicorn.conf.py").write_text(conf)
+    drop_in(patient, "app.service", "[Service]\nExecStart=\nExecStart=/srv/app/venv/bin/gunicorn app:app\n")
+    done = doctor(patient, "app")
+    assert done.returncode == 1
+    assert "app cannot read gunicorn's settings in /srv/app: ?[31mthat is it" in done.stdout
+
+
+@pytest.mark.parametrize(("user", "line"), [("app", "ok       drain time"), ("nobody", "warning  drain time")])
+def test_another_than_root_asks(machine: Machine, user: str, line: str) -> None:
+    command = ("setpriv", f"--reuid={user}", "--regid=nogroup", "--clear-groups", DOCTOR, "doctor", "app")
+    done = machine.run(*command, check=False)
+    assert done.returncode == 0
+    assert line in done.stdout
+    assert ("Run flask-socketact doctor as root" in done.stdout) == (user == "nobody")
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("no-such-app", "Error: there is no no-such-app.service: flask-socketact units makes one\n"),
+        ("--user-manager app", "Error: systemctl: Failed to connect to "),
+    ],
+)
+def test_what_is_not_there(machine: Machine, name: str, line: str) -> None:
+    done = doctor(machine, *name.split())
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1

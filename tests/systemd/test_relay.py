@@ -1,0 +1,386 @@
+"""Restarts in all circumstances: workers that are relayed, serve on, carry and leave."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.load import Client, Connect, Load, ask
+from tests.machine import Machine, drop_in, release
+from tests.server import DEADLINE
+from tests.systemd.test_promises import BROKEN
+from tests.systemd.test_units import PROGRAM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+ONE_REQUEST = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
+#: Does not load while /var/lib/app/hold is there.
+LOADS_WHEN_TOLD = """
+import os, time
+while os.path.exists("/var/lib/app/hold"):
+    time.sleep(0.02)
+"""
+MULTIPART = """
+import hashlib, os, time
+from flask import Flask, request
+app = Flask(__name__)
+
+@app.get("/")
+def short():
+    return str(os.getpid())
+
+@app.post("/upload")
+def upload():
+    file = request.files["file"]
+    return hashlib.sha256(file.stream.read()).hexdigest() + " " + str(os.getpid())
+"""
+
+
+def in_flight(connect: Connect, seconds: float) -> socket.socket:
+    """Begin a request that takes so long, and see it accepted."""
+    client = connect()
+    client.sendall(f"GET /sleep/{seconds} HTTP/1.1\r\nHost: app\r\n\r\n".encode())
+    assert ask(connect)[0] == 200
+    return client
+
+
+def answer(client: socket.socket) -> bytes:
+    with client:
+        return client.recv(65536)
+
+
+def serving_pid(connect: Connect) -> str:
+    return ask(connect)[1].split()[3].decode().rstrip(",")
+
+
+def wait_for_old(machine: Machine, name: str = "app") -> None:
+    """Wait until no worker of an earlier generation is left."""
+    machine.wait_for(lambda: not machine.scopes(name), "the old workers to leave")
+
+
+@pytest.fixture
+def hold(machine: Machine) -> Iterator[Path]:
+    """A file; the releases of `held_release` do not load while it is there."""
+    path = machine.path("/var/lib/app/hold")
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def held_release(machine: Machine, hold: Path) -> None:
+    """Start a generation of the example, and put a release in place that loads when it may."""
+    machine.systemctl("start", "app")
+    hold.touch()
+    example = machine.path("/srv/app/app.py").read_text()
+    future = "from __future__ import annotations\n"
+    release(machine, future + LOADS_WHEN_TOLD + example.replace(future, ""))
+
+
+@contextmanager
+def restarting(machine: Machine, hold: Path) -> Iterator[subprocess.Popen[str]]:
+    """A restart of the service that ends only after the block."""
+    with machine.start("systemctl", "restart", "app") as restart:
+        machine.wait_for(lambda: "Loading" in machine.show("app", "StatusText"), "the next generation to load")
+        yield restart
+        hold.unlink()
+        assert restart.wait(DEADLINE) == 0
+
+
+def test_workers_serve_on_in_a_scope(machine: Machine, tcp: Connect, hold: Path) -> None:
+    """A restart that does not end: everything is served by the old workers, whoever asks."""
+    held_release(machine, hold)
+    master = machine.show("app", "MainPID")
+    before = set(machine.processes("app")) - {master}
+    long = in_flight(tcp, 2.0)
+    with restarting(machine, hold) as restart:
+        (scope,) = machine.scopes("app")
+        assert scope == f"app-drain-{master}.scope"
+        assert set(machine.processes(scope)) == before
+        assert {serving_pid(tcp) for _ in range(20)} <= before
+        assert answer(long).startswith(b"HTTP/1.1 200 OK")
+        assert {serving_pid(tcp) for _ in range(20)} <= before
+        assert machine.show(scope, "TimeoutStopUSec") == machine.show("app", "TimeoutStopUSec")
+        assert restart.poll() is None
+    wait_for_old(machine)
+    assert serving_pid(tcp) not in before
+
+
+def test_status_counts_the_old_workers(machine: Machine, tcp: Connect) -> None:
+    machine.systemctl("start", "app")
+    long = in_flight(tcp, 4.0)
+    machine.systemctl("restart", "app")
+    machine.wait_for(lambda: "; 1 old, from before a restart" in machine.show("app", "StatusText"), "one old worker")
+    assert answer(long).startswith(b"HTTP/1.1 200 OK")
+    machine.wait_for(lambda: "old" not in machine.show("app", "StatusText"), "no old worker")
+
+
+def test_hanging_request_ends_with_the_drain_time(machine: Machine, tcp: Connect) -> None:
+    drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--graceful-timeout 3"\n')
+    for worker in ("thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"):
+        command = f"--graceful-timeout 3 -k flask_socketact.workers.{worker}"
+        drop_in(machine, "app.service", f'[Service]\nEnvironment="GUNICORN_CMD_ARGS={command}"\n')
+        machine.systemctl("start", "app")
+        client = in_flight(tcp, 3600.0)
+        machine.systemctl("restart", "app")
+        began = time.monotonic()
+        wait_for_old(machine)
+        assert time.monotonic() - began < 10
+        with client:
+            assert client.recv(4096) == b""
+        machine.systemctl("stop", "app")
+
+
+def test_restart_while_the_next_generation_boots(machine: Machine, tcp: Connect, hold: Path) -> None:
+    held_release(machine, hold)
+    before = set(machine.processes("app"))
+    with (
+        machine.start("systemctl", "restart", "app") as first,
+        Load(tcp, {"new connection": 3, "keep-alive": 3}) as load,
+    ):
+        machine.wait_for(lambda: "Loading" in machine.show("app", "StatusText"), "the second generation to load")
+        booting = machine.show("app", "MainPID")
+        with machine.start("systemctl", "restart", "app") as second:
+            machine.wait_for(lambda: machine.show("app", "MainPID") not in ("0", booting), "the third generation")
+            assert serving_pid(tcp) in before
+            hold.unlink()
+            assert second.wait(DEADLINE) == 0
+        first.wait(DEADLINE)
+        wait_for_old(machine)
+        assert serving_pid(tcp) not in before
+    assert not load.failures()
+    assert load.closed_by_server == 0
+
+
+def test_stop_while_old_workers_drain(machine: Machine, tcp: Connect) -> None:
+    """A stop is a stop of all of them; requests in flight are answered, and nothing starts the service again."""
+    machine.systemctl("start", "app")
+    old, idle = in_flight(tcp, 5.0), Client(tcp)
+    idle.exchange("GET", "/")
+    machine.systemctl("restart", "app")
+    new = in_flight(tcp, 2.0)
+    machine.systemctl("stop", "app")
+    assert answer(old).startswith(b"HTTP/1.1 200 OK")
+    assert answer(new).startswith(b"HTTP/1.1 200 OK")
+    assert machine.scopes("app") == []
+    assert machine.run("pgrep", "--uid", "app", check=False).stdout == ""
+    idle.close()
+    assert machine.show("app", "ActiveState") == "inactive"
+    assert machine.show("app", "Result") == "success"
+
+
+def test_stop_while_the_next_generation_boots(machine: Machine, tcp: Connect, hold: Path) -> None:
+    held_release(machine, hold)
+    with machine.start("systemctl", "restart", "app"):
+        machine.wait_for(lambda: "Loading" in machine.show("app", "StatusText"), "the next generation to load")
+        long, idle = in_flight(tcp, 3.0), Client(tcp)
+        idle.exchange("GET", "/")
+        machine.systemctl("stop", "app")
+    assert answer(long).startswith(b"HTTP/1.1 200 OK")
+    assert machine.run("pgrep", "--uid", "app", check=False).stdout == ""
+    assert machine.show("app", "ActiveState") == "inactive"
+    idle.close()
+
+
+def test_stop_of_service_and_socket_in_a_relay(machine: Machine, tcp: Connect) -> None:
+    arguments = '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--graceful-timeout 4"\nTimeoutStopSec=20\n'
+    drop_in(machine, "app.service", arguments)
+    machine.systemctl("start", "app")
+    clients = [in_flight(tcp, 3600.0)]
+    machine.systemctl("restart", "app")
+    clients.append(in_flight(tcp, 3600.0))
+    began = time.monotonic()
+    machine.systemctl("stop", "app.socket", "app.service")
+    assert time.monotonic() - began < 20
+    assert machine.scopes("app") == []
+    assert machine.run("pgrep", "--uid", "app", check=False).stdout == ""
+    assert machine.show("app", "Result") == "success"
+    for client in clients:
+        client.close()
+
+
+def test_stop_after_a_release_that_does_not_boot(machine: Machine, tcp: Connect) -> None:
+    """The old workers, which serve on, end with the service, and carry nothing that would start it again."""
+    machine.systemctl("start", "app")
+    idle = Client(tcp)
+    idle.exchange("GET", "/")
+    release(machine, BROKEN)
+    assert machine.systemctl("restart", "app", check=False).returncode != 0
+    assert idle.exchange("GET", "/")[0] == 200
+    long = in_flight(tcp, 3.0)
+    machine.systemctl("stop", "app.service")
+    assert answer(long).startswith(b"HTTP/1.1 200 OK")
+    wait_for_old(machine)
+    assert machine.run("pgrep", "--uid", "app", check=False).stdout == ""
+    assert machine.show("app", "ActiveState") == "inactive"
+    idle.close()
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        [["try-restart", "app"]],
+        [["restart", "upper.target"]],
+        [["daemon-reload"], ["restart", "app"], ["daemon-reload"], ["restart", "app"], ["daemon-reload"]],
+        [["daemon-reexec"], ["restart", "app"], ["daemon-reexec"], ["restart", "app"], ["daemon-reexec"]],
+    ],
+    ids=lambda commands: "+".join(commands[0]),
+)
+def test_nothing_is_lost_by(machine: Machine, tcp: Connect, commands: list[list[str]]) -> None:
+    upper = "[Unit]\nRequires=app.service\n"
+    machine.path("/etc/systemd/system/upper.target").write_text(upper)
+    drop_in(machine, "app.service", "[Unit]\nPartOf=upper.target\n")
+    machine.systemctl("start", "upper.target")
+    master = machine.show("app", "MainPID")
+    with Load(tcp, {"new connection": 2, "keep-alive": 2, "keep-alive, mostly idle": 20, "long request": 2}) as load:
+        machine.wait_for(lambda: len(load.outcomes) > 50, "answers")
+        for command in commands:
+            machine.systemctl(*command)
+            seen = len(load.outcomes)
+            machine.wait_for(lambda seen=seen: len(load.outcomes) > seen + 10, "answers")  # type: ignore[misc]
+        wait_for_old(machine)
+    assert not load.failures()
+    assert load.closed_by_server == 0
+    assert machine.show("app", "MainPID") not in ("0", master)
+    assert machine.show("app", "ActiveState") == "active"
+
+
+def test_restart_of_the_socket_unit(machine: Machine, tcp: Connect) -> None:
+    """It closes the port, and so has to be rid of everybody who holds it; also of workers that were relayed."""
+    machine.systemctl("start", "app")
+    machine.systemctl("restart", "app.socket")
+    assert ask(tcp)[0] == 200
+    machine.systemctl("start", "app")  # ... has ended
+    release(machine, BROKEN)
+    assert machine.systemctl("restart", "app", check=False).returncode != 0
+    assert ask(tcp)[0] == 200
+    release(machine)
+    machine.systemctl("restart", "app.socket")
+    assert ask(tcp)[0] == 200
+    assert machine.show("app.socket", "ActiveState") == "active"
+    wait_for_old(machine)
+
+
+@pytest.mark.parametrize("worker", ["sync.SyncWorker", "gevent.GeventWorker"])
+def test_other_workers(machine: Machine, tcp: Connect, worker: str, figure: Callable[[str], None]) -> None:
+    arguments = f"-k flask_socketact.workers.{worker} --workers 6 --max-requests 300"
+    drop_in(machine, "app.service", f'[Service]\nEnvironment="GUNICORN_CMD_ARGS={arguments}"\n')
+    machine.systemctl("start", "app")
+    clients = {"new connection": 4, "long request": 1, "streamed answer": 1}
+    with Load(tcp, clients) as load:
+        for _ in range(5):
+            seen = len(load.outcomes)
+            machine.wait_for(lambda seen=seen: len(load.outcomes) > seen + 50, "answers")  # type: ignore[misc]
+            machine.systemctl("restart", "app")
+    assert not load.failures()
+    wait_for_old(machine)
+    figure(f"5 restarts, {len(load.outcomes)} requests, 0 failed, longest wait {load.longest_wait():.2f} s")
+
+
+@pytest.mark.parametrize("worker", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"])
+def test_relayed_worker_is_not_recycled(machine: Machine, tcp: Connect, worker: str, hold: Path) -> None:
+    """There is no master to replace it."""
+    arguments = f"-k flask_socketact.workers.{worker} --max-requests 40"
+    drop_in(machine, "app.service", f'[Service]\nEnvironment="GUNICORN_CMD_ARGS={arguments}"\n')
+    held_release(machine, hold)
+    with restarting(machine, hold):
+        for _ in range(200):
+            assert ask(tcp)[0] == 200
+        (scope,) = machine.scopes("app")
+        assert len(machine.processes(scope)) == 2
+
+
+def test_multipart_upload_over_a_restart(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    """It outgrows memory, and so becomes a file in /tmp, only after the service has stopped."""
+    release(machine, MULTIPART)
+    machine.systemctl("start", "app")
+    assert machine.show("app", "PrivateTmp") == "yes"
+    content = os.urandom(20_000_000)
+    boundary = b"--xxx\r\n"
+    head = b'Content-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+    body = boundary + head + content + b"\r\n--xxx--\r\n"
+    request = (
+        "POST /upload HTTP/1.1\r\nHost: app\r\nContent-Type: multipart/form-data; boundary=xxx\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    clients = [tcp() for _ in range(4)]
+    for client in clients:
+        client.sendall(request.encode() + body[:10_000])
+    assert ask(tcp)[0] == 200
+    before = set(machine.processes("app"))
+    machine.systemctl("restart", "app")
+    for client in clients:
+        client.sendall(body[10_000:])
+    for client in clients:
+        digest, pid = answer(client).rpartition(b"\r\n\r\n")[2].decode().split()
+        assert digest == hashlib.sha256(content).hexdigest()
+        assert pid in before
+    wait_for_old(machine)
+    figure(f"4 uploads of {len(content):,} bytes, intact")
+
+
+def test_program_of_a_request_survives(machine: Machine, tcp: Connect) -> None:
+    """It moves with its worker, and the signals of the relay do not end it."""
+    release(machine, PROGRAM)
+    machine.systemctl("start", "app")
+    answers: list[tuple[int, bytes]] = []
+    request = threading.Thread(target=lambda: answers.append(ask(tcp)))
+    request.start()
+    machine.wait_for(lambda: "sleep" in machine.systemctl("status", "app").stdout, "the program to run")
+    machine.systemctl("restart", "app")
+    (scope,) = machine.scopes("app")
+    assert "sleep" in machine.systemctl("status", scope, check=False).stdout
+    request.join()
+    assert answers == [(200, b"done\n")]
+
+
+def test_without_dbus_a_restart_is_a_drain(machine: Machine, tcp: Connect) -> None:
+    machine.systemctl("start", "app")
+    machine.systemctl("stop", "dbus.socket", "dbus.service")
+    machine.systemctl("mask", "--runtime", "dbus.service", "dbus.socket")
+    try:
+        long = in_flight(tcp, 2.0)
+        machine.systemctl("restart", "app")
+        assert answer(long).startswith(b"HTTP/1.1 200 OK")
+        assert "the restart waits until the requests in flight have ended" in machine.journal("app")
+        assert machine.show("app", "ActiveState") == "active"
+    finally:
+        machine.systemctl("unmask", "--runtime", "dbus.service", "dbus.socket")
+        machine.systemctl("start", "dbus.socket")
+
+
+def test_without_the_relay_a_restart_is_a_drain(machine: Machine, tcp: Connect) -> None:
+    relay = machine.path("/usr/local/lib/flask-socketact/relay")
+    machine.systemctl("start", "app")
+    relay.rename(relay.with_name("away"))
+    try:
+        long = in_flight(tcp, 2.0)
+        machine.systemctl("restart", "app")
+        assert answer(long).startswith(b"HTTP/1.1 200 OK")
+        assert machine.show("app", "ActiveState") == "active"
+    finally:
+        relay.with_name("away").rename(relay)
+
+
+def test_workers_that_come_and_go_in_that_moment(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    """Every few requests a worker leaves and another begins, with programs of requests beside them."""
+    drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--max-requests 5 --workers 4"\n')
+    machine.systemctl("start", "app")
+    with Load(tcp, {"new connection": 6, "keep-alive": 4}) as load:
+        for _ in range(15):
+            seen = len(load.outcomes)
+            machine.wait_for(lambda seen=seen: len(load.outcomes) > seen + 20, "answers")  # type: ignore[misc]
+            machine.systemctl("restart", "app")
+    assert not load.failures()
+    wait_for_old(machine)
+    journal = machine.journal("app")
+    relayed, drained = journal.count("the workers serve on in"), journal.count("the restart waits until")
+    figure(f"15 restarts, {relayed} relayed, {drained} drained in place, {len(load.outcomes)} requests, 0 failed")
