@@ -22,8 +22,6 @@ from flask_socketact.scoreboard import Field, Scoreboard
 
 #: How often the master looks for reports while workers load the application, in seconds.
 BOOT_POLL = 0.05
-#: How long to wait for systemd to take notice of what we said, in seconds.
-BARRIER_TIMEOUT = 5.0
 #: What a worker may be sent before it has handlers of its own.
 _MESSAGES = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGURG, signal.SIGWINCH)
 
@@ -53,6 +51,7 @@ class Arbiter(gunicorn.arbiter.Arbiter):
         self._booted = False
         self._stopping = False
         self._failed = False
+        self._barrier: int | None = None  # before systemd has heard that we are ready
         self._cgroup = cgroup.of(os.getpid())
         self._readiness = Readiness()
         self._board = Scoreboard()
@@ -85,27 +84,35 @@ class Arbiter(gunicorn.arbiter.Arbiter):
 
     def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:
         """Wait as gunicorn does; then see which workers have begun to accept."""
-        signals: list[int] = super().wait_for_signals(timeout if self._booted else BOOT_POLL)
+        waiting = not self._booted or self._barrier is not None
+        signals: list[int] = super().wait_for_signals(BOOT_POLL if waiting else timeout)
         self._readiness.collect(self.WORKERS)
         accepting = len(self._readiness.accepting)
         if accepting >= self.num_workers:
             self._booted = True
         if self._booted and not self._ready:
             self._ready = self._tell(notify.ready, self._serving())
-            self._await_manager()
+            self._barrier = self._ask_for_barrier() if self._ready else None
         elif self._booted:
             self._tell(notify.status, self._serving())
-        if self._ready:
+        if self._ready and self._is_started():
             self._predecessors.retire(self.cfg.graceful_timeout)
         return signals
 
-    def _await_manager(self) -> None:
-        """Go on when systemd has taken the service for started. Of one that starts, a restart would
-        relay no workers: until then those of the generation before must be there."""
+    def _ask_for_barrier(self) -> int | None:
         try:
-            notify.barrier(self._notify_socket, BARRIER_TIMEOUT)
+            return notify.barrier(self._notify_socket)
         except NotifyError as error:
             self.log.warning("%s", error)
+            return None
+
+    def _is_started(self) -> bool:
+        """Whether systemd has taken the service for started. Of one that still starts, a restart would relay
+        no workers: until then those of the generation before must be there."""
+        if self._barrier is not None and notify.is_passed(self._barrier):
+            os.close(self._barrier)
+            self._barrier = None
+        return self._barrier is None
 
     def manage_workers(self) -> None:
         """Replace workers that drain at once, not when they are gone: what they carry needs a reader,

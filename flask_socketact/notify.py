@@ -38,26 +38,31 @@ def status(address: str | None, text: str) -> None:
     _send(address, None, text)
 
 
-def barrier(address: str | None, timeout: float) -> None:
-    """Wait until the manager has acted upon all that was sent before: sd_notify_barrier(3).
+def barrier(address: str | None) -> int | None:
+    """Ask the manager to tell when it has acted upon all that was sent before: sd_notify_barrier(3).
 
-    :param timeout: how long at most, in seconds.
-    :raises NotifyError: it has not, or cannot be reached at `address`.
+    Returns a descriptor for :func:`is_passed`, to be closed; None without a manager.
+
+    :raises NotifyError: the manager cannot be reached at `address`.
     """
     if address is None:
-        return
+        return None
     ours, managers = os.pipe2(os.O_CLOEXEC)
     try:
-        try:
-            _notify(address, "BARRIER=1", [managers])
-        finally:
-            os.close(managers)
-        poll = select.poll()
-        poll.register(ours, 0)  # the manager closes its end
-        if not poll.poll(1000 * timeout):
-            raise NotifyError(f"systemd has not answered at {NOTIFY_SOCKET}={address} for {timeout} s: going on")
-    finally:
+        _notify(address, "BARRIER=1", [managers])
+    except NotifyError:
         os.close(ours)
+        raise
+    finally:
+        os.close(managers)
+    return ours
+
+
+def is_passed(barrier: int) -> bool:
+    """Whether the manager has closed its end of `barrier`."""
+    poll = select.poll()
+    poll.register(barrier, 0)
+    return bool(poll.poll(0))
 
 
 def _send(address: str | None, state: str | None, text: str) -> None:

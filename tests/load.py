@@ -140,6 +140,12 @@ def long(client: Client) -> float:
     return 3.0
 
 
+def longer(client: Client) -> float:
+    """A request that takes twelve seconds."""
+    _expect(client.exchange("GET", "/sleep/12.0"))
+    return 12.0
+
+
 def stream(client: Client) -> float:
     """An answer that comes in pieces, over two seconds."""
     _expect(client.exchange("GET", "/stream/20"), b"".join(b"%d\n" % number for number in range(20)))
@@ -166,6 +172,7 @@ KINDS: dict[str, tuple[Callable[[Client], float], float]] = {
     "keep-alive": (keep_alive, 0.1),
     "keep-alive, mostly idle": (keep_alive, 4.0),
     "long request": (long, 0.5),
+    "longer request": (longer, 0.5),
     "streamed answer": (stream, 0.5),
     "slow upload": (upload, 0.5),
 }

@@ -150,6 +150,12 @@ class Machine:
         group = self.show(unit, "ControlGroup")
         return self.run("cat", f"/sys/fs/cgroup{group}/cgroup.procs", check=False).stdout.split() if group else []
 
+    def workers(self, name: str) -> list[str]:
+        """Return the pids of the processes of a service but its master, those moved to scopes included."""
+        units = [f"{name}.service", *self.scopes(name)]
+        master = self.show(name, "MainPID")
+        return [pid for unit in units for pid in self.processes(unit) if pid != master]
+
     def scopes(self, name: str) -> list[str]:
         """Return the scopes that workers of a service have been moved to."""
         listed = self.systemctl("list-units", "--type=scope", "--plain", "--no-legend", f"{name}-drain-*").stdout
@@ -257,6 +263,20 @@ def install(machine: Machine, *names: str) -> None:
             shutil.copy(EXAMPLES / "units" / unit, machine.path("/etc/systemd/system"))
     machine.systemctl("daemon-reload")
     machine.systemctl("enable", "--now", *(f"{name}.socket" for name in names))
+
+
+def install_plain(machine: Machine, threads: int) -> None:
+    """Install the example application on plain gunicorn, at port 8001: our units without what is ours in them."""
+    ours = ("ExecStop", "ExecStartPre", "TimeoutSec", "JoinsNamespaceOf", "Wants=app-drain", "ListenSequentialPacket")
+    options = f"-k gthread --workers 2 --threads {threads} --keep-alive 75"
+    for kind in ("socket", "service"):
+        lines = (EXAMPLES / f"units/app.{kind}").read_text().splitlines(keepends=True)
+        text = "".join(line for line in lines if not line.startswith(ours))
+        text = text.replace("-c python:flask_socketact.conf", options).replace("127.0.0.1:8000", "127.0.0.1:8001")
+        text = text.replace("app.socket", "plain.socket").replace("KillMode=control-group", "KillMode=mixed")
+        machine.path(f"/etc/systemd/system/plain.{kind}").write_text(text)
+    machine.systemctl("daemon-reload")
+    machine.systemctl("start", "plain.socket")
 
 
 def _move_venv(folder: Path) -> None:

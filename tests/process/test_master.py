@@ -53,6 +53,7 @@ def test_ready_only_when_every_worker_accepts(folder: Folder, http: socket.socke
     assert server.messages == [
         "STATUS=Loading the application in 2 workers",
         f"READY=1\nSTATUS=Serving with 2 of 2 workers at {address}",
+        "BARRIER=1",
         "STOPPING=1\nSTATUS=Stopping: requests in flight end, at most 30 s",
     ]
 

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.load import Connect, Load, ask
-from tests.machine import Machine, drop_in, release
+from tests.machine import EXAMPLES, Machine, drop_in, release
 from tests.server import DEADLINE
 
 if TYPE_CHECKING:
@@ -61,6 +61,22 @@ def test_no_accepted_request_is_lost(machine: Machine, tcp: Connect, figure: Cal
     recycled = machine.journal("app").count("Autorestarting worker")
     assert recycled > 0
     figure(f"{len(load.outcomes)} requests, 0 failed, 8 restarts, reloads and stops, {recycled} workers recycled")
+
+
+def test_nobody_waits_for_a_restart(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    """Neither for the application, which takes five seconds to load, nor for a request that takes eight."""
+    machine.systemctl("start", "app")
+    slow = (EXAMPLES / "app.py").read_text().replace("app = Flask", "time.sleep(5)\napp = Flask")
+    release(machine, slow)
+    with tcp() as long, Load(tcp, {"new connection": 4, "keep-alive": 4}) as load:
+        long.sendall(b"GET /sleep/8.0 HTTP/1.1\r\nHost: app\r\n\r\n")
+        machine.wait_for(lambda: len(load.outcomes) > 50, "answers")
+        machine.systemctl("restart", "app")
+        assert long.recv(4096).startswith(b"HTTP/1.1 200 OK")
+    assert not load.failures()
+    assert load.closed_by_server == 0
+    assert load.longest_wait() < 2.5
+    figure(f"{len(load.outcomes)} requests, 0 failed, longest wait {load.longest_wait():.2f} s")
 
 
 def test_ready_means_answering(machine: Machine, tcp: Connect) -> None:

@@ -1,0 +1,89 @@
+"""What clients wait for a restart, beside none and beside plain gunicorn: ``python -m benchmarks.restarts``.
+
+Boots a systemd of its own, and takes root. The application takes 1.5 s to import; 30 clients of all kinds ask it, some
+for twelve seconds. Plain gunicorn has the same units without the relay and the mailbox, and its gthread.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from tests.load import Load
+from tests.machine import EXAMPLES, Machine, drop_in, install, install_plain, interrupt_on_terminate, release
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CLIENTS = {
+    "new connection": 8,
+    "keep-alive": 8,
+    "keep-alive, mostly idle": 6,
+    "long request": 2,
+    "longer request": 2,
+    "streamed answer": 2,
+    "slow upload": 2,
+}
+SHORT = ("new connection", "keep-alive", "keep-alive, mostly idle")
+PORTS = {"app": 8000, "plain": 8001}
+SLEEP = "time.sleep(1.5)"
+COMPUTE = "end = time.process_time() + 1.5\nwhile time.process_time() < end: pass"
+SETTLE = 4.0  #: seconds between a restart's end and the next
+
+
+def measure(machine: Machine, service: str, title: str, restarts: int) -> None:
+    """Print a row: what the clients saw of so many restarts, or of as much time without one."""
+    with Load(partial(machine.connect, ("127.0.0.1", PORTS[service])), CLIENTS) as load:
+        time.sleep(SETTLE)
+        began, longest = time.monotonic(), 0.0
+        for _ in range(restarts):
+            since = time.monotonic()
+            machine.systemctl("restart", service)
+            longest = max(longest, time.monotonic() - since)
+            time.sleep(SETTLE)
+        if not restarts:
+            time.sleep(10 * SETTLE)
+        seconds = time.monotonic() - began
+    waits = sorted(outcome.wait for outcome in load.outcomes if outcome.kind in SHORT)
+    p99 = waits[int(len(waits) * 0.99)]
+    print(
+        f"| {title} | {seconds:.0f} s | {longest:.1f} s | {len(load.outcomes):,} | {load.failures().total()} "
+        f"| {load.closed_by_server} | {p99:.3f} s | {waits[-1]:.3f} s |",
+        flush=True,
+    )
+    for failure, times in load.failures().items():
+        print(f"failed {times} times: {failure}")
+
+
+@click.command()
+@click.option("--restarts", default=10, help="Of ours; plain gunicorn gets three.")
+@click.option("--compute", is_flag=True, help="The import computes for 1.5 s in each worker, instead of waiting.")
+@click.option("--tree", default="/", help="Another Debian, made by script/tree.")
+def main(restarts: int, compute: bool, tree: str) -> None:
+    """Measure restarts on this machine."""
+    interrupt_on_terminate()
+    with Machine(tree) as machine:
+        prepare(machine, COMPUTE if compute else SLEEP)
+        print(machine.run("systemctl", "--version").stdout.splitlines()[0], "\n")
+        print("| | load | longest restart | requests | failed | closed | p99 wait | longest wait of a short request |")
+        print("|---|---|---|---|---|---|---|---|")
+        run: Callable[..., None] = partial(measure, machine)
+        run("app", "no restart", 0)
+        run("app", f"{restarts} restarts", restarts)
+        run("plain", "plain gunicorn, 3 restarts", 3)
+
+
+def prepare(machine: Machine, importing: str) -> None:
+    """Install both services, with threads for all clients that take long."""
+    install(machine, "app")
+    install_plain(machine, threads=16)
+    drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--threads 16"\n')
+    release(machine, (EXAMPLES / "app.py").read_text().replace("app = Flask", f"{importing}\napp = Flask"))
+    machine.systemctl("start", "app", "plain")
+
+
+if __name__ == "__main__":
+    main()
