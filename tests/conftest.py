@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SYSTEMD_RING = Path(__file__).parent / "systemd"
-FIGURES = pytest.StashKey[list[str]]()
+FIGURE = "figure"  #: a property of a test's report
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,10 +21,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="/",
         help="boot another Debian, made by debootstrap, with this package in TREE/srv/app/venv",
     )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[FIGURES] = []
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -37,9 +33,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Note a line that is printed when all tests are done."""
-    return lambda line: request.config.stash[FIGURES].append(f"{request.node.name}: {line}")
+    return lambda line: request.node.user_properties.append((FIGURE, line))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in config.stash[FIGURES]:
-        terminalreporter.write_line(line)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, line in report.user_properties if report.when == "call" else ():
+            if name == FIGURE:
+                terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {line}")

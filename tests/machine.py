@@ -161,6 +161,13 @@ class Machine:
         listed = self.systemctl("list-units", "--type=scope", "--plain", "--no-legend", f"{name}-drain-*").stdout
         return [line.split()[0] for line in listed.splitlines()]
 
+    def wait_until_off(self, seconds: float) -> None:
+        """Wait until the machine has powered off.
+
+        :raises subprocess.TimeoutExpired: it has not.
+        """
+        self._nspawn.wait(seconds)
+
     def connect(self, address: Address, timeout: float = 60) -> socket.socket:
         """Connect to a listener inside the machine."""
         if isinstance(address, str):

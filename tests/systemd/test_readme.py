@@ -39,3 +39,5 @@ def test_quick_start() -> None:
         machine.run("bash", "-ec", deploy)
         assert machine.show("app", "MainPID") not in (master, "0")
         assert ask(http)[0] == 200
+        machine.wait_for(lambda: "the workers serve on in app-drain-" in machine.journal("app"), "the relay")
+        machine.run("/srv/app/venv/bin/flask-socketact", "doctor", "app")

@@ -6,14 +6,13 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from tests.load import CLIENTS, Connect, Load
+from tests.machine import Machine, drop_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.machine import Machine
-
 #: Stops wait for the requests in flight.
-RESTARTS, STOPS = 50, 15
+RESTARTS, STOPS = 50, 8
 
 
 def under_load(tcp: Connect, unix: Connect, times: int, act: Callable[[list[Load]], object]) -> str:
@@ -36,6 +35,9 @@ def under_load(tcp: Connect, unix: Connect, times: int, act: Callable[[list[Load
 
 def test_restart_again_and_again(machine: Machine, tcp: Connect, unix: Connect, figure: Callable[[str], None]) -> None:
     """As fast as systemctl returns, so that several old generations drain at a time."""
+    for unit in ("app.service", "app-unix.service"):
+        drop_in(machine, unit, '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--threads 8"\n')
+    machine.systemctl("start", "app", "app-unix")
     account = under_load(tcp, unix, RESTARTS, lambda _: machine.systemctl("restart", "app", "app-unix"))
     machine.wait_for(lambda: not machine.scopes("app*"), "the last drain to end")
     processes = len(machine.run("pgrep", "--uid", "app").stdout.split())

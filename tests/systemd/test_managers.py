@@ -1,0 +1,71 @@
+"""A user's manager instead of the system's; and the end of the machine."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.load import Connect, Load, ask
+from tests.machine import Machine, install
+from tests.systemd.test_relay import answer, in_flight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from subprocess import CompletedProcess
+
+PORT = 8010
+OPTIONS = f"--user-manager --name web --directory /srv/app --listen 127.0.0.1:{PORT}"
+
+
+@pytest.fixture
+def as_user(machine: Machine) -> Callable[[str], CompletedProcess[str]]:
+    """Run a shell line as a user whose manager runs without a login."""
+    machine.run("useradd", "--create-home", "web")
+    uid = machine.run("id", "--user", "web").stdout.strip()
+    machine.run("loginctl", "enable-linger", "web")
+    machine.wait_for(machine.path(f"/run/user/{uid}/bus").exists, "the user's D-Bus")
+    return lambda line: machine.run(
+        "runuser", "-u", "web", "--", "env", f"XDG_RUNTIME_DIR=/run/user/{uid}", "HOME=/home/web", "sh", "-ec", line
+    )
+
+
+def test_user_manager(
+    machine: Machine, as_user: Callable[[str], CompletedProcess[str]], figure: Callable[[str], None]
+) -> None:
+    tcp: Connect = partial(machine.connect, ("127.0.0.1", PORT))
+    as_user(f"/srv/app/venv/bin/flask-socketact units {OPTIONS} --install")
+    as_user("systemctl --user enable --now web.socket web.service")
+    clients = {"new connection": 3, "keep-alive": 3, "keep-alive, mostly idle": 20, "long request": 2}
+    with Load(tcp, clients) as load:
+        for _ in range(5):
+            seen = len(load.outcomes)
+            machine.wait_for(lambda seen=seen: len(load.outcomes) > seen + 50, "answers")  # type: ignore[misc]
+            as_user("systemctl --user restart web")
+    assert not load.failures()
+    assert load.closed_by_server == 0
+    journal = machine.run("journalctl", "--no-pager", "--output=cat", "_COMM=relay").stdout
+    assert journal.count("the workers serve on in web-drain-") == 5
+    assert "error" not in as_user("/srv/app/venv/bin/flask-socketact doctor --user-manager web").stdout
+    long = in_flight(tcp, 3.0)
+    as_user("systemctl --user restart web; systemctl --user stop web.service web.socket")
+    assert answer(long).startswith(b"HTTP/1.1 200 OK")
+    assert machine.run("pgrep", "--uid", "web", "gunicorn", check=False).stdout == ""
+    figure(f"5 restarts, {len(load.outcomes)} requests, 0 failed, longest wait {load.longest_wait():.2f} s")
+
+
+def test_shutdown_is_a_stop(request: pytest.FixtureRequest) -> None:
+    """Requests of old and new workers are answered before the machine is off, and nothing has to be killed for it."""
+    with Machine(request.config.getoption("--tree")) as machine:
+        install(machine, "app")
+        tcp: Connect = partial(machine.connect, ("127.0.0.1", 8000))
+        assert ask(tcp)[0] == 200
+        machine.systemctl("start", "app")
+        old = in_flight(tcp, 6.0)
+        machine.systemctl("restart", "app")
+        new = in_flight(tcp, 4.0)
+        machine.systemctl("poweroff")
+        assert answer(new).startswith(b"HTTP/1.1 200 OK")
+        assert answer(old).startswith(b"HTTP/1.1 200 OK")
+        machine.wait_until_off(30)
