@@ -266,15 +266,15 @@ def install(machine: Machine, *names: str) -> None:
     helpers.mkdir(parents=True, exist_ok=True)
     shutil.copy(RELAY, helpers)
     for name in names:
-        for unit in (f"{name}.socket", f"{name}.service", f"{name}-drain.target"):
-            shutil.copy(EXAMPLES / "units" / unit, machine.path("/etc/systemd/system"))
+        for kind in ("socket", "service"):
+            shutil.copy(EXAMPLES / f"units/{name}.{kind}", machine.path("/etc/systemd/system"))
     machine.systemctl("daemon-reload")
     machine.systemctl("enable", "--now", *(f"{name}.socket" for name in names))
 
 
 def install_plain(machine: Machine, threads: int) -> None:
     """Install the example application on plain gunicorn, at port 8001: our units without what is ours in them."""
-    ours = ("ExecStop", "ExecStartPre", "TimeoutSec", "JoinsNamespaceOf", "Wants=app-drain", "ListenSequentialPacket")
+    ours = ("ExecStop", "ExecStartPre", "TimeoutSec", "JoinsNamespaceOf", "ListenSequentialPacket")
     options = f"-k gthread --workers 2 --threads {threads} --keep-alive 75"
     for kind in ("socket", "service"):
         lines = (EXAMPLES / f"units/app.{kind}").read_text().splitlines(keepends=True)

@@ -159,7 +159,6 @@ def render(wanted: Application) -> dict[str, str]:
     texts = {f"{wanted.name}.service": templates.get_template("service.jinja").render(values)}
     for socket in wanted.sockets:
         texts[socket.unit] = templates.get_template("socket.jinja").render(values, socket=socket)
-    texts[f"{wanted.name}-drain.target"] = templates.get_template("target.jinja").render(values)
     return texts
 
 

@@ -66,7 +66,6 @@ StateDirectory=app
 KillMode=control-group
 SendSIGKILL=yes
 TriggeredBy=app.socket
-Wants=app-drain.target -.mount
 JoinsNamespaceOf=app.socket
 LoadState=loaded
 FragmentPath=/etc/systemd/system/app.service
@@ -124,7 +123,6 @@ def system(service: Changes | None = None, socket: Changes | None = None, **chan
     read = System(
         user_manager=False,
         service=unit("app.service", SERVICE, service or {}),
-        target=unit("app-drain.target", "PartOf=app.service\n", {}),
         sockets=(unit("app.socket", SOCKET, socket or {}),),
         settings=SETTINGS,
         version="252.39-1~deb12u2",
@@ -189,7 +187,6 @@ def test_examples_are_healthy() -> None:
         ("relay", {"ExecStopEx": (KILL, STOP)}, "error", "not the first"),
         ("relay", {"ExecStopEx": command("stop app.service", "ignore-failure")}, "error", "has no +"),
         ("relay", {"ExecStopEx": command("stop app.service", "privileged")}, "warning", "has no -"),
-        ("drain target", {"Wants": "-.mount"}, "error", "a stop may leave old workers behind"),
         ("relay", {"ExecStopPostEx": ()}, "error", f"no ExecStopPost=-+{RELAY} stop-post %n"),
         ("mailbox access", {"User": "root"}, "ok", "root may connect"),
         ("mailbox access", {"User": "daemon"}, "error", "daemon may not connect"),
@@ -251,7 +248,6 @@ def test_socket(check: str, changes: Changes, verdict: str, words: str) -> None:
         ("linger", {"linger": False, "user_manager": True}, "warning", "loginctl enable-linger"),
         ("linger", {"linger": None, "user_manager": True}, "warning", "not known"),
         ("port", {"sockets": ()}, "error", "no socket unit holds the port"),
-        ("drain target", {"target": Unit("app-drain.target", {})}, "error", "is not there, or not PartOf=app.service"),
         ("mailbox", {"sockets": ()}, "error", "no mailbox"),
         ("relay", {"user_manager": True}, "error", f"no ExecStop=-{RELAY} --user stop %n"),
         ("backlog", {"somaxconn": 128}, "warning", "only 128"),

@@ -64,7 +64,7 @@ def refusal(*options: str) -> str:
 def test_examples_are_what_is_rendered(name: str, tmp_path: Path) -> None:
     done = units(*EXAMPLE_OPTIONS[name], "--output", str(tmp_path))
     assert done.exit_code == 0, done.output
-    files = [f"{name}-drain.target", f"{name}.service", f"{name}.socket"]
+    files = [f"{name}.service", f"{name}.socket"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [*files, "relay"]
     for file in files:
         assert (tmp_path / file).read_text() == (EXAMPLES / file).read_text()
@@ -77,7 +77,7 @@ def test_layout(options: tuple[str, ...]) -> None:
     assert max(map(len, text.splitlines())) <= 120
     assert "\n\n\n" not in text
     assert not any(line != line.strip() for line in text.splitlines())
-    assert text.endswith("DefaultDependencies=no\n")
+    assert text.endswith("target\n")
 
 
 def test_listeners_are_grouped_by_name() -> None:
@@ -89,7 +89,6 @@ def test_listeners_are_grouped_by_name() -> None:
         f"{folder}/app.socket",
         f"{folder}/app-local.socket",
         f"{folder}/app-http.socket",
-        f"{folder}/app-drain.target",
     ]
     addresses = [[line for line in lines if line.startswith("ListenS")] for lines in files.values()]
     assert addresses == [
@@ -97,11 +96,10 @@ def test_listeners_are_grouped_by_name() -> None:
         ["ListenStream=127.0.0.1:80", "ListenStream=81", "ListenSequentialPacket=/run/app/mailbox"],
         ["ListenStream=/run/a.sock", "ListenStream=/run/b.sock"],
         ["ListenStream=[2001:db8::1]:82"],
-        [],
     ]
     names = [line for lines in files.values() for line in lines if line.startswith("FileDescriptorName=")]
     assert names == [f"FileDescriptorName={name}" for name in ("web", "local", "http")]
-    assert ["Service=app.service" in lines for lines in files.values()] == [False, False, True, True, False]
+    assert ["Service=app.service" in lines for lines in files.values()] == [False, False, True, True]
     sockets = "app.socket app-local.socket app-http.socket"
     expected = {f"Requires={sockets}", f"After={sockets} network.target", f"Also={sockets}"}
     assert expected <= set(files[SERVICE])
@@ -110,8 +108,8 @@ def test_listeners_are_grouped_by_name() -> None:
 def test_user_manager() -> None:
     files = rendered("--user-manager", "--listen", "8000", "--listen", "/run/user/1000/app/http.sock=local")
     folder = "~/.config/systemd/user"
-    assert list(files) == [f"{folder}/app{unit}" for unit in (".service", ".socket", "-local.socket", "-drain.target")]
-    service, socket, local, _ = files.values()
+    assert list(files) == [f"{folder}/app{unit}" for unit in (".service", ".socket", "-local.socket")]
+    service, socket, local = files.values()
     assert "ExecStop=-%h/.local/lib/flask-socketact/relay --user stop %n" in service
     assert "WantedBy=default.target" in service
     assert "ListenSequentialPacket=%t/app/mailbox" in socket
@@ -339,7 +337,7 @@ def test_ours_is_replaced_whole(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     modes = {path.name: path.stat().st_mode & 0o7777 for path in tmp_path.iterdir()}
-    assert modes == {"relay": 0o755, "app.service": 0o644, "app.socket": 0o644, "app-drain.target": 0o644}
+    assert modes == {"relay": 0o755, "app.service": 0o644, "app.socket": 0o644}
     assert "ListenStream=9000" in (tmp_path / "app.socket").read_text()
 
 
@@ -389,7 +387,7 @@ def test_install_for_a_user(tmp_path: Path) -> None:
     done = units("--user-manager", "--install", "--name", "web", "--directory", "/nowhere", env=home(tmp_path))
     assert done.exit_code == 0, done.output
     folder, relay = tmp_path / ".config/systemd/user", tmp_path / ".local/lib/flask-socketact/relay"
-    assert sorted(path.name for path in folder.iterdir()) == ["web-drain.target", "web.service", "web.socket"]
+    assert sorted(path.name for path in folder.iterdir()) == ["web.service", "web.socket"]
     assert relay.stat().st_mode & 0o7777 == 0o755
     assert (tmp_path / "asked").read_text() == "--user daemon-reload\n"
     assert "systemctl --user enable --now web.socket web.service\n" in done.stdout

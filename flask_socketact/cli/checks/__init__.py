@@ -34,7 +34,6 @@ CHECKS: dict[str, Callable[[System], Finding | None]] = {
     "final kill": service.final_kill,
     "non-blocking": service.non_blocking,
     "relay": relay.lines,
-    "drain target": relay.drain_target,
     "relay permissions": relay.permissions,
     "relay version": relay.version,
     "mailbox": sockets.mailbox,

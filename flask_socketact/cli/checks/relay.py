@@ -48,18 +48,6 @@ def _step(system: System, directive: str, step: str) -> Finding | None:
     return None
 
 
-def drain_target(system: System) -> Finding:
-    """What a stop ends the old workers by, when the service itself is between two attempts to start."""
-    stem = system.service.name.removesuffix(".service")
-    target = f"{stem}-drain.target"
-    if target not in system.service["Wants"].split():
-        return error(f"{system.service.name} does not want {target}: a stop may leave old workers behind", INSTALL)
-    if system.service.name not in system.target["PartOf"].split():
-        what = f"{target} is not there, or not PartOf={system.service.name}: a stop may leave old workers behind"
-        return error(what, INSTALL)
-    return ok(f"{target} ends old workers with {system.service.name}")
-
-
 def permissions(system: System) -> Finding | None:
     """Nobody but root can change what root runs, not by a folder above it either."""
     for path in map(Path, paths(system)):

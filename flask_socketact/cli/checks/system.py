@@ -17,7 +17,6 @@ SERVICE = (
     "DropInPaths",
     "NeedDaemonReload",
     "TriggeredBy",
-    "Wants",
     "User",
     "Group",
     "SupplementaryGroups",
@@ -78,7 +77,6 @@ class System:
 
     user_manager: bool
     service: Unit
-    target: Unit
     sockets: tuple[Unit, ...]
     settings: Settings | Finding
     version: str
@@ -111,7 +109,6 @@ def read(name: str, *, user_manager: bool) -> System:
     return System(
         user_manager,
         service,
-        target=manager.show(f"{name}-drain.target", "PartOf"),
         sockets=_sockets(manager, service, own),
         settings=_settings(manager, service),
         version=manager.version(),
