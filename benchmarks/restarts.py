@@ -6,6 +6,8 @@ for twelve seconds. Plain gunicorn has the same units without the relay and the 
 
 from __future__ import annotations
 
+import json
+import statistics
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -74,6 +76,20 @@ def main(restarts: int, compute: bool, tree: str) -> None:
         run("app", "no restart", 0)
         run("app", f"{restarts} restarts", restarts)
         run("plain", "plain gunicorn, 3 restarts", 3)
+        times = relay_times(machine)
+        print(f"\nThe relay took {min(times):.0f} to {max(times):.0f} ms, median {statistics.median(times):.0f}.")
+
+
+def relay_times(machine: Machine) -> list[float]:
+    """Return how long each restart of ours took to move the workers, in milliseconds."""
+    times, stopping = [], 0
+    for line in machine.run("journalctl", "--no-pager", "--output=json", "--unit=app.service").stdout.splitlines():
+        entry = json.loads(line)
+        if entry["MESSAGE"].startswith("Stopping app.service"):
+            stopping = int(entry["__MONOTONIC_TIMESTAMP"])
+        elif "the workers serve on" in entry["MESSAGE"] and entry["SYSLOG_IDENTIFIER"] == "relay":
+            times.append((int(entry["__MONOTONIC_TIMESTAMP"]) - stopping) / 1000)
+    return times
 
 
 def prepare(machine: Machine, importing: str) -> None:

@@ -24,8 +24,7 @@ def as_user(machine: Machine) -> Callable[[str], CompletedProcess[str]]:
     """Run a shell line as a user whose manager runs without a login."""
     machine.run("useradd", "--create-home", "web")
     uid = machine.run("id", "--user", "web").stdout.strip()
-    machine.run("loginctl", "enable-linger", "web")
-    machine.wait_for(machine.path(f"/run/user/{uid}/bus").exists, "the user's D-Bus")
+    machine.systemctl("start", f"user@{uid}.service")
     return lambda line: machine.run(
         "runuser", "-u", "web", "--", "env", f"XDG_RUNTIME_DIR=/run/user/{uid}", "HOME=/home/web", "sh", "-ec", line
     )
