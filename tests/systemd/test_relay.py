@@ -6,7 +6,6 @@ import hashlib
 import os
 import socket
 import subprocess
-import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ from tests.load import Client, Connect, Load, ask
 from tests.machine import Machine, drop_in, release
 from tests.server import DEADLINE
 from tests.systemd.test_promises import BROKEN
-from tests.systemd.test_units import PROGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -325,21 +323,6 @@ def test_multipart_upload_over_a_restart(machine: Machine, tcp: Connect, figure:
         assert pid in before
     wait_for_old(machine)
     figure(f"4 uploads of {len(content):,} bytes, intact")
-
-
-def test_program_of_a_request_survives(machine: Machine, tcp: Connect) -> None:
-    """It moves with its worker, and the signals of the relay do not end it."""
-    release(machine, PROGRAM)
-    machine.systemctl("start", "app")
-    answers: list[tuple[int, bytes]] = []
-    request = threading.Thread(target=lambda: answers.append(ask(tcp)))
-    request.start()
-    machine.wait_for(lambda: "sleep" in machine.systemctl("status", "app").stdout, "the program to run")
-    machine.systemctl("restart", "app")
-    (scope,) = machine.scopes("app")
-    assert "sleep" in machine.systemctl("status", scope, check=False).stdout
-    request.join()
-    assert answers == [(200, b"done\n")]
 
 
 def test_without_dbus_a_restart_is_a_drain(machine: Machine, tcp: Connect) -> None:

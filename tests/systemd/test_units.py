@@ -73,15 +73,16 @@ def test_service_writes_only_where_it_should(machine: Machine, tcp: Connect) -> 
         assert ask(tcp, f"/write/{path}")[1] in (b"Read-only file system", b"Permission denied")
 
 
-def test_program_of_a_request_survives_a_restart(machine: Machine, tcp: Connect) -> None:
-    """SIGTERM is for the master only, not for everything in the service."""
+@pytest.mark.parametrize("verb", ["restart", "stop"])
+def test_program_of_a_request_survives(machine: Machine, tcp: Connect, verb: str) -> None:
+    """It moves with its worker, and the relay's signals do not end it; in a stop SIGTERM is the master's alone."""
     release(machine, PROGRAM)
     machine.systemctl("start", "app")
     answers: list[tuple[int, bytes]] = []
     request = threading.Thread(target=lambda: answers.append(ask(tcp)))
     request.start()
     machine.wait_for(lambda: "sleep" in machine.systemctl("status", "app").stdout, "the program to run")
-    machine.systemctl("restart", "app")
+    machine.systemctl(verb, "app")
     request.join()
     assert answers == [(200, b"done\n")]
 
