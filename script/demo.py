@@ -11,13 +11,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.load import CLIENTS, Load
-from tests.machine import Machine, MachineError, install, install_plain, interrupt_on_terminate
+from tests.machine import Machine, MachineError, drop_in, install, install_plain, interrupt_on_terminate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 RESTARTS = 5
 BETWEEN = 3.0  #: seconds of load before, between and after the restarts
+THREADS = 8  #: of each of the two workers
 PORTS = {"app": 8000, "plain": 8001}
 CANNOT_BOOT = 3  #: exit status
 
@@ -37,7 +38,9 @@ def main() -> int:
 def demonstrate(machine: Machine) -> int:
     """Restart both services under load, one after the other, and return the exit status."""
     install(machine, "app")
-    install_plain(machine, threads=4)
+    # Enough that clients wait for a restart, and not for a thread.
+    drop_in(machine, "app.service", f'[Service]\nEnvironment="GUNICORN_CMD_ARGS=--threads {THREADS}"\n')
+    install_plain(machine, THREADS)
     machine.systemctl("start", "app", "plain")
     print(machine.systemctl("status", "--lines=0", "app").stdout)
     ours, failed_restarts = restart_under_load(machine, "app")
