@@ -72,7 +72,8 @@ class Client:
             raise RequestError(f"{type(error).__name__}: {error}") from error
         if self._http.our_state is self._http.their_state is h11.DONE:
             self._http.start_next_cycle()
-        else:
+        else:  # the answer says so
+            self.closed_by_server += 1
             self.close()
         return answer
 

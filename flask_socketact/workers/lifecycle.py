@@ -80,10 +80,11 @@ class Lifecycle(Worker):
             self._drain_in_time(sig, frame)
 
     def handle_winch(self, sig: int, frame: FrameType | None) -> None:
-        """The scope stops: drain. Unless SIGURG came before, the service stops, too."""
-        if self.is_relayed() and not self._succeeded:
+        """The scope stops, and so does the service: drain, and from now on carry nothing."""
+        if self.is_relayed():
             self.board.stopping = True
-            self._drain_in_time(sig, frame)
+            if not self._succeeded:
+                self._drain_in_time(sig, frame)
 
     def _drain_in_time(self, sig: int, frame: FrameType | None) -> None:
         """Drain without a master that would end what takes too long."""
@@ -105,10 +106,8 @@ class Lifecycle(Worker):
         """Whether somebody reads the mailbox when this worker has left."""
         if self.board.stopping:
             return False
-        if not self.is_relayed():
-            return True  # a sibling, or the next generation, which systemd starts when the master has died
-        if self._succeeded and self.cgroup is not None:
-            return bool(cgroup.processes(self.cgroup))
+        if not self.is_relayed() or self._succeeded:
+            return True  # a sibling, or the next generation, which systemd starts also when the master has died
         return any(not sibling[Field.DRAINING] for sibling in self.board.taken())
 
     def has_mail(self) -> bool:

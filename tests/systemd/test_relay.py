@@ -121,6 +121,18 @@ def test_status_counts_the_old_workers(machine: Machine, tcp: Connect) -> None:
     machine.wait_for(lambda: "old" not in machine.show("app", "StatusText"), "no old worker")
 
 
+def test_connection_outlives_several_restarts(machine: Machine, tcp: Connect) -> None:
+    """Its request ends in a worker of the first generation, in the middle of the third one's start."""
+    machine.systemctl("start", "app")
+    with Load(tcp, {"long request": 4}) as load:
+        for _ in range(6):
+            machine.wait_for(lambda: len(load.outcomes) >= 4, "answers")
+            machine.systemctl("restart", "app")
+    assert not load.failures()
+    assert load.closed_by_server == 0
+    wait_for_old(machine)
+
+
 def test_hanging_request_ends_with_the_drain_time(machine: Machine, tcp: Connect) -> None:
     drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--graceful-timeout 3"\n')
     for worker in ("thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"):
