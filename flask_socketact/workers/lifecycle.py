@@ -99,7 +99,7 @@ class Lifecycle(Worker):
     def is_relayed(self) -> bool:
         """Whether the relay has moved this worker out of the service, so that it serves on while that restarts."""
         if not self._relayed and self.cgroup is not None:
-            self._relayed = cgroup.of(os.getpid()) != self.cgroup
+            self._relayed = cgroup.of(os.getpid()) not in (self.cgroup, None)  # None: no descriptor left to look
         return self._relayed
 
     def has_successor(self) -> bool:
