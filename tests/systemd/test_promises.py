@@ -50,7 +50,7 @@ def test_the_port_never_refuses(machine: Machine, tcp: Connect, figure: Callable
 
 
 def test_no_accepted_request_is_lost(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
-    drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--max-requests 100"\n')
+    drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--max-requests 30"\n')
     machine.systemctl("start", "app")
     with Load(tcp) as load:
         for verb in ("restart", "reload", "stop", "reload-or-restart") * 2:
