@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from typing import Any
+import time
 
 import gunicorn.app.base
-import gunicorn.arbiter
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
-from gunicorn.workers.base import Worker
 
-from flask_socketact import activation, cgroup, listeners, notify
-from flask_socketact.errors import NotifyError, SettingsError
-from flask_socketact.mailbox import Mailbox
+from flask_socketact import activation, cgroup, idle, listeners, notify
+from flask_socketact.errors import SettingsError
+from flask_socketact.idle import IdleExit
+from flask_socketact.manager import Manager
 from flask_socketact.predecessors import Predecessors
-from flask_socketact.readiness import Readiness
-from flask_socketact.scoreboard import Field, Scoreboard
+from flask_socketact.reload import ReloadingArbiter
+from flask_socketact.scoreboard import Field
+from flask_socketact.watchdog import Watchdog
 
-#: How often the master looks for reports while workers load the application, in seconds.
+#: How often the master looks at its workers, in seconds.
+TURN = 1.0
+#: How often it looks for reports while workers load the application, in seconds.
 BOOT_POLL = 0.05
-#: What a worker may be sent before it has handlers of its own.
-_MESSAGES = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGURG, signal.SIGWINCH)
+#: While requests are in flight, a stop may last so much longer than systemd has heard last. Seconds.
+EXTENSION = 10.0
+#: How often that is said. Seconds.
+EXTENSION_INTERVAL = 1.0
 
 
 def install() -> None:
@@ -36,7 +39,7 @@ def install() -> None:
     gunicorn.app.base.Arbiter = Arbiter
 
 
-class Arbiter(gunicorn.arbiter.Arbiter):
+class Arbiter(ReloadingArbiter):
     """gunicorn's arbiter as a service of systemd."""
 
     def __init__(self, app: BaseApplication) -> None:
@@ -44,27 +47,29 @@ class Arbiter(gunicorn.arbiter.Arbiter):
         self._names = activation.listen_fds()
         if self._names:
             activation.unset_environment(os.environ)
-        self._notify_socket = notify.take_address(os.environ)
-        self._status = ""
-        self._warning = ""
-        self._ready = False
+        address, seconds = notify.take_address(os.environ), notify.take_watchdog(os.environ)
+        self._watchdog = Watchdog(seconds) if seconds else None
+        self._idle_exit = idle.from_environment() if self._names else None
+        self._turn = TURN  # of the loop, at most
+        if self._watchdog:
+            self._turn = min(self._turn, self._watchdog.interval)
+        if self._idle_exit:
+            self._turn = min(self._turn, self._idle_exit.seconds)
+        self._ready = self._reloading = False  # ... as systemd has heard
+        self._started = False  # systemd has heard that we are ready
         self._booted = False
+        self._began = time.monotonic()
         self._stopping = False
-        self._failed = False
-        self._barrier: int | None = None  # before systemd has heard that we are ready
-        self._cgroup = cgroup.of(os.getpid())
-        self._readiness = Readiness()
-        self._board = Scoreboard()
-        self._mailbox: Mailbox | None = None
+        self._leaves_mail = False  # systemd starts the service again for what is in the mailbox
+        self._hopeless = False  # all workers are stuck
+        self._drain_end = 0.0
+        self._extend_at = 0.0
         super().__init__(app)
-        self._predecessors = Predecessors(self._cgroup, self.log)
+        self.manager = Manager(address, self.log)
+        self._predecessors = Predecessors(self.cgroup, self.log)
 
     def setup(self, app: BaseApplication) -> None:
-        """Read the configuration: at the start, and anew at every reload."""
-        if str(app.cfg.settings["worker_class"].get()).endswith("SyncWorker"):
-            app.cfg.set("threads", 1)  # with more gunicorn takes its gthread instead, even for our class
         super().setup(app)
-        self._watch_workers()
         if self.LISTENERS and self.systemd:
             listeners.keep(self.LISTENERS, self.cfg, self.log)
 
@@ -80,52 +85,82 @@ class Arbiter(gunicorn.arbiter.Arbiter):
                 "and a restart refuses connections until it is done",
                 activation.why_none(),
             )
-        self._tell(notify.status, f"Loading the application in {self.num_workers} workers")
+        self.manager.status(f"Loading the application in {self.num_workers} workers")
 
-    def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:
+    def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:  # noqa: ARG002 (gunicorn's is a second)
         """Wait as gunicorn does; then see which workers have begun to accept."""
-        waiting = not self._booted or self._barrier is not None
-        signals: list[int] = super().wait_for_signals(BOOT_POLL if waiting else timeout)
-        self._readiness.collect(self.WORKERS)
-        accepting = len(self._readiness.accepting)
-        if accepting >= self.num_workers:
+        is_waiting = not self._booted or not self._started or self.is_loading or self.reload_is_due
+        signals: list[int] = super().wait_for_signals(BOOT_POLL if is_waiting else self._turn)
+        self.readiness.collect(self.WORKERS)
+        if len(self.readiness.accepting) >= self.num_workers:  # those that are replaced already have answered, too
+            self.load_time = self.load_time or time.monotonic() - self._began
             self._booted = True
-        if self._booted and not self._ready:
-            self._ready = self._tell(notify.ready, self._serving())
-            self._barrier = self._ask_for_barrier() if self._ready else None
-        elif self._booted:
-            self._tell(notify.status, self._serving())
-        if self._ready and self._is_started():
+            self.trouble = ""
+        if self._booted:
+            self.report_state()
+            self.advance_reload()
+            if self.reload_is_due:
+                self.begin_reload()
+        if self._started:
             self._predecessors.retire(self.cfg.graceful_timeout)
+            if self._idle_exit and self._is_idle(self._idle_exit):
+                self._leave(self._idle_exit.seconds)
         return signals
 
-    def _ask_for_barrier(self) -> int | None:
-        try:
-            return notify.barrier(self._notify_socket)
-        except NotifyError as error:
-            self.log.warning("%s", error)
-            return None
+    def _is_idle(self, clock: IdleExit) -> bool:
+        is_over = clock.is_over(worker.slot for worker in self.WORKERS.values())
+        return is_over and not self.is_loading and not any(self._predecessors.workers())
 
-    def _is_started(self) -> bool:
-        """Whether systemd has taken the service for started. Of one that still starts, a restart would relay
-        no workers: until then those of the generation before must be there."""
-        if self._barrier is not None and notify.is_passed(self._barrier):
-            os.close(self._barrier)
-            self._barrier = None
-        return self._barrier is None
+    def _leave(self, seconds: float) -> None:
+        """Leave with success. A connection that comes now is answered, or waits for those whom systemd starts."""
+        self.log.info("No connection for %g s: leaving, the next one starts the service", seconds)
+        self._leaves_mail = True
+        self._announce_stop(f"Idle for {seconds:g} s: the next connection starts the service")
+        raise StopIteration  # as SIGTERM does
 
-    def manage_workers(self) -> None:
-        """Replace workers that drain at once, not when they are gone: what they carry needs a reader,
-        and a request that takes long must not leave the service with a worker less.
+    def report_state(self) -> None:
+        """Tell systemd whether new workers load, or the service is ready; tried again until it is known."""
+        if self.is_loading:
+            self._ready = False
+            if not self._reloading:
+                text = f"Reloading: generation {self.generation} loads the application"
+                self._reloading = self.manager.reloading(text)
+            return
+        self._reloading = False
+        if self._ready:
+            self.manager.status(self._serving())
+        else:
+            self._ready = self.manager.ready(self._serving())
+            if self._ready and not self._started:
+                self.manager.ask_for_barrier()
+        # Of a service that still starts, a restart would relay no workers: until systemd takes it for started
+        # those of the generation before must be there.
+        self._started = self._started or (self._ready and self.manager.has_acted)
 
-        At most as many as there are workers, so that the processes never are more than twice as many.
-        """
-        wanted: int = self.num_workers
-        self._num_workers: int = wanted + min(wanted, len(self._draining()))
-        try:
-            super().manage_workers()
-        finally:
-            self._num_workers = wanted
+    def murder_workers(self) -> None:
+        """Replace workers that do nothing; as long as some do something, tell systemd."""
+        if self._watchdog and self._booted and self._watchdog.is_due():
+            self._watch(self._watchdog)
+        super().murder_workers()
+
+    def _watch(self, watchdog: Watchdog) -> None:
+        if watchdog.has_progress(self.WORKERS.values()):
+            self._hopeless = False
+            self._replace_stuck(watchdog)
+            self.manager.watchdog()
+        elif not self._hopeless:
+            self._hopeless = True
+            self.log.critical("All workers are stuck: systemd restarts the service, as its WatchdogSec= says")
+
+    def _replace_stuck(self, watchdog: Watchdog) -> None:
+        for pid, worker in list(self.WORKERS.items()):
+            if watchdog.is_silent(worker):
+                self.log.critical("Worker %s has given no sign of life for %s s: killed", pid, watchdog.limit)
+                self.kill_worker(pid, signal.SIGKILL if worker.aborted else signal.SIGABRT)
+                worker.aborted = True
+            elif pid in self.serving and watchdog.is_blocked(worker):
+                self.log.critical("No request of worker %s has moved for %s s: replaced", pid, watchdog.limit)
+                self.retire(pid)
 
     def handle_usr2(self) -> None:
         if self.systemd:
@@ -136,123 +171,96 @@ class Arbiter(gunicorn.arbiter.Arbiter):
             return
         super().handle_usr2()
 
-    def spawn_worker(self) -> int:
-        """Fork while signals wait: until a worker has handlers of its own, it would put them
-        into a copy of the master's queue that nobody reads."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _MESSAGES)
-        try:
-            pid: int = super().spawn_worker()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return pid
-
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         if reason is not None:
-            self._failed = True
-            self._announce_stop(f"{reason} See the journal")
+            self._leaves_mail = True
+            self._announce_stop(reason)
         super().halt(reason, exit_status)
 
     def stop(self, graceful: bool = True) -> None:
         """Let the workers drain, and wait for them; those that have been relayed are no longer ours."""
         scope = self._forget_relayed()
-        drain = f"at most {self.cfg.graceful_timeout} s" if graceful else "cutting them off"
         self._announce_stop(
-            f"Restarting: the workers serve on in {scope}" if scope else f"Stopping: requests in flight end, {drain}"
+            f"Restarting: the workers serve on in {scope}" if scope else self._draining_text(graceful=graceful)
         )
-        # What is carried is read by relayed workers, or, after a failure, by the generation that systemd starts.
-        self._board.stopping = not scope and not self._failed
+        # What is carried is read by relayed workers, or by the generation that systemd starts.
+        self.board.stopping = not scope and not self._leaves_mail
+        self._drain_end = time.monotonic() + self.cfg.graceful_timeout
         super().stop(graceful)
-        if self._board.stopping:
+        if self.board.stopping:
             self._empty_mailbox()
+
+    def reap_workers(self) -> None:
+        super().reap_workers()
+        if self._stopping:
+            self._report_drain()
+
+    def handle_boot_failure(self, halt: HaltServer) -> None:
+        if not self._stopping:
+            super().handle_boot_failure(halt)
+
+    def _report_drain(self) -> None:
+        """While requests are in flight, and may be, ask for the time that they take, and tell how many there are."""
+        now = time.monotonic()
+        if not self.in_flight or not self._extend_at <= now < self._drain_end:
+            return
+        self._extend_at = now + EXTENSION_INTERVAL
+        self.manager.extend_timeout(EXTENSION)
+        self.manager.status(self._draining_text())
+
+    def _draining_text(self, *, graceful: bool = True) -> str:
+        drain = f"at most {self.cfg.graceful_timeout} s" if graceful else "cutting them off"
+        return f"Stopping: {self.in_flight} requests in flight end, {drain}"
 
     def _forget_relayed(self) -> str | None:
         """Forget workers that the relay has moved out of the service; return the name of their scope."""
         scope = None
         for pid in list(self.WORKERS):
             group = cgroup.of(pid)
-            if group != self._cgroup and group is not None:
+            if group != self.cgroup and group is not None:
                 scope = os.path.basename(group)
                 self.WORKERS.pop(pid).tmp.close()
         return scope
 
     def _empty_mailbox(self) -> None:
-        if self._mailbox is None or any(self._predecessors.workers()):
+        if self.mailbox is None or any(self._predecessors.workers()):
             return
-        if dropped := self._mailbox.drop_all():
+        if dropped := self.mailbox.drop_all():
             self.log.warning("Mailbox: dropped what %s senders had left, with nobody to read it", dropped)
-
-    def reap_workers(self) -> None:
-        """Bury the dead. gunicorn raises for a worker that could not boot: a second one, while
-        the first one's is being handled, would end the master with a traceback and another status."""
-        try:
-            super().reap_workers()
-        except HaltServer:
-            if not self._stopping:
-                raise
 
     def _announce_stop(self, text: str) -> None:
         if not self._stopping:
             self._stopping = True
-            self._tell(notify.stopping, text)
-
-    def _draining(self) -> list[int]:
-        """Return the pids of workers that have begun to drain."""
-        return [pid for pid, worker in self.WORKERS.items() if worker.slot[Field.DRAINING]]
+            self.manager.stopping(text)
 
     def _take_listeners(self) -> None:
-        self.LISTENERS, self._mailbox = listeners.take(self._names, self.cfg, self.log)
+        self.LISTENERS, self.mailbox = listeners.take(self._names, self.cfg, self.log)
         self.systemd = True
         listeners.keep(self.LISTENERS, self.cfg, self.log)
 
-    def _watch_workers(self) -> None:
-        """Set ``pre_fork`` to the user's hook, with ours before it."""
-        users: Callable[[Any, Any], None] = self.cfg.pre_fork
-
-        def pre_fork(server: Arbiter, worker: Worker) -> None:
-            self._readiness.watch(worker)
-            _listen_to_messages(worker)
-            self._board.keep(worker.slot for worker in self.WORKERS.values())
-            worker.board, worker.mailbox, worker.cgroup = self._board, self._mailbox, self._cgroup
-            worker.slot = self._board.take(self.pid, self.cfg.threads)
-            users(server, worker)
-
-        self.cfg.set("pre_fork", pre_fork)
-
     def _serving(self) -> str:
-        draining = self._draining()
-        accepting = len(self._readiness.accepting.difference(draining))
-        text = f"Serving with {accepting} of {self.num_workers} workers at {listeners.describe(self.LISTENERS)}"
-        if draining:
-            in_flight = sum(self.WORKERS[pid].slot[Field.IN_FLIGHT] for pid in draining)
-            text += f"; {len(draining)} draining, with {in_flight} requests in flight"
+        """Return what ``systemctl status`` shows of a service that is ready."""
+        parts = [f"{len(self._present())} of {self.num_workers} workers at {listeners.describe(self.LISTENERS)}"]
+        if self.failure:
+            parts[0] = f"Reload failed ({self.failure}); serving on with {parts[0]}"
+        else:
+            parts[0] = f"Serving with {parts[0]}"
+        parts.append(f"generation {self.generation}, {self.in_flight} requests in flight, {self.served} served")
+        parts += self._leaving()
+        if self.trouble:
+            parts.append(f"no more workers, {self.trouble}")
         if old := self._predecessors.workers():
-            text += f"; {len(old)} old, from before a restart"
-        return text
+            parts.append(f"{len(old)} old, from before a restart")
+        return "; ".join(parts)
 
-    def _tell(self, message: Callable[[str | None, str], None], text: str) -> bool:
-        """Send `message`, unless systemd knows `text` already; return whether it does now.
+    def _present(self) -> set[int]:
+        return {pid for pid in self.serving if self.WORKERS[pid].slot[Field.GENERATION] == self.generation}
 
-        A failure never stops the service: it is logged once, and the next turn of the loop tries again.
-        """
-        if text == self._status:
-            return True
-        try:
-            message(self._notify_socket, text)
-        except NotifyError as error:
-            if str(error) != self._warning:
-                self._warning = str(error)
-                self.log.warning("%s", error)
-            return False
-        self._status = text
-        return True
-
-
-def _listen_to_messages(worker: Worker) -> None:
-    """Let `worker` take the signals that wait since its fork as soon as it has handlers for them."""
-    init_signals = worker.init_signals
-
-    def init_and_unblock() -> None:
-        init_signals()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _MESSAGES)
-
-    worker.init_signals = init_and_unblock
+    def _leaving(self) -> list[str]:
+        """Return a part for each generation that has workers which drain."""
+        in_flight: dict[int, int] = {}
+        for pid in self.draining:
+            slot = self.WORKERS[pid].slot
+            generation = slot[Field.GENERATION]
+            in_flight[generation] = in_flight.get(generation, 0) + slot[Field.IN_FLIGHT]
+        return [f"draining: generation {number}, {count} requests in flight" for number, count in in_flight.items()]

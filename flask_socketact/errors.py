@@ -19,6 +19,10 @@ class SettingsError(SocketActError, RuntimeError):
     """gunicorn's settings cannot work under systemd."""
 
 
+class ReloadError(SocketActError):
+    """The settings or the application cannot be loaded anew; what was loaded before serves on."""
+
+
 class NotifyError(SocketActError):
     """A message could not be sent to the service manager."""
 

@@ -1,43 +1,73 @@
-"""How the master learns that a worker accepts: the worker's pid, once, over a pipe."""
+"""How the master learns that a worker accepts, or why it never will: one message from each worker."""
 
 from __future__ import annotations
 
 import os
-import struct
+import socket
 from collections.abc import Iterable
 
 from gunicorn.workers.base import Worker
 
-_PID = struct.Struct("=i")
+#: Of why a worker could not boot: it is to stand in one line of ``systemctl status``.
+_MAX_REASON = 200
 
 
 class Readiness:
-    """The pipe of one master. Made before the first fork; every worker writes to it."""
+    """The socket of one master. Made before the first fork; every worker writes to it."""
 
     def __init__(self) -> None:
-        self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        # Keeps messages apart, as a pipe does not; and takes more than the ten of a datagram socket.
+        self._read, self._write = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._read.setblocking(False)
         self.accepting: set[int] = set()
+        self._failures: dict[int, str] = {}
 
     def watch(self, worker: Worker) -> None:
-        """Let `worker` report its first heartbeat. Called before it is forked.
+        """Let `worker` report its first heartbeat, or what it has failed with before. Called before it is forked.
 
         Every worker class of gunicorn calls ``notify()`` in its main loop and nowhere
         else: when it does so first, the application is loaded and the loop accepts.
         """
         heartbeat = worker.notify
+        init_process = worker.init_process
 
         def first_heartbeat() -> None:
             worker.notify = heartbeat
-            os.write(self._write, _PID.pack(os.getpid()))
+            self._report("")
             heartbeat()
 
+        def init_or_report() -> None:
+            try:
+                init_process()
+            except Exception as error:
+                if not worker.booted:
+                    self._report(_describe(error))
+                raise
+
         worker.notify = first_heartbeat
+        worker.init_process = init_or_report
 
     def collect(self, alive: Iterable[int]) -> None:
         """Read the reports, and forget workers that are not among the pids `alive`."""
-        try:
-            reports = os.read(self._read, 4096)
-        except BlockingIOError:
-            reports = b""
-        self.accepting.update(pid for (pid,) in _PID.iter_unpack(reports))
+        while True:
+            try:
+                pid, _, reason = self._read.recv(4096).decode(errors="replace").partition(" ")
+            except BlockingIOError:
+                break
+            if reason:
+                self._failures[int(pid)] = reason
+            else:
+                self.accepting.add(int(pid))
         self.accepting.intersection_update(alive)
+
+    def failure(self, pid: int) -> str | None:
+        """Return, once, why the worker `pid` could not boot; None when it has not said so."""
+        return self._failures.pop(pid, None)
+
+    def _report(self, reason: str) -> None:
+        self._write.send(f"{os.getpid()} {reason}".encode(errors="replace"))
+
+
+def _describe(error: Exception) -> str:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= _MAX_REASON else f"{text[: _MAX_REASON - 1]}…"

@@ -27,7 +27,7 @@ class Field(IntEnum):
 
     TAKEN = 0  #: 1 from before the fork until the master has buried the worker
     PID = 1
-    GENERATION = 2  #: pid of the master
+    GENERATION = 2  #: 1 for the workers of the start, one more for those of each reload
     THREADS = 3  #: how many requests it can run at once
     ACCEPTING = 4  #: 1 while it takes new connections
     DRAINING = 5  #: 1 from the beginning of its drain
@@ -37,6 +37,8 @@ class Field(IntEnum):
     IDLE = 9  #: connections that wait for a request
     CARRIED_IN = 10
     CARRIED_OUT = 11
+    ACCEPTED = 13  #: connections taken from a listener or the mailbox since the worker began
+    MOVED = 14  #: when a thread was last free, or a request moved: CLOCK_MONOTONIC, nanoseconds; 0: not told
     OLDEST = 12  #: when the oldest request in flight began: CLOCK_MONOTONIC, nanoseconds; 0: none
 
 

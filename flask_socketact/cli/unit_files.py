@@ -22,6 +22,9 @@ from flask_socketact.cli.unit_values import (
 CONFIG = "flask_socketact.conf"
 #: gunicorn's graceful_timeout, where nothing else is said.
 _DRAIN = 30
+#: The oldest version that everything works with; and the first that has Type=notify-reload.
+OLDEST_SYSTEMD = 252
+_NOTIFY_RELOAD = 253
 #: What ProtectHome= hides.
 _HOMES = ("/home", "/root", "/run/user")
 
@@ -56,6 +59,8 @@ class Application:
     workers: int | None
     threads: int | None
     drain: int | None
+    idle_exit: int | None
+    systemd_version: int
     user_manager: bool
 
     def __post_init__(self) -> None:
@@ -167,7 +172,7 @@ def _values(wanted: Application) -> dict[str, Any]:
     options = {"workers": wanted.workers, "threads": wanted.threads, "graceful-timeout": wanted.drain}
     drain = _DRAIN if wanted.drain is None else wanted.drain
     names = ("app", "name", "user", "group", "directory", "socket_group", "user_manager")
-    computed = ("folder", "systemctl", "gunicorn", "sockets")
+    computed = ("folder", "systemctl", "gunicorn", "sockets", "idle_exit", "systemd_version")
     return {name: getattr(wanted, name) for name in (*names, *computed)} | {
         "config": _config(wanted.directory),
         "options": "".join(f"--{option} {number} " for option, number in options.items() if number is not None),
@@ -178,6 +183,7 @@ def _values(wanted: Application) -> dict[str, Any]:
         "as_root": "-" if wanted.user_manager else "-+",
         "protect_home": "read-only" if _needs_home(wanted.directory, wanted.python) else "yes",
         "drain": drain,
+        "notify_reload": _NOTIFY_RELOAD,
         "timeout_stop": 2 * drain + 15,
     }
 

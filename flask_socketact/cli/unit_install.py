@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shlex
 import shutil
 import subprocess
@@ -148,6 +149,16 @@ def _told_of(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UnitError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def running_systemd(otherwise: int) -> int:
+    """Return the version of this machine's systemd; `otherwise` where there is none."""
+    systemctl = shutil.which("systemctl")
+    if systemctl is None:
+        return otherwise
+    done = subprocess.run([systemctl, "--version"], capture_output=True, text=True, check=False)  # noqa: S603 (as below)
+    found = re.match(r"systemd (\d+)", done.stdout)
+    return int(found[1]) if found else otherwise
 
 
 def _reload(*systemctl: str) -> None:

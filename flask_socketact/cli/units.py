@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flask_socketact.cli.unit_files import application, render
+from flask_socketact.cli.unit_files import OLDEST_SYSTEMD, application, render
 from flask_socketact.cli.unit_install import install as install_units
-from flask_socketact.cli.unit_install import missing, write_out
+from flask_socketact.cli.unit_install import missing, running_systemd, write_out
 from flask_socketact.cli.unit_values import UnitError
 
 if TYPE_CHECKING:
@@ -40,6 +40,13 @@ _COUNT = click.IntRange(1, 1_000_000)
 @click.option("--workers", metavar="N", type=_COUNT, help="Processes.")
 @click.option("--threads", metavar="N", type=_COUNT, help="Threads in each.")
 @click.option("--drain", metavar="SECONDS", type=_COUNT, help="How long requests may take to end.  [gunicorn's: 30]")
+@click.option("--idle-exit", metavar="SECONDS", type=_COUNT, help="Leave after so long without a connection.")
+@click.option(
+    "--systemd-version",
+    metavar="N",
+    type=click.IntRange(OLDEST_SYSTEMD),
+    help="Which the units are for.  [default: the running one]",
+)
 @click.option(
     "--output",
     metavar="DIR",
@@ -48,12 +55,13 @@ _COUNT = click.IntRange(1, 1_000_000)
 )
 @click.option("--install", is_flag=True, help="Write them where systemd reads them, and let it.")
 @click.option("--user-manager", is_flag=True, help="For systemctl --user.")
-def units(*, output: Path | None, install: bool, **given: Any) -> None:
+def units(*, output: Path | None, install: bool, systemd_version: int | None, **given: Any) -> None:
     """Print the systemd units of an application, or write or install them."""
     if install and output is not None:
         raise click.UsageError("--install knows where to write: leave --output out")
     try:
-        wanted = application(**given)
+        version = systemd_version or max(OLDEST_SYSTEMD, running_systemd(OLDEST_SYSTEMD))
+        wanted = application(**given, systemd_version=version)
         texts = render(wanted)
         if install:
             _tell_installed(wanted, install_units(wanted, texts))
@@ -80,7 +88,9 @@ def _tell_installed(wanted: Application, paths: list[Path]) -> None:
     _tell_written(paths)
     for line in missing(wanted):
         click.echo(f"Warning: {line}", err=True)
-    click.echo(f"Start with:  {wanted.systemctl} enable --now {wanted.name}.socket {wanted.name}.service")
+    # One that leaves when nobody asks for anything need not be there before somebody does.
+    service = "" if wanted.idle_exit else f" {wanted.name}.service"
+    click.echo(f"Start with:  {wanted.systemctl} enable --now {wanted.name}.socket{service}")
     click.echo(f"Deploy with: {wanted.systemctl} restart {wanted.name}")
     click.echo(f"Check with:  flask-socketact doctor {'--user-manager ' if wanted.user_manager else ''}{wanted.name}")
     if wanted.user_manager:

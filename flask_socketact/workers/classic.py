@@ -43,6 +43,7 @@ class ClassicWorker(Lifecycle):
     def handle(self, listener: Any, client: Any, address: Any) -> None:
         """Serve a connection, for as long as it lasts."""
         _listener.set(listener_name(listener))
+        self.slot[Field.ACCEPTED] += 1
         self.slot[Field.OPEN] += 1
         try:
             super().handle(listener, client, address)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from types import FrameType
 from typing import Any
 
@@ -18,6 +19,8 @@ from flask_socketact.scoreboard import Field, Scoreboard, Slot
 LINGER = 2.0
 #: A relayed worker leaves so much later than the drain time, if it does not leave by itself. Seconds.
 OVERDUE = 1.0
+#: How long after the death of its master a worker may be relayed: after WatchdogSec= it is ended first. Seconds.
+RELAY_TIMEOUT = 2.0
 
 
 def listener_name(listener: Any) -> str | None:
@@ -41,13 +44,14 @@ class Lifecycle(Worker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.orphaned = False
+        self._orphaned_since = 0.0
         self._relayed = False
         self._succeeded = False  # the next generation has said that it is ready
 
     def init_process(self) -> None:
         if not hasattr(self, "slot"):  # a master that is not ours
             self.board = Scoreboard()
-            self.slot = self.board.take(self.ppid, self.cfg.threads)
+            self.slot = self.board.take(1, self.cfg.threads)
         self.slot[Field.PID] = os.getpid()
         super().init_process()
 
@@ -72,6 +76,7 @@ class Lifecycle(Worker):
         """Listen to the relay, too. Programs that requests have started get its signals as well, and ignore them."""
         super().init_signals()
         signal.signal(signal.SIGURG, self.handle_urg)
+        signal.signal(signal.SIGPWR, signal.SIG_IGN)  # WatchdogSignal=, which is for the master
 
     def handle_urg(self, sig: int, frame: FrameType | None) -> None:
         """The next generation is ready: drain, and carry to it."""
@@ -122,10 +127,11 @@ class Lifecycle(Worker):
         """Whether the master is there, or has left because this worker was relayed.
         Otherwise the drain begins, as after SIGTERM."""
         if not self.orphaned and self.ppid != os.getppid():
+            self._orphaned_since = self._orphaned_since or time.monotonic()
             if self.is_relayed():
                 self.ppid = os.getppid()  # the service manager's, from now on
                 self.log.info("Serving on while the service restarts (pid: %s)", os.getpid())
-            else:
+            elif time.monotonic() - self._orphaned_since > RELAY_TIMEOUT:
                 self.orphaned = True
                 self.alive = False
                 self.log.info("The master has died, draining: %s", self)

@@ -288,6 +288,7 @@ class Loop:
             else TLSConnection(self.cfg, _wrap(client, self._context, self.cfg), address, server, name)
         )
         self.connections[connection.fd] = connection
+        self._slot[Field.ACCEPTED] += 1
         self._slot[Field.OPEN] = len(self.connections)
         return connection
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from gunicorn.workers import sync
 
 from flask_socketact.workers.classic import ClassicWorker
+
+HEARTBEAT = 1.0  #: seconds
 
 
 class SyncWorker(ClassicWorker, sync.SyncWorker):
@@ -12,6 +16,11 @@ class SyncWorker(ClassicWorker, sync.SyncWorker):
 
     A client that is slow to send or to take blocks the worker, as it does gunicorn's: put a proxy in front.
     """
+
+    def wait(self, timeout: float) -> Any:
+        """Wait for a connection; not as long as gunicorn does, whose idle workers give a sign of life
+        every ``timeout / 2`` seconds."""
+        return super().wait(min(timeout, HEARTBEAT))
 
     def notify(self) -> None:
         """Tell the master that the worker lives, and see that the master does: under

@@ -139,16 +139,20 @@ class ThreadWorker(Lifecycle):
     def _supervise(self, now: float) -> None:
         self.notify()
         self.is_parent_alive()
-        oldest = 0.0
+        oldest = moved = 0.0
         for seat in self._seats:
             connection = seat.connection
             if connection is None:
+                moved = now
                 continue
             clock = connection.clock
             oldest = min(oldest or clock.began, clock.began)
+            # The client's pace is not ours.
+            moved = now if clock.with_client else max(moved, clock.moved)
             if self.cfg.timeout and now - clock.moved > self.cfg.timeout:
                 self._end_wait(seat, connection)
         self.slot[Field.OLDEST] = int(oldest * 1e9)
+        self.slot[Field.MOVED] = int(moved * 1e9)
 
     def _end_wait(self, seat: Seat, connection: Connection) -> None:
         """Act upon a request that nothing has moved for ``timeout`` seconds."""

@@ -52,9 +52,9 @@ def test_ready_only_when_every_worker_accepts(folder: Folder, http: socket.socke
     address = f"http://127.0.0.1:{http.getsockname()[1]} (http)"
     assert server.messages == [
         "STATUS=Loading the application in 2 workers",
-        f"READY=1\nSTATUS=Serving with 2 of 2 workers at {address}",
+        f"READY=1\nSTATUS=Serving with 2 of 2 workers at {address}; generation 1, 0 requests in flight, 1 served",
         "BARRIER=1",
-        "STOPPING=1\nSTATUS=Stopping: requests in flight end, at most 30 s",
+        "STOPPING=1\nSTATUS=Stopping: 0 requests in flight end, at most 30 s",
     ]
 
 
@@ -114,7 +114,7 @@ def test_second_worker_fails_while_the_first_is_being_handled(folder: Folder, ht
     )
     with Server(app, *CONF, "-k", "gthread", "app:app", listeners={"http": http}) as server:
         assert server.wait_until_gone() == WORKER_BOOT_ERROR
-        assert server.log.count("RuntimeError: no database") == 2
+        assert server.log.count("\nRuntimeError: no database") == 2
 
 
 def test_premature_ready_of_gunicorn_is_not_heard(folder: Folder, http: socket.socket) -> None:
@@ -175,3 +175,75 @@ def test_stop_right_after_a_fork(plain: Path, http: socket.socket) -> None:
         server.wait_for_log("Booting worker")
         server.process.terminate()
         assert server.wait_until_gone(5) == 0
+
+
+def test_stop_tells_how_many_requests_are_left(plain: Path, http: socket.socket) -> None:
+    """And asks for the time that they take, as long as there are some."""
+    arguments = (*CONF, "--workers", "1", "app:app")
+    with Server(plain, *arguments, listeners={"http": http}) as server, dial(http) as client:
+        server.wait_until_ready()
+        client.sendall(b"GET /sleep/2.5 HTTP/1.1\r\nHost: app\r\n\r\n")
+        server.wait_for((plain / "asleep").exists, "the view to run")
+        server.wait_for_message("STATUS=Serving")
+        server.process.terminate()
+        server.wait_for_message("STOPPING=1")
+        assert server.wait_until_gone() == 0
+        assert b"200 OK" in client.recv(65536)
+    stop = next(number for number, message in enumerate(server.messages) if message.startswith("STOPPING=1"))
+    said = server.messages[stop:]
+    assert said[0] == "STOPPING=1\nSTATUS=Stopping: 1 requests in flight end, at most 30 s"
+    assert set(said[1:]) == {"EXTEND_TIMEOUT_USEC=10000000"}
+    assert 2 <= len(said[1:]) <= 4
+
+
+def test_manager_that_does_not_read_stops_nothing(plain: Path, http: socket.socket) -> None:
+    """sd_notify(3) waits for it; the master does not."""
+    path = plain / "deaf"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        environ = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "400000"}
+        with Server(plain, *CONF, "app:app", listeners={"http": http}, environ=environ) as server:
+            server.wait_for_log("it does not read what was sent before")
+            killed = server.workers()[0]
+            os.kill(killed, signal.SIGKILL)
+            server.wait_for(lambda: server.log.count("Booting worker") == 3, "the master to replace a worker")
+            server.process.terminate()
+            assert server.wait_until_gone(5) == 0
+        assert manager.recv(4096).startswith(b"STATUS=Loading")
+
+
+@pytest.mark.parametrize("value", ["soon", "0", "-5", ""])
+def test_watchdog_that_makes_no_sense(plain: Path, http: socket.socket, value: str) -> None:
+    environ = {"WATCHDOG_USEC": value}
+    with Server(plain, *CONF, "app:app", listeners={"http": http}, environ=environ) as server:
+        assert server.wait_until_gone() == 1
+        assert f"WATCHDOG_USEC={value!r} is not a positive number" in server.log
+
+
+@pytest.mark.parametrize("worker", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"])
+def test_watchdog_hears_of_progress_only(plain: Path, http: socket.socket, worker: str) -> None:
+    """Of idle workers, too; not when all of them are stopped."""
+    arguments = (*CONF, "-k", f"flask_socketact.workers.{worker}", "app:app")
+    with Server(plain, *arguments, listeners={"http": http}, environ={"WATCHDOG_USEC": "4000000"}) as server:
+        server.wait_until_ready()
+        for _ in range(5):
+            assert server.wait_for_message("WATCHDOG=1")
+        for pid in server.workers():
+            os.kill(pid, signal.SIGSTOP)
+        server.wait_for_log("All workers are stuck")
+        for pid in server.workers():
+            os.kill(pid, signal.SIGCONT)
+        server.wait_for_message("WATCHDOG=1")
+        server.process.terminate()
+        assert server.wait_until_gone() == 0
+    beats = [message for message in server.messages if message == "WATCHDOG=1"]
+    assert len(beats) >= 6
+
+
+def test_watchdog_of_another_process(plain: Path, http: socket.socket) -> None:
+    environ = {"WATCHDOG_USEC": "100000", "WATCHDOG_PID": "1"}
+    with Server(plain, *CONF, "app:app", listeners={"http": http}, environ=environ) as server:
+        server.wait_for_message("BARRIER=1")
+        server.process.terminate()
+        assert server.wait_until_gone() == 0
+        assert "WATCHDOG=1" not in server.messages

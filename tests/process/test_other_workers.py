@@ -135,7 +135,7 @@ def test_status_counts_requests_of_a_worker_that_drains(plain: Path, http: socke
         server.wait_for((plain / "asleep").exists, "the view to run")
         os.kill(before, signal.SIGTERM)
         status = server.wait_for_message("STATUS=Serving with 1 of 1 workers")
-        assert status.endswith("; 1 draining, with 1 requests in flight")
+        assert status.endswith("; draining: generation 1, 1 requests in flight")
         assert json.loads(ask(lambda: dial(http))[1])["pid"] != before
         assert b"200 OK" in client.recv(65536)
 
@@ -226,7 +226,7 @@ def test_gevent_http2_request_in_flight_is_answered(folder: Folder, http: socket
         os.kill(before, signal.SIGTERM)
         began = time.monotonic()
         status = server.wait_for_message("STATUS=Serving with 1 of 1 workers")
-        assert status.endswith("; 1 draining, with 1 requests in flight")
+        assert status.endswith("; draining: generation 1, 1 requests in flight")
         sent = 0
         while time.monotonic() - began < LINGER + 0.5:
             protocol.send_data(1, b"x")

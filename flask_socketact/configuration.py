@@ -1,0 +1,68 @@
+"""gunicorn's configuration, read anew for a reload."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import os
+import sys
+from types import ModuleType
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.config import Config
+
+from flask_socketact.errors import ReloadError
+
+_CONF = "flask_socketact.conf"
+#: What must stay, wherever it is installed.
+_SERVER = ("__main__", "gunicorn", "flask_socketact", "systemd")
+_EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+
+
+def read_anew(app: BaseApplication) -> None:
+    """Replace ``app.cfg`` by what command line, environment and configuration file say now.
+
+    Modules that the configuration imports are read anew, too, if they are the application's: the workers would
+    be forked with the old ones.
+
+    :raises ReloadError: the configuration cannot be read; ``app.cfg`` is what it was.
+    """
+    before = app.cfg
+    _forget_modules(before)
+    try:
+        app.reload()
+    except SystemExit as error:  # gunicorn's way to say it, with a traceback
+        app.cfg = before
+        cause = error.__context__
+        reason = f"{type(cause).__name__}: {cause}" if cause else "see the journal"
+        raise ReloadError(f"the configuration cannot be read: {reason}") from error
+
+
+def leave_environment(cfg: Config) -> None:
+    """Undo what ``raw_env`` of `cfg` has set."""
+    for name in cfg.env:
+        if name in cfg.env_orig:
+            os.environ[name] = cfg.env_orig[name]
+        else:
+            os.environ.pop(name, None)
+
+
+def _forget_modules(cfg: Config) -> None:
+    named = str(cfg.config or "").removeprefix("python:")
+    for name, module in list(sys.modules.items()):
+        if name in (_CONF, named) or (name.partition(".")[0] not in _SERVER and _is_applications(module, cfg)):
+            del sys.modules[name]
+
+
+def _is_applications(module: ModuleType, cfg: Config) -> bool:
+    """Whether a module is in the application's folder, and is Python: compiled ones may not be loaded twice."""
+    path = getattr(module, "__file__", None) or ""
+    folders = [os.path.abspath(folder) for folder in (cfg.chdir, *(cfg.pythonpath or "").split(","))]
+    return (
+        any(_is_below(path, folder) for folder in folders if folder != "/")
+        and not any(_is_below(path, prefix) for prefix in (sys.prefix, sys.base_prefix))
+        and not path.endswith(_EXTENSIONS)
+    )
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.startswith(f"{folder}/")

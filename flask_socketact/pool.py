@@ -1,0 +1,187 @@
+"""The workers of a master: forked, counted, replaced, buried."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gunicorn.arbiter
+from gunicorn.app.base import BaseApplication
+from gunicorn.errors import HaltServer
+from gunicorn.workers.base import Worker
+
+from flask_socketact import cgroup
+from flask_socketact.mailbox import Mailbox
+from flask_socketact.readiness import Readiness
+from flask_socketact.scoreboard import Field, Scoreboard
+
+#: How long the master waits before it forks again after a worker that could not be forked, or could not load the
+#: application, while others serve. Seconds.
+RESPAWN_PAUSE = 2.0
+#: What a worker may be sent before it has handlers of its own.
+_MESSAGES = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGURG, signal.SIGWINCH)
+
+
+class Pool(gunicorn.arbiter.Arbiter):
+    """gunicorn's arbiter, as far as its workers are concerned."""
+
+    mailbox: Mailbox | None = None
+    foreign: Sequence[Any] = ()  #: listeners that new workers must not keep
+
+    def __init__(self, app: BaseApplication) -> None:
+        self.readiness = Readiness()
+        self.board = Scoreboard()
+        self.cgroup = cgroup.of(os.getpid())
+        self.generation = 1  #: number of the workers that are forked now: one more with each reload
+        self.retired: set[int] = set()  #: pids of workers that a reload has told to go
+        self.trouble = ""  #: why workers are missing
+        self._respawn_at = 0.0
+        self._served = 0  # by workers that have gone
+        super().__init__(app)
+
+    def setup(self, app: BaseApplication) -> None:
+        """Read the configuration: at the start, and anew at every reload."""
+        if str(app.cfg.settings["worker_class"].get()).endswith("SyncWorker"):
+            app.cfg.set("threads", 1)  # with more gunicorn takes its gthread instead, even for our class
+        super().setup(app)
+        self._watch_workers()
+
+    @property
+    def draining(self) -> list[int]:
+        """The pids of workers that have begun to drain."""
+        return [pid for pid, worker in self.WORKERS.items() if worker.slot[Field.DRAINING]]
+
+    @property
+    def serving(self) -> set[int]:
+        """The pids of workers that answer, and take new connections."""
+        return self.readiness.accepting.difference(self.draining)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are being read, run or answered."""
+        return self._sum(Field.IN_FLIGHT)
+
+    @property
+    def served(self) -> int:
+        """Requests answered since the start."""
+        return self._served + self._sum(Field.REQUESTS)
+
+    def manage_workers(self) -> None:
+        """Replace workers that drain at once, not when they are gone: what they carry needs a reader,
+        and a request that takes long must not leave the service with a worker less.
+
+        Of those that are replaced one by one at most as many drain at once as there are workers,
+        so that ``max_requests`` never more than doubles the processes.
+        """
+        wanted: int = self.num_workers
+        draining = self.draining
+        recycled = len(draining) - len(self.retired.intersection(draining))
+        self._num_workers = wanted + len(draining) - max(0, recycled - wanted)
+        if time.monotonic() < self._respawn_at:
+            self._num_workers = min(self._num_workers, len(self.WORKERS))
+        try:
+            super().manage_workers()
+        finally:
+            self._num_workers = wanted
+
+    def retire(self, pid: int) -> None:
+        """Let a worker drain, and leave."""
+        self.WORKERS[pid].slot[Field.DRAINING] = 1
+        self.retired.add(pid)
+        self.kill_worker(pid, signal.SIGTERM)
+
+    def spawn_worker(self) -> int:
+        """Fork while signals wait: until a worker has handlers of its own, it would put them
+        into a copy of the master's queue that nobody reads.
+
+        Returns its pid; 0 if it cannot be forked while others serve, which is tried again later.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _MESSAGES)
+        try:
+            pid: int = super().spawn_worker()
+        except (OSError, RuntimeError) as error:
+            if not self.serving:
+                raise
+            self._wait_before_respawn(f"no worker can be forked: {error}")
+            return 0
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return pid
+
+    def reap_workers(self) -> None:
+        """Bury the dead. gunicorn raises for one that could not boot, and ends the service; while others serve,
+        or leave because the service ends already, that is no reason to."""
+        before = dict(self.WORKERS)
+        halt = None
+        while True:
+            try:
+                super().reap_workers()
+                break
+            except HaltServer as error:
+                halt = error  # there may be more of them
+        self.readiness.collect(self.WORKERS)
+        expected = [self._bury(pid, before[pid]) for pid in before.keys() - self.WORKERS]
+        if halt is not None and not all(expected):
+            self.handle_boot_failure(halt)
+
+    def handle_boot_failure(self, halt: HaltServer) -> None:
+        """Go on without a worker that could not boot, if others serve.
+
+        :raises HaltServer: none does.
+        """
+        if not self.serving:
+            raise HaltServer(f"{halt.reason} {self.trouble}".strip(), halt.exit_status)
+        self._wait_before_respawn(self.trouble or halt.reason)
+
+    def _sum(self, field: Field) -> int:
+        return sum(int(worker.slot[field]) for worker in self.WORKERS.values())
+
+    def _wait_before_respawn(self, reason: str) -> None:
+        self.trouble = reason
+        self._respawn_at = time.monotonic() + RESPAWN_PAUSE
+        self.log.error("%s: the others serve on, and it is tried again every %s s", reason, RESPAWN_PAUSE)
+
+    def handle_death(self, pid: int, worker: Worker) -> bool:  # noqa: ARG002 (who overrides it looks at the worker)
+        """Note why a worker has gone that has just been buried; return whether that has consequences for nobody."""
+        self.trouble = self.readiness.failure(pid) or self.trouble
+        return pid in self.retired
+
+    def _bury(self, pid: int, worker: Worker) -> bool:
+        self._served += worker.slot[Field.REQUESTS]
+        if not worker.tmp._tmp.closed:  # gunicorn has left out what follows: it could not boot
+            worker.tmp.close()
+            self.cfg.child_exit(self, worker)
+        harmless = self.handle_death(pid, worker)
+        self.retired.discard(pid)
+        return harmless
+
+    def _watch_workers(self) -> None:
+        """Set ``pre_fork`` to the user's hook, with ours before it."""
+        users: Callable[[Any, Any], None] = self.cfg.pre_fork
+
+        def pre_fork(server: Pool, worker: Worker) -> None:
+            self.readiness.watch(worker)
+            _begin_in_child(worker, self.foreign)
+            self.board.keep(worker.slot for worker in self.WORKERS.values())
+            worker.board, worker.mailbox, worker.cgroup = self.board, self.mailbox, self.cgroup
+            worker.slot = self.board.take(self.generation, self.cfg.threads)
+            users(server, worker)
+
+        self.cfg.set("pre_fork", pre_fork)
+
+
+def _begin_in_child(worker: Worker, foreign: Sequence[Any]) -> None:
+    """Let `worker` close what is not its own, and take the signals that wait since its fork, as soon as it has
+    handlers for them."""
+    init_signals = worker.init_signals
+
+    def init_and_unblock() -> None:
+        for listener in foreign:
+            listener.close()
+        init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _MESSAGES)
+
+    worker.init_signals = init_and_unblock

@@ -1,0 +1,207 @@
+"""A gated reload: new workers start beside the old ones, which go when all of the new ones answer."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import gunicorn.arbiter
+from gunicorn import sock, util
+from gunicorn.app.base import BaseApplication
+from gunicorn.config import Config
+from gunicorn.pidfile import Pidfile
+from gunicorn.workers.base import Worker
+
+from flask_socketact import configuration
+from flask_socketact.errors import ReloadError
+from flask_socketact.pool import Pool
+from flask_socketact.scoreboard import Field
+
+#: How long new workers may load the application: as long as systemd waits for a start, unless something else is
+#: said (DefaultTimeoutStartSec=), in seconds; or so many times as long as the start has taken.
+LOAD_TIMEOUT = 90.0
+LOAD_FACTOR = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a reload changes in the master, and puts back when it fails."""
+
+    generation: int
+    cfg: Config
+    workers: int  #: as many as SIGTTIN and SIGTTOU have made of them
+    listeners: list[Any]
+    deadline: float  #: CLOCK_MONOTONIC, seconds
+
+
+class ReloadingArbiter(Pool):
+    """A master whose reload takes nothing down. One at a time; the loop goes on meanwhile."""
+
+    LISTENERS: list[Any]
+    pidfile: Pidfile | None
+
+    def __init__(self, app: BaseApplication) -> None:
+        self.load_time = 0.0  #: of the start, in seconds
+        self.failure = ""  #: why the last reload has failed
+        self._reload_wanted = False
+        self._before: Settings | None = None  # while new workers load
+        self._generations = 1
+        super().__init__(app)
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether new workers load the application beside those that serve."""
+        return self._before is not None
+
+    @property
+    def reload_is_due(self) -> bool:
+        """Whether a reload is to begin."""
+        return self._reload_wanted and self._before is None
+
+    def setup(self, app: BaseApplication) -> None:
+        if self._before is not None and app.cfg.preload_app:
+            self.log.warning("preload_app is ignored until a restart: a reload leaves the application to the workers")
+            app.cfg.set("preload_app", False)
+        super().setup(app)
+
+    def handle_hup(self) -> None:
+        """Load settings and application anew, when no other reload is at work."""
+        if self._before is not None:
+            self.log.info("A reload is at work: the next one waits for its turn")
+        self._reload_wanted = True
+
+    def begin_reload(self) -> None:
+        """Start the new workers."""
+        self._reload_wanted = False
+        deadline = time.monotonic() + max(LOAD_TIMEOUT, LOAD_FACTOR * self.load_time)
+        self._before = Settings(self.generation, self.cfg, self.num_workers, self.LISTENERS, deadline)
+        self._stats["reloads"] += 1
+        self._generations += 1
+        self.generation = self._generations
+        self.report_state()
+        try:
+            self._configure()
+            self.manage_workers()
+        except Exception as error:  # noqa: BLE001 (hooks and settings are the user's)
+            self._fail(str(error) if isinstance(error, ReloadError) else f"{type(error).__name__}: {error}")
+
+    def advance_reload(self) -> None:
+        """Let the old workers go, if all of the new ones answer."""
+        before = self._before
+        if before is None:
+            return
+        if len(self._loaded()) < self.num_workers:
+            if time.monotonic() > before.deadline:
+                self._fail("the new workers do not end to load the application")
+            return
+        self._before = None
+        self.foreign = ()
+        self.failure = self.trouble = ""
+        for pid in self._others(self.generation):
+            self.retire(pid)
+        if before.listeners is not self.LISTENERS:
+            sock.close_sockets(before.listeners)
+        self._move_pidfile(before.cfg)
+        util._setproctitle(f"master [{self.proc_name}]")
+        self.report_state()
+
+    def report_state(self) -> None:
+        """Tell of a reload that has begun, or ended: overridden."""
+
+    def manage_workers(self) -> None:
+        """Keep the number of workers; in a reload of the new ones alone, as the old ones' release may be no more."""
+        if self._before is None:
+            super().manage_workers()
+            return
+        missing = self.num_workers - len(self._new_workers())
+        if missing > 0 and not all(self.spawn_worker() for _ in range(missing)):
+            self._fail(self.trouble)
+
+    def handle_death(self, pid: int, worker: Worker) -> bool:
+        is_new = worker.slot[Field.GENERATION] == self.generation and not worker.slot[Field.DRAINING]
+        if self._before is None or not is_new:
+            return super().handle_death(pid, worker)
+        self._fail(self.readiness.failure(pid) or f"new worker {pid} has died before all of them answered")
+        return True
+
+    def stop(self, graceful: bool = True) -> None:
+        self._reload_wanted = False
+        self._before = None
+        super().stop(graceful)
+
+    def _configure(self) -> None:
+        """Read the configuration, and take the settings over."""
+        if self.app.callable is not None:
+            raise ReloadError(
+                "preload_app: the master has loaded the application, and cannot load it anew. "
+                "Use 'systemctl restart', which makes nobody wait either"
+            )
+        configuration.leave_environment(self.cfg)
+        address = self.cfg.address
+        configuration.read_anew(self.app)
+        self.setup(self.app)
+        self.log.reopen_files()
+        if hasattr(self.worker_class, "check_config"):
+            self.worker_class.check_config(self.cfg, self.log)
+        if self.cfg.address != address:
+            self._open_listeners()
+        self.cfg.on_reload(self)
+
+    def _open_listeners(self) -> None:
+        """Open others, where systemd does not pass them."""
+        before = self.LISTENERS
+        try:
+            self.LISTENERS = sock.create_sockets(self.cfg, self.log)
+        except SystemExit as error:
+            raise ReloadError(f"cannot listen at bind = {self.cfg.settings['bind'].get()}") from error
+        self.foreign = before
+        self.log.info("Listening at: %s", ",".join(map(str, self.LISTENERS)))
+
+    def _fail(self, reason: str) -> None:
+        """Drop the new workers, and go on with the old ones."""
+        before, self._before = self._before, None
+        if before is None:
+            return
+        self.failure = reason
+        self.log.error("The reload has failed, the workers from before serve on: %s", reason)
+        configuration.leave_environment(self.cfg)
+        for pid in self._new_workers():
+            self.retire(pid)
+        if before.listeners is not self.LISTENERS:
+            sock.close_sockets(self.LISTENERS, unlink=False)
+        self.generation, self.LISTENERS, self.foreign = before.generation, before.listeners, ()
+        self.app.cfg = before.cfg
+        gunicorn.arbiter.Arbiter.setup(self, self.app)  # what ours adds is there from the first time
+        self.num_workers = before.workers
+        self.report_state()
+
+    def _new_workers(self) -> set[int]:
+        """Return the pids of the workers of this generation that do not drain."""
+        return set(self.WORKERS).difference(self._others(self.generation), self.draining)
+
+    def _loaded(self) -> list[int]:
+        """Return the pids of workers of this generation that have begun to answer, and may drain by now."""
+        return [pid for pid in self.readiness.accepting if self.WORKERS[pid].slot[Field.GENERATION] == self.generation]
+
+    def _others(self, generation: int) -> list[int]:
+        """Return the pids of workers of other generations that do not drain."""
+        drains = self.draining
+        return [
+            pid
+            for pid, worker in self.WORKERS.items()
+            if worker.slot[Field.GENERATION] != generation and pid not in drains
+        ]
+
+    def _move_pidfile(self, before: Config) -> None:
+        if self.cfg.pidfile == before.pidfile:
+            return
+        if self.pidfile is not None:
+            self.pidfile.unlink()
+            self.pidfile = None
+        if self.cfg.pidfile is not None:
+            with suppress(OSError, RuntimeError):
+                self.pidfile = Pidfile(self.cfg.pidfile)
+                self.pidfile.create(os.getpid())

@@ -1,0 +1,396 @@
+"""A reload that takes nothing down: what systemd hears of it, and what clients see."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.load import Client, ask, keep_alive
+from tests.server import CONF, Server, dial, tcp
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.process.conftest import Folder
+
+WORKERS = ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"]
+#: Answers with its release; `{extra}` is run at import.
+SOURCE = """
+{extra}
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Length", "{length}")])
+    return [b"{release}"]
+"""
+
+
+def release(folder: Path, name: str, extra: str = "") -> None:
+    # Renamed into place: a worker that boots reads one or the other.
+    (folder / "next").write_text(SOURCE.format(release=name, length=len(name), extra=extra))
+    (folder / "next").replace(folder / "app.py")
+
+
+@pytest.fixture
+def site(folder: Folder) -> Path:
+    path = folder("")
+    release(path, "one")
+    return path
+
+
+@contextmanager
+def load(http: socket.socket) -> Iterator[list[str]]:
+    """Ask for / all the time, on new connections; what fails is in the list."""
+    failures: list[str] = []
+    done = threading.Event()
+
+    def run() -> None:
+        while not done.is_set():
+            try:
+                status, _ = ask(lambda: dial(http))
+                if status != 200:
+                    failures.append(str(status))
+            except Exception as error:  # noqa: BLE001
+                failures.append(repr(error))
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield failures
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_what_systemd_hears(site: Path, http: socket.socket, worker: str) -> None:
+    """Start, reload, failed reload, stop: each datagram, in order."""
+    arguments = (*CONF, "-k", f"flask_socketact.workers.{worker}", "app:app")
+    at = f"2 of 2 workers at http://127.0.0.1:{http.getsockname()[1]} (http)"
+    idle = "0 requests in flight, 0 served"
+    with Server(site, *arguments, listeners={"http": http}) as server:
+        server.wait_for_message("BARRIER=1")
+        release(site, "two")
+        server.signal(signal.SIGHUP)
+        server.wait_for(lambda: server.wait_for_message("STATUS=").endswith("served"), "the old workers to leave")
+        release(site, "three", "raise RuntimeError('no database')")
+        server.signal(signal.SIGHUP)
+        server.wait_for_message("READY=1")
+        server.wait_for(lambda: len(server.workers()) == 2, "the new workers to leave")
+        server.process.terminate()
+        assert server.wait_until_gone() == 0
+        said = [re.sub(r"MONOTONIC_USEC=\d+", "MONOTONIC_USEC=…", message) for message in server.messages]
+    failed = f"Reload failed (RuntimeError: no database); serving on with {at}; generation 2, {idle}"
+    dropped = f"STATUS={failed}; draining: generation 3, 0 requests in flight"
+    assert [message for message in said if message not in (dropped, f"STATUS={failed}")] == [
+        "STATUS=Loading the application in 2 workers",
+        f"READY=1\nSTATUS=Serving with {at}; generation 1, {idle}",
+        "BARRIER=1",
+        "RELOADING=1\nMONOTONIC_USEC=…\nSTATUS=Reloading: generation 2 loads the application",
+        f"READY=1\nSTATUS=Serving with {at}; generation 2, {idle}; draining: generation 1, 0 requests in flight",
+        f"STATUS=Serving with {at}; generation 2, {idle}",
+        "RELOADING=1\nMONOTONIC_USEC=…\nSTATUS=Reloading: generation 3 loads the application",
+        # The first of two has failed; the second is dropped, unless it has failed meanwhile, too.
+        next(message for message in said if message.startswith(f"READY=1\nSTATUS={failed}")),
+        "STOPPING=1\nSTATUS=Stopping: 0 requests in flight end, at most 30 s",
+    ]
+    assert "Traceback" in server.log
+    assert "RuntimeError: no database" in server.log
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_old_workers_serve_until_all_new_ones_have_loaded(site: Path, http: socket.socket, worker: str) -> None:
+    arguments = (*CONF, "-k", f"flask_socketact.workers.{worker}", "app:app")
+    with Server(site, *arguments, listeners={"http": http}) as server:
+        before = set(server.wait_until_ready().workers())
+        with load(http) as failures:
+            release(site, "two", "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)")
+            server.signal(signal.SIGHUP)
+            server.wait_for_message("RELOADING=1")
+            server.wait_for(lambda: len(server.workers()) == 4, "new workers beside the old")
+            assert ask(lambda: dial(http)) == (200, b"one")
+            (site / "go").touch()
+            server.wait_for_message("READY=1")
+            server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+            assert ask(lambda: dial(http)) == (200, b"two")
+            assert before.isdisjoint(server.workers())
+        assert not failures
+
+
+@pytest.mark.parametrize(
+    ("extra", "why"),
+    [
+        ("raise RuntimeError('no database')", r"RuntimeError: no database"),
+        ("import nothing_of_the_kind", r"ModuleNotFoundError: No module named 'nothing_of_the_kind'"),
+        ("raise SystemExit(7)", r"RuntimeError: the application left with 7 while it was imported"),
+        ("import os; os._exit(1)", r"new worker \d+ has died before all of them answered"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"new worker \d+ has died before"),
+        ("def (", r"SyntaxError: invalid syntax"),
+    ],
+)
+def test_release_that_does_not_load(site: Path, http: socket.socket, extra: str, why: str) -> None:
+    with Server(site, *CONF, "app:app", listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        client = Client(lambda: dial(http))
+        client.exchange("GET", "/")
+        with load(http) as failures:
+            release(site, "two", extra)
+            server.signal(signal.SIGHUP)
+            message = server.wait_for_message("READY=1")
+            server.wait_for(lambda: sorted(server.workers()) == sorted(before), "the new workers to be gone")
+        assert not failures
+        assert client.exchange("GET", "/") == (200, b"one")
+        assert client.closed_by_server == 0
+        assert re.search(rf"STATUS=Reload failed \({why}", message)
+        release(site, "three")
+        server.signal(signal.SIGHUP)
+        assert "Serving with 2 of 2 workers" in server.wait_for_message("READY=1")
+        server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+        assert ask(lambda: dial(http)) == (200, b"three")
+        client.close()
+
+
+def test_worker_that_is_replaced_cannot_load_the_release(site: Path, http: socket.socket) -> None:
+    """The others serve on, until a release comes that loads."""
+    with Server(site, *CONF, "app:app", listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        release(site, "two", "raise RuntimeError('no database')")
+        os.kill(before[0], signal.SIGKILL)
+        server.wait_for(lambda: "RuntimeError: no database" in server.wait_for_message("STATUS="), "the reason")
+        with load(http) as failures:
+            server.wait_for(lambda: server.log.count("it is tried again") >= 2, "another attempt")
+        assert not failures
+        assert before[1] in server.workers()
+        release(site, "three")
+        server.wait_for(lambda: "Serving with 2 of 2" in server.wait_for_message("STATUS="), "the repair")
+
+
+def test_second_reload_waits_for_its_turn(site: Path, http: socket.socket) -> None:
+    with Server(site, *CONF, "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        release(site, "two", "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)")
+        server.signal(signal.SIGHUP)
+        server.wait_for_message("RELOADING=1")
+        server.signal(signal.SIGHUP)
+        server.signal(signal.SIGHUP)
+        server.wait_for_log("the next one waits for its turn")
+        assert len(server.workers()) <= 4
+        (site / "go").touch()
+        server.wait_for_message("READY=1")
+        server.wait_for_message("READY=1")
+        server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+        states = [message.partition("=")[0] for message in server.messages if not message.startswith("STATUS")]
+        assert states == ["READY", "BARRIER", "RELOADING", "READY", "RELOADING", "READY"]
+
+
+def test_stop_in_a_reload(site: Path, http: socket.socket) -> None:
+    with Server(site, *CONF, "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        release(site, "two", "import time; time.sleep(600)")
+        server.signal(signal.SIGHUP)
+        server.wait_for(lambda: len(server.workers()) == 4, "new workers beside the old")
+        server.process.terminate()
+        assert server.wait_until_gone(5) == 0
+
+
+def test_worker_that_dies_in_a_reload(site: Path, http: socket.socket) -> None:
+    """It is the new generation's to be replaced, not the old one's."""
+    with Server(site, *CONF, "app:app", listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        release(site, "two", "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)")
+        server.signal(signal.SIGHUP)
+        server.wait_for(lambda: len(server.workers()) == 4, "new workers beside the old")
+        os.kill(before[0], signal.SIGKILL)
+        server.wait_for(lambda: before[0] not in server.workers(), "it to be buried")
+        assert ask(lambda: dial(http)) == (200, b"one")
+        (site / "go").touch()
+        assert "Serving with 2 of 2 workers" in server.wait_for_message("READY=1")
+        server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+
+
+SETTINGS = """
+from flask_socketact.conf import *
+import helper
+workers = helper.WORKERS
+raw_env = ["RELEASE={release}"]
+{extra}
+"""
+
+
+def configure(folder: Path, workers: int, release: str, extra: str = "") -> None:
+    (folder / "helper.py").write_text(f"WORKERS = {workers}\n")
+    (folder / "flask_socketact.conf").write_text(SETTINGS.format(release=release, extra=extra))
+
+
+def test_configuration_is_read_anew(folder: Folder, http: socket.socket) -> None:
+    """The file, and modules of the application that it imports."""
+    path = folder(
+        """
+        import os
+
+        def app(environ, start_response):
+            content = os.environ["RELEASE"].encode()
+            start_response("200 OK", [("Content-Length", str(len(content)))])
+            return [content]
+        """
+    )
+    configure(path, 1, "a")
+    with Server(path, "-c", "flask_socketact.conf", "app:app", listeners={"http": http}) as server:
+        assert "of 1 workers" in server.wait_for_message("READY=1")
+        configure(path, 3, "b")
+        server.signal(signal.SIGHUP)
+        assert "Serving with 3 of 3 workers" in server.wait_for_message("READY=1")
+        server.wait_for(lambda: len(server.workers()) == 3, "the old worker to leave")
+        assert ask(lambda: dial(http)) == (200, b"b")
+        configure(path, 2, "c", extra="raise RuntimeError('a slip')")
+        server.signal(signal.SIGHUP)
+        why = "the configuration cannot be read: RuntimeError: a slip"
+        assert f"Reload failed ({why}); serving on with 3 of 3" in server.wait_for_message("READY=1")
+        configure(path, 2, "c", extra="worker_class = 'nothing.of.the.kind'")
+        server.signal(signal.SIGHUP)
+        assert "Reload failed (" in server.wait_for_message("READY=1")
+        configure(path, 2, "c", extra="def on_reload(server): raise KeyError('a hook')")
+        server.signal(signal.SIGHUP)
+        assert "Reload failed (KeyError: 'a hook'); serving on with 3 of 3" in server.wait_for_message("READY=1")
+        # What the failed attempts have set is gone: a worker that is replaced has the settings that serve.
+        for pid in server.workers():
+            os.kill(pid, signal.SIGTERM)
+        server.wait_for(lambda: "Reload" in server.wait_for_message("STATUS="), "a status")
+        assert ask(lambda: dial(http)) == (200, b"b")
+        configure(path, 2, "d")
+        server.signal(signal.SIGHUP)
+        assert "Serving with 2 of 2 workers" in server.wait_for_message("READY=1")
+        server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+        assert ask(lambda: dial(http)) == (200, b"d")
+
+
+def test_module_of_the_configuration_is_read_anew(site: Path, http: socket.socket) -> None:
+    (site / "settings.py").write_text("from flask_socketact.conf import *\nworkers = 1\n")
+    with Server(site, "-c", "python:settings", "app:app", listeners={"http": http}) as server:
+        assert "of 1 workers" in server.wait_for_message("READY=1")
+        (site / "settings.py").write_text("from flask_socketact.conf import *\nworkers = 2  # more\n")
+        server.signal(signal.SIGHUP)
+        assert "Serving with 2 of 2 workers" in server.wait_for_message("READY=1")
+
+
+def test_preload_app(site: Path, http: socket.socket) -> None:
+    """The master has the application, and cannot load it anew: it says so, and serves on."""
+    with Server(site, *CONF, "--preload", "app:app", listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        release(site, "two")
+        server.signal(signal.SIGHUP)
+        message = server.wait_for_message("READY=1")
+        assert "STATUS=Reload failed (preload_app: the master has loaded the application" in message
+        assert "systemctl restart" in message
+        assert server.workers() == before
+        assert ask(lambda: dial(http)) == (200, b"one")
+
+
+def test_preload_app_that_a_reload_asks_for(site: Path, http: socket.socket) -> None:
+    (site / "settings.py").write_text("from flask_socketact.conf import *\n")
+    with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        (site / "settings.py").write_text("from flask_socketact.conf import *\npreload_app = True\n")
+        for name in ("two", "three"):
+            release(site, name)
+            server.signal(signal.SIGHUP)
+            assert "Serving with 2 of 2" in server.wait_for_message("READY=1")
+            server.wait_for_log("preload_app is ignored until a restart")
+            server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+            assert ask(lambda: dial(http)) == (200, name.encode())
+
+
+def test_other_address_outside_systemd(site: Path) -> None:
+    with tcp() as one, tcp() as two, tcp() as taken:
+        ports = [listener.getsockname()[1] for listener in (one, two)]
+        one.close()
+        two.close()
+        (site / "settings.py").write_text(f"from flask_socketact.conf import *\nbind = '127.0.0.1:{ports[0]}'\n")
+        with Server(site, "-c", "settings.py", "app:app") as server:
+            server.wait_until_ready()
+            busy = taken.getsockname()[1]
+            (site / "settings.py").write_text(f"from flask_socketact.conf import *\nbind = '127.0.0.1:{busy}'\n")
+            server.signal(signal.SIGHUP)
+            assert "Reload failed (cannot listen at bind = " in server.wait_for_message("READY=1")
+            assert ask(lambda: socket.create_connection(("127.0.0.1", ports[0]))) == (200, b"one")
+            (site / "settings.py").write_text(f"from flask_socketact.conf import *\nbind = '127.0.0.1:{ports[1]}'\n")
+            server.signal(signal.SIGHUP)
+            server.wait_for_message("READY=1")
+            assert ask(lambda: socket.create_connection(("127.0.0.1", ports[1]))) == (200, b"one")
+            server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+            with socket.socket() as client:
+                assert client.connect_ex(("127.0.0.1", ports[0])) == errno.ECONNREFUSED
+
+
+def test_other_worker_class(site: Path, http: socket.socket) -> None:
+    """gunicorn's own do, too."""
+    (site / "settings.py").write_text("from flask_socketact.conf import *\n")
+    with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        for kind in ("gthread", "sync", "flask_socketact.workers.sync.SyncWorker"):
+            (site / "settings.py").write_text(f"from flask_socketact.conf import *\nworker_class = {kind!r}\n")
+            release(site, kind)
+            server.signal(signal.SIGHUP)
+            assert "Serving with 2 of 2" in server.wait_for_message("READY=1")
+            server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+            assert ask(lambda: dial(http)) == (200, kind.encode())
+
+
+def test_pidfile_moves(site: Path, http: socket.socket) -> None:
+    (site / "settings.py").write_text("from flask_socketact.conf import *\npidfile = 'first'\n")
+    with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        (site / "settings.py").write_text("from flask_socketact.conf import *\npidfile = 'second'\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for_message("READY=1")
+        assert not (site / "first").exists()
+        assert (site / "second").read_text().strip() == str(server.process.pid)
+
+
+def test_idle_connections_are_carried(site: Path, http: socket.socket, tmp_path: Path) -> None:
+    mailbox = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    mailbox.bind(str(tmp_path / "mailbox"))
+    mailbox.listen()
+    with mailbox, Server(site, *CONF, "app:app", listeners={"http": http, "mailbox": mailbox}) as server:
+        server.wait_until_ready()
+        clients = [Client(lambda: dial(http)) for _ in range(20)]
+        for client in clients:
+            keep_alive(client)
+        for name in ("two", "three"):
+            release(site, name)
+            server.signal(signal.SIGHUP)
+            server.wait_for_message("READY=1")
+            server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+            assert all(client.exchange("GET", "/") == (200, name.encode()) for client in clients)
+        # What has come to new workers that are dropped goes to the old ones.
+        release(site, "four", "import os\nos.close(os.open('first', os.O_CREAT | os.O_EXCL))")
+        server.signal(signal.SIGHUP)
+        assert "Reload failed" in server.wait_for_message("READY=1")
+        server.wait_for(lambda: len(server.workers()) == 2, "the new workers to leave")
+        assert all(client.exchange("GET", "/") == (200, b"three") for client in clients)
+        assert sum(client.closed_by_server for client in clients) == 0
+        for client in clients:
+            client.close()
+
+
+def test_release_that_never_ends_to_load(site: Path, http: socket.socket) -> None:
+    (site / "settings.py").write_text(
+        "import flask_socketact.reload\nflask_socketact.reload.LOAD_TIMEOUT = 1.0\nfrom flask_socketact.conf import *\n"
+    )
+    with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        release(site, "two", "import time; time.sleep(600)")
+        server.signal(signal.SIGHUP)
+        assert "Reload failed (the new workers do not end to load" in server.wait_for_message("READY=1")
+        server.wait_for(lambda: sorted(server.workers()) == sorted(before), "the new workers to leave")
+        assert ask(lambda: dial(http)) == (200, b"one")

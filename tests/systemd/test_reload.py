@@ -1,0 +1,155 @@
+"""``systemctl reload``: with the unit that ``flask-socketact units`` writes for the systemd that is there."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.load import Client, Connect, Load, ask
+from tests.machine import EXAMPLES, Machine, drop_in, release
+from tests.systemd.test_promises import BROKEN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+RELOADS = 10
+SETTLE = 2.0  #: seconds
+#: What a request may wait, reloads or not, on a machine that other tests use as well.
+LONGEST_WAIT = 0.5
+SHORT = ("new connection", "keep-alive", "keep-alive, mostly idle")
+CLIENTS = {"new connection": 6, "keep-alive": 6, "keep-alive, mostly idle": 4, "long request": 2, "slow upload": 2}
+SLOW = (EXAMPLES / "app.py").read_text().replace("app = Flask", "time.sleep(1.5)\napp = Flask")
+ENDLESS = SLOW.replace("1.5", "600")
+
+
+@pytest.fixture
+def rendered(machine: Machine) -> Iterator[Machine]:
+    """The machine, with the service for its own systemd."""
+    unit = machine.path("/etc/systemd/system/app.service")
+    before = unit.read_text()
+    machine.run("sh", "-c", "cd / && /srv/app/venv/bin/flask-socketact units --output /tmp")
+    unit.write_text(machine.path("/tmp/app.service").read_text())  # noqa: S108 (the machine's)
+    machine.systemctl("daemon-reload")
+    yield machine
+    machine.systemctl("stop", "app")
+    unit.write_text(before)
+
+
+def version(machine: Machine) -> int:
+    return int(machine.run("systemctl", "--version").stdout.split()[1])
+
+
+def test_type_is_that_of_the_systemd(rendered: Machine) -> None:
+    expected = "notify-reload" if version(rendered) >= 253 else "notify"
+    assert rendered.show("app", "Type") == expected
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["good", "broken"])
+def test_nobody_notices_a_reload(rendered: Machine, tcp: Connect, figure: Callable[[str], None], *, good: bool) -> None:
+    """Ten of them, of a release that loads for 1.5 s, or fails to load after that."""
+    drop_in(rendered, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--threads 8"\n')
+    release(rendered, SLOW)
+    rendered.systemctl("start", "app")
+    with Load(tcp, CLIENTS) as quiet:
+        time.sleep(5 * SETTLE)
+    if not good:
+        release(rendered, SLOW + BROKEN)
+    with Load(tcp, CLIENTS) as load:
+        for _ in range(RELOADS):
+            done = rendered.systemctl("reload", "app", check=False)
+            assert (done.returncode == 0) == good
+            time.sleep(SETTLE)
+    assert not load.failures()
+    assert load.closed_by_server == 0
+    assert load.longest_wait(*SHORT) < LONGEST_WAIT
+    status = rendered.show("app", "StatusText")
+    assert status.startswith("Serving with 2 of 2" if good else "Reload failed (RuntimeError: ")
+    assert f"generation {RELOADS + 1 if good else 1}," in status
+    assert "Traceback" in rendered.journal("app") or good
+    figure(
+        f"{RELOADS} reloads, {len(load.outcomes)} requests, {load.failures().total()} failed, "
+        f"{load.closed_by_server} connections closed, longest wait of a short request "
+        f"{load.longest_wait(*SHORT):.3f} s, without reloads {quiet.longest_wait(*SHORT):.3f} s"
+    )
+
+
+def test_reload_returns_when_the_new_workers_answer(rendered: Machine, tcp: Connect) -> None:
+    """On 252, where the signal is a command's, too."""
+    release(rendered, SLOW)
+    rendered.systemctl("start", "app")
+    before = ask(tcp)[1]
+    began = time.monotonic()
+    rendered.systemctl("reload", "app")
+    assert time.monotonic() - began > 1.5
+    assert ask(tcp)[1] != before
+
+
+def test_reload_that_is_stopped(rendered: Machine, tcp: Connect) -> None:
+    """Stop and restart while new workers load."""
+    machine = rendered
+    machine.systemctl("start", "app")
+    release(machine, ENDLESS)
+    for verb in ("restart", "stop"):
+        with machine.start("systemctl", "reload", "app") as reload:
+            machine.wait_for(lambda: machine.show("app", "StatusText").startswith("Reloading"), "the reload to begin")
+            assert ask(tcp)[0] == 200
+            if verb == "restart":
+                release(machine)
+            machine.systemctl(verb, "app")
+            reload.communicate()
+        if verb == "restart":
+            assert ask(tcp)[0] == 200
+            assert machine.show("app", "StatusText").startswith("Serving with 2 of 2")
+            release(machine, ENDLESS)
+    machine.systemctl("stop", "app.socket")
+    assert not machine.workers("app")
+
+
+def test_reloads_that_come_together(rendered: Machine, tcp: Connect) -> None:
+    rendered.systemctl("start", "app")
+    client = Client(tcp)
+    client.exchange("GET", "/")
+    results: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(rendered.systemctl("reload", "app", check=False).returncode))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [0, 0, 0]
+    assert client.exchange("GET", "/")[0] == 200
+    assert client.closed_by_server == 0
+    client.close()
+
+
+def test_reload_follows_a_link_to_the_release(rendered: Machine, tcp: Connect) -> None:
+    """The folder is a link to the current release, which a deploy changes."""
+    machine = rendered
+    source = "from flask import Flask\napp = Flask(__name__)\n@app.get('/')\ndef index():\n    return {!r}\n"
+    for name in ("one", "two"):
+        folder = machine.path(f"/srv/releases/{name}")
+        folder.mkdir(parents=True)
+        (folder / "app.py").write_text(source.format(name))
+    current = machine.path("/srv/current")
+    current.symlink_to("releases/one")
+    drop_in(machine, "app.service", "[Service]\nWorkingDirectory=/srv/current\nEnvironment=PWD=/srv/current\n")
+    machine.systemctl("start", "app")
+    assert ask(tcp) == (200, b"one")
+    machine.path("/srv/next").symlink_to("releases/two")
+    machine.path("/srv/next").rename(current)
+    machine.systemctl("reload", "app")
+    assert ask(tcp) == (200, b"two")
+
+
+def test_reload_without_dbus_is_no_failure(rendered: Machine, tcp: Connect) -> None:
+    """Where nobody tells how a reload has ended it has not failed."""
+    drop_in(rendered, "app.service", "[Service]\nInaccessiblePaths=-/run/dbus\n")
+    rendered.systemctl("start", "app")
+    before = ask(tcp)[1]
+    rendered.systemctl("reload", "app")
+    rendered.wait_for(lambda: ask(tcp)[1] != before, "new workers")

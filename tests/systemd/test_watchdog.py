@@ -1,0 +1,175 @@
+"""``WatchdogSec=``: what hangs is ended and replaced, and what is well loses nothing."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.load import Connect, Load, ask
+from tests.machine import Machine, drop_in, release
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WATCHDOG = 6.0  #: seconds
+THREADS = 2
+CLIENTS = {"new connection": 4, "keep-alive": 4, "long request": 1}
+#: The worker that is asked first for a deadlock has it, in as many threads as ask.
+DEADLOCK = """
+import os, threading
+lock = threading.Lock()
+lock.acquire()
+
+@app.get("/deadlock")
+def deadlock():
+    try:
+        os.close(os.open("/var/lib/app/deadlock", os.O_CREAT | os.O_EXCL))
+        open("/var/lib/app/stuck", "w").write(str(os.getpid()))
+    except FileExistsError:
+        pass
+    if open("/var/lib/app/stuck").read() == str(os.getpid()) or os.path.exists("/var/lib/app/all"):
+        lock.acquire()
+    return str(os.getpid())
+"""
+
+
+@pytest.fixture
+def watched(machine: Machine) -> Machine:
+    source = (machine.path("/srv/app/app.py")).read_text()
+    release(machine, source + DEADLOCK)
+    options = f"--threads {THREADS} --graceful-timeout 10"
+    drop_in(machine, "app.service", f'[Service]\nWatchdogSec={WATCHDOG}\nEnvironment="GUNICORN_CMD_ARGS={options}"\n')
+    machine.run("sh", "-c", "rm -f /var/lib/app/*")
+    machine.systemctl("start", "app")
+    return machine
+
+
+def kill(machine: Machine, number: signal.Signals, *inside: int) -> None:
+    machine.run("kill", f"-{number.name.removeprefix('SIG')}", *map(str, inside))
+
+
+def wait_until_restarted(machine: Machine) -> float:
+    """Return after how many seconds the service is up again."""
+    began = time.monotonic()
+    machine.wait_for(lambda: machine.show("app", "NRestarts") == "1", "a restart", 3 * WATCHDOG)
+    machine.wait_for(lambda: machine.show("app", "ActiveState") == "active", "the service to be up", 3 * WATCHDOG)
+    return time.monotonic() - began
+
+
+def test_service_that_is_well_is_left_alone(watched: Machine, tcp: Connect) -> None:
+    """Also in requests of half the time, in all threads, and without any."""
+    clients = [tcp() for _ in range(2 * THREADS)]
+    for client in clients:
+        client.sendall(f"GET /sleep/{WATCHDOG / 2 - 1} HTTP/1.1\r\nHost: app\r\n\r\n".encode())
+    for client in clients:
+        with client:
+            assert client.recv(65536).startswith(b"HTTP/1.1 200")
+    before = watched.workers("app")
+    deadline = time.monotonic() + 2 * WATCHDOG
+    watched.wait_for(lambda: time.monotonic() > deadline, "two watchdog times to pass")
+    assert watched.show("app", "NRestarts") == "0"
+    assert watched.workers("app") == before
+
+
+def test_master_that_hangs(watched: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    """It is ended; its workers serve on, in a scope, until the next ones answer."""
+    with Load(tcp, CLIENTS) as load:
+        kill(watched, signal.SIGSTOP, int(watched.show("app", "MainPID")))
+        seconds = wait_until_restarted(watched)
+        seen = len(load.outcomes)
+        watched.wait_for(lambda: len(load.outcomes) > seen + 50, "answers of the next workers")
+    assert seconds < 2 * WATCHDOG
+    assert not load.failures()
+    assert load.closed_by_server == 0
+    watched.wait_for(lambda: not watched.scopes("app"), "the old workers to leave")
+    figure(
+        f"WatchdogSec={WATCHDOG:g}, up again after {seconds:.1f} s, {len(load.outcomes)} requests, "
+        f"{load.failures().total()} failed, longest wait {load.longest_wait():.2f} s"
+    )
+
+
+def test_workers_that_all_hang(watched: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    """Every thread of every worker waits for a lock that nobody holds."""
+    watched.path("/var/lib/app/all").touch()
+    clients = [deadlock(tcp) for _ in range(8 * THREADS)]
+    began = time.monotonic()
+    wait_until_restarted(watched)
+    seconds = time.monotonic() - began
+    assert ask(tcp)[0] == 200
+    assert seconds < 2 * WATCHDOG
+    assert "All workers are stuck" in watched.journal("app")
+    for client in clients:
+        client.close()
+    figure(f"WatchdogSec={WATCHDOG:g}, up again after {seconds:.1f} s")
+
+
+def test_worker_in_a_deadlock(watched: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    """It is replaced, by the master, and the requests of the other worker are answered."""
+    with Load(tcp, {"long request": 1, "keep-alive": 2}) as load:
+        clients: list[socket.socket] = []
+        while len(clients) < THREADS:  # each that hangs does so in the one worker
+            client = deadlock(tcp)
+            client.settimeout(0.5)
+            try:
+                client.recv(65536)
+                client.close()
+            except TimeoutError:
+                clients.append(client)
+        began = time.monotonic()
+        stuck = watched.path("/var/lib/app/stuck").read_text()
+        watched.wait_for(
+            lambda: (
+                f"No request of worker {stuck} has moved" in watched.journal("app")
+                and watched.show("app", "StatusText").startswith("Serving with 2 of 2")
+            ),
+            "another worker in its place",
+        )
+        seconds = time.monotonic() - began
+        watched.wait_for(lambda: stuck not in watched.workers("app"), "the stuck one to be gone")
+    assert seconds < 2 * WATCHDOG
+    assert watched.show("app", "NRestarts") == "0"
+    assert not load.failures()
+    for client in clients:
+        client.close()
+    figure(
+        f"WatchdogSec={WATCHDOG:g}, replaced after {seconds:.1f} s, {len(load.outcomes)} requests, "
+        f"{load.failures().total()} failed"
+    )
+
+
+def test_worker_that_gives_no_sign_of_life(watched: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    """As one that computes in C, and never lets the interpreter's lock go: it is killed."""
+    stopped, healthy = map(int, watched.workers("app"))
+    long = tcp()
+    while True:  # a request in flight on the other
+        long.sendall(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+        if f"process {healthy}," in long.recv(65536).decode():
+            break
+        long.close()
+        long = tcp()
+    long.sendall(f"GET /sleep/{2 * WATCHDOG} HTTP/1.1\r\nHost: app\r\n\r\n".encode())
+    kill(watched, signal.SIGSTOP, stopped)
+    began = time.monotonic()
+    watched.wait_for(
+        lambda: (
+            str(stopped) not in watched.workers("app")
+            and watched.show("app", "StatusText").startswith("Serving with 2 of 2")
+        ),
+        "another worker in its place",
+    )
+    seconds = time.monotonic() - began
+    with long:
+        assert long.recv(65536).startswith(b"HTTP/1.1 200")
+    assert seconds < 2 * WATCHDOG
+    assert watched.show("app", "NRestarts") == "0"
+    figure(f"WatchdogSec={WATCHDOG:g}, replaced after {seconds:.1f} s")
+
+
+def deadlock(connect: Connect) -> socket.socket:
+    client = connect()
+    client.sendall(b"GET /deadlock HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n")
+    return client
