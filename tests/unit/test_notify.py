@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from flask_socketact import notify
-from flask_socketact.errors import NotifyError
+from flask_socketact.errors import NotifyError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,3 +57,47 @@ def test_address_is_taken_once() -> None:
     assert notify.take_address(environ) == "/run/notify"
     assert notify.take_address(environ) is None
     assert environ == {"HOME": "/"}
+
+
+def test_reloading_has_the_time(manager: socket.socket) -> None:
+    before = time.monotonic_ns() // 1000
+    notify.reloading(manager.getsockname(), "Loading")
+    state, since, status = manager.recv(4096).decode().split("\n")
+    assert (state, status) == ("RELOADING=1", "STATUS=Loading")
+    assert since.startswith("MONOTONIC_USEC=")
+    assert before <= int(since.partition("=")[2]) <= time.monotonic_ns() // 1000
+
+
+def test_messages_without_a_status(manager: socket.socket) -> None:
+    notify.extend_timeout(manager.getsockname(), 1.5)
+    notify.watchdog(manager.getsockname())
+    assert manager.recv(4096) == b"EXTEND_TIMEOUT_USEC=1500000"
+    assert manager.recv(4096) == b"WATCHDOG=1"
+    notify.extend_timeout(None, 1)
+    notify.watchdog(None)
+    notify.reloading(None, "")
+
+
+def test_manager_that_does_not_read(manager: socket.socket) -> None:
+    """sd_notify(3) would wait for it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                other.sendto(b"", manager.getsockname())
+    with pytest.raises(NotifyError, match="it does not read what was sent before"):
+        notify.watchdog(manager.getsockname())
+    with suppress(BlockingIOError):
+        while True:
+            manager.recv(4096)
+    notify.watchdog(manager.getsockname())
+
+
+def test_watchdog_is_taken_once() -> None:
+    environ = {"WATCHDOG_USEC": "2500000", "WATCHDOG_PID": str(os.getpid()), "HOME": "/"}
+    assert notify.take_watchdog(environ) == 2.5
+    assert notify.take_watchdog(environ) is None
+    assert environ == {"HOME": "/"}
+    assert notify.take_watchdog({"WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"}) is None
+    with pytest.raises(SettingsError, match="WATCHDOG_USEC='1s' is not a positive number"):
+        notify.take_watchdog({"WATCHDOG_USEC": "1s"})

@@ -25,8 +25,9 @@ COMMAND = (sys.executable, "-B", "-m", "flask_socketact.cli", "units")
 
 #: The options of examples/units.
 EXAMPLE_OPTIONS = {
-    "app": (),
+    "app": ("--systemd-version", "252"),
     "app-unix": (
+        *("--systemd-version", "252"),
         *("--name", "app-unix", "--user", "app", "--directory", "/srv/app"),
         *("--listen", "/run/app-unix/http.sock", "--socket-group", "www-data"),
     ),
@@ -266,8 +267,9 @@ def test_one_address_twice_is_refused(first: str, second: str) -> None:
     st.text(st.sampled_from("a1f0/:[].=@%$\"'`\\ \t\r\n\x85\u2028{}();,~#-_+٣é")),
 )
 def test_nothing_gets_into_a_unit_that_means_something_there(option: str, value: str) -> None:
-    options = dict.fromkeys(("user", "group", "directory", "python", "socket_group", "workers", "threads", "drain"))
-    wanted: dict[str, Any] = {"app": "app:app", "name": "app", "listen": ("80",), "user_manager": False, **options}
+    unset = ("user", "group", "directory", "python", "socket_group", "workers", "threads", "drain", "idle_exit")
+    wanted: dict[str, Any] = {"app": "app:app", "name": "app", "listen": ("80",), "user_manager": False}
+    wanted |= {"systemd_version": 257, **dict.fromkeys(unset)}
     wanted[option] = (value,) if option == "listen" else value
     try:
         text = "".join(render(application(**wanted)).values())
@@ -284,12 +286,53 @@ def test_accounts_have_no_place_in_a_user_manager(option: str) -> None:
     assert f"{option} has no effect in a user manager" in refusal("--user-manager", option, "web")
 
 
+def test_reload_is_the_one_of_the_systemd() -> None:
+    """sd_notify(3) and systemd.service(5): notify-reload is there from 253 on, and sends the signal itself."""
+    relay = "ExecReload=/usr/local/lib/flask-socketact/relay reload %n"
+    before = rendered("--systemd-version", "252")[SERVICE]
+    assert "Type=notify" in before
+    assert [line for line in before if line.startswith("ExecReload=")] == [
+        """ExecReload=/bin/sh -c 'kill -HUP "$$1"' sh $MAINPID""",
+        relay,
+    ]
+    for version in ("253", "257"):
+        lines = rendered("--systemd-version", version)[SERVICE]
+        assert "Type=notify-reload" in lines
+        assert [line for line in lines if line.startswith("ExecReload=")] == [relay]
+
+
+def test_running_systemd_is_what_the_units_are_for(tmp_path: Path) -> None:
+    (tmp_path / "systemctl").write_text("#!/bin/sh\necho 'systemd 255 (255.4-1)'\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    done = units(env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    assert "\nType=notify-reload\n" in done.stdout
+    (tmp_path / "systemctl").write_text("#!/bin/sh\necho nothing\n")
+    assert "\nType=notify\n" in units(env={"PATH": f"{tmp_path}:/usr/bin:/bin"}).stdout
+
+
+def test_idle_exit() -> None:
+    """The service is started by connections, not at boot."""
+    lines = rendered("--idle-exit", "300")[SERVICE]
+    assert "Environment=SOCKETACT_IDLE_EXIT=300" in lines
+    assert not any(line.startswith("WantedBy=") for line in lines)
+    assert "Also=app.socket" in lines
+    assert not any("IDLE_EXIT" in line for line in rendered()[SERVICE])
+
+
 def test_group_of_paths_without_a_path() -> None:
     assert "no --listen is a path" in refusal("--socket-group", "www-data")
 
 
 @pytest.mark.parametrize(
-    "options", [("--workers", "0"), ("--threads", "-1"), ("--drain", "0.5"), ("--install", "--output", "/")]
+    "options",
+    [
+        ("--workers", "0"),
+        ("--threads", "-1"),
+        ("--drain", "0.5"),
+        ("--idle-exit", "0"),
+        ("--systemd-version", "251"),
+        ("--install", "--output", "/"),
+    ],
 )
 def test_what_click_refuses(options: tuple[str, ...]) -> None:
     assert units(*options).exit_code == 2
@@ -389,7 +432,7 @@ def test_install_for_a_user(tmp_path: Path) -> None:
     folder, relay = tmp_path / ".config/systemd/user", tmp_path / ".local/lib/flask-socketact/relay"
     assert sorted(path.name for path in folder.iterdir()) == ["web.service", "web.socket"]
     assert relay.stat().st_mode & 0o7777 == 0o755
-    assert (tmp_path / "asked").read_text() == "--user daemon-reload\n"
+    assert (tmp_path / "asked").read_text() == "--version\n--user daemon-reload\n"
     assert "systemctl --user enable --now web.socket web.service\n" in done.stdout
     assert "systemctl --user restart web\n" in done.stdout
     assert "flask-socketact doctor --user-manager web\n" in done.stdout

@@ -1,0 +1,53 @@
+"""``systemctl stop``: as long as requests are in flight, and the drain time is not over, systemd waits."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from tests.load import Connect, ask
+from tests.machine import Machine, drop_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TIMEOUT_STOP = 3  #: seconds
+
+
+def test_stop_waits_longer_than_its_timeout(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    """TimeoutStopSec= is shorter than the request: EXTEND_TIMEOUT_USEC= puts it off."""
+    drop_in(machine, "app.service", f"[Service]\nTimeoutStopSec={TIMEOUT_STOP}\n")
+    machine.systemctl("start", "app")
+    with tcp() as client:
+        client.sendall(b"GET /sleep/8.0 HTTP/1.1\r\nHost: app\r\n\r\n")
+        assert ask(tcp)[0] == 200
+        began = time.monotonic()
+        with machine.start("systemctl", "stop", "app") as stop:
+            machine.wait_for(
+                lambda: machine.show("app", "StatusText") == "Stopping: 1 requests in flight end, at most 30 s",
+                "the status to tell of the request",
+            )
+            stop.communicate()
+        seconds = time.monotonic() - began
+        assert b"200 OK" in client.recv(65536)
+    assert stop.returncode == 0
+    assert seconds > 2 * TIMEOUT_STOP
+    assert machine.show("app", "Result") == "success"
+    figure(f"{seconds:.1f} s with TimeoutStopSec={TIMEOUT_STOP}")
+
+
+def test_stop_waits_no_longer_than_the_drain_time(machine: Machine, tcp: Connect) -> None:
+    """A request that hangs does not put it off for ever."""
+    drop_in(
+        machine,
+        "app.service",
+        f'[Service]\nTimeoutStopSec={TIMEOUT_STOP}\nEnvironment="GUNICORN_CMD_ARGS=--graceful-timeout 5"\n',
+    )
+    machine.systemctl("start", "app")
+    with tcp() as client:
+        client.sendall(b"GET /sleep/600.0 HTTP/1.1\r\nHost: app\r\n\r\n")
+        assert ask(tcp)[0] == 200
+        began = time.monotonic()
+        machine.systemctl("stop", "app")
+        assert time.monotonic() - began < 10
+    assert not machine.workers("app")
