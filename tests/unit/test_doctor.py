@@ -42,6 +42,8 @@ def command(words: str, flags: str = "ignore-failure privileged", path: str = RE
     return COMMAND.format(path=path, words=words, flags=flags)
 
 
+HUP = command("""-c kill -HUP "$$1" sh $MAINPID""", "", "/bin/sh")
+RELOAD = command("reload app.service", "")
 KILL = command(f"-c {TERM}", "ignore-failure", "/bin/sh")
 STOP = command("stop app.service")
 SERVICE = f"""\
@@ -50,6 +52,12 @@ Restart=on-failure
 NotifyAccess=main
 RestartUSec=2s
 TimeoutStopUSec=1min 15s
+ActiveState=active
+WatchdogUSec=1min
+WatchdogSignal=30
+OOMPolicy=continue
+ExecReloadEx={HUP}
+ExecReloadEx={RELOAD}
 ExecStopEx={STOP}
 ExecStopEx={KILL}
 ExecStopPostEx={command("stop-post app.service")}
@@ -178,6 +186,14 @@ def test_examples_are_healthy() -> None:
         ("kill mode", {"KillMode": "none"}, "error", "left behind"),
         ("final kill", {"SendSIGKILL": "no"}, "warning", "SendSIGKILL=no"),
         ("shared memory", {"RemoveIPC": "yes"}, "warning", "RemoveIPC=yes"),
+        ("reload", {"Type": "notify-reload"}, "warning", "Type=notify-reload sends SIGHUP, and so does ExecReload="),
+        ("reload", {"Type": "notify-reload", "ExecReloadEx": RELOAD}, "ok", "waits for the new workers"),
+        ("reload", {"ExecReloadEx": RELOAD}, "warning", "systemctl reload does nothing"),
+        ("reload", {"ExecReloadEx": HUP}, "warning", "no ExecReload=…/relay reload %n in app.service"),
+        ("watchdog", {"WatchdogUSec": "0"}, "warning", "no WatchdogSec= in app.service"),
+        ("watchdog", {"WatchdogUSec": "infinity"}, "warning", "no WatchdogSec= in app.service"),
+        ("watchdog", {"WatchdogSignal": "6"}, "warning", "WatchdogSignal=6 in app.service"),
+        ("out of memory", {"OOMPolicy": "stop"}, "warning", "OOMPolicy=stop in app.service"),
         ("non-blocking", {"NonBlocking": "no"}, "error", "old workers hang"),
         ("private /tmp", {"JoinsNamespaceOf": ""}, "error", "uploads to the old workers fail"),
         ("private /tmp", {"JoinsNamespaceOf": "", "PrivateTmp": "no"}, "ok", "outlives"),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+#: A remedy for units that are not as the command writes them.
+INSTALL = "Install it anew: flask-socketact units --install, with the options as before"
+
 
 class Verdict(str, Enum):
     OK = "ok"

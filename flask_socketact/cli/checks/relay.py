@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flask_socketact.cli.checks.finding import Finding, error, ok, warning
+from flask_socketact.cli.checks.finding import INSTALL, Finding, error, ok, warning
 
 if TYPE_CHECKING:
     import os
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from flask_socketact.cli.checks.system import System
 
 STEPS = {"ExecStop": "stop", "ExecStopPost": "stop-post"}
-INSTALL = "Install it anew: flask-socketact units --install, with the options as before"
 
 
 def lines(system: System) -> Finding:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
-from flask_socketact.cli.checks.finding import Finding, error, ok, warning
+from flask_socketact.cli.checks.finding import INSTALL, Finding, error, ok, warning
 
 if TYPE_CHECKING:
     from flask_socketact.cli.checks.system import System
@@ -113,3 +114,44 @@ def remove_ipc(system: System) -> Finding:
         what = f"RemoveIPC=yes in {system.service.name}: a restart takes shared memory from the old workers"
         return warning(what, system.set("RemoveIPC=no"))
     return ok("RemoveIPC=no")
+
+
+def reload(system: System) -> Finding:
+    """A reload reaches the master once, and ends when the new workers answer."""
+    service = system.service
+    commands = [command.text for command in service.commands("ExecReloadEx")]
+    signals = any("kill -HUP" in text for text in commands)
+    if service["Type"] == "notify-reload" and signals:
+        what = f"Type=notify-reload sends SIGHUP, and so does ExecReload= of {service.name}: each reload is two"
+        return warning(what, system.set("ExecReload= without kill -HUP"))
+    if service["Type"] != "notify-reload" and not signals:
+        what = f"nothing in ExecReload= of {service.name} sends SIGHUP: systemctl reload does nothing"
+        return warning(what, f"{INSTALL}, or use systemctl restart alone")
+    if not any(text.endswith(f" reload {service.name}") for text in commands):
+        what = f"no ExecReload=…/relay reload %n in {service.name}: systemctl reload succeeds also when it has failed"
+        return warning(what, INSTALL)
+    return ok(f"ExecReload= of {service.name} waits for the new workers")
+
+
+def watchdog(system: System) -> Finding | None:
+    """A service that hangs is restarted, and its workers that are well serve on."""
+    if system.service["ActiveState"] not in ("active", "reloading"):
+        return None  # systemd tells WatchdogSec= of a service that runs only
+    seconds, number = system.service.seconds("WatchdogUSec"), system.service["WatchdogSignal"]
+    if not 0 < seconds < float("inf"):
+        return warning(
+            f"no WatchdogSec= in {system.service.name}: a service that hangs is left so", system.set("WatchdogSec=60")
+        )
+    if number != str(int(signal.SIGPWR)):
+        what = f"WatchdogSignal={number} in {system.service.name}: a master that hangs takes all its workers with it"
+        return warning(what, system.set("WatchdogSignal=SIGPWR"))
+    return ok(f"WatchdogSec={seconds:g}, WatchdogSignal=SIGPWR in {system.service.name}")
+
+
+def out_of_memory(system: System) -> Finding:
+    """A worker that is killed for the memory it takes is replaced."""
+    policy = system.service["OOMPolicy"]
+    if policy != "continue":
+        what = f"OOMPolicy={policy} in {system.service.name}: one worker that is out of memory ends all of them"
+        return warning(what, system.set("OOMPolicy=continue"))
+    return ok("OOMPolicy=continue")
