@@ -89,12 +89,13 @@ class Arbiter(ReloadingArbiter):
 
     def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:  # noqa: ARG002 (gunicorn's is a second)
         """Wait as gunicorn does; then see which workers have begun to accept."""
-        is_waiting = not self._booted or not self._started or self.is_loading or self.reload_is_due
+        is_waiting = not self._booted or not self._started or self.is_loading or self.reload_is_due or self.worn
         signals: list[int] = super().wait_for_signals(BOOT_POLL if is_waiting else self._turn)
         self.readiness.collect(self.WORKERS)
         if len(self.readiness.accepting) >= self.num_workers:  # those that are replaced already have answered, too
             self.load_time = self.load_time or time.monotonic() - self._began
             self._booted = True
+        if len(self.serving.difference(self.worn)) >= self.num_workers:
             self.trouble = ""
         if self._booted:
             self.report_state()
@@ -160,7 +161,7 @@ class Arbiter(ReloadingArbiter):
                 worker.aborted = True
             elif pid in self.serving and watchdog.is_blocked(worker):
                 self.log.critical("No request of worker %s has moved for %s s: replaced", pid, watchdog.limit)
-                self.retire(pid)
+                self.dismiss(pid)
 
     def handle_usr2(self) -> None:
         if self.systemd:

@@ -69,17 +69,25 @@ class Pool(gunicorn.arbiter.Arbiter):
         """Requests answered since the start."""
         return self._served + self._sum(Field.REQUESTS)
 
-    def manage_workers(self) -> None:
-        """Replace workers that drain at once, not when they are gone: what they carry needs a reader,
-        and a request that takes long must not leave the service with a worker less.
+    @property
+    def worn(self) -> list[int]:
+        """The pids of workers that serve, and have answered as many requests as they may."""
+        return [pid for pid in self.serving if self.WORKERS[pid].slot[Field.WORN]]
 
-        Of those that are replaced one by one at most as many drain at once as there are workers,
+    def manage_workers(self) -> None:
+        """Replace workers that drain at once, not when they are gone: what they carry needs a reader, and a request
+        that takes long must not leave the service with a worker less. Those that are worn (``max_requests``) go when
+        somebody has taken their place: until then a release that does not load takes nobody away.
+
+        Of those that are replaced one by one, at most as many are beside the others as there are of these,
         so that ``max_requests`` never more than doubles the processes.
         """
         wanted: int = self.num_workers
+        self._dismiss_worn()
         draining = self.draining
-        recycled = len(draining) - len(self.retired.intersection(draining))
-        self._num_workers = wanted + len(draining) - max(0, recycled - wanted)
+        replaced = len(draining) - len(self.retired.intersection(draining))
+        room = wanted - replaced
+        self._num_workers = wanted + len(draining) + min(room, len(self.worn))
         if time.monotonic() < self._respawn_at:
             self._num_workers = min(self._num_workers, len(self.WORKERS))
         try:
@@ -87,11 +95,14 @@ class Pool(gunicorn.arbiter.Arbiter):
         finally:
             self._num_workers = wanted
 
-    def retire(self, pid: int) -> None:
+    def dismiss(self, pid: int) -> None:
         """Let a worker drain, and leave."""
         self.WORKERS[pid].slot[Field.DRAINING] = 1
-        self.retired.add(pid)
         self.kill_worker(pid, signal.SIGTERM)
+
+    def _dismiss_worn(self) -> None:
+        for pid in self.worn[: max(0, len(self.serving) - self.num_workers)]:
+            self.dismiss(pid)
 
     def spawn_worker(self) -> int:
         """Fork while signals wait: until a worker has handlers of its own, it would put them

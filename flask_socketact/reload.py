@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -100,8 +101,7 @@ class ReloadingArbiter(Pool):
         self._before = None
         self.foreign = ()
         self.failure = self.trouble = ""
-        for pid in self._others(self.generation):
-            self.retire(pid)
+        self._retire(self._others(self.generation))
         if before.listeners is not self.LISTENERS:
             sock.close_sockets(before.listeners)
         self._move_pidfile(before.cfg)
@@ -168,8 +168,7 @@ class ReloadingArbiter(Pool):
         self.failure = reason
         self.log.error("The reload has failed, the workers from before serve on: %s", reason)
         configuration.leave_environment(self.cfg)
-        for pid in self._new_workers():
-            self.retire(pid)
+        self._retire(self._new_workers())
         if before.listeners is not self.LISTENERS:
             sock.close_sockets(self.LISTENERS, unlink=False)
         self.generation, self.LISTENERS, self.foreign = before.generation, before.listeners, ()
@@ -177,6 +176,11 @@ class ReloadingArbiter(Pool):
         gunicorn.arbiter.Arbiter.setup(self, self.app)  # what ours adds is there from the first time
         self.num_workers = before.workers
         self.report_state()
+
+    def _retire(self, pids: Iterable[int]) -> None:
+        for pid in pids:
+            self.retired.add(pid)
+            self.dismiss(pid)
 
     def _new_workers(self) -> set[int]:
         """Return the pids of the workers of this generation that do not drain."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,8 +25,6 @@ class ClassicWorker(Lifecycle):
         self.wsgi = self._run_application
 
     def _run_application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if self.is_draining():  # by max_requests, with this request: the replacement need not wait for its answer
-            self.slot[Field.DRAINING] = 1
         self.describe_request(environ, _listener.get())
         response = start_response.__self__  # type: ignore[attr-defined]  # gunicorn's, a bound method
 
@@ -57,8 +54,8 @@ class ClassicWorker(Lifecycle):
     @contextmanager
     def answering(self, client: Any) -> Iterator[None]:  # noqa: ARG002 (gevent's looks at it)
         """Count a request of `client`."""
-        if self.nr + 1 >= self.max_requests and self.is_relayed():  # there is no master to replace this worker
-            self.max_requests = sys.maxsize  # gunicorn's word for never
+        if self.nr + 1 >= self.max_requests and self.end_by_requests():
+            self.max_requests = self.nr + 1  # gunicorn ends it
         self.slot[Field.IN_FLIGHT] += 1
         try:
             yield

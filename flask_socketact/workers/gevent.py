@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -92,11 +92,6 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
                 yield
         finally:
             self._busy[client] = False
-
-    def _run_application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if not self.alive:  # by max_requests, with this request: the others need not wait for its answer
-            self._leave.set()
-        return super()._run_application(environ, start_response)
 
     def run(self) -> None:
         if self.cfg.is_ssl:

@@ -49,7 +49,8 @@ class Lifecycle(Worker):
         self._succeeded = False  # the next generation has said that it is ready
 
     def init_process(self) -> None:
-        if not hasattr(self, "slot"):  # a master that is not ours
+        self._managed = hasattr(self, "slot")
+        if not self._managed:  # a master that is not ours
             self.board = Scoreboard()
             self.slot = self.board.take(1, self.cfg.threads)
         self.slot[Field.PID] = os.getpid()
@@ -106,6 +107,15 @@ class Lifecycle(Worker):
         if not self._relayed and self.cgroup is not None:
             self._relayed = cgroup.of(os.getpid()) not in (self.cgroup, None)  # None: no descriptor left to look
         return self._relayed
+
+    def end_by_requests(self) -> bool:
+        """Whether the worker is to leave now that it has answered ``max_requests``; a master of ours lets it drain when
+        another has taken its place, and a relayed worker has no master to replace it."""
+        self.max_requests = sys.maxsize  # gunicorn's word for never
+        if self._managed and not self.slot[Field.WORN]:
+            self.slot[Field.WORN] = 1
+            self.log.info("max_requests answered: to be replaced (pid: %s)", os.getpid())
+        return not self._managed
 
     def has_successor(self) -> bool:
         """Whether somebody reads the mailbox when this worker has left."""

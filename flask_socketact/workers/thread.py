@@ -428,8 +428,7 @@ class ThreadWorker(Lifecycle):
 
     def _count(self) -> None:
         self.nr += 1
-        if self.nr >= self.max_requests and self.alive and not self.is_relayed():
-            self.log.info("Autorestarting worker after current request.")
+        if self.nr >= self.max_requests and self.end_by_requests():
             self.alive = False
             self._wake_supervisor()
 

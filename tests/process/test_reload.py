@@ -394,3 +394,20 @@ def test_release_that_never_ends_to_load(site: Path, http: socket.socket) -> Non
         assert "Reload failed (the new workers do not end to load" in server.wait_for_message("READY=1")
         server.wait_for(lambda: sorted(server.workers()) == sorted(before), "the new workers to leave")
         assert ask(lambda: dial(http)) == (200, b"one")
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_worn_workers_stay_until_a_release_loads(site: Path, http: socket.socket, worker: str) -> None:
+    """``max_requests`` takes nobody away as long as nobody can take his place."""
+    arguments = (*CONF, "--max-requests", "10", "-k", f"flask_socketact.workers.{worker}", "app:app")
+    with Server(site, *arguments, listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        release(site, "two", "raise RuntimeError('no database')")
+        with load(http) as failures:
+            server.wait_for(lambda: server.log.count("it is tried again") >= 2, "two attempts")
+            assert set(before) <= set(server.workers())
+            trouble = "no more workers, RuntimeError: no database"
+            server.wait_for(lambda: trouble in server.wait_for_message("STATUS=Serving with 2 of 2"), trouble)
+            release(site, "three")
+            server.wait_for(lambda: set(before).isdisjoint(server.workers()), "others in their place")
+        assert not failures

@@ -255,8 +255,8 @@ def test_status_tells_who_drains(plain: Path, http: socket.socket) -> None:
         long.sendall(REQUEST.replace(b"/", b"/sleep/3", 1))
         server.wait_for((plain / "asleep").exists, "the view to run")
         os.kill(before, 15)
-        status = server.wait_for_message("STATUS=Serving with 1 of 1 workers")
-        assert status.endswith("; draining: generation 1, 1 requests in flight")
+        draining = "; draining: generation 1, 1 requests in flight"
+        server.wait_for(lambda: server.wait_for_message("STATUS=Serving with 1 of 1").endswith(draining), draining)
         assert b"200 OK" in long.recv(65536)
         long.close()
         server.wait_for(lambda: "draining" not in server.wait_for_message("STATUS="), "nobody to drain")
