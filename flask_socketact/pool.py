@@ -71,8 +71,9 @@ class Pool(gunicorn.arbiter.Arbiter):
 
     @property
     def worn(self) -> list[int]:
-        """The pids of workers that serve, and have answered as many requests as they may."""
-        return [pid for pid in self.serving if self.WORKERS[pid].slot[Field.WORN]]
+        """The pids of workers that serve, and have answered as many requests as they may; the oldest first."""
+        worn = [pid for pid in self.serving if self.WORKERS[pid].slot[Field.WORN]]
+        return sorted(worn, key=lambda pid: int(self.WORKERS[pid].age))
 
     def manage_workers(self) -> None:
         """Replace workers that drain at once, not when they are gone: what they carry needs a reader, and a request
