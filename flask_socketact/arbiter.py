@@ -13,7 +13,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 from gunicorn.workers.base import Worker
 
-from flask_socketact import activation, cgroup, listeners, notify
+from flask_socketact import activation, cgroup, current, events, listeners, notify
 from flask_socketact.errors import NotifyError, SettingsError
 from flask_socketact.mailbox import Mailbox
 from flask_socketact.predecessors import Predecessors
@@ -63,6 +63,7 @@ class Arbiter(gunicorn.arbiter.Arbiter):
         """Read the configuration: at the start, and anew at every reload."""
         if str(app.cfg.settings["worker_class"].get()).endswith("SyncWorker"):
             app.cfg.set("threads", 1)  # with more gunicorn takes its gthread instead, even for our class
+        self.generation = current.generation = f"{os.getpid()}.1"
         super().setup(app)
         self._watch_workers()
         if self.LISTENERS and self.systemd:
@@ -80,7 +81,9 @@ class Arbiter(gunicorn.arbiter.Arbiter):
                 "and a restart refuses connections until it is done",
                 activation.why_none(),
             )
-        self._tell(notify.status, f"Loading the application in {self.num_workers} workers")
+        loading = f"Loading the application in {self.num_workers} workers"
+        self.log.info(loading, extra=events.STARTED)
+        self._tell(notify.status, loading)
 
     def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:
         """Wait as gunicorn does; then see which workers have begun to accept."""
@@ -93,6 +96,8 @@ class Arbiter(gunicorn.arbiter.Arbiter):
         if self._booted and not self._ready:
             self._ready = self._tell(notify.ready, self._serving())
             self._barrier = self._ask_for_barrier() if self._ready else None
+            if self._ready:
+                self.log.info("Ready: %s", self._serving(), extra=events.READY)
         elif self._booted:
             self._tell(notify.status, self._serving())
         if self._ready and self._is_started():
@@ -214,6 +219,7 @@ class Arbiter(gunicorn.arbiter.Arbiter):
             self._board.keep(worker.slot for worker in self.WORKERS.values())
             worker.board, worker.mailbox, worker.cgroup = self._board, self._mailbox, self._cgroup
             worker.slot = self._board.take(self.pid, self.cfg.threads)
+            worker.generation = self.generation
             users(server, worker)
 
         self.cfg.set("pre_fork", pre_fork)

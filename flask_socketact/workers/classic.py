@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from flask_socketact import current
 from flask_socketact.scoreboard import Field
 from flask_socketact.workers.lifecycle import Lifecycle, listener_name
 
@@ -28,8 +29,8 @@ class ClassicWorker(Lifecycle):
     def _run_application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if self.is_draining():  # by max_requests, with this request: the replacement need not wait for its answer
             self.slot[Field.DRAINING] = 1
-        self.describe_request(environ, _listener.get())
         response = start_response.__self__  # type: ignore[attr-defined]  # gunicorn's, a bound method
+        self.describe_request(environ, _listener.get(), response.req)
 
         def start_or_end(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
             """An answer that begins in the drain is the connection's last, whenever its request came."""
@@ -47,6 +48,7 @@ class ClassicWorker(Lifecycle):
         try:
             super().handle(listener, client, address)
         finally:
+            current.leave()
             self.slot[Field.OPEN] -= 1
 
     def handle_request(self, listener: Any, request: Any, client: Any, address: Any) -> Any:
@@ -59,8 +61,10 @@ class ClassicWorker(Lifecycle):
         if self.nr + 1 >= self.max_requests and self.is_relayed():  # there is no master to replace this worker
             self.max_requests = sys.maxsize  # gunicorn's word for never
         self.slot[Field.IN_FLIGHT] += 1
+        current.leave()
         try:
             yield
+            current.leave()  # not after a failure, which is logged and answered outside
         finally:
             self.slot[Field.IN_FLIGHT] -= 1
             self.slot[Field.REQUESTS] = self.nr
