@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +46,11 @@ def tcp(machine: Machine) -> Connect:
 @pytest.fixture
 def unix(machine: Machine) -> Connect:
     return partial(machine.connect, UNIX)
+
+
+@pytest.fixture
+def hold(machine: Machine) -> Iterator[Path]:
+    """A file; the releases of `test_relay.held_release` do not load while it is there."""
+    path = machine.path("/var/lib/app/hold")
+    yield path
+    path.unlink(missing_ok=True)
