@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import os
 import re
-import select
 import socket
 import sys
 from datetime import timedelta
 from pathlib import Path
+from select import POLLOUT, poll
 from types import FrameType
 from typing import Any
 
@@ -83,14 +83,14 @@ class Gate:
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._poll = select.poll()
+        self._poll = poll()  # not gevent's, which would let other greenlets run in the middle of a log call
         try:
             self._socket.connect(SOCKET)
         except OSError:
             self.exists = False
         else:
             self.exists = True
-            self._poll.register(self._socket, select.POLLOUT)
+            self._poll.register(self._socket, POLLOUT)
 
     def is_open(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds for room in the journal's queue."""
@@ -174,9 +174,11 @@ class Logger(glogging.Logger):
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> None:
         """Log an answer. Its text is that of ``access_log_format``."""
         super().access(resp, req, environ, request_time)
+        if not self._journals_access:
+            return
         status = status_of(resp)
         level = logging.ERROR if status >= SERVER_ERROR else logging.INFO
-        if not self._journals_access or not self.access_log.isEnabledFor(level):
+        if not self.access_log.isEnabledFor(level):
             return
         environ = current.environ() or environ  # for an error page gunicorn makes another, with less in it
         try:

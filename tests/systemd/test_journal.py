@@ -46,6 +46,16 @@ def outer(environ, start_response):
 app.wsgi_app = outer
 """
 
+WAITS = """
+import time
+@app.get("/wait")
+def wait():
+    shop.warning("a")
+    time.sleep(1)
+    shop.warning("b")
+    return "x"
+"""
+
 
 def entries(machine: Machine, *matches: str) -> list[Entry]:
     done = machine.run("journalctl", "--no-pager", "--quiet", "--output=json", *matches)
@@ -149,6 +159,22 @@ def test_application_logs_with_the_request_id(machine: Machine, tcp: Connect, wo
     for between in entries(machine, generation, "LOGGER=gunicorn.error"):
         assert "REQUEST_ID" not in between
         assert not between["CODE_FILE"].endswith("glogging.py")
+
+
+@pytest.mark.parametrize("worker", ["thread.ThreadWorker", "gevent.GeventWorker"])
+def test_requests_at_the_same_time_have_ids_of_their_own(machine: Machine, tcp: Connect, worker: str) -> None:
+    generation = start(machine, f"--access-logfile - --workers 1 -k flask_socketact.workers.{worker}", TALKS + WAITS)
+    clients = [tcp() for _ in range(3)]
+    for client in clients:
+        client.sendall(b"GET /wait HTTP/1.1\r\nHost: app\r\n\r\n")
+    for client in clients:
+        with client:
+            assert client.recv(4096).startswith(b"HTTP/1.1 200")
+    found = wait_for_entries(machine, generation, "PATH=/wait", count=3)
+    assert len({entry["REQUEST_ID"] for entry in found}) == 3
+    for entry in found:
+        logged = entries(machine, f"REQUEST_ID={entry['REQUEST_ID']}")
+        assert [each["MESSAGE"] for each in logged] == ["a", "b", entry["MESSAGE"]]
 
 
 def test_application_that_loads_in_the_master(machine: Machine, tcp: Connect) -> None:
@@ -276,7 +302,7 @@ def test_requests_do_not_wait_for_a_journal_that_hangs(machine: Machine, tcp: Co
     journald = machine.show("systemd-journald", "MainPID")
     machine.run("kill", "-STOP", journald)
     try:
-        with Load(tcp, {"new connection": 4}) as load:
+        with Load(tcp, {"new connection": 12}) as load:
             machine.wait_for(lambda: len(load.outcomes) >= 1000, "answers, with a queue of some 500 entries")
         assert not load.failures()
         assert load.longest_wait() < 5
