@@ -10,7 +10,7 @@ import gunicorn.app.base
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 
-from flask_socketact import activation, cgroup, idle, listeners, notify
+from flask_socketact import activation, cgroup, events, idle, listeners, notify
 from flask_socketact.errors import SettingsError
 from flask_socketact.idle import IdleExit
 from flask_socketact.manager import Manager
@@ -85,7 +85,9 @@ class Arbiter(ReloadingArbiter):
                 "and a restart refuses connections until it is done",
                 activation.why_none(),
             )
-        self.manager.status(f"Loading the application in {self.num_workers} workers")
+        loading = f"Loading the application in {self.num_workers} workers"
+        self.log.info(loading, extra=events.STARTED)
+        self.manager.status(loading)
 
     def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:  # noqa: ARG002 (gunicorn's is a second)
         """Wait as gunicorn does; then see which workers have begun to accept."""
@@ -133,6 +135,7 @@ class Arbiter(ReloadingArbiter):
         else:
             self._ready = self.manager.ready(self._serving())
             if self._ready and not self._started:
+                self.log.info("Ready: %s", self._serving(), extra=events.READY)
                 self.manager.ask_for_barrier()
         # Of a service that still starts, a restart would relay no workers: until systemd takes it for started
         # those of the generation before must be there.

@@ -13,6 +13,9 @@ from flask_socketact.arbiter import install as _install
 
 _install()
 
+# Natively to the journal, where the output goes there; otherwise gunicorn's logging, as it is.
+logger_class = "flask_socketact.journal.Logger"
+
 worker_class = "flask_socketact.workers.thread.ThreadWorker"
 
 # A process uses one CPU; with two, one serves while the other is replaced.

@@ -13,7 +13,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 from gunicorn.workers.base import Worker
 
-from flask_socketact import cgroup
+from flask_socketact import cgroup, current
 from flask_socketact.mailbox import Mailbox
 from flask_socketact.readiness import Readiness
 from flask_socketact.scoreboard import Field, Scoreboard
@@ -36,6 +36,7 @@ class Pool(gunicorn.arbiter.Arbiter):
         self.board = Scoreboard()
         self.cgroup = cgroup.of(os.getpid())
         self.generation = 1  #: number of the workers that are forked now: one more with each reload
+        current.generation = current.name_generation(os.getpid(), self.generation)
         self.retired: set[int] = set()  #: pids of workers that a reload has told to go
         self.trouble = ""  #: why workers are missing
         self._respawn_at = 0.0
@@ -180,6 +181,7 @@ class Pool(gunicorn.arbiter.Arbiter):
             self.board.keep(worker.slot for worker in self.WORKERS.values())
             worker.board, worker.mailbox, worker.cgroup = self.board, self.mailbox, self.cgroup
             worker.slot = self.board.take(self.generation, self.cfg.threads)
+            worker.generation = current.name_generation(self.pid, self.generation)
             users(server, worker)
 
         self.cfg.set("pre_fork", pre_fork)

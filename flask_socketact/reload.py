@@ -16,7 +16,7 @@ from gunicorn.config import Config
 from gunicorn.pidfile import Pidfile
 from gunicorn.workers.base import Worker
 
-from flask_socketact import configuration
+from flask_socketact import configuration, current, events
 from flask_socketact.errors import ReloadError
 from flask_socketact.pool import Pool
 from flask_socketact.scoreboard import Field
@@ -106,6 +106,8 @@ class ReloadingArbiter(Pool):
             sock.close_sockets(before.listeners)
         self._move_pidfile(before.cfg)
         util._setproctitle(f"master [{self.proc_name}]")
+        current.generation = current.name_generation(self.pid, self.generation)
+        self.log.info("Reloaded: generation %s answers", self.generation, extra=events.RELOADED)
         self.report_state()
 
     def report_state(self) -> None:
@@ -166,7 +168,7 @@ class ReloadingArbiter(Pool):
         if before is None:
             return
         self.failure = reason
-        self.log.error("The reload has failed, the workers from before serve on: %s", reason)
+        self.log.error("Reload failed, the workers from before serve on: %s", reason, extra=events.RELOAD_FAILED)
         configuration.leave_environment(self.cfg)
         self._retire(self._new_workers())
         if before.listeners is not self.LISTENERS:

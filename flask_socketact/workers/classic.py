@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from flask_socketact import current
 from flask_socketact.scoreboard import Field
 from flask_socketact.workers.lifecycle import Lifecycle, listener_name
 
@@ -25,8 +26,8 @@ class ClassicWorker(Lifecycle):
         self.wsgi = self._run_application
 
     def _run_application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        self.describe_request(environ, _listener.get())
         response = start_response.__self__  # type: ignore[attr-defined]  # gunicorn's, a bound method
+        self.describe_request(environ, _listener.get(), response.req)
 
         def start_or_end(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
             """An answer that begins in the drain is the connection's last, whenever its request came."""
@@ -45,6 +46,7 @@ class ClassicWorker(Lifecycle):
         try:
             super().handle(listener, client, address)
         finally:
+            current.leave()
             self.slot[Field.OPEN] -= 1
 
     def handle_request(self, listener: Any, request: Any, client: Any, address: Any) -> Any:
@@ -57,8 +59,10 @@ class ClassicWorker(Lifecycle):
         if self.nr + 1 >= self.max_requests and self.end_by_requests():
             self.max_requests = self.nr + 1  # gunicorn ends it
         self.slot[Field.IN_FLIGHT] += 1
+        current.leave()
         try:
             yield
+            current.leave()  # not after a failure, which is logged and answered outside
         finally:
             self.slot[Field.IN_FLIGHT] -= 1
             self.slot[Field.REQUESTS] = self.nr

@@ -11,7 +11,7 @@ from typing import Any
 
 from gunicorn.workers.base import Worker
 
-from flask_socketact import cgroup
+from flask_socketact import cgroup, current, events, journal
 from flask_socketact.mailbox import Mailbox
 from flask_socketact.scoreboard import Field, Scoreboard, Slot
 
@@ -36,6 +36,7 @@ class Lifecycle(Worker):
     slot: Slot
     mailbox: Mailbox | None = None
     cgroup: str | None = None  #: control group of the service
+    generation: str | None = None
 
     # gunicorn's:
     ppid: int
@@ -54,7 +55,17 @@ class Lifecycle(Worker):
             self.board = Scoreboard()
             self.slot = self.board.take(1, self.cfg.threads)
         self.slot[Field.PID] = os.getpid()
-        super().init_process()
+        current.generation = self.generation
+        super().init_process()  # until the worker leaves
+        self._log_drain()
+
+    def _log_drain(self) -> None:
+        if carried := self.slot[Field.CARRIED_OUT]:
+            self.log.info(
+                "Carried %s idle connections to other workers", carried, extra=events.CARRIED | {"CONNECTIONS": carried}
+            )
+        if not self.slot[Field.OPEN]:
+            self.log.info("Drained, with nothing left (pid: %s)", os.getpid(), extra=events.DRAINED)
 
     def load_wsgi(self) -> None:
         """Load the application. One that leaves (``SystemExit``) while it is imported cannot boot:
@@ -65,6 +76,7 @@ class Lifecycle(Worker):
             if not self.alive:  # handle_exit
                 raise
             raise RuntimeError(f"the application left with {error.code!r} while it was imported") from error
+        journal.take_root()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain; a worker that still loads the application and has nothing to finish leaves at once."""
@@ -140,15 +152,17 @@ class Lifecycle(Worker):
             self._orphaned_since = self._orphaned_since or time.monotonic()
             if self.is_relayed():
                 self.ppid = os.getppid()  # the service manager's, from now on
-                self.log.info("Serving on while the service restarts (pid: %s)", os.getpid())
+                self.log.info("Serving on while the service restarts (pid: %s)", os.getpid(), extra=events.RELAYED)
             elif time.monotonic() - self._orphaned_since > RELAY_TIMEOUT:
                 self.orphaned = True
                 self.alive = False
                 self.log.info("The master has died, draining: %s", self)
         return not self.orphaned
 
-    def describe_request(self, environ: dict[str, Any], listener: str | None) -> None:
-        """Tell the application by which listener a request came (only under activation), and of the drain."""
+    def describe_request(self, environ: dict[str, Any], listener: str | None, request: Any) -> None:
+        """Tell the application by which listener a request came (only under activation), and of the drain;
+        and what is logged, of the request."""
         if listener is not None:
             environ["socketact.listener"] = listener
         environ["socketact.draining"] = self.is_draining
+        current.enter(environ, request)

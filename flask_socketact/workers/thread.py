@@ -30,6 +30,7 @@ from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
 
+from flask_socketact import current
 from flask_socketact.alarm import Alarm
 from flask_socketact.connection import Connection
 from flask_socketact.errors import MailboxError
@@ -380,6 +381,8 @@ class ThreadWorker(Lifecycle):
                 self.log.exception("Socket error processing request.")
         except (Exception, SystemExit) as error:  # noqa: BLE001 (a view that fails, or leaves, ends its request alone)
             self.handle_error(request, connection.sock, connection.client, error)
+        finally:
+            current.leave()
         return Outcome.CLOSE
 
     def _answer(self, connection: Connection, request: Request) -> Outcome:
@@ -400,7 +403,7 @@ class ThreadWorker(Lifecycle):
                 (connection, partial(self._ends, connection)),
             )
             environ["wsgi.multithread"] = True
-            self.describe_request(environ, connection.listener)
+            self.describe_request(environ, connection.listener, request)
             self._count()
             body = self.wsgi(environ, response.start_response)
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,19 @@ def machine(booted: Machine) -> Machine:
 
 
 @pytest.fixture
+def rendered(machine: Machine) -> Iterator[Machine]:
+    """The machine, with the service for its own systemd."""
+    unit = machine.path("/etc/systemd/system/app.service")
+    before = unit.read_text()
+    machine.run("sh", "-c", "cd / && /srv/app/venv/bin/flask-socketact units --output /tmp")
+    unit.write_text(machine.path("/tmp/app.service").read_text())  # noqa: S108 (the machine's)
+    machine.systemctl("daemon-reload")
+    yield machine
+    machine.systemctl("stop", "app")
+    unit.write_text(before)
+
+
+@pytest.fixture
 def tcp(machine: Machine) -> Connect:
     return partial(machine.connect, TCP)
 
@@ -45,3 +59,11 @@ def tcp(machine: Machine) -> Connect:
 @pytest.fixture
 def unix(machine: Machine) -> Connect:
     return partial(machine.connect, UNIX)
+
+
+@pytest.fixture
+def hold(machine: Machine) -> Iterator[Path]:
+    """A file; the releases of `test_relay.held_release` do not load while it is there."""
+    path = machine.path("/var/lib/app/hold")
+    yield path
+    path.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ import pytest
 
 from tests.load import Connect, ask
 from tests.machine import Machine, release
-from tests.systemd.test_reload import rendered as rendered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +19,8 @@ EXPOSURE = 2.0
 
 #: Each function is one thing that applications do.
 APPLICATION = """
-import ctypes, datetime, json, multiprocessing, multiprocessing.shared_memory, os, socket, subprocess, tempfile, threading
-import zoneinfo
+import ctypes, datetime, json, multiprocessing, multiprocessing.shared_memory, os, socket, subprocess
+import tempfile, threading, zoneinfo
 from flask import Flask
 
 app = Flask(__name__)

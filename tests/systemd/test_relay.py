@@ -66,14 +66,6 @@ def wait_for_old(machine: Machine, name: str = "app") -> None:
     machine.wait_for(lambda: not machine.scopes(name), "the old workers to leave")
 
 
-@pytest.fixture
-def hold(machine: Machine) -> Iterator[Path]:
-    """A file; the releases of `held_release` do not load while it is there."""
-    path = machine.path("/var/lib/app/hold")
-    yield path
-    path.unlink(missing_ok=True)
-
-
 def held_release(machine: Machine, hold: Path) -> None:
     """Start a generation of the example, and put a release in place that loads when it may."""
     machine.systemctl("start", "app")

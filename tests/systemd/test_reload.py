@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from flask_socketact import events
 from tests.load import Client, Connect, Load, ask
 from tests.machine import EXAMPLES, Machine, drop_in, release
 from tests.systemd.test_promises import BROKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 RELOADS = 10
 SETTLE = 2.0  #: seconds
@@ -23,19 +24,6 @@ SHORT = ("new connection", "keep-alive", "keep-alive, mostly idle")
 CLIENTS = {"new connection": 6, "keep-alive": 6, "keep-alive, mostly idle": 4, "long request": 2, "slow upload": 2}
 SLOW = (EXAMPLES / "app.py").read_text().replace("app = Flask", "time.sleep(1.5)\napp = Flask")
 ENDLESS = SLOW.replace("1.5", "600")
-
-
-@pytest.fixture
-def rendered(machine: Machine) -> Iterator[Machine]:
-    """The machine, with the service for its own systemd."""
-    unit = machine.path("/etc/systemd/system/app.service")
-    before = unit.read_text()
-    machine.run("sh", "-c", "cd / && /srv/app/venv/bin/flask-socketact units --output /tmp")
-    unit.write_text(machine.path("/tmp/app.service").read_text())  # noqa: S108 (the machine's)
-    machine.systemctl("daemon-reload")
-    yield machine
-    machine.systemctl("stop", "app")
-    unit.write_text(before)
 
 
 def version(machine: Machine) -> int:
@@ -69,6 +57,9 @@ def test_nobody_notices_a_reload(rendered: Machine, tcp: Connect, figure: Callab
     assert status.startswith("Serving with 2 of 2" if good else "Reload failed (RuntimeError: ")
     assert f"generation {RELOADS + 1 if good else 1}," in status
     assert "Traceback" in rendered.journal("app") or good
+    event = events.RELOADED if good else events.RELOAD_FAILED
+    logged = rendered.run("journalctl", "--no-pager", "--output=cat", "-u", "app", f"MESSAGE_ID={event['MESSAGE_ID']}")
+    assert len(logged.stdout.splitlines()) >= RELOADS
     figure(
         f"{RELOADS} reloads, {len(load.outcomes)} requests, {load.failures().total()} failed, "
         f"{load.closed_by_server} connections closed, longest wait of a short request "
