@@ -166,6 +166,11 @@ class Arbiter(ReloadingArbiter):
                 self.log.critical("No request of worker %s has moved for %s s: replaced", pid, watchdog.limit)
                 self.dismiss(pid)
 
+    def handle_usr1(self) -> None:
+        """Open log files anew, in all workers, those from before a restart included."""
+        super().handle_usr1()
+        self._predecessors.reopen_files()
+
     def handle_usr2(self) -> None:
         if self.systemd:
             self.log.error(

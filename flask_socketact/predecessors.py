@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from gunicorn.glogging import Logger
 
@@ -42,6 +44,11 @@ class Predecessors:
             if late > 0:
                 self._end(scope, signal.SIGKILL if late > LAST_GRACE else signal.SIGTERM)
 
+    def reopen_files(self) -> None:
+        """Let the workers open their log files anew."""
+        for scope in self._scopes():
+            self._signal(scope, signal.SIGUSR1, lambda pid: _catches(pid, signal.SIGUSR1))
+
     def _scopes(self) -> list[str]:
         """Return their control groups, without that of our own workers, which we may see before we go."""
         ours = f"-drain-{os.getpid()}.scope"
@@ -52,9 +59,9 @@ class Predecessors:
         self._log.warning("%s to processes %s of %s, which should have left", number.name, pids, scope)
         self._signal(scope, number)
 
-    def _signal(self, scope: str, number: signal.Signals) -> None:
-        """Send a signal to all processes of a scope; programs that requests have started ignore SIGURG."""
-        for pid in cgroup.processes(scope):
+    def _signal(self, scope: str, number: signal.Signals, wants: Callable[[int], bool] = lambda _: True) -> None:
+        """Send a signal to the processes of a scope that want it; programs that requests have started ignore SIGURG."""
+        for pid in filter(wants, cgroup.processes(scope)):
             with suppress(ProcessLookupError):
                 process = os.pidfd_open(pid)
                 try:
@@ -62,3 +69,13 @@ class Predecessors:
                         signal.pidfd_send_signal(process, number)
                 finally:
                     os.close(process)
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal: SIGUSR1 ends who has none."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:")).split()[1]
+    return bool(int(caught, 16) >> (number - 1) & 1)

@@ -295,6 +295,13 @@ def _move_venv(folder: Path) -> None:
     subprocess.run(["chmod", "--recursive", "u=rwX,go=rX", folder], check=True)
 
 
+def install_debs(machine: Machine) -> None:
+    """Install what script/setup has downloaded: nginx, logrotate and curl."""
+    if not machine.path("/root/debs").exists():
+        shutil.copytree(Path(sys.prefix) / "debs", machine.path("/root/debs"))
+        machine.run("bash", "-c", "dpkg --install --force-confnew /root/debs/*.deb")
+
+
 def release(machine: Machine, source: str | None = None) -> None:
     """Put a new release in place, the example application or `source`; a restart makes it run."""
     machine.path("/srv/app/app.py").write_text((EXAMPLES / "app.py").read_text() if source is None else source)

@@ -60,6 +60,7 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
 
     def notify(self) -> None:
         Worker.notify(self)  # not gevent's, which leaves at once when the master has died
+        self.reopen_files()
         if not self.is_parent_alive():
             self._leave.set()
 

@@ -46,6 +46,7 @@ class Lifecycle(Worker):
         super().__init__(*args, **kwargs)
         self.orphaned = False
         self._orphaned_since = 0.0
+        self._reopens = False
         self._relayed = False
         self._succeeded = False  # the next generation has said that it is ready
 
@@ -90,6 +91,16 @@ class Lifecycle(Worker):
         super().init_signals()
         signal.signal(signal.SIGURG, self.handle_urg)
         signal.signal(signal.SIGPWR, signal.SIG_IGN)  # WatchdogSignal=, which is for the master
+
+    def handle_usr1(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (a signal handler)
+        """Open log files anew, soon: gunicorn's handler does so at once, perhaps in the middle of writing a line."""
+        self._reopens = True
+
+    def reopen_files(self) -> None:
+        """Open log files anew, if somebody has asked for it; called in each turn of the main loop."""
+        if self._reopens:
+            self._reopens = False
+            self.log.reopen_files()
 
     def handle_urg(self, sig: int, frame: FrameType | None) -> None:
         """The next generation is ready: drain, and carry to it."""

@@ -26,4 +26,5 @@ class SyncWorker(ClassicWorker, sync.SyncWorker):
         """Tell the master that the worker lives, and see that the master does: under
         load gunicorn's loop never comes to look."""
         super().notify()
+        self.reopen_files()
         self.is_parent_alive()

@@ -124,6 +124,7 @@ class ThreadWorker(Lifecycle):
                 self._supervise(now)
             poll.poll(1000 * (next_beat - now))
             self._empty_pipe()
+            self.reopen_files()
             self._relieve_leader()
 
     def _start_threads(self) -> None:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.load import Load, ask
-from tests.machine import EXAMPLES, Machine
+from tests.machine import EXAMPLES, Machine, install_debs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 def test_nginx_sees_no_restart(machine: Machine, figure: Callable[[str], None]) -> None:
-    shutil.copytree(Path(sys.prefix) / "debs", machine.path("/root/debs"))
-    machine.run("bash", "-c", "dpkg --install --force-confnew /root/debs/*.deb")
+    install_debs(machine)
     shutil.copy(EXAMPLES / "nginx.conf", machine.path("/etc/nginx/conf.d/app.conf"))
     machine.path("/etc/nginx/sites-enabled/default").unlink()
     machine.systemctl("restart", "nginx")

@@ -71,6 +71,13 @@ def test_examples_are_what_is_rendered(name: str, tmp_path: Path) -> None:
         assert (tmp_path / file).read_text() == (EXAMPLES / file).read_text()
 
 
+def test_documentation_has_the_units_in_full() -> None:
+    """When this fails, copy examples/units/app.service and app.socket to the end of docs/systemd.md."""
+    page = (EXAMPLES.parents[1] / "docs/systemd.md").read_text()
+    for unit in ("app.service", "app.socket"):
+        assert f"# /etc/systemd/system/{unit}\n{(EXAMPLES / unit).read_text()}```" in page
+
+
 @pytest.mark.parametrize("options", [(), ("--user-manager",), ("--listen", "/a=x", "--listen", "1=y", "--group", "g")])
 def test_layout(options: tuple[str, ...]) -> None:
     """No line is too long, none is blank twice, and no traces of the template are left."""

@@ -1,0 +1,166 @@
+"""The real logrotate, with the example, under load: no line of the access log is lost or cut."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+import threading
+from collections import Counter
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.load import Connect, RequestError, ask
+from tests.machine import EXAMPLES, Machine, drop_in, install_debs, release
+from tests.systemd.test_promises import BROKEN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LOGS = "/var/log/app"
+ROTATIONS = 6
+CLIENTS = 6
+#: gunicorn's access log format, with the number of a request in its query.
+LINE = re.compile(r'127\.0\.0\.1 - - \[[^]]+\] "GET /\?n=([\d.]+) HTTP/1\.1" 200 \d+ "-" "-"')
+PROGRAM = """
+import subprocess
+@app.get("/program")
+def program():
+    subprocess.run(["sleep", "2"], check=True)
+    return "done"
+"""
+
+
+@pytest.fixture
+def logged(machine: Machine, request: pytest.FixtureRequest) -> Machine:
+    """The example, as its comments say."""
+    install_debs(machine)
+    machine.run("sh", "-c", f"rm -rf {LOGS} /var/lib/logrotate/status")
+    shutil.copy(EXAMPLES / "logrotate/app", machine.path("/etc/logrotate.d/app"))
+    machine.run("chmod", "644", "/etc/logrotate.d/app")
+    worker = getattr(request, "param", "thread.ThreadWorker")
+    options = f"--access-logfile {LOGS}/access.log --error-logfile {LOGS}/error.log -k flask_socketact.workers.{worker}"
+    drop_in(machine, "app.service", f'[Service]\nLogsDirectory=app\nEnvironment="GUNICORN_CMD_ARGS={options}"\n')
+    return machine
+
+
+def rotate(machine: Machine) -> None:
+    done = machine.run("logrotate", "--force", "/etc/logrotate.d/app")
+    assert done.stderr == ""
+
+
+def lines(machine: Machine) -> list[str]:
+    """Return the lines of all access logs, rotated ones too."""
+    found: list[str] = []
+    for path in machine.path(LOGS).glob("access.log*"):
+        text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        assert not text or text.endswith(b"\n")
+        found += text.decode().splitlines()
+    return found
+
+
+class Numbered:
+    """Clients whose every request has a number of its own, and those that were answered."""
+
+    def __init__(self, connect: Connect) -> None:
+        self.answered: list[str] = []
+        self.failures: list[str] = []
+        self._connect = connect
+        self._done = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(client,)) for client in range(CLIENTS)]
+
+    def __enter__(self) -> Numbered:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, client: int) -> None:
+        for number in count():
+            if self._done.is_set():
+                return
+            name = f"{client}.{number}"
+            try:
+                status, _ = ask(self._connect, f"/?n={name}")
+                (self.answered if status == 200 else self.failures).append(name)
+            except RequestError as error:
+                self.failures.append(str(error))
+
+
+@pytest.mark.parametrize("logged", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"], indirect=True)
+def test_no_line_is_lost_or_cut(logged: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    """Rotations, one after a restart and one after a reload, while old workers still answer long requests."""
+    logged.systemctl("start", "app")
+    with Numbered(tcp) as clients, tcp() as long:
+        for number in range(ROTATIONS):
+            seen = len(clients.answered)
+            logged.wait_for(lambda seen=seen: len(clients.answered) > seen + 100, "answers")  # type: ignore[misc]
+            if number == 1:
+                long.sendall(b"GET /sleep/3.0 HTTP/1.1\r\nHost: app\r\n\r\n")
+            if number in (2, 4):
+                logged.systemctl("restart" if number == 2 else "reload", "app")
+            rotate(logged)
+        assert b"200 OK" in long.recv(65536)
+    logged.systemctl("stop", "app")
+    assert not clients.failures
+    logs = [line for line in lines(logged) if "/sleep/" not in line and "/readyz" not in line]
+    matches = [LINE.fullmatch(line) for line in logs]
+    assert [line for line, match in zip(logs, matches, strict=True) if match is None] == []
+    numbers = Counter(match[1] for match in matches if match)
+    assert numbers == Counter(clients.answered)
+    figure(f"{ROTATIONS} rotations, {len(logs)} lines, each of an answer, {len(clients.failures)} failed requests")
+
+
+def test_workers_of_a_generation_without_a_master_reopen(logged: Machine, tcp: Connect) -> None:
+    """The release on disk does not boot: old workers serve on, in a scope."""
+    logged.systemctl("start", "app")
+    release(logged, BROKEN)
+    logged.systemctl("restart", "app", check=False)
+    assert ask(tcp, "/?n=before")[0] == 200
+    logged.wait_for(lambda: any("before" in line for line in lines(logged)), "a line in the old log")
+    rotate(logged)
+
+    def is_reopened() -> bool:
+        ask(tcp, "/?n=after")
+        return "after" in logged.path(f"{LOGS}/access.log").read_text()
+
+    logged.wait_for(is_reopened, "a line in the new log")
+
+
+def test_program_of_a_request_survives(logged: Machine, tcp: Connect) -> None:
+    """SIGUSR1 is for those who have a handler; by default it ends a process."""
+    source = logged.path("/srv/app/app.py").read_text()
+    program = (
+        "import subprocess\n@app.get('/program')\ndef program():\n    subprocess.run(['sleep', '2'], check=True)\n"
+    )
+    release(logged, f"{source}\n{program}    return 'done'\n")
+    logged.systemctl("start", "app")
+    with tcp() as client:
+        client.sendall(b"GET /program HTTP/1.1\r\nHost: app\r\n\r\n")
+        logged.wait_for(lambda: logged.run("pgrep", "-x", "sleep", check=False).returncode == 0, "the program to run")
+        logged.systemctl("restart", "app")  # so that it is in a scope
+        rotate(logged)
+        logged.systemctl("kill", "--kill-whom=main", "--signal=USR1", "app")
+        assert b"200 OK" in client.recv(65536)
+
+
+def test_service_that_is_down_stays_down(logged: Machine) -> None:
+    logged.systemctl("start", "app")
+    logged.systemctl("stop", "app")
+    rotate(logged)
+    assert logged.show("app", "ActiveState") == "inactive"
+
+
+def test_probe_that_fails_is_told(logged: Machine) -> None:
+    """As logrotate tells it: in its exit status, and on standard error."""
+    release(logged, "def app(environ, start_response):\n    start_response('503 No', [])\n    return []\n")
+    logged.systemctl("start", "app")
+    done = logged.run("logrotate", "--force", "/etc/logrotate.d/app", check=False)
+    assert done.returncode != 0
+    assert "503" in done.stderr
