@@ -1,4 +1,5 @@
-"""What clients wait for a restart, beside none and beside plain gunicorn: ``python -m benchmarks.restarts``.
+"""What clients wait for a restart, beside none and beside plain gunicorn: ``python -m benchmarks.restarts``;
+with ``--reload`` for a reload, also of a release that does not load.
 
 Boots a systemd of its own, and takes root. The application takes 1.5 s to import; 30 clients of all kinds ask it, some
 for twelve seconds. Plain gunicorn has the same units without the relay and the mailbox, and its gthread.
@@ -36,14 +37,14 @@ COMPUTE = "end = time.process_time() + 1.5\nwhile time.process_time() < end: pas
 SETTLE = 4.0  #: seconds between a restart's end and the next
 
 
-def measure(machine: Machine, service: str, title: str, restarts: int) -> None:
-    """Print a row: what the clients saw of so many restarts, or of as much time without one."""
+def measure(machine: Machine, service: str, title: str, restarts: int, verb: str = "restart") -> None:
+    """Print a row: what the clients saw of so many restarts (or reloads), or of as much time without one."""
     with Load(partial(machine.connect, ("127.0.0.1", PORTS[service])), CLIENTS) as load:
         time.sleep(SETTLE)
         began, longest = time.monotonic(), 0.0
         for _ in range(restarts):
             since = time.monotonic()
-            machine.systemctl("restart", service)
+            machine.systemctl(verb, service, check=False)
             longest = max(longest, time.monotonic() - since)
             time.sleep(SETTLE)
         if not restarts:
@@ -63,17 +64,26 @@ def measure(machine: Machine, service: str, title: str, restarts: int) -> None:
 @click.command()
 @click.option("--restarts", default=10, help="Of ours; plain gunicorn gets three.")
 @click.option("--compute", is_flag=True, help="The import computes for 1.5 s in each worker, instead of waiting.")
+@click.option("--reload", is_flag=True, help="Reloads, not restarts.")
 @click.option("--tree", default="/", help="Another Debian, made by script/tree.")
-def main(restarts: int, compute: bool, tree: str) -> None:
+def main(restarts: int, compute: bool, reload: bool, tree: str) -> None:
     """Measure restarts on this machine."""
     interrupt_on_terminate()
+    importing = COMPUTE if compute else SLEEP
     with Machine(tree) as machine:
-        prepare(machine, COMPUTE if compute else SLEEP)
+        prepare(machine, importing)
         print(machine.run("systemctl", "--version").stdout.splitlines()[0], "\n")
         print("| | load | longest restart | requests | failed | closed | p99 wait | longest wait of a short request |")
         print("|---|---|---|---|---|---|---|---|")
         run: Callable[..., None] = partial(measure, machine)
         run("app", "no restart", 0)
+        if reload:
+            run("app", f"{restarts} reloads", restarts, "reload")
+            run("plain", "plain gunicorn, 3 reloads", 3, "reload")
+            publish(machine, f"{importing}\nraise RuntimeError('no database')")
+            run("app", f"{restarts} reloads of a release that does not load", restarts, "reload")
+            run("plain", "plain gunicorn, one such reload", 1, "reload")
+            return
         run("app", f"{restarts} restarts", restarts)
         run("plain", "plain gunicorn, 3 restarts", 3)
         times = relay_times(machine)
@@ -97,8 +107,13 @@ def prepare(machine: Machine, importing: str) -> None:
     install(machine, "app")
     install_plain(machine, threads=16)
     drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--threads 16"\n')
-    release(machine, (EXAMPLES / "app.py").read_text().replace("app = Flask", f"{importing}\napp = Flask"))
+    publish(machine, importing)
     machine.systemctl("start", "app", "plain")
+
+
+def publish(machine: Machine, importing: str) -> None:
+    """Put a release in place that does this while it is imported."""
+    release(machine, (EXAMPLES / "app.py").read_text().replace("app = Flask", f"{importing}\napp = Flask"))
 
 
 if __name__ == "__main__":

@@ -274,7 +274,15 @@ def install(machine: Machine, *names: str) -> None:
 
 def install_plain(machine: Machine, threads: int) -> None:
     """Install the example application on plain gunicorn, at port 8001: our units without what is ours in them."""
-    ours = ("ExecStop", "ExecStartPre", "TimeoutSec", "JoinsNamespaceOf", "ListenSequentialPacket")
+    ours = (
+        "ExecStop",
+        "ExecStartPre",
+        "ExecReload=/usr",
+        "Watchdog",
+        "TimeoutSec",
+        "JoinsNamespaceOf",
+        "ListenSequentialPacket",
+    )
     options = f"-k gthread --workers 2 --threads {threads} --keep-alive 75"
     for kind in ("socket", "service"):
         lines = (EXAMPLES / f"units/app.{kind}").read_text().splitlines(keepends=True)
