@@ -21,13 +21,9 @@ _EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 def read_anew(app: BaseApplication) -> None:
     """Replace ``app.cfg`` by what command line, environment and configuration file say now.
 
-    Modules that the configuration imports are read anew, too, if they are the application's: the workers would
-    be forked with the old ones.
-
     :raises ReloadError: the configuration cannot be read; ``app.cfg`` is what it was.
     """
     before = app.cfg
-    _forget_modules(before)
     try:
         app.reload()
     except SystemExit as error:  # gunicorn's way to say it, with a traceback
@@ -46,11 +42,18 @@ def leave_environment(cfg: Config) -> None:
             os.environ.pop(name, None)
 
 
-def _forget_modules(cfg: Config) -> None:
+def forget_modules(cfg: Config) -> dict[str, ModuleType]:
+    """Let modules that the configuration has imported be read anew, if they are the application's: the workers would
+    be forked with the old ones. Return those."""
     named = str(cfg.config or "").removeprefix("python:")
-    for name, module in list(sys.modules.items()):
-        if name in (_CONF, named) or (name.partition(".")[0] not in _SERVER and _is_applications(module, cfg)):
-            del sys.modules[name]
+    forgotten = {
+        name: module
+        for name, module in sys.modules.items()
+        if name in (_CONF, named) or (name.partition(".")[0] not in _SERVER and _is_applications(module, cfg))
+    }
+    for name in forgotten:
+        del sys.modules[name]
+    return forgotten
 
 
 def _is_applications(module: ModuleType, cfg: Config) -> bool:

@@ -115,10 +115,10 @@ class Pool(gunicorn.arbiter.Arbiter):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _MESSAGES)
         try:
             pid: int = super().spawn_worker()
-        except (OSError, RuntimeError) as error:
+        except Exception as error:
             if not self.serving:
                 raise
-            self._wait_before_respawn(f"no worker can be forked: {error}")
+            self._wait_before_respawn(f"no worker can be forked: {type(error).__name__}: {error}")
             return 0
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
-import gunicorn.arbiter
 from gunicorn import sock, util
 from gunicorn.app.base import BaseApplication
 from gunicorn.config import Config
@@ -25,17 +26,17 @@ from flask_socketact.scoreboard import Field
 #: said (DefaultTimeoutStartSec=), in seconds; or so many times as long as the start has taken.
 LOAD_TIMEOUT = 90.0
 LOAD_FACTOR = 3
+#: Attributes of the master that follow from the settings.
+_ATTRIBUTES = ("generation", "cfg", "worker_class", "address", "timeout", "proc_name", "LISTENERS")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a reload changes in the master, and puts back when it fails."""
+class Before:
+    """What a reload changes in the master, and puts back when it fails, without a file, which may be gone."""
 
-    generation: int
-    cfg: Config
-    workers: int  #: as many as SIGTTIN and SIGTTOU have made of them
-    listeners: list[Any]
-    deadline: float  #: CLOCK_MONOTONIC, seconds
+    deadline: float  #: of the new workers: CLOCK_MONOTONIC, seconds
+    attributes: dict[str, Any]
+    modules: dict[str, ModuleType] = field(default_factory=dict)  #: that the configuration has imported
 
 
 class ReloadingArbiter(Pool):
@@ -48,7 +49,7 @@ class ReloadingArbiter(Pool):
         self.load_time = 0.0  #: of the start, in seconds
         self.failure = ""  #: why the last reload has failed
         self._reload_wanted = False
-        self._before: Settings | None = None  # while new workers load
+        self._before: Before | None = None  # while new workers load
         self._generations = 1
         super().__init__(app)
 
@@ -78,13 +79,14 @@ class ReloadingArbiter(Pool):
         """Start the new workers."""
         self._reload_wanted = False
         deadline = time.monotonic() + max(LOAD_TIMEOUT, LOAD_FACTOR * self.load_time)
-        self._before = Settings(self.generation, self.cfg, self.num_workers, self.LISTENERS, deadline)
+        attributes = {name: getattr(self, name) for name in _ATTRIBUTES} | {"num_workers": self.num_workers}
+        self._before = before = Before(deadline, attributes)
         self._stats["reloads"] += 1
         self._generations += 1
         self.generation = self._generations
         self.report_state()
         try:
-            self._configure()
+            self._configure(before)
             self.manage_workers()
         except Exception as error:  # noqa: BLE001 (hooks and settings are the user's)
             self._fail(str(error) if isinstance(error, ReloadError) else f"{type(error).__name__}: {error}")
@@ -102,9 +104,9 @@ class ReloadingArbiter(Pool):
         self.foreign = ()
         self.failure = self.trouble = ""
         self._retire(self._others(self.generation))
-        if before.listeners is not self.LISTENERS:
-            sock.close_sockets(before.listeners)
-        self._move_pidfile(before.cfg)
+        if before.attributes["LISTENERS"] is not self.LISTENERS:
+            sock.close_sockets(before.attributes["LISTENERS"], unlink=False)
+        self._move_pidfile(before.attributes["cfg"])
         util._setproctitle(f"master [{self.proc_name}]")
         current.generation = current.name_generation(self.pid, self.generation)
         self.log.info("Reloaded: generation %s answers", self.generation, extra=events.RELOADED)
@@ -134,15 +136,16 @@ class ReloadingArbiter(Pool):
         self._before = None
         super().stop(graceful)
 
-    def _configure(self) -> None:
+    def _configure(self, before: Before) -> None:
         """Read the configuration, and take the settings over."""
         if self.app.callable is not None:
             raise ReloadError(
                 "preload_app: the master has loaded the application, and cannot load it anew. "
                 "Use 'systemctl restart', which makes nobody wait either"
             )
-        configuration.leave_environment(self.cfg)
         address = self.cfg.address
+        configuration.leave_environment(self.cfg)
+        before.modules.update(configuration.forget_modules(self.cfg))
         configuration.read_anew(self.app)
         self.setup(self.app)
         self.log.reopen_files()
@@ -169,15 +172,25 @@ class ReloadingArbiter(Pool):
             return
         self.failure = reason
         self.log.error("Reload failed, the workers from before serve on: %s", reason, extra=events.RELOAD_FAILED)
-        configuration.leave_environment(self.cfg)
         self._retire(self._new_workers())
-        if before.listeners is not self.LISTENERS:
+        if before.attributes["LISTENERS"] is not self.LISTENERS:
             sock.close_sockets(self.LISTENERS, unlink=False)
-        self.generation, self.LISTENERS, self.foreign = before.generation, before.listeners, ()
-        self.app.cfg = before.cfg
-        gunicorn.arbiter.Arbiter.setup(self, self.app)  # what ours adds is there from the first time
-        self.num_workers = before.workers
+        self._restore(before)
         self.report_state()
+
+    def _restore(self, before: Before) -> None:
+        configuration.leave_environment(self.cfg)
+        for name, value in before.attributes.items():
+            setattr(self, name, value)
+        self.foreign = ()
+        self.app.cfg = self.cfg
+        os.environ.update(self.cfg.env)
+        sys.modules.update(before.modules)
+        try:
+            os.chdir(self.cfg.chdir)
+            self.log.setup(self.cfg)
+        except Exception:
+            self.log.exception("Not all settings from before could be put back")
 
     def _retire(self, pids: Iterable[int]) -> None:
         for pid in pids:

@@ -346,6 +346,38 @@ def test_other_worker_class(site: Path, http: socket.socket) -> None:
             assert ask(lambda: dial(http)) == (200, kind.encode())
 
 
+def test_settings_from_before_need_no_file(site: Path, http: socket.socket) -> None:
+    """The worker class is the application's own, and gone after a reload that fails."""
+    (site / "own.py").write_text(
+        "from flask_socketact.workers.thread import ThreadWorker\nclass Own(ThreadWorker): ...\n"
+    )
+    (site / "settings.py").write_text("from flask_socketact.conf import *\nworker_class = 'own.Own'\n")
+    with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        (site / "own.py").write_text("raise RuntimeError('no class')\n")
+        server.signal(signal.SIGHUP)
+        assert "Reload failed (" in server.wait_for_message("READY=1")
+        os.kill(before[0], signal.SIGTERM)
+        server.wait_for(lambda: before[0] not in server.workers() and len(server.workers()) == 2, "a replacement")
+        assert ask(lambda: dial(http)) == (200, b"one")
+
+
+def test_hook_that_fails_ends_nothing(site: Path, http: socket.socket) -> None:
+    """pre_fork runs in the master, for every worker."""
+    hook = "import os\ndef pre_fork(server, worker):\n    if os.path.exists('fail'): raise KeyError('a slip')\n"
+    (site / "settings.py").write_text("from flask_socketact.conf import *\n" + hook)
+    with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        (site / "fail").touch()
+        server.signal(signal.SIGHUP)
+        assert "Reload failed (no worker can be forked: KeyError" in server.wait_for_message("READY=1")
+        os.kill(before[0], signal.SIGTERM)
+        server.wait_for(lambda: "no more workers, no worker can be" in server.wait_for_message("STATUS="), "a status")
+        assert ask(lambda: dial(http)) == (200, b"one")
+        (site / "fail").unlink()
+        server.wait_for(lambda: len(server.workers()) == 2, "a replacement")
+
+
 def test_pidfile_moves(site: Path, http: socket.socket) -> None:
     (site / "settings.py").write_text("from flask_socketact.conf import *\npidfile = 'first'\n")
     with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
