@@ -303,9 +303,9 @@ def _move_venv(folder: Path) -> None:
     subprocess.run(["chmod", "--recursive", "u=rwX,go=rX", folder], check=True)
 
 
-def install_debs(machine: Machine) -> None:
-    """Install what script/setup has downloaded: nginx, logrotate and curl."""
-    if not machine.path("/root/debs").exists():
+def install_debs(machine: Machine, program: str) -> None:
+    """Install what script/setup has downloaded (nginx, logrotate and curl), if a program of it is not there."""
+    if not machine.path(program).exists():
         shutil.copytree(Path(sys.prefix) / "debs", machine.path("/root/debs"))
         machine.run("bash", "-c", "dpkg --install --force-confnew /root/debs/*.deb")
 

@@ -36,7 +36,7 @@ def program():
 @pytest.fixture
 def logged(machine: Machine, request: pytest.FixtureRequest) -> Machine:
     """The example, as its comments say."""
-    install_debs(machine)
+    install_debs(machine, "/usr/sbin/logrotate")
     machine.run("sh", "-c", f"rm -rf {LOGS} /var/lib/logrotate/status")
     shutil.copy(EXAMPLES / "logrotate/app", machine.path("/etc/logrotate.d/app"))
     machine.run("chmod", "644", "/etc/logrotate.d/app")

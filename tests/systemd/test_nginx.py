@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def test_nginx_sees_no_restart(machine: Machine, figure: Callable[[str], None]) -> None:
-    install_debs(machine)
+    install_debs(machine, "/usr/sbin/nginx")
     shutil.copy(EXAMPLES / "nginx.conf", machine.path("/etc/nginx/conf.d/app.conf"))
     machine.path("/etc/nginx/sites-enabled/default").unlink()
     machine.systemctl("restart", "nginx")
