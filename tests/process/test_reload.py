@@ -53,7 +53,7 @@ def load(http: socket.socket) -> Iterator[list[str]]:
     done = threading.Event()
 
     def run() -> None:
-        while not done.is_set():
+        while not done.wait(0.01):
             try:
                 status, _ = ask(lambda: dial(http))
                 if status != 200:
