@@ -10,13 +10,12 @@ import gunicorn.app.base
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 
-from flask_socketact import activation, cgroup, events, idle, listeners, notify
+from flask_socketact import activation, cgroup, events, idle, listeners, notify, status
 from flask_socketact.errors import SettingsError
 from flask_socketact.idle import IdleExit
 from flask_socketact.manager import Manager
 from flask_socketact.predecessors import Predecessors
 from flask_socketact.reload import ReloadingArbiter
-from flask_socketact.scoreboard import Field
 from flask_socketact.watchdog import Watchdog
 
 #: How often the master looks at its workers, in seconds.
@@ -190,7 +189,7 @@ class Arbiter(ReloadingArbiter):
         """Let the workers drain, and wait for them; those that have been relayed are no longer ours."""
         scope = self._forget_relayed()
         self._announce_stop(
-            f"Restarting: the workers serve on in {scope}" if scope else self._draining_text(graceful=graceful)
+            f"Restarting: the workers serve on in {scope}" if scope else status.stopping(self, graceful=graceful)
         )
         # What is carried is read by relayed workers, or by the generation that systemd starts.
         self.board.stopping = not scope and not self._leaves_mail
@@ -215,11 +214,7 @@ class Arbiter(ReloadingArbiter):
             return
         self._extend_at = now + EXTENSION_INTERVAL
         self.manager.extend_timeout(EXTENSION)
-        self.manager.status(self._draining_text())
-
-    def _draining_text(self, *, graceful: bool = True) -> str:
-        drain = f"at most {self.cfg.graceful_timeout} s" if graceful else "cutting them off"
-        return f"Stopping: {self.in_flight} requests in flight end, {drain}"
+        self.manager.status(status.stopping(self))
 
     def _forget_relayed(self) -> str | None:
         """Forget workers that the relay has moved out of the service; return the name of their scope."""
@@ -248,28 +243,4 @@ class Arbiter(ReloadingArbiter):
         listeners.keep(self.LISTENERS, self.cfg, self.log)
 
     def _serving(self) -> str:
-        """Return what ``systemctl status`` shows of a service that is ready."""
-        parts = [f"{len(self._present())} of {self.num_workers} workers at {listeners.describe(self.LISTENERS)}"]
-        if self.failure:
-            parts[0] = f"Reload failed ({self.failure}); serving on with {parts[0]}"
-        else:
-            parts[0] = f"Serving with {parts[0]}"
-        parts.append(f"generation {self.generation}, {self.in_flight} requests in flight, {self.served} served")
-        parts += self._leaving()
-        if self.trouble:
-            parts.append(f"no more workers, {self.trouble}")
-        if old := self._predecessors.workers():
-            parts.append(f"{len(old)} old, from before a restart")
-        return "; ".join(parts)
-
-    def _present(self) -> set[int]:
-        return {pid for pid in self.serving if self.WORKERS[pid].slot[Field.GENERATION] == self.generation}
-
-    def _leaving(self) -> list[str]:
-        """Return a part for each generation that has workers which drain."""
-        in_flight: dict[int, int] = {}
-        for pid in self.draining:
-            slot = self.WORKERS[pid].slot
-            generation = slot[Field.GENERATION]
-            in_flight[generation] = in_flight.get(generation, 0) + slot[Field.IN_FLIGHT]
-        return [f"draining: generation {number}, {count} requests in flight" for number, count in in_flight.items()]
+        return status.serving(self, old=len(self._predecessors.workers()))
