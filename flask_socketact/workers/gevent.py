@@ -68,6 +68,10 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
         super().handle_exit(sig, frame)
         self._leave.set()
 
+    def handle_usr1(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_usr1(sig, frame)
+        gevent.spawn(self.reopen_files)  # in the loop's next turn, not after its pause
+
     def handle(self, listener: Any, client: Any, address: Any) -> None:
         if self._tls:
             try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.load import Connect, ask
-from tests.machine import Machine, release
+from tests.machine import EXAMPLES, Machine, release
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,6 +132,15 @@ def test_exposure_of_the_examples(machine: Machine, figure: Callable[[str], None
 def test_exposure_of_the_unit_for_this_systemd(rendered: Machine, figure: Callable[[str], None]) -> None:
     figure(f"{exposure(rendered, 'app')}")
     assert exposure(rendered, "app") <= EXPOSURE
+
+
+def test_every_fault_has_its_reason(machine: Machine) -> None:
+    """What systemd-analyze would have, and the unit has not, is named in a comment."""
+    output = machine.run("systemd-analyze", "security", "--no-pager", "app.service").stdout
+    faults = set(re.findall(r"^\s*✗ (\w+)=", output, re.MULTILINE))
+    assert faults
+    comments = [line for line in (EXAMPLES / "units/app.service").read_text().splitlines() if line.startswith("# ")]
+    assert {fault for fault in faults if not any(f"{fault}=" in comment for comment in comments)} == set()
 
 
 def exposure(machine: Machine, name: str) -> float:

@@ -6,6 +6,7 @@ import gzip
 import re
 import shutil
 import threading
+import time
 from collections import Counter
 from itertools import count
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 LOGS = "/var/log/app"
 ROTATIONS = 6
 CLIENTS = 6
+REOPENED = 1.5  #: seconds
 #: gunicorn's access log format, with the number of a request in its query.
 LINE = re.compile(r'127\.0\.0\.1 - - \[[^]]+\] "GET /\?n=([\d.]+) HTTP/1\.1" 200 \d+ "-" "-"')
 PROGRAM = """
@@ -83,7 +85,7 @@ class Numbered:
 
     def _ask(self, client: int) -> None:
         for number in count():
-            if self._done.is_set():
+            if self._done.wait(0.005):
                 return
             name = f"{client}.{number}"
             try:
@@ -99,8 +101,12 @@ def test_no_line_is_lost_or_cut(logged: Machine, tcp: Connect, figure: Callable[
     logged.systemctl("start", "app")
     with Numbered(tcp) as clients, tcp() as long:
         for number in range(ROTATIONS):
-            seen = len(clients.answered)
-            logged.wait_for(lambda seen=seen: len(clients.answered) > seen + 100, "answers")  # type: ignore[misc]
+            # The next rotation compresses the file that workers have had a second to leave.
+            seen, later = len(clients.answered), time.monotonic() + REOPENED
+            logged.wait_for(
+                lambda seen=seen, later=later: len(clients.answered) > seen + 100 and time.monotonic() > later,  # type: ignore[misc]
+                "answers",
+            )
             if number == 1:
                 long.sendall(b"GET /sleep/3.0 HTTP/1.1\r\nHost: app\r\n\r\n")
             if number in (2, 4):
