@@ -21,6 +21,13 @@ def commands(heading: str) -> list[str]:
     return [line for block in re.findall(r"```sh\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
 
 
+def manual_folder() -> str:
+    """Return where README says that man finds the manual page."""
+    found = re.search(r"`man -M (\S+) flask-socketact`", (CHECKOUT / "README.md").read_text())
+    assert found
+    return found[1]
+
+
 def test_quick_start() -> None:
     typed = [line.replace("sudo ", "") for line in commands("Quick start")]
     assert len(typed) == 4
@@ -41,3 +48,4 @@ def test_quick_start() -> None:
         assert ask(http)[0] == 200
         machine.wait_for(lambda: "the workers serve on in app-drain-" in machine.journal("app"), "the relay")
         machine.run("/srv/app/venv/bin/flask-socketact", "doctor", "app")
+        machine.run("test", "-s", f"{manual_folder()}/man8/flask-socketact.8")

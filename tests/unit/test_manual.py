@@ -1,12 +1,14 @@
-"""The manual page: groff can read it, and it says what the command has."""
+"""The manual page: groff can read it, and it says what the commands have."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import click
+import pytest
 
 from flask_socketact.cli import main
 
@@ -14,23 +16,66 @@ PAGE = Path(__file__).parents[2] / "docs/flask-socketact.8"
 WIDTH = 80  #: of a terminal, in columns
 
 
+def groff(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["groff", "-man", *arguments, PAGE], capture_output=True, text=True, check=True)
+
+
+@pytest.fixture(scope="module")
+def rendered() -> str:
+    """The page as a terminal shows it, without colours and overstrikes."""
+    return groff("-Tascii", "-P-cbou").stdout
+
+
+def part(text: str, heading: str) -> str:
+    """Return what stands below a heading, up to the next one that is not further in."""
+    indent = len(heading) - len(heading.lstrip())
+    begin = text.index(f"\n{heading}\n")
+    following = re.compile(rf"^ {{0,{indent}}}\S", re.MULTILINE).search(text, begin + len(heading) + 2)
+    return text[begin : following.start() if following else None]
+
+
+def long_options(command: click.Command) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+
+
 def test_groff_has_nothing_to_say() -> None:
-    done = subprocess.run(["groff", "-man", "-Tutf8", "-ww", "-z", PAGE], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
+    assert groff("-Tutf8", "-ww", "-z").stderr == ""
 
 
-def test_page_fits_a_terminal() -> None:
-    done = subprocess.run(["groff", "-man", "-Tascii", "-P-cbou", PAGE], capture_output=True, text=True, check=True)
-    assert max(map(len, done.stdout.splitlines())) <= WIDTH
-    assert "OPERATIONS" in done.stdout
+def test_page_fits_a_terminal(rendered: str) -> None:
+    assert max(map(len, rendered.splitlines())) <= WIDTH
 
 
-def test_every_command_and_option_is_there_and_no_other() -> None:
-    text = PAGE.read_text().replace("\\-", "-")
-    assert isinstance(main, click.Group)
-    options = {"--help"}
-    for name, command in main.commands.items():
-        assert re.search(rf'^\.BR {name} "', text, re.MULTILINE), name
-        options |= {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
-    body = text[text.index(".SH COMMANDS") : text.index(".SH OPERATIONS")]
-    assert set(re.findall(r"--[a-z][a-z-]*", body)) == options
+def test_every_command_is_there_and_no_other(rendered: str) -> None:
+    headings = re.findall(r"^   (\S+)", part(rendered, "COMMANDS"), re.MULTILINE)
+    assert sorted(headings) == sorted(main.commands)
+    synopsis = re.findall(r"^ +flask-socketact ([a-z]+)", part(rendered, "SYNOPSIS"), re.MULTILINE)
+    assert sorted(synopsis) == sorted(main.commands)
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_option_is_there_and_no_other(rendered: str, name: str) -> None:
+    heading = next(line for line in rendered.splitlines() if re.match(rf"   {name}\b", line))
+    text = part(rendered, heading)
+    assert set(re.findall(r"^ {7}(--[a-z-]+)", text, re.MULTILINE)) == long_options(main.commands[name])
+    assert set(re.findall(r"--[a-z][a-z-]*", text)) <= long_options(main.commands[name])
+
+
+def test_arguments_are_called_as_in_the_help(rendered: str) -> None:
+    for option in main.commands["units"].params:
+        if isinstance(option, click.Option) and option.metavar:
+            assert re.search(rf"^ {{7}}{re.escape(f'{option.opts[0]} {option.metavar}')}$", rendered, re.MULTILINE)
+
+
+def test_examples_can_be_typed(rendered: str) -> None:
+    text = part(rendered, "EXAMPLES").replace("\\\n", " ")
+    examples = [shlex.split(line) for line in re.findall(r"^.*?flask-socketact (.*)", text, re.MULTILINE)]
+    assert {name for name, *_ in examples} == {"doctor", "units"}
+    for name, *arguments in examples:
+        main.commands[name].make_context(name, arguments)  # reads them, and runs nothing
+
+
+def test_variables_are_those_of_the_code(rendered: str) -> None:
+    modules = (Path(__file__).parents[2] / "flask_socketact").rglob("*.py")
+    code = set(re.findall(r'^[A-Z_]+ = "(SOCKETACT_[A-Z_]+)"', "".join(map(Path.read_text, modules)), re.MULTILINE))
+    assert set(re.findall(r"SOCKETACT_[A-Z_]+", part(rendered, "ENVIRONMENT"))) == code != set()
