@@ -90,6 +90,8 @@ class Pool(gunicorn.arbiter.Arbiter):
         replaced = len(draining) - len(self.retired.intersection(draining))
         room = wanted - replaced
         self._num_workers = wanted + len(draining) + min(room, len(self.worn))
+        if len(self.WORKERS) - len(draining) <= wanted:  # otherwise gunicorn ends the oldest
+            self._num_workers = max(self._num_workers, len(self.WORKERS))
         if time.monotonic() < self._respawn_at:
             self._num_workers = min(self._num_workers, len(self.WORKERS))
         try:

@@ -78,6 +78,23 @@ def test_reload_returns_when_the_new_workers_answer(rendered: Machine, tcp: Conn
     assert ask(tcp)[1] != before
 
 
+def test_configuration_that_cannot_be_read(rendered: Machine, tcp: Connect) -> None:
+    """The reload has failed before anybody could see that it had begun."""
+    machine = rendered
+    conf = machine.path("/srv/app/conf.py")
+    conf.write_text("from flask_socketact.conf import *\n")
+    drop_in(machine, "app.service", "[Service]\nExecStart=\nExecStart=/srv/app/venv/bin/gunicorn -c conf.py app:app\n")
+    machine.systemctl("start", "app")
+    conf.write_text("from flask_socketact.conf import *\nraise RuntimeError('a slip')\n")
+    for _ in range(2):
+        assert machine.systemctl("reload", "app", check=False).returncode != 0
+        assert "a slip); serving on with 2 of 2" in machine.show("app", "StatusText")
+        assert ask(tcp)[0] == 200
+    conf.write_text("from flask_socketact.conf import *\n")
+    machine.systemctl("reload", "app")
+    assert machine.show("app", "StatusText").startswith("Serving with 2 of 2")
+
+
 def test_reload_that_is_stopped(rendered: Machine, tcp: Connect) -> None:
     """Stop and restart while new workers load."""
     machine = rendered
