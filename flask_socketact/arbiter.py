@@ -10,7 +10,7 @@ import gunicorn.app.base
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 
-from flask_socketact import activation, cgroup, events, idle, listeners, notify, status
+from flask_socketact import activation, cgroup, events, idle, listeners, log_files, notify, status
 from flask_socketact.errors import SettingsError
 from flask_socketact.idle import IdleExit
 from flask_socketact.manager import Manager
@@ -167,8 +167,9 @@ class Arbiter(ReloadingArbiter):
 
     def handle_usr1(self) -> None:
         """Open log files anew, in all workers, those from before a restart included."""
-        super().handle_usr1()
-        self._predecessors.reopen_files()
+        if log_files.can_reopen(self.log):
+            super().handle_usr1()
+            self._predecessors.reopen_files()
 
     def handle_usr2(self) -> None:
         if self.systemd:

@@ -17,7 +17,7 @@ from gunicorn.config import Config
 from gunicorn.pidfile import Pidfile
 from gunicorn.workers.base import Worker
 
-from flask_socketact import configuration, current, events
+from flask_socketact import configuration, current, events, log_files
 from flask_socketact.errors import ReloadError
 from flask_socketact.pool import Pool
 from flask_socketact.scoreboard import Field
@@ -148,7 +148,7 @@ class ReloadingArbiter(Pool):
         before.modules.update(configuration.forget_modules(self.cfg))
         configuration.read_anew(self.app)
         self.setup(self.app)
-        self.log.reopen_files()
+        log_files.reopen(self.log)
         if hasattr(self.worker_class, "check_config"):
             self.worker_class.check_config(self.cfg, self.log)
         if self.cfg.address != address:

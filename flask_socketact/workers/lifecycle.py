@@ -11,7 +11,7 @@ from typing import Any
 
 from gunicorn.workers.base import Worker
 
-from flask_socketact import cgroup, current, events, journal
+from flask_socketact import cgroup, current, events, journal, log_files
 from flask_socketact.mailbox import Mailbox
 from flask_socketact.scoreboard import Field, Scoreboard, Slot
 
@@ -100,7 +100,7 @@ class Lifecycle(Worker):
         """Open log files anew, if somebody has asked for it; called in each turn of the main loop."""
         if self._reopens:
             self._reopens = False
-            self.log.reopen_files()
+            log_files.reopen(self.log)
 
     def handle_urg(self, sig: int, frame: FrameType | None) -> None:
         """The next generation is ready: drain, and carry to it."""

@@ -247,3 +247,29 @@ def test_watchdog_of_another_process(plain: Path, http: socket.socket) -> None:
         server.process.terminate()
         assert server.wait_until_gone() == 0
         assert "WATCHDOG=1" not in server.messages
+
+
+def test_log_file_that_cannot_be_opened_anew(plain: Path, http: socket.socket) -> None:
+    """gunicorn would close the old one first, and then raise at every line."""
+    folder = plain / "logs"
+    folder.mkdir()
+    arguments = (*CONF, "--access-logfile", str(folder / "access"), "--error-logfile", str(folder / "error"), "app:app")
+    with Server(plain, *arguments, listeners={"http": http}) as server:
+        server.wait_until_ready()
+        folder.rename(plain / "gone")
+        server.signal(signal.SIGUSR1)
+        error = plain / "gone/error"
+        server.wait_for(lambda: "Log files are not reopened" in error.read_text(), "the reason in the old file")
+        for pid in server.workers():
+            os.kill(pid, signal.SIGUSR1)
+        server.wait_for(lambda: error.read_text().count("Log files are not reopened") == 3, "that of the workers")
+        assert ask(lambda: dial(http))[0] == 200
+        folder.mkdir()
+        server.signal(signal.SIGUSR1)
+        server.wait_for((folder / "error").exists, "new files")
+
+        def is_logged() -> bool:
+            ask(lambda: dial(http))
+            return (folder / "access").exists() and "GET / " in (folder / "access").read_text()
+
+        server.wait_for(is_logged, "a line in the new file")
