@@ -90,7 +90,8 @@ class Arbiter(ReloadingArbiter):
 
     def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:  # noqa: ARG002 (gunicorn's is a second)
         """Wait as gunicorn does; then see which workers have begun to accept."""
-        is_waiting = not self._booted or not self._started or self.is_loading or self.reload_is_due or self.worn
+        is_booting = len(self.WORKERS) > len(self.readiness.accepting)
+        is_waiting = is_booting or not self._booted or not self._started or self.is_loading or self.reload_is_due
         signals: list[int] = super().wait_for_signals(BOOT_POLL if is_waiting else self._turn)
         self.readiness.collect(self.WORKERS)
         if len(self.readiness.accepting) >= self.num_workers:  # those that are replaced already have answered, too

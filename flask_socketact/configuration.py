@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
 import os
 import sys
@@ -13,7 +14,7 @@ from gunicorn.config import Config
 from flask_socketact.errors import ReloadError
 
 _CONF = "flask_socketact.conf"
-#: What must stay, wherever it is installed.
+#: What must stay, wherever it is installed; and packages with compiled modules, which may not be loaded twice.
 _SERVER = ("__main__", "gunicorn", "flask_socketact", "systemd")
 _EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 
@@ -45,11 +46,14 @@ def leave_environment(cfg: Config) -> None:
 def forget_modules(cfg: Config) -> dict[str, ModuleType]:
     """Let modules that the configuration has imported be read anew, if they are the application's: the workers would
     be forked with the old ones. Return those."""
+    importlib.invalidate_caches()  # a folder that has taken another's place may have its time
     named = str(cfg.config or "").removeprefix("python:")
+    compiled = {name.partition(".")[0] for name, module in sys.modules.items() if _file(module).endswith(_EXTENSIONS)}
+    kept = compiled.union(_SERVER)
     forgotten = {
         name: module
         for name, module in sys.modules.items()
-        if name in (_CONF, named) or (name.partition(".")[0] not in _SERVER and _is_applications(module, cfg))
+        if name in (_CONF, named) or (name.partition(".")[0] not in kept and _is_applications(module, cfg))
     }
     for name in forgotten:
         del sys.modules[name]
@@ -57,14 +61,16 @@ def forget_modules(cfg: Config) -> dict[str, ModuleType]:
 
 
 def _is_applications(module: ModuleType, cfg: Config) -> bool:
-    """Whether a module is in the application's folder, and is Python: compiled ones may not be loaded twice."""
-    path = getattr(module, "__file__", None) or ""
+    """Whether a module is in the application's folder, and no library."""
+    path = _file(module)
     folders = [os.path.abspath(folder) for folder in (cfg.chdir, *(cfg.pythonpath or "").split(","))]
-    return (
-        any(_is_below(path, folder) for folder in folders if folder != "/")
-        and not any(_is_below(path, prefix) for prefix in (sys.prefix, sys.base_prefix))
-        and not path.endswith(_EXTENSIONS)
+    return any(_is_below(path, folder) for folder in folders if folder != "/") and not any(
+        _is_below(path, prefix) for prefix in (sys.prefix, sys.base_prefix)
     )
+
+
+def _file(module: ModuleType) -> str:
+    return getattr(module, "__file__", None) or ""
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -118,6 +118,8 @@ class Pool(gunicorn.arbiter.Arbiter):
         try:
             pid: int = super().spawn_worker()
         except Exception as error:
+            if os.getpid() != self.pid:  # the child, which could not even tell why it ends, and is no second master
+                os._exit(self.WORKER_BOOT_ERROR)
             if not self.serving:
                 raise
             self._wait_before_respawn(f"no worker can be forked: {type(error).__name__}: {error}")

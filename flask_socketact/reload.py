@@ -27,7 +27,7 @@ from flask_socketact.scoreboard import Field
 LOAD_TIMEOUT = 90.0
 LOAD_FACTOR = 3
 #: Attributes of the master that follow from the settings.
-_ATTRIBUTES = ("generation", "cfg", "worker_class", "address", "timeout", "proc_name", "LISTENERS")
+_ATTRIBUTES = ("generation", "cfg", "worker_class", "address", "timeout", "proc_name", "LISTENERS", "_num_workers")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class ReloadingArbiter(Pool):
         """Start the new workers."""
         self._reload_wanted = False
         deadline = time.monotonic() + max(LOAD_TIMEOUT, LOAD_FACTOR * self.load_time)
-        attributes = {name: getattr(self, name) for name in _ATTRIBUTES} | {"num_workers": self.num_workers}
+        attributes = {name: getattr(self, name) for name in _ATTRIBUTES}
         self._before = before = Before(deadline, attributes)
         self._stats["reloads"] += 1
         self._generations += 1
@@ -125,6 +125,8 @@ class ReloadingArbiter(Pool):
             self._fail(self.trouble)
 
     def handle_death(self, pid: int, worker: Worker) -> bool:
+        if worker.slot[Field.GENERATION] > self.generation:  # of a reload that has failed already
+            return True
         is_new = worker.slot[Field.GENERATION] == self.generation and not worker.slot[Field.DRAINING]
         if self._before is None or not is_new:
             return super().handle_death(pid, worker)
@@ -179,18 +181,23 @@ class ReloadingArbiter(Pool):
         self.report_state()
 
     def _restore(self, before: Before) -> None:
-        configuration.leave_environment(self.cfg)
+        """Put everything back; what cannot be (settings that make no sense) is told, and ends nothing."""
+        failed = self.cfg
         for name, value in before.attributes.items():
             setattr(self, name, value)
         self.foreign = ()
         self.app.cfg = self.cfg
-        os.environ.update(self.cfg.env)
         sys.modules.update(before.modules)
-        try:
-            os.chdir(self.cfg.chdir)
-            self.log.setup(self.cfg)
-        except Exception:
-            self.log.exception("Not all settings from before could be put back")
+        for step in (
+            lambda: configuration.leave_environment(failed),
+            lambda: os.environ.update(self.cfg.env),
+            lambda: os.chdir(self.cfg.chdir),
+            lambda: self.log.setup(self.cfg),
+        ):
+            try:
+                step()
+            except Exception:
+                self.log.exception("Not all settings from before could be put back")
 
     def _retire(self, pids: Iterable[int]) -> None:
         for pid in pids:

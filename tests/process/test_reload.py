@@ -378,6 +378,40 @@ def test_hook_that_fails_ends_nothing(site: Path, http: socket.socket) -> None:
         server.wait_for(lambda: len(server.workers()) == 2, "a replacement")
 
 
+@pytest.mark.parametrize(
+    "slip",
+    [
+        "raw_env = ['FOO']",
+        "def nworkers_changed(server, new, old):\n    if old is not None: raise OSError('no statsd')",
+    ],
+)
+def test_settings_that_fail_end_nothing(site: Path, http: socket.socket, slip: str) -> None:
+    (site / "settings.py").write_text("from flask_socketact.conf import *\n")
+    with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        (site / "settings.py").write_text(f"from flask_socketact.conf import *\n{slip}\n")
+        server.signal(signal.SIGHUP)
+        assert "Reload failed (" in server.wait_for_message("READY=1")
+        assert ask(lambda: dial(http)) == (200, b"one")
+        assert server.workers() == before
+
+
+def test_child_that_cannot_tell_why_is_no_second_master(site: Path, http: socket.socket) -> None:
+    """gunicorn prints the reason, which may raise."""
+    with Server(site, *CONF, "app:app", listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        release(
+            site,
+            "two",
+            "import sys; sys.stderr = None; sys.stdout = None\nclass E(Exception):\n"
+            "    def __str__(self): raise ValueError('none')\nraise E()",
+        )
+        server.signal(signal.SIGHUP)
+        assert "Reload failed (" in server.wait_for_message("READY=1")
+        server.wait_for(lambda: server.workers() == before, "the new workers to be gone")
+        assert server.log.count("Booting worker") == 4
+
+
 def test_pidfile_moves(site: Path, http: socket.socket) -> None:
     (site / "settings.py").write_text("from flask_socketact.conf import *\npidfile = 'first'\n")
     with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
