@@ -21,6 +21,8 @@ from flask_socketact.scoreboard import Field, Scoreboard
 #: How long the master waits before it forks again after a worker that could not be forked, or could not load the
 #: application, while others serve. Seconds.
 RESPAWN_PAUSE = 2.0
+#: How long a worker that loads the application, and has nothing to finish, may take to leave. Seconds.
+LOAD_GRACE = 5.0
 #: What a worker may be sent before it has handlers of its own.
 _MESSAGES = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGURG, signal.SIGWINCH)
 
@@ -40,6 +42,7 @@ class Pool(gunicorn.arbiter.Arbiter):
         self.retired: set[int] = set()  #: pids of workers that a reload has told to go
         self.trouble = ""  #: why workers are missing
         self._respawn_at = 0.0
+        self._kill_at: dict[int, float] = {}
         self._served = 0  # by workers that have gone
         super().__init__(app)
 
@@ -85,6 +88,7 @@ class Pool(gunicorn.arbiter.Arbiter):
         so that ``max_requests`` never more than doubles the processes.
         """
         wanted: int = self.num_workers
+        self._kill_overdue()
         self._dismiss_worn()
         draining = self.draining
         replaced = len(draining) - len(self.retired.intersection(draining))
@@ -102,7 +106,16 @@ class Pool(gunicorn.arbiter.Arbiter):
     def dismiss(self, pid: int) -> None:
         """Let a worker drain, and leave."""
         self.WORKERS[pid].slot[Field.DRAINING] = 1
+        if pid not in self.readiness.accepting:
+            self._kill_at[pid] = time.monotonic() + LOAD_GRACE
         self.kill_worker(pid, signal.SIGTERM)
+
+    def _kill_overdue(self) -> None:
+        """End who was told to leave while it loaded the application, and cannot hear it, as in a call to C."""
+        now = time.monotonic()
+        self._kill_at = {pid: at for pid, at in self._kill_at.items() if pid in self.WORKERS}
+        for pid in [pid for pid, at in self._kill_at.items() if at < now]:
+            self.kill_worker(pid, signal.SIGKILL)
 
     def _dismiss_worn(self) -> None:
         for pid in self.worn[: max(0, len(self.serving) - self.num_workers)]:

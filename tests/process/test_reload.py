@@ -449,13 +449,15 @@ def test_idle_connections_are_carried(site: Path, http: socket.socket, tmp_path:
             client.close()
 
 
-def test_release_that_never_ends_to_load(site: Path, http: socket.socket) -> None:
+@pytest.mark.parametrize("stuck", ["import time; time.sleep(600)", "import ctypes; ctypes.PyDLL(None).pause()"])
+def test_release_that_never_ends_to_load(site: Path, http: socket.socket, stuck: str) -> None:
+    """In Python, or in C, where no handler of a signal runs."""
     (site / "settings.py").write_text(
         "import flask_socketact.reload\nflask_socketact.reload.LOAD_TIMEOUT = 1.0\nfrom flask_socketact.conf import *\n"
     )
     with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
         before = server.wait_until_ready().workers()
-        release(site, "two", "import time; time.sleep(600)")
+        release(site, "two", stuck)
         server.signal(signal.SIGHUP)
         assert "Reload failed (the new workers do not end to load" in server.wait_for_message("READY=1")
         server.wait_for(lambda: sorted(server.workers()) == sorted(before), "the new workers to leave")
