@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 
-from flask_socketact.errors import SettingsError
+from flask_socketact import environment
 from flask_socketact.scoreboard import Field, Slot
 
-#: Environment variable, as gunicorn takes no settings of others. Seconds without a connection; unset: stay.
+#: Environment variable. Seconds without a connection; unset: stay.
 IDLE_EXIT = "SOCKETACT_IDLE_EXIT"
 
 
@@ -36,13 +35,5 @@ def from_environment() -> IdleExit | None:
 
     :raises SettingsError: what it has is not a positive number.
     """
-    text = os.environ.get(IDLE_EXIT)
-    if not text:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise SettingsError(f"{IDLE_EXIT}={text!r} is not a positive number of seconds: change it, or remove it")
-    return IdleExit(seconds)
+    seconds = environment.seconds(IDLE_EXIT)
+    return None if seconds is None else IdleExit(seconds)

@@ -23,9 +23,8 @@ from gunicorn.workers.base import Worker
 
 from flask_socketact.scoreboard import Field
 from flask_socketact.workers.classic import ClassicWorker
-from flask_socketact.workers.lifecycle import LINGER, listener_name
+from flask_socketact.workers.lifecycle import HEARTBEAT, LINGER, listener_name
 
-HEARTBEAT = 1.0  #: seconds
 #: How often a worker that drains looks at what is left, in seconds.
 DRAIN_POLL = 0.05
 

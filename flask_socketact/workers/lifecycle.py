@@ -15,6 +15,8 @@ from flask_socketact import cgroup, current, events, journal, log_files
 from flask_socketact.mailbox import Mailbox
 from flask_socketact.scoreboard import Field, Scoreboard, Slot
 
+#: How often a worker gives a sign of life, in seconds.
+HEARTBEAT = 1.0
 #: How long an idle connection stays open in a drain, for a request that its client may have sent already. Seconds.
 LINGER = 2.0
 #: A relayed worker leaves so much later than the drain time, if it does not leave by itself. Seconds.

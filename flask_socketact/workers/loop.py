@@ -16,9 +16,9 @@ from typing import Any
 
 from gunicorn import sock as gunicorn_sock
 
-from flask_socketact import mailbox
+from flask_socketact import environment, mailbox
 from flask_socketact.connection import Connection, TLSConnection
-from flask_socketact.errors import MailboxError, SettingsError
+from flask_socketact.errors import MailboxError
 from flask_socketact.scoreboard import Field
 from flask_socketact.settings import Settings
 from flask_socketact.workers.lifecycle import Lifecycle, listener_name
@@ -50,8 +50,8 @@ SWEEP = 1.0
 #: Events taken from the kernel at once: what one thread has taken waits while it serves the first.
 MAX_EVENTS = 64
 
-#: Environment variable, as gunicorn takes no settings of others: how long a client may take from
-#: connecting, and from the first byte of a later request, until the head of its request is whole. Seconds.
+#: Environment variable: how long a client may take from connecting, and from the first byte of a later request,
+#: until the head of its request is whole. Seconds.
 HEADER_TIMEOUT = "SOCKETACT_HEADER_TIMEOUT"
 DEFAULT_HEADER_TIMEOUT = 30.0
 
@@ -65,14 +65,7 @@ def header_timeout() -> float:
 
     :raises SettingsError: the environment has no positive number for it.
     """
-    text = os.environ.get(HEADER_TIMEOUT) or str(DEFAULT_HEADER_TIMEOUT)
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise SettingsError(f"{HEADER_TIMEOUT}={text!r} is not a positive number of seconds: change it, or remove it")
-    return seconds
+    return environment.seconds(HEADER_TIMEOUT) or DEFAULT_HEADER_TIMEOUT
 
 
 class Loop:

@@ -7,8 +7,7 @@ from typing import Any
 from gunicorn.workers import sync
 
 from flask_socketact.workers.classic import ClassicWorker
-
-HEARTBEAT = 1.0  #: seconds
+from flask_socketact.workers.lifecycle import HEARTBEAT
 
 
 class SyncWorker(ClassicWorker, sync.SyncWorker):

@@ -36,12 +36,11 @@ from flask_socketact.connection import Connection
 from flask_socketact.errors import MailboxError
 from flask_socketact.response import Response
 from flask_socketact.scoreboard import Field
-from flask_socketact.workers.lifecycle import LINGER, Lifecycle
+from flask_socketact.workers.lifecycle import HEARTBEAT, LINGER, Lifecycle
 from flask_socketact.workers.loop import Loop, header_timeout
 
 #: How long the leader may be inside one request before another thread takes the lead, in seconds.
 PATIENCE = 0.005
-HEARTBEAT = 1.0  #: seconds
 #: How often a worker that drains looks at what is left, in seconds.
 DRAIN_POLL = 0.05
 #: A mean over about so many requests.
