@@ -130,12 +130,13 @@ class Arbiter(ReloadingArbiter):
                 self._reloading = self.manager.reloading(text)
             return
         self._reloading = False
+        text = status.serving(self, old=len(self._predecessors.workers()))
         if self._ready:
-            self.manager.status(self._serving())
+            self.manager.status(text)
         else:
-            self._ready = self.manager.ready(self._serving())
+            self._ready = self.manager.ready(text)
             if self._ready and not self._started:
-                self.log.info("Ready: %s", self._serving(), extra=events.READY)
+                self.log.info("Ready: %s", text, extra=events.READY)
                 self.manager.ask_for_barrier()
         # Of a service that still starts, a restart would relay no workers: until systemd takes it for started
         # those of the generation before must be there.
@@ -243,6 +244,3 @@ class Arbiter(ReloadingArbiter):
         self.LISTENERS, self.mailbox = listeners.take(self._names, self.cfg, self.log)
         self.systemd = True
         listeners.keep(self.LISTENERS, self.cfg, self.log)
-
-    def _serving(self) -> str:
-        return status.serving(self, old=len(self._predecessors.workers()))

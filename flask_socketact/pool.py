@@ -174,9 +174,10 @@ class Pool(gunicorn.arbiter.Arbiter):
         self._respawn_at = time.monotonic() + RESPAWN_PAUSE
         self.log.error("%s: the others serve on, and it is tried again every %s s", reason, RESPAWN_PAUSE)
 
-    def handle_death(self, pid: int, worker: Worker) -> bool:  # noqa: ARG002 (who overrides it looks at the worker)
-        """Note why a worker has gone that has just been buried; return whether that has consequences for nobody."""
-        self.trouble = self.readiness.failure(pid) or self.trouble
+    def handle_death(self, pid: int, worker: Worker, reason: str | None) -> bool:  # noqa: ARG002 (for who overrides it)
+        """Note why a worker has gone that has just been buried, if it has said why it could not boot; return whether
+        that has consequences for nobody."""
+        self.trouble = reason or self.trouble
         return pid in self.retired
 
     def _bury(self, pid: int, worker: Worker) -> bool:
@@ -184,7 +185,7 @@ class Pool(gunicorn.arbiter.Arbiter):
         if not worker.tmp._tmp.closed:  # gunicorn has left out what follows: it could not boot
             worker.tmp.close()
             self.cfg.child_exit(self, worker)
-        harmless = self.handle_death(pid, worker)
+        harmless = self.handle_death(pid, worker, self.readiness.failure(pid))
         self.retired.discard(pid)
         return harmless
 

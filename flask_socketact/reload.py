@@ -103,7 +103,7 @@ class ReloadingArbiter(Pool):
         self._before = None
         self.foreign = ()
         self.failure = self.trouble = ""
-        self._retire(self._others(self.generation))
+        self._retire(self._active(new=False))
         if before.attributes["LISTENERS"] is not self.LISTENERS:
             sock.close_sockets(before.attributes["LISTENERS"], unlink=False)
         self._move_pidfile(before.attributes["cfg"])
@@ -120,17 +120,17 @@ class ReloadingArbiter(Pool):
         if self._before is None:
             super().manage_workers()
             return
-        missing = self.num_workers - len(self._new_workers())
+        missing = self.num_workers - len(self._active(new=True))
         if missing > 0 and not all(self.spawn_worker() for _ in range(missing)):
             self._fail(self.trouble)
 
-    def handle_death(self, pid: int, worker: Worker) -> bool:
+    def handle_death(self, pid: int, worker: Worker, reason: str | None) -> bool:
         if worker.slot[Field.GENERATION] > self.generation:  # of a reload that has failed already
             return True
         is_new = worker.slot[Field.GENERATION] == self.generation and not worker.slot[Field.DRAINING]
         if self._before is None or not is_new:
-            return super().handle_death(pid, worker)
-        self._fail(self.readiness.failure(pid) or f"new worker {pid} has died before all of them answered")
+            return super().handle_death(pid, worker, reason)
+        self._fail(reason or f"new worker {pid} has died before all of them answered")
         return True
 
     def stop(self, graceful: bool = True) -> None:
@@ -174,7 +174,7 @@ class ReloadingArbiter(Pool):
             return
         self.failure = reason
         self.log.error("Reload failed, the workers from before serve on: %s", reason, extra=events.RELOAD_FAILED)
-        self._retire(self._new_workers())
+        self._retire(self._active(new=True))
         if before.attributes["LISTENERS"] is not self.LISTENERS:
             sock.close_sockets(self.LISTENERS, unlink=False)
         self._restore(before)
@@ -204,22 +204,17 @@ class ReloadingArbiter(Pool):
             self.retired.add(pid)
             self.dismiss(pid)
 
-    def _new_workers(self) -> set[int]:
-        """Return the pids of the workers of this generation that do not drain."""
-        return set(self.WORKERS).difference(self._others(self.generation), self.draining)
+    def _active(self, *, new: bool) -> list[int]:
+        """Return the pids of workers that do not drain: those of this generation, or those of others."""
+        return [
+            pid
+            for pid, worker in self.WORKERS.items()
+            if not worker.slot[Field.DRAINING] and (worker.slot[Field.GENERATION] == self.generation) is new
+        ]
 
     def _loaded(self) -> list[int]:
         """Return the pids of workers of this generation that have begun to answer, and may drain by now."""
         return [pid for pid in self.readiness.accepting if self.WORKERS[pid].slot[Field.GENERATION] == self.generation]
-
-    def _others(self, generation: int) -> list[int]:
-        """Return the pids of workers of other generations that do not drain."""
-        drains = self.draining
-        return [
-            pid
-            for pid, worker in self.WORKERS.items()
-            if worker.slot[Field.GENERATION] != generation and pid not in drains
-        ]
 
     def _move_pidfile(self, before: Config) -> None:
         if self.cfg.pidfile == before.pidfile:

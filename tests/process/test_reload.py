@@ -7,14 +7,11 @@ import os
 import re
 import signal
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load import Client, ask, keep_alive
+from tests.load import Client, Load, ask, keep_alive
 from tests.server import CONF, Server, dial, tcp
 
 if TYPE_CHECKING:
@@ -46,30 +43,9 @@ def site(folder: Folder) -> Path:
     return path
 
 
-@contextmanager
-def load(http: socket.socket) -> Iterator[list[str]]:
-    """Ask for / all the time, on new connections; what fails is in the list."""
-    failures: list[str] = []
-    done = threading.Event()
-
-    def run() -> None:
-        while not done.wait(0.01):
-            try:
-                status, _ = ask(lambda: dial(http))
-                if status != 200:
-                    failures.append(str(status))
-            except Exception as error:  # noqa: BLE001
-                failures.append(repr(error))
-
-    threads = [threading.Thread(target=run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield failures
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
+def asking(http: socket.socket) -> Load:
+    """Clients that ask for / all the time, on new connections."""
+    return Load(lambda: dial(http), {"new connection": 2})
 
 
 @pytest.mark.parametrize("worker", WORKERS)
@@ -113,7 +89,7 @@ def test_old_workers_serve_until_all_new_ones_have_loaded(site: Path, http: sock
     arguments = (*CONF, "-k", f"flask_socketact.workers.{worker}", "app:app")
     with Server(site, *arguments, listeners={"http": http}) as server:
         before = set(server.wait_until_ready().workers())
-        with load(http) as failures:
+        with asking(http) as load:
             release(site, "two", "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)")
             server.signal(signal.SIGHUP)
             server.wait_for_message("RELOADING=1")
@@ -124,7 +100,7 @@ def test_old_workers_serve_until_all_new_ones_have_loaded(site: Path, http: sock
             server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
             assert ask(lambda: dial(http)) == (200, b"two")
             assert before.isdisjoint(server.workers())
-        assert not failures
+        assert not load.failures()
 
 
 @pytest.mark.parametrize(
@@ -143,12 +119,12 @@ def test_release_that_does_not_load(site: Path, http: socket.socket, extra: str,
         before = server.wait_until_ready().workers()
         client = Client(lambda: dial(http))
         client.exchange("GET", "/")
-        with load(http) as failures:
+        with asking(http) as load:
             release(site, "two", extra)
             server.signal(signal.SIGHUP)
             message = server.wait_for_message("READY=1")
             server.wait_for(lambda: sorted(server.workers()) == sorted(before), "the new workers to be gone")
-        assert not failures
+        assert not load.failures()
         assert client.exchange("GET", "/") == (200, b"one")
         assert client.closed_by_server == 0
         assert re.search(rf"STATUS=Reload failed \({why}", message)
@@ -167,9 +143,9 @@ def test_worker_that_is_replaced_cannot_load_the_release(site: Path, http: socke
         release(site, "two", "raise RuntimeError('no database')")
         os.kill(before[0], signal.SIGKILL)
         server.wait_for(lambda: "RuntimeError: no database" in server.wait_for_message("STATUS="), "the reason")
-        with load(http) as failures:
+        with asking(http) as load:
             server.wait_for(lambda: server.log.count("it is tried again") >= 2, "another attempt")
-        assert not failures
+        assert not load.failures()
         assert before[1] in server.workers()
         release(site, "three")
         server.wait_for(lambda: "Serving with 2 of 2" in server.wait_for_message("STATUS="), "the repair")
@@ -471,11 +447,11 @@ def test_worn_workers_stay_until_a_release_loads(site: Path, http: socket.socket
     with Server(site, *arguments, listeners={"http": http}) as server:
         before = server.wait_until_ready().workers()
         release(site, "two", "raise RuntimeError('no database')")
-        with load(http) as failures:
+        with asking(http) as load:
             server.wait_for(lambda: server.log.count("it is tried again") >= 2, "two attempts")
             assert set(before) <= set(server.workers())
             trouble = "no more workers, RuntimeError: no database"
             server.wait_for(lambda: trouble in server.wait_for_message("STATUS=Serving with 2 of 2"), trouble)
             release(site, "three")
             server.wait_for(lambda: set(before).isdisjoint(server.workers()), "others in their place")
-        assert not failures
+        assert not load.failures()
