@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tests.load import Connect, ask
 from tests.machine import Machine, drop_in
+from tests.systemd.test_relay import in_flight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.load import Connect
 
 TIMEOUT_STOP = 3  #: seconds
 
@@ -18,9 +20,7 @@ def test_stop_waits_longer_than_its_timeout(machine: Machine, tcp: Connect, figu
     """TimeoutStopSec= is shorter than the request: EXTEND_TIMEOUT_USEC= puts it off."""
     drop_in(machine, "app.service", f"[Service]\nTimeoutStopSec={TIMEOUT_STOP}\n")
     machine.systemctl("start", "app")
-    with tcp() as client:
-        client.sendall(b"GET /sleep/8.0 HTTP/1.1\r\nHost: app\r\n\r\n")
-        assert ask(tcp)[0] == 200
+    with in_flight(tcp, 8.0) as client:
         began = time.monotonic()
         with machine.start("systemctl", "stop", "app") as stop:
             machine.wait_for(
@@ -44,9 +44,7 @@ def test_stop_waits_no_longer_than_the_drain_time(machine: Machine, tcp: Connect
         f'[Service]\nTimeoutStopSec={TIMEOUT_STOP}\nEnvironment="GUNICORN_CMD_ARGS=--graceful-timeout 5"\n',
     )
     machine.systemctl("start", "app")
-    with tcp() as client:
-        client.sendall(b"GET /sleep/600.0 HTTP/1.1\r\nHost: app\r\n\r\n")
-        assert ask(tcp)[0] == 200
+    with in_flight(tcp, 600.0):
         began = time.monotonic()
         machine.systemctl("stop", "app")
         assert time.monotonic() - began < 10
