@@ -13,6 +13,7 @@ from gunicorn.errors import HaltServer
 from flask_socketact import activation, cgroup, events, idle, listeners, log_files, notify, status
 from flask_socketact.errors import SettingsError
 from flask_socketact.idle import IdleExit
+from flask_socketact.ledger import Ledger
 from flask_socketact.manager import Manager
 from flask_socketact.predecessors import Predecessors
 from flask_socketact.reload import ReloadingArbiter
@@ -22,6 +23,8 @@ from flask_socketact.watchdog import Watchdog
 TURN = 1.0
 #: How often it looks for reports while workers load the application, in seconds.
 BOOT_POLL = 0.05
+#: A worker that has not left by itself when the drain time is over is killed so much later. Seconds.
+OVERDUE = 1.0
 #: While requests are in flight, a stop may last so much longer than systemd has heard last. Seconds.
 EXTENSION = 10.0
 #: How often that is said. Seconds.
@@ -65,6 +68,7 @@ class Arbiter(ReloadingArbiter):
         self._extend_at = 0.0
         super().__init__(app)
         self.manager = Manager(address, self.log)
+        self._ledger = Ledger(self.log)
         self._predecessors = Predecessors(self.cgroup, self.log)
 
     def setup(self, app: BaseApplication) -> None:
@@ -78,6 +82,7 @@ class Arbiter(ReloadingArbiter):
         if self._names:
             self._take_listeners()
         super().start()
+        self._ledger.count("starts")
         if not self.systemd:
             self.log.warning(
                 "No listeners from systemd (%s): gunicorn has bound its own, "
@@ -135,12 +140,17 @@ class Arbiter(ReloadingArbiter):
             self.manager.status(text)
         else:
             self._ready = self.manager.ready(text)
+            self.board.ready = self.generation
             if self._ready and not self._started:
                 self.log.info("Ready: %s", text, extra=events.READY)
+                self._ledger.note(boot_seconds=self.load_time)
                 self.manager.ask_for_barrier()
         # Of a service that still starts, a restart would relay no workers: until systemd takes it for started
         # those of the generation before must be there.
         self._started = self._started or (self._ready and self.manager.has_acted)
+
+    def note_reload(self, *, succeeded: bool) -> None:
+        self._ledger.count("reloads" if succeeded else "failed_reloads")
 
     def murder_workers(self) -> None:
         """Replace workers that do nothing; as long as some do something, tell systemd."""
@@ -201,6 +211,15 @@ class Arbiter(ReloadingArbiter):
         if self.board.stopping:
             self._empty_mailbox()
 
+    def kill_workers(self, sig: int) -> None:
+        """Send a signal to all. With SIGKILL a stop ends: workers have left by themselves when the drain time was
+        over, or are about to, and say what they cut short."""
+        deadline = time.monotonic() + OVERDUE
+        while sig == signal.SIGKILL and self.WORKERS and time.monotonic() < deadline:
+            self.reap_workers()
+            time.sleep(BOOT_POLL)
+        super().kill_workers(sig)
+
     def reap_workers(self) -> None:
         super().reap_workers()
         if self._stopping:
@@ -213,7 +232,7 @@ class Arbiter(ReloadingArbiter):
     def _report_drain(self) -> None:
         """While requests are in flight, and may be, ask for the time that they take, and tell how many there are."""
         now = time.monotonic()
-        if not self.in_flight or not self._extend_at <= now < self._drain_end:
+        if not (self.in_flight or self.held) or not self._extend_at <= now < self._drain_end:
             return
         self._extend_at = now + EXTENSION_INTERVAL
         self.manager.extend_timeout(EXTENSION)

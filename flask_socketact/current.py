@@ -5,8 +5,9 @@ Setting it costs a fraction of a microsecond; an id is made when somebody asks f
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,9 +18,17 @@ generation: str | None = None
 REQUEST_ID = "socketact.request_id"
 #: What is taken from X-Request-Id: it comes back in logs and, perhaps, in answers and other services' requests.
 _ACCEPTABLE = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
-_ID_BYTES = 8
+_ID_BITS = 64
 
-_current: ContextVar[tuple[dict[str, Any], Any] | None] = ContextVar("request", default=None)
+#: Environ keys by which an application asks for something: the name of the header in which the answer has the request's
+#: id; and who hears, when the answer has been sent, of environ, status (as in ``200 OK``; None: there was none, it has
+#: failed) and how long it took, in seconds.
+ID_HEADER = "socketact.id_header"
+OBSERVE = "socketact.observe"
+#: Environ key: whether forwarding headers of the peer count (``forwarded_allow_ips``), as a function.
+TRUSTS_PEER = "socketact.trusts_peer"
+
+_current: ContextVar[dict[str, Any] | None] = ContextVar("request", default=None)
 
 
 def name_generation(master: int, number: int) -> str:
@@ -27,9 +36,9 @@ def name_generation(master: int, number: int) -> str:
     return f"{master}.{number}"
 
 
-def enter(environ: dict[str, Any], request: Any) -> None:
-    """Begin the answer to gunicorn's `request`, which the application knows as `environ`."""
-    _current.set((environ, request))
+def enter(environ: dict[str, Any]) -> None:
+    """Begin the answer to a request, which the application knows as `environ`."""
+    _current.set(environ)
 
 
 def leave() -> None:
@@ -39,22 +48,30 @@ def leave() -> None:
 
 def environ() -> dict[str, Any] | None:
     """Return the environ of the request that is being answered; None between requests."""
-    current = _current.get()
-    return current[0] if current else None
+    return _current.get()
 
 
 def request_id() -> str | None:
     """Return the id of the request that is being answered; None between requests."""
     current = _current.get()
-    return id_of(*current) if current else None
+    return id_of(current) if current is not None else None
 
 
-def id_of(environ: dict[str, Any], request: Any) -> str:
-    """Return the id of gunicorn's `request`: X-Request-Id from a peer whose forwarding headers
-    gunicorn trusts (``forwarded_allow_ips``), otherwise a random one."""
-    known = environ.get(REQUEST_ID)
+def id_of(environ: dict[str, Any]) -> str:
+    """Return the id of the request that `environ` describes: X-Request-Id from a peer whose
+    forwarding headers count, otherwise a random one."""
+    known: str | None = environ.get(REQUEST_ID)
     if known is None:
-        sent = environ.get("HTTP_X_REQUEST_ID", "")
-        is_taken = _ACCEPTABLE.fullmatch(sent) and request._peer_is_trusted_proxy()
-        known = environ[REQUEST_ID] = sent if is_taken else secrets.token_hex(_ID_BYTES)
-    return str(known)
+        sent = environ.get("HTTP_X_REQUEST_ID")
+        if sent and trusts_peer(environ) and _ACCEPTABLE.fullmatch(sent):
+            known = str(sent)
+        else:
+            known = f"{random.getrandbits(_ID_BITS):016x}"
+        environ[REQUEST_ID] = known
+    return known
+
+
+def trusts_peer(environ: dict[str, Any]) -> bool:
+    """Whether forwarding headers of the request's peer count; nobody's do with a server that is not ours."""
+    answer: Callable[[], bool] | None = environ.get(TRUSTS_PEER)
+    return answer is not None and answer()

@@ -29,3 +29,7 @@ class NotifyError(SocketActError):
 
 class MailboxError(SocketActError):
     """A connection could not be carried, or what came for one is not acceptable."""
+
+
+class CountersError(SocketActError):
+    """What is counted cannot be shared between processes."""

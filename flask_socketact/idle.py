@@ -11,6 +11,9 @@ from flask_socketact.scoreboard import Field, Slot
 #: Environment variable. Seconds without a connection; unset: stay.
 IDLE_EXIT = "SOCKETACT_IDLE_EXIT"
 
+#: What a worker is not idle with.
+_BUSY = (Field.OPEN, Field.IN_FLIGHT, Field.HOLDS)
+
 
 class IdleExit:
     """A clock that runs while no connection is open, and begins anew with each."""
@@ -25,7 +28,7 @@ class IdleExit:
         slots = list(slots)
         now = time.monotonic()
         seen = tuple(slot[field] for slot in slots for field in (Field.PID, Field.ACCEPTED, Field.REQUESTS))
-        if seen != self._seen or any(slot[Field.OPEN] or slot[Field.IN_FLIGHT] for slot in slots):
+        if seen != self._seen or any(slot[field] for slot in slots for field in _BUSY):
             self._seen, self._since = seen, now
         return now - self._since >= self.seconds
 

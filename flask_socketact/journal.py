@@ -183,7 +183,7 @@ class Logger(glogging.Logger):
         environ = current.environ() or environ  # for an error page gunicorn makes another, with less in it
         try:
             atoms = self.atoms_wrapper_class(self.atoms(resp, req, environ, request_time))
-            fields = {"STATUS": status or None, "REQUEST_ID": current.id_of(environ, req)}
+            fields = {"STATUS": status or None, "REQUEST_ID": current.id_of(environ)}
             fields |= request_fields(environ) | {"DURATION_USEC": request_time // timedelta(microseconds=1)}
             self.access_log.log(level, self.cfg.access_log_format, atoms, extra=fields)
         except Exception:  # noqa: BLE001 (an answer is not lost for its log)

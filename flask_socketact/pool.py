@@ -69,6 +69,11 @@ class Pool(gunicorn.arbiter.Arbiter):
         return self._sum(Field.IN_FLIGHT)
 
     @property
+    def held(self) -> int:
+        """Pieces of work beside requests that a drain waits for."""
+        return self._sum(Field.HOLDS)
+
+    @property
     def served(self) -> int:
         """Requests answered since the start."""
         return self._served + self._sum(Field.REQUESTS)

@@ -110,10 +110,14 @@ class ReloadingArbiter(Pool):
         util._setproctitle(f"master [{self.proc_name}]")
         current.generation = current.name_generation(self.pid, self.generation)
         self.log.info("Reloaded: generation %s answers", self.generation, extra=events.RELOADED)
+        self.note_reload(succeeded=True)
         self.report_state()
 
     def report_state(self) -> None:
         """Tell of a reload that has begun, or ended: overridden."""
+
+    def note_reload(self, *, succeeded: bool) -> None:
+        """Count a reload that has ended: overridden."""
 
     def manage_workers(self) -> None:
         """Keep the number of workers; in a reload of the new ones alone, as the old ones' release may be no more."""
@@ -174,6 +178,7 @@ class ReloadingArbiter(Pool):
             return
         self.failure = reason
         self.log.error("Reload failed, the workers from before serve on: %s", reason, extra=events.RELOAD_FAILED)
+        self.note_reload(succeeded=False)
         self._retire(self._active(new=True))
         if before.attributes["LISTENERS"] is not self.LISTENERS:
             sock.close_sockets(self.LISTENERS, unlink=False)

@@ -9,6 +9,7 @@ from typing import Any
 from gunicorn.http import wsgi
 from gunicorn.http.message import Request
 
+from flask_socketact import current
 from flask_socketact.connection import SEND_STEP, Connection
 from flask_socketact.settings import Settings
 
@@ -27,11 +28,15 @@ class Response(wsgi.Response):
         """`ends` tells whether the connection is to be closed after this answer, if it begins now."""
         super().__init__(request, _Writer(connection), cfg)
         self._ends = ends
+        self.environ: dict[str, Any] = {}  #: of the request, when the application is about to run
 
     def default_headers(self) -> list[str]:
         if self._ends():
             self.force_close()
         headers: list[str] = super().default_headers()
+        header = self.environ.get(current.ID_HEADER)
+        if header is not None:
+            headers.append(f"{header}: {current.id_of(self.environ)}\r\n")
         return headers
 
     def send(self, body: Iterable[bytes], file_wrapper: type) -> None:

@@ -15,11 +15,12 @@ from enum import IntEnum
 #: More processes than this never live at once: workers, and those that drain beside them.
 SLOTS = 1024
 
-_FIELDS = 16
+_FIELDS = 32
 _BYTES = 8
 # In the header, which takes the place of a first slot:
 _STOPPING = 0
 _HIGHEST = 1  # how many slots, from the first on, have ever been taken
+_READY = 2  # the latest generation whose workers have all answered; 0: none yet
 
 
 class Field(IntEnum):
@@ -41,6 +42,7 @@ class Field(IntEnum):
     MOVED = 14  #: when a thread was last free, or a request moved: CLOCK_MONOTONIC, nanoseconds; 0: not told
     WORN = 15  #: 1 when it has answered max_requests, and is to be replaced
     OLDEST = 12  #: when the oldest request in flight began: CLOCK_MONOTONIC, nanoseconds; 0: none
+    HOLDS = 16  #: pieces of work, beside requests, that a drain waits for
 
 
 class Slot:
@@ -82,6 +84,15 @@ class Scoreboard:
     @stopping.setter
     def stopping(self, value: bool) -> None:
         self._memory[_STOPPING] = value
+
+    @property
+    def ready(self) -> int:
+        """The generation that the service manager knows to be ready, or a later one; 0: none yet."""
+        return int(self._memory[_READY])
+
+    @ready.setter
+    def ready(self, generation: int) -> None:
+        self._memory[_READY] = generation
 
     def take(self, generation: int, threads: int) -> Slot:
         """Return a free slot, emptied.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +14,8 @@ from flask_socketact.workers.lifecycle import Lifecycle, listener_name
 
 #: Name of the listener by which the connection came that this thread or greenlet serves.
 _listener: ContextVar[str | None] = ContextVar("listener", default=None)
+#: Environ key: gunicorn's response.
+_RESPONSE = "socketact.response"
 
 
 class ClassicWorker(Lifecycle):
@@ -28,11 +31,14 @@ class ClassicWorker(Lifecycle):
     def _run_application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         response = start_response.__self__  # type: ignore[attr-defined]  # gunicorn's, a bound method
         self.describe_request(environ, _listener.get(), response.req)
+        environ[_RESPONSE] = response
 
         def start_or_end(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
             """An answer that begins in the drain is the connection's last, whenever its request came."""
             if self.is_draining():
                 response.force_close()
+            if name := environ.get(current.ID_HEADER):
+                headers.append((name, current.id_of(environ)))
             write: Callable[[bytes], None] = start_response(status, headers, exc_info)
             return write
 
@@ -60,9 +66,21 @@ class ClassicWorker(Lifecycle):
             self.max_requests = self.nr + 1  # gunicorn ends it
         self.slot[Field.IN_FLIGHT] += 1
         current.leave()
+        began = time.monotonic()
         try:
             yield
+            _end(began)
             current.leave()  # not after a failure, which is logged and answered outside
+        except BaseException:
+            _end(began)
+            raise
         finally:
             self.slot[Field.IN_FLIGHT] -= 1
             self.slot[Field.REQUESTS] = self.nr
+
+
+def _end(began: float) -> None:
+    """Tell that the current answer has been sent, or has failed."""
+    environ = current.environ()
+    if environ is not None and (observe := environ.get(current.OBSERVE)):
+        observe(environ, environ[_RESPONSE].status, time.monotonic() - began)

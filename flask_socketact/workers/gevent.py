@@ -23,10 +23,7 @@ from gunicorn.workers.base import Worker
 
 from flask_socketact.scoreboard import Field
 from flask_socketact.workers.classic import ClassicWorker
-from flask_socketact.workers.lifecycle import HEARTBEAT, LINGER, listener_name
-
-#: How often a worker that drains looks at what is left, in seconds.
-DRAIN_POLL = 0.05
+from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER, listener_name
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,7 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
     def notify(self) -> None:
         Worker.notify(self)  # not gevent's, which leaves at once when the master has died
         self.reopen_files()
+        self.beat()
         if not self.is_parent_alive():
             self._leave.set()
 
@@ -107,6 +105,7 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
             self.notify()
             self._leave.wait(HEARTBEAT)
         self.slot[Field.DRAINING] = 1
+        self.begin_drain()
         for server in servers:
             server.close()
         self._drain([server.pool for server in servers])

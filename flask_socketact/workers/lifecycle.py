@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from gunicorn.workers.base import Worker
 
-from flask_socketact import cgroup, current, events, journal, log_files
+from flask_socketact import cgroup, current, events, holds, journal, log_files, pages, process
+from flask_socketact.errors import CountersError
 from flask_socketact.mailbox import Mailbox
 from flask_socketact.scoreboard import Field, Scoreboard, Slot
 
@@ -19,6 +22,8 @@ from flask_socketact.scoreboard import Field, Scoreboard, Slot
 HEARTBEAT = 1.0
 #: How long an idle connection stays open in a drain, for a request that its client may have sent already. Seconds.
 LINGER = 2.0
+#: How often a worker that drains looks at what is left, in seconds.
+DRAIN_POLL = 0.05
 #: A relayed worker leaves so much later than the drain time, if it does not leave by itself. Seconds.
 OVERDUE = 1.0
 #: How long after the death of its master a worker may be relayed: after WatchdogSec= it is ended first. Seconds.
@@ -51,6 +56,10 @@ class Lifecycle(Worker):
         self._reopens = False
         self._relayed = False
         self._succeeded = False  # the next generation has said that it is ready
+        self._next_beat = 0.0
+        self._told_ready = False  # applications know
+        self._drain_began = 0.0
+        self._drain_told = False
 
     def init_process(self) -> None:
         self._managed = hasattr(self, "slot")
@@ -59,8 +68,31 @@ class Lifecycle(Worker):
             self.slot = self.board.take(1, self.cfg.threads)
         self.slot[Field.PID] = os.getpid()
         current.generation = self.generation
-        super().init_process()  # until the worker leaves
+        super().init_process()  # until nothing of a request is left, or the drain time is over
+        self._end_drain()
+
+    def _end_drain(self) -> None:
+        """Wait for what the application holds, and say what has become of the drain."""
+        self.begin_drain()
+        deadline = self._drain_began + self.cfg.graceful_timeout
+        while holds.current() and time.monotonic() < deadline:
+            self.notify()
+            time.sleep(DRAIN_POLL)
+        held = holds.current()
+        if held:
+            self._log_cut_short()
+        is_cut_short = bool(held or self.slot[Field.IN_FLIGHT])
+        self._tell(lambda application: application.drained(cut_short=is_cut_short))
         self._log_drain()
+
+    def _log_cut_short(self) -> None:
+        held = holds.current()
+        self.log.warning(
+            "The drain time of %s s is over: leaving%s (pid: %s)",
+            self.cfg.graceful_timeout,
+            f", and cutting short {', '.join(map(str, held))}" if held else "",
+            os.getpid(),
+        )
 
     def _log_drain(self) -> None:
         if carried := self.slot[Field.CARRIED_OUT]:
@@ -73,6 +105,11 @@ class Lifecycle(Worker):
     def load_wsgi(self) -> None:
         """Load the application. One that leaves (``SystemExit``) while it is imported cannot boot:
         gunicorn would start it again and again."""
+        process.server = process.Server(self.sockets, self.board, self.slot, self.is_draining)
+        try:
+            pages.use()
+        except CountersError as error:
+            self.log.error("%s", error)
         try:
             super().load_wsgi()
         except SystemExit as error:
@@ -80,10 +117,52 @@ class Lifecycle(Worker):
                 raise
             raise RuntimeError(f"the application left with {error.code!r} while it was imported") from error
         journal.take_root()
+        for application in list(process.applications):
+            application.loaded()
+
+    def beat(self) -> None:
+        """Let applications do what is due, and know when the service is ready; called in each turn of the main loop."""
+        now = time.monotonic()
+        if now < self._next_beat:
+            return
+        self._next_beat = now + HEARTBEAT
+        self._tell(lambda application: application.beat())
+        if not self._told_ready and self.board.ready >= self.slot[Field.GENERATION]:
+            self._told_ready = True
+            self._tell_aside("generation-ready", lambda application: application.generation_ready())
+
+    def begin_drain(self) -> None:
+        """Let applications know of the drain; called, perhaps again, when it has begun."""
+        if not self._drain_told:
+            self._drain_told = True
+            self._drain_began = self._drain_began or time.monotonic()
+            self._tell_aside("drain-begun", lambda application: application.drain_begun())
+
+    def _tell(self, tell: Callable[[process.Application], None]) -> None:
+        for application in list(process.applications):
+            try:
+                tell(application)
+            except Exception:
+                self.log.exception("The application has failed to take a message of its server")
+
+    def _tell_aside(self, name: str, tell: Callable[[process.Application], None]) -> None:
+        """Tell applications in a thread, as what they do then may take its time. A drain waits for its end."""
+        if not process.applications:
+            return
+        held = holds.take(f"receivers of {name}")
+
+        def run() -> None:
+            try:
+                self._tell(tell)
+            finally:
+                holds.release(held)
+
+        threading.Thread(target=run, name=name, daemon=True).start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain; a worker that still loads the application and has nothing to finish leaves at once."""
         super().handle_exit(sig, frame)
+        self._drain_began = self._drain_began or time.monotonic()
         self.slot[Field.DRAINING] = 1
         if not self.booted and not self.has_mail():
             sys.exit(0)
@@ -124,7 +203,7 @@ class Lifecycle(Worker):
         self.handle_exit(sig, frame)
 
     def handle_overdue(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (a signal handler)
-        self.log.warning("The drain time of %s s is over: leaving (pid: %s)", self.cfg.graceful_timeout, os.getpid())
+        self._log_cut_short()
         os._exit(0)
 
     def is_relayed(self) -> bool:
@@ -173,9 +252,11 @@ class Lifecycle(Worker):
         return not self.orphaned
 
     def describe_request(self, environ: dict[str, Any], listener: str | None, request: Any) -> None:
-        """Tell the application by which listener a request came (only under activation), and of the drain;
-        and what is logged, of the request."""
+        """Tell the application by which listener a request came (only under activation), whether it is its connection's
+        first, and of the drain; and what is logged, of the request."""
         if listener is not None:
             environ["socketact.listener"] = listener
         environ["socketact.draining"] = self.is_draining
-        current.enter(environ, request)
+        environ["socketact.first"] = request.req_number == 1
+        environ[current.TRUSTS_PEER] = request._peer_is_trusted_proxy
+        current.enter(environ)

@@ -26,4 +26,5 @@ class SyncWorker(ClassicWorker, sync.SyncWorker):
         load gunicorn's loop never comes to look."""
         super().notify()
         self.reopen_files()
+        self.beat()
         self.is_parent_alive()

@@ -36,13 +36,11 @@ from flask_socketact.connection import Connection
 from flask_socketact.errors import MailboxError
 from flask_socketact.response import Response
 from flask_socketact.scoreboard import Field
-from flask_socketact.workers.lifecycle import HEARTBEAT, LINGER, Lifecycle
+from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER, Lifecycle
 from flask_socketact.workers.loop import Loop, header_timeout
 
 #: How long the leader may be inside one request before another thread takes the lead, in seconds.
 PATIENCE = 0.005
-#: How often a worker that drains looks at what is left, in seconds.
-DRAIN_POLL = 0.05
 #: A mean over about so many requests.
 SMOOTHING = 8
 
@@ -140,6 +138,7 @@ class ThreadWorker(Lifecycle):
     def _supervise(self, now: float) -> None:
         self.notify()
         self.is_parent_alive()
+        self.beat()
         oldest = moved = 0.0
         for seat in self._seats:
             connection = seat.connection
@@ -195,6 +194,7 @@ class ThreadWorker(Lifecycle):
         if self._drain_deadline is None:
             self._drain_deadline = time.monotonic() + self.cfg.graceful_timeout
             self.loop.wake()
+            self.begin_drain()
         return time.monotonic() > self._drain_deadline
 
     def _wake_supervisor(self) -> None:
@@ -404,6 +404,7 @@ class ThreadWorker(Lifecycle):
             )
             environ["wsgi.multithread"] = True
             self.describe_request(environ, connection.listener, request)
+            response.environ = environ
             self._count()
             body = self.wsgi(environ, response.start_response)
             try:
@@ -421,6 +422,9 @@ class ThreadWorker(Lifecycle):
             self.log.exception("Error handling request")
             return Outcome.CLOSE
         finally:
+            observe = environ.get(current.OBSERVE)
+            if observe is not None:
+                observe(environ, response and response.status, time.monotonic() - connection.clock.began)
             try:
                 cfg.post_request(self, request, environ, response)
             except Exception:

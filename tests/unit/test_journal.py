@@ -89,7 +89,7 @@ def test_message_id(value: Any) -> None:
 def test_request_of_a_record() -> None:
     assert "REQUEST_ID" not in fields_of(record())
     environ: dict[str, Any] = {"socketact.listener": "http"}
-    current.enter(environ, request(PROXY))
+    current.enter(environ)
     assert current.REQUEST_ID not in environ  # nobody has asked
     fields = fields_of(record())
     assert fields["REQUEST_ID"] == current.request_id() == environ[current.REQUEST_ID]
@@ -115,16 +115,17 @@ def test_encoding_keeps_a_value_in_its_field() -> None:
     ],
 )
 def test_id_is_taken_from_those_whom_gunicorn_trusts(peer: Any, allow: str, is_taken: bool) -> None:
-    found = current.id_of({"HTTP_X_REQUEST_ID": "theirs"}, request(peer, allow))
+    environ = {"HTTP_X_REQUEST_ID": "theirs", current.TRUSTS_PEER: request(peer, allow)._peer_is_trusted_proxy}
+    found = current.id_of(environ)
     assert (found == "theirs") == is_taken
 
 
 @pytest.mark.parametrize("sent", ["", " ", "a b", "a\n", "a,b", "ä", "a" * 129, '"', "%0a", "\x00"])
 def test_id_that_is_not_taken(sent: str) -> None:
-    environ = {"HTTP_X_REQUEST_ID": sent}
-    found = current.id_of(environ, request(PROXY))
+    environ = {"HTTP_X_REQUEST_ID": sent, current.TRUSTS_PEER: request(PROXY)._peer_is_trusted_proxy}
+    found = current.id_of(environ)
     assert re.fullmatch("[0-9a-f]{16}", found)
-    assert current.id_of(environ, request(PROXY)) == found
+    assert current.id_of(environ) == found
 
 
 @pytest.mark.parametrize(

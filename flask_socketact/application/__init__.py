@@ -1,0 +1,1 @@
+"""The Flask side, behind :class:`flask_socketact.SocketAct`: what an application knows and controls."""

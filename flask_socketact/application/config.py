@@ -1,0 +1,153 @@
+"""The configuration of the extension: every key, its default, and what is wrong with a value."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
+
+PREFIX = "SOCKETACT_"
+#: Settings of the server, which reads them before there is an application.
+_ENVIRONMENT = ("SOCKETACT_HEADER_TIMEOUT", "SOCKETACT_IDLE_EXIT")
+#: RFC 9110, section 5.6.2.
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+#: systemd.socket(5), FileDescriptorName=: ASCII, without colons and control characters.
+_NAME = re.compile(r"[!-9;-~ ]{1,255}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the configuration of one application says."""
+
+    healthz: str | None
+    readyz: str | None
+    health_listener: frozenset[str]  #: empty: all
+    details_listener: frozenset[str]
+    details_networks: tuple[IPv4Network | IPv6Network, ...]
+    check_cache: float  #: seconds
+    metrics: str | None
+    metrics_listener: frozenset[str]  #: empty: all
+    deadline: float | None  #: seconds
+    request_id: str | None  #: a header's name
+    listener: str | None
+
+
+def path(value: object) -> str | None:
+    """Return a path of the application, or None."""
+    if value is None or (isinstance(value, str) and value.startswith("/") and "<" not in value):
+        return value
+    raise ValueError("give a path that begins with '/', without <>, or None to switch it off")
+
+
+def names(value: object) -> frozenset[str]:
+    """Return names of listeners: one, or several, or none."""
+    several = [] if value is None else [value] if isinstance(value, str) else value
+    if isinstance(several, Iterable):
+        found = list(several)
+        if all(isinstance(name, str) and _NAME.fullmatch(name) for name in found):
+            return frozenset(found)
+    raise ValueError("give the FileDescriptorName= of a listener, a list of them, or None")
+
+
+def networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Return networks, each written as in ``10.0.0.0/8``."""
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        try:
+            return tuple(ip_network(network) for network in value)
+        except ValueError as error:
+            raise ValueError(f"{error}; give a list like ['10.0.0.0/8', '::1']") from error
+    raise ValueError("give a list like ['10.0.0.0/8', '::1']")
+
+
+def seconds(value: object) -> float:
+    """Return a positive number of seconds."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
+        return float(value)
+    raise ValueError("give a positive number of seconds")
+
+
+def _seconds_or_none(value: object) -> float | None:
+    try:
+        return None if value is None else seconds(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or None for no deadline") from error
+
+
+def _seconds_or_zero(value: object) -> float:
+    return 0.0 if value == 0 and not isinstance(value, bool) else seconds(value)
+
+
+def _header(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and _TOKEN.fullmatch(value)):
+        return value
+    raise ValueError("give the name of a header, like 'X-Request-Id', or None to send none")
+
+
+def _name(value: object) -> str | None:
+    if value is None or (isinstance(value, str) and _NAME.fullmatch(value)):
+        return value
+    raise ValueError("give the name of one listener, or None")
+
+
+#: Each key without its prefix, in the order in which they are documented: its default, and what reads its value.
+_KEYS: dict[str, tuple[Any, Callable[[object], Any]]] = {
+    "HEALTHZ": ("/healthz", path),
+    "READYZ": ("/readyz", path),
+    "HEALTH_LISTENER": (None, names),
+    "DETAILS_LISTENER": (None, names),
+    "DETAILS_NETWORKS": ((), networks),
+    "CHECK_CACHE": (1.0, _seconds_or_zero),
+    "METRICS": (None, path),
+    "METRICS_LISTENER": (None, names),
+    "DEADLINE": (None, _seconds_or_none),
+    "REQUEST_ID": (None, _header),
+    "LISTENER": (None, _name),
+}
+
+
+def read(config: dict[str, Any]) -> Settings:
+    """Return what `config` says, and put the defaults of missing keys into it.
+
+    :raises ValueError: a key is unknown, or its value cannot be used; the text says what to write.
+    """
+    _refuse_unknown(config)
+    for name, (default, _) in _KEYS.items():
+        config.setdefault(PREFIX + name, default)
+    settings = Settings(**{name.lower(): _read(config, name) for name in _KEYS})
+    _refuse_same_paths(settings)
+    return settings
+
+
+def _read(config: Mapping[str, Any], name: str) -> Any:
+    value = config[PREFIX + name]
+    try:
+        return _KEYS[name][1](value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{PREFIX}{name} is {value!r}: {error}") from error
+
+
+def _refuse_unknown(config: Mapping[str, Any]) -> None:
+    known = [PREFIX + name for name in _KEYS]
+    for key in config:
+        if not key.startswith(PREFIX) or key in known:
+            continue
+        if key in _ENVIRONMENT:
+            raise ValueError(f"{key} is a setting of the server: give it as Environment={key}=... in the service unit")
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+        raise ValueError(f"{key} is no key of this extension: {hint}")
+
+
+def _refuse_same_paths(settings: Settings) -> None:
+    paths = {"HEALTHZ": settings.healthz, "READYZ": settings.readyz, "METRICS": settings.metrics}
+    seen: dict[str, str] = {}
+    for name, value in paths.items():
+        if value is None:
+            continue
+        if value in seen:
+            raise ValueError(f"{PREFIX}{seen[value]} and {PREFIX}{name} are both {value!r}: give each its own path")
+        seen[value] = name

@@ -1,0 +1,109 @@
+"""Liveness and readiness over HTTP, for load balancers and monitoring: draft-inadarei-api-health-check."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from flask import Blueprint, Flask, Response, current_app, request
+
+from flask_socketact import process
+from flask_socketact.application import checks, marks
+from flask_socketact.application.checks import Runner
+from flask_socketact.application.config import Settings
+from flask_socketact.scoreboard import Field
+
+PASS, WARN, FAIL = "pass", "warn", "fail"
+
+#: What /healthz tells of the workers together: name, unit, and what is added up.
+_SUMS = {
+    "workers:inFlight": ("requests", Field.IN_FLIGHT),
+    "workers:open": ("connections", Field.OPEN),
+    "workers:idle": ("connections", Field.IDLE),
+    "workers:holds": ("holds", Field.HOLDS),
+}
+
+
+class Health:
+    """The endpoints of one application."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        runner: Runner,
+        draining: Callable[[], bool],
+        breakers: Callable[[], Mapping[str, str]],
+    ) -> None:
+        """`breakers` tells the state of each."""
+        self._settings = settings
+        self._runner = runner
+        self._draining = draining
+        self._breakers = breakers
+
+    def add_to(self, app: Flask) -> None:
+        """Add the endpoints that have a path."""
+        endpoints = Blueprint("socketact", __name__)
+        for path, view in ((self._settings.healthz, self.healthz), (self._settings.readyz, self.readyz)):
+            if path is not None:
+                endpoints.add_url_rule(path, view.__name__, view)
+        marks.put(endpoints, marks.DEADLINE, None)
+        if self._settings.health_listener:
+            marks.put(endpoints, marks.LISTENERS, self._settings.health_listener)
+        app.register_blueprint(endpoints)
+
+    def healthz(self) -> Response:
+        """Answer for this process, and show what its scoreboard says of all."""
+        return self._answer(PASS, _of_workers)
+
+    def readyz(self) -> Response:
+        """Tell whether to send requests here: not while draining, nor when a check fails."""
+        if self._draining():
+            return self._answer(FAIL, dict, output="draining")
+        results = self._runner.results()
+        failed = [name for name, result in results.items() if not result.passed]
+        return self._answer(FAIL if failed else PASS, lambda: self._of_checks(results))
+
+    def _of_checks(self, results: Mapping[str, checks.Result]) -> dict[str, Any]:
+        found = {f"{name}:responseTime": [checks.as_json(result)] for name, result in results.items()}
+        for name, state in self._breakers().items():
+            found[f"{name}:breaker"] = [{"status": PASS if state == "closed" else WARN, "observedValue": state}]
+        return found
+
+    def _answer(self, status: str, details: Callable[[], dict[str, Any]], **content: Any) -> Response:
+        if self._sees_details():
+            content["checks"] = details()
+        response = cast("Response", current_app.json.response(status=status, **content))
+        response.status_code = 503 if status == FAIL else 200
+        response.mimetype = "application/health+json"
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def _sees_details(self) -> bool:
+        settings = self._settings
+        listener = request.environ.get("socketact.listener", settings.listener)
+        if listener in settings.details_listener:
+            return True
+        try:
+            address = ipaddress.ip_address(request.remote_addr or "")
+        except ValueError:  # a Unix socket
+            return False
+        return any(address in network for network in settings.details_networks)
+
+
+def _of_workers() -> dict[str, Any]:
+    server = process.server
+    if server is None:
+        return {"process:pid": [{"status": PASS, "observedValue": os.getpid()}]}
+    slots = list(server.board.taken())
+    accepting = sum(1 for slot in slots if slot[Field.ACCEPTING] or not slot[Field.DRAINING])
+    found: dict[str, Any] = {
+        "process:pid": [{"status": PASS, "observedValue": os.getpid()}],
+        "process:generation": [{"status": PASS, "observedValue": server.slot[Field.GENERATION]}],
+        "workers:serving": [{"status": PASS, "observedValue": accepting, "observedUnit": "workers"}],
+    }
+    for name, (unit, field) in _SUMS.items():
+        total = sum(slot[field] for slot in slots)
+        found[name] = [{"status": PASS, "observedValue": total, "observedUnit": unit}]
+    return found

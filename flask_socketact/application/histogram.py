@@ -1,0 +1,80 @@
+"""prometheus_client's histogram for many processes, in its own format, at a fraction of its cost: it is on every
+request's path.
+
+The library writes each number through an object of its own, with a lock and a look at the process's id. Here an
+observation adds to two numbers in memory.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from prometheus_client.utils import floatToGoString
+
+from flask_socketact.pages import Pages
+
+_DOUBLE = 8  # bytes
+
+
+class FastHistogram:
+    """Takes what :class:`prometheus_client.Histogram` takes, and the pages in which it counts."""
+
+    def __init__(
+        self, pages: Pages, name: str, documentation: str, labelnames: Sequence[str], *, buckets: Sequence[float]
+    ) -> None:
+        self._pages = pages
+        self._name = name
+        self._documentation = documentation
+        self._labelnames = list(labelnames)
+        self._bounds = [*buckets, float("inf")]
+        self._series: dict[tuple[str, ...], tuple[memoryview[float], int, list[int]]] = {}
+        self._cells = memoryview(b"").cast("d")  # the file's memory
+        self._lock = threading.Lock()
+        os.register_at_fork(after_in_child=self._forget)
+
+    def observe(self, value: float, labels: tuple[str, ...]) -> None:
+        """Count `value` in the series with these values of the labels."""
+        series = self._series.get(labels)
+        if series is None:
+            with self._lock:
+                series = self._series.setdefault(labels, self._make(labels))
+        cells, total, counts = series
+        count = counts[bisect_left(self._bounds, value)]
+        with self._lock:
+            cells[count] += 1.0
+            cells[total] += value
+
+    def _make(self, labels: tuple[str, ...]) -> tuple[memoryview[float], int, list[int]]:
+        """Return the file's memory, and where in it sum and buckets of a series are; both go on from what is there."""
+        path = str(self._pages.folder / f"histogram_fast_{self._pages.own()}.db")
+        keys = self._keys(labels)
+        file = MmapedDict(path)  # type: ignore[no-untyped-call]
+        for key in keys:
+            file.read_value(key)  # type: ignore[no-untyped-call]
+        file.close()  # type: ignore[no-untyped-call]
+        found = MmapedDict.read_all_values_from_file(path)  # type: ignore[no-untyped-call]
+        positions = {key: position // _DOUBLE for key, _, _, position in found}
+        if len(self._cells) * _DOUBLE != os.stat(path).st_size:  # new, or it has grown
+            with open(path, "r+b") as opened:
+                self._cells = memoryview(mmap.mmap(opened.fileno(), 0)).cast("d")
+        total, *counts = (positions[key] for key in keys)
+        return self._cells, total, counts
+
+    def _keys(self, labels: tuple[str, ...]) -> list[str]:
+        names, name, text = self._labelnames, self._name, self._documentation
+        return [
+            mmap_key(name, f"{name}_sum", names, list(labels), text),
+            *(
+                mmap_key(name, f"{name}_bucket", [*names, "le"], [*labels, floatToGoString(bound)], text)  # type: ignore[no-untyped-call]
+                for bound in self._bounds
+            ),
+        ]
+
+    def _forget(self) -> None:
+        """A child of this process counts in a page of its own."""
+        self._series, self._cells, self._lock = {}, memoryview(b"").cast("d"), threading.Lock()

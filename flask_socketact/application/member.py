@@ -1,0 +1,61 @@
+"""One application as a member of its process: what it hears of the server, and tells monitoring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from flask import Flask
+
+from flask_socketact import signals
+from flask_socketact.application.checks import Runner
+from flask_socketact.application.policies import Policies
+
+if TYPE_CHECKING:
+    from flask_socketact.application.metrics import Gauges
+
+
+class Member:
+    """Takes the messages of :class:`flask_socketact.process.Application`."""
+
+    def __init__(
+        self,
+        app: Flask,
+        policies: Policies,
+        runner: Runner,
+        breakers: Callable[[], Mapping[str, str]],
+        gauges: Gauges | None,
+    ) -> None:
+        self._app = app
+        self._policies = policies
+        self._runner = runner
+        self._breakers = breakers
+        self._gauges = gauges
+
+    def loaded(self) -> None:
+        """See that the listeners are there that the application names.
+
+        :raises ValueError: one is not.
+        """
+        self._policies.work_out()
+
+    def beat(self) -> None:
+        """Bring what monitoring sees of this process up to date."""
+        if self._gauges is not None:
+            self._gauges.refresh(self._runner.known, self._breakers())
+
+    def generation_ready(self) -> None:
+        """Tell the application that the service is ready."""
+        with self._app.app_context():
+            signals.generation_ready.send(self._app)
+
+    def drain_begun(self) -> None:
+        """Tell the application that the worker drains."""
+        with self._app.app_context():
+            signals.drain_begun.send(self._app)
+
+    def drained(self, *, cut_short: bool) -> None:
+        """Count the end of the drain."""
+        if self._gauges is not None:
+            self._gauges.count_drain(cut_short=cut_short)
+            self.beat()

@@ -1,0 +1,94 @@
+"""Which endpoints exist by which listeners, and how long each may take: what the marks of an application come to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask, Request
+from werkzeug.routing import MapAdapter
+
+from flask_socketact import process
+from flask_socketact.application import marks
+from flask_socketact.application.config import PREFIX, Settings
+from flask_socketact.application.deadlines import Deadlines
+from flask_socketact.application.routing import Routing
+
+
+class Policies:
+    """Worked out when the application is complete, and anew when views are added afterwards."""
+
+    def __init__(self, app: Flask, settings: Settings, deadlines: Deadlines) -> None:
+        self._app = app
+        self._settings = settings
+        self._deadlines = deadlines
+        self._views = -1  # how many there were
+        self._routing: Routing | None = None
+        self._told = False
+
+    def install(self, asks: dict[str, Any]) -> None:
+        """Let each request follow the marks, and its environ have what the application asks of its server."""
+        app, deadlines, assumed = self._app, self._deadlines, self._settings.listener
+        bind = app.create_url_adapter
+
+        def create_url_adapter(request: Request | None) -> MapAdapter | None:
+            if request is None:
+                return bind(request)
+            if self._views != len(app.view_functions):
+                self.work_out()
+            environ = request.environ
+            if asks:
+                environ.update(asks)
+                environ["socketact.request"] = request
+            if deadlines.shortest is not None:
+                deadlines.begin(environ)
+            whole = bind(request)
+            if self._routing is not None and whole is not None:
+                whole.map = self._routing.map_for(environ.get("socketact.listener", assumed))
+            return whole
+
+        # Flask asks it first for each request. A subclass of Flask would be the application's to choose.
+        app.create_url_adapter = create_url_adapter  # type: ignore[method-assign]
+
+    def work_out(self) -> None:
+        """Read the marks of all views.
+
+        :raises ValueError: one has a listener's name that systemd does not pass.
+        """
+        app = self._app
+        self._views = len(app.view_functions)
+        listeners, limits = {}, {}
+        for endpoint in app.view_functions:
+            if restrictions := list(marks.of(app, endpoint, marks.LISTENERS)):
+                listeners[endpoint] = frozenset.intersection(*restrictions)
+            if seconds := list(marks.of(app, endpoint, marks.DEADLINE)):
+                limits[endpoint] = seconds[0]  # the innermost
+        self._deadlines.set(limits)
+        self._deadlines.install(app)
+        self._refuse_unknown({name for names in listeners.values() for name in names})
+        self._routing = Routing(app, listeners) if listeners else None
+
+    def _refuse_unknown(self, wanted: set[str]) -> None:
+        """See whether there are the listeners that the application names."""
+        wanted |= self._settings.details_listener
+        known = process.server.names if process.server is not None else []
+        unknown = sorted(wanted.difference(known))
+        if not unknown:
+            return
+        if known:
+            raise ValueError(
+                f"systemd passes no listener {_quoted(unknown)}, but {_quoted(known)}: correct the name, or add "
+                "a .socket unit with this FileDescriptorName="
+            )
+        if not self._told and self._settings.listener is None:
+            self._told = True
+            self._app.logger.warning(
+                "systemd has passed no listeners, so nobody reaches what is for %s only. "
+                "For development, set %sLISTENER = %r",
+                _quoted(unknown),
+                PREFIX,
+                unknown[0],
+            )
+
+
+def _quoted(names: list[str]) -> str:
+    return " or ".join(map(repr, names)) if len(names) < 3 else ", ".join(map(repr, names))  # noqa: PLR2004

@@ -1,0 +1,58 @@
+"""What the masters of a service count: in a file that each takes over from the one before it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from gunicorn.glogging import Logger
+
+#: Environment variable, prometheus_client's: the folder of all counters of a service. ``RuntimeDirectory=`` of the
+#: unit, so that it outlives a restart, and not the machine.
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+_FILE = "service.json"
+
+
+class Ledger:
+    """The file of the service that this process is the master of; without a folder for it, nothing.
+
+    A disk that takes nothing is told once, and stops nobody.
+    """
+
+    def __init__(self, log: Logger) -> None:
+        folder = os.environ.get(FOLDER)
+        self._folder = Path(folder) if folder else None
+        self._log = log
+        self._entries = read(self._folder) if self._folder else {}
+        self._warned = False
+
+    def count(self, name: str) -> None:
+        """Add one to the counter `name`."""
+        self.note(**{name: self._entries.get(name, 0) + 1})
+
+    def note(self, **values: float) -> None:
+        """Write down `values`, in the place of those before."""
+        self._entries |= values
+        if self._folder is None:
+            return
+        beside = self._folder / f"{_FILE}.new"
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            beside.write_text(json.dumps(self._entries))
+            beside.replace(self._folder / _FILE)
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                self._log.warning("%s=%s: %s, so restarts are not counted", FOLDER, self._folder, error.strerror)
+
+
+def read(folder: Path) -> dict[str, float]:
+    """Return what the service's masters have written down in `folder`; nothing, if there is nothing legible."""
+    try:
+        entries = json.loads((folder / _FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(entries, dict):
+        return {}
+    return {name: value for name, value in entries.items() if isinstance(value, int | float)}

@@ -1,0 +1,70 @@
+"""What the server tells the applications in its process, and they the server.
+
+gunicorn's side and the Flask side do not import each other: they meet here, in what a request's environ has under
+``socketact.*``, and in the scoreboard.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from flask_socketact.scoreboard import Scoreboard, Slot
+
+
+@dataclass(frozen=True)
+class Server:
+    """The worker of ours that this process is."""
+
+    listeners: Sequence[Any]  #: gunicorn's sockets; those from systemd have a name as their attribute ``fdname``
+    board: Scoreboard  #: of all workers of the master
+    slot: Slot  #: this worker's, on the board
+    is_draining: Callable[[], bool]
+
+    @property
+    def names(self) -> list[str]:
+        """``FileDescriptorName=`` of each listener that systemd has passed; none outside of it."""
+        names = (getattr(listener, "fdname", None) for listener in self.listeners)
+        return sorted({name for name in names if name is not None})
+
+
+class Application(Protocol):
+    """What an application hears of its server. Nothing of it may wait: the worker's main loop calls."""
+
+    def loaded(self) -> None:
+        """The application has been imported. What it raises keeps the worker from booting."""
+
+    def beat(self) -> None:
+        """A second has gone by."""
+
+    def generation_ready(self) -> None:
+        """The service is ready, as systemd knows; in a thread of its own."""
+
+    def drain_begun(self) -> None:
+        """The worker takes nothing new; in a thread of its own."""
+
+    def drained(self, *, cut_short: bool) -> None:
+        """The worker leaves; `cut_short`: with something unfinished, as the drain time was over."""
+
+
+#: None until a worker of ours is about to load the application, and where another server runs it.
+server: Server | None = None
+#: Those that want to hear of the server, as long as somebody else needs them.
+applications: WeakSet[Any] = WeakSet()
+
+
+def join(application: Application) -> None:
+    """Let `application` hear of the server from now on."""
+    applications.add(application)
+
+
+def _forget_server() -> None:
+    global server  # noqa: PLW0603 (there is one process)
+    server = None
+
+
+# A process that the application forks is no worker, and must not write to the slot of one.
+os.register_at_fork(after_in_child=_forget_server)
