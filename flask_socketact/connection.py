@@ -44,7 +44,7 @@ class Connection:
     """A client's connection; `busy` while a thread has it."""
 
     __slots__ = (
-        *("armed", "buffered", "busy", "client", "clock", "closing", "deadline", "fd", "is_ready"),
+        *("armed", "buffered", "busy", "client", "clock", "closing", "deadline", "fd", "free_since", "is_ready"),
         *("listener", "parser", "partial", "proxy", "served", "server", "sock"),
     )
 
@@ -66,6 +66,7 @@ class Connection:
         self.busy = False
         self.closing = False  #: we have sent FIN and wait for the client's
         self.deadline = 0.0
+        self.free_since = 0.0  #: when the last answer here ended: CLOCK_MONOTONIC, seconds; 0.0: there was none
         self.clock = Clock()
 
     @property

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
+import json
 import os
+import sys
 from pathlib import Path
 
 from flask_socketact.errors import CountersError
@@ -18,6 +20,8 @@ from flask_socketact.ledger import FOLDER
 from flask_socketact.scoreboard import SLOTS
 
 _LOCK = "pages.lock"
+#: The begin of a file, which has the length of the rest. Bytes.
+_HEAD = 8
 #: Allocated before they are used: a memory-mapped file on a full disk ends the process with SIGBUS. Bytes; what goes
 #: beyond (prometheus_client doubles the files) is taken from the disk as it is used.
 _RESERVED = {
@@ -123,15 +127,23 @@ def _page_of(path: Path) -> int:
 
 def _reserve(path: Path, size: int) -> None:
     """Make room for a file; one that cannot be read is emptied."""
-    from prometheus_client.mmap_dict import MmapedDict
-
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if os.fstat(descriptor).st_size:
-            try:
-                list(MmapedDict.read_all_values_from_file(path))  # type: ignore[no-untyped-call]
-            except Exception:  # noqa: BLE001 (whatever somebody has written into it)
-                os.truncate(descriptor, 0)
+        if os.fstat(descriptor).st_size and not _is_legible(path):
+            os.truncate(descriptor, 0)
         os.posix_fallocate(descriptor, 0, size)
     finally:
         os.close(descriptor)
+
+
+def _is_legible(path: Path) -> bool:
+    """Whether prometheus_client will go on from what is in a file; with something else it would raise, or worse."""
+    from prometheus_client.mmap_dict import MmapedDict
+
+    try:
+        content = path.read_bytes()
+        used = int.from_bytes(content[:4], sys.byteorder, signed=True)
+        keys = [json.loads(key) for key, *_ in MmapedDict.read_all_values_from_file(path)]  # type: ignore[no-untyped-call]
+    except Exception:  # noqa: BLE001 (whatever somebody has written into it)
+        return False
+    return used == 0 or (_HEAD <= used <= len(content) and all(isinstance(key, list) for key in keys))

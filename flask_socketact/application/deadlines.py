@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask, request
 from werkzeug.exceptions import ServiceUnavailable
 
-from flask_socketact.application.arrival import waited
+from flask_socketact.application.arrival import is_at_once, waited
 
 #: Environ key: when the request was sent on. CLOCK_MONOTONIC, seconds.
 _SENT = "socketact.sent"
@@ -54,8 +54,9 @@ class Deadlines:
 
     def begin(self, environ: dict[str, Any]) -> None:
         """Take the time of a request that begins."""
-        wait = waited(environ)
-        environ[_SENT] = time.monotonic() - wait
+        now = time.monotonic()
+        wait = 0.0 if is_at_once(environ, now) else waited(environ)
+        environ[_SENT] = now - wait
         if wait >= self.shortest:  # type: ignore[operator]
             _late.set(environ)
 

@@ -32,7 +32,7 @@ class FastHistogram:
         self._documentation = documentation
         self._labelnames = list(labelnames)
         self._bounds = [*buckets, float("inf")]
-        self._series: dict[tuple[str, ...], tuple[memoryview[float], int, list[int]]] = {}
+        self._series: dict[tuple[str, ...], tuple[memoryview[float], list[int], list[float]]] = {}
         self._cells = memoryview(b"").cast("d")  # the file's memory
         self._lock = threading.Lock()
         os.register_at_fork(after_in_child=self._forget)
@@ -43,14 +43,17 @@ class FastHistogram:
         if series is None:
             with self._lock:
                 series = self._series.setdefault(labels, self._make(labels))
-        cells, total, counts = series
-        count = counts[bisect_left(self._bounds, value)]
+        cells, places, numbers = series
+        index = bisect_left(self._bounds, value)
         with self._lock:
-            cells[count] += 1.0
-            cells[total] += value
+            numbers[index] += 1.0
+            numbers[-1] += value
+            cells[places[index]] = numbers[index]
+            cells[places[-1]] = numbers[-1]
 
-    def _make(self, labels: tuple[str, ...]) -> tuple[memoryview[float], int, list[int]]:
-        """Return the file's memory, and where in it sum and buckets of a series are; both go on from what is there."""
+    def _make(self, labels: tuple[str, ...]) -> tuple[memoryview[float], list[int], list[float]]:
+        """Return the file's memory, where in it buckets and sum of a series are, and what they are: they go on from
+        what is there."""
         path = str(self._pages.folder / f"histogram_fast_{self._pages.own()}.db")
         keys = self._keys(labels)
         file = MmapedDict(path)  # type: ignore[no-untyped-call]
@@ -62,17 +65,17 @@ class FastHistogram:
         if len(self._cells) * _DOUBLE != os.stat(path).st_size:  # new, or it has grown
             with open(path, "r+b") as opened:
                 self._cells = memoryview(mmap.mmap(opened.fileno(), 0)).cast("d")
-        total, *counts = (positions[key] for key in keys)
-        return self._cells, total, counts
+        places = [positions[key] for key in keys]
+        return self._cells, places, [self._cells[place] for place in places]
 
     def _keys(self, labels: tuple[str, ...]) -> list[str]:
         names, name, text = self._labelnames, self._name, self._documentation
         return [
-            mmap_key(name, f"{name}_sum", names, list(labels), text),
             *(
                 mmap_key(name, f"{name}_bucket", [*names, "le"], [*labels, floatToGoString(bound)], text)  # type: ignore[no-untyped-call]
                 for bound in self._bounds
             ),
+            mmap_key(name, f"{name}_sum", names, list(labels), text),
         ]
 
     def _forget(self) -> None:

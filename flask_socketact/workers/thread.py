@@ -271,7 +271,8 @@ class ThreadWorker(Lifecycle):
             self.loop.close_gracefully(connection)
             return
         if outcome is Outcome.KEEP:
-            seconds = time.monotonic() - connection.clock.began
+            connection.free_since = time.monotonic()
+            seconds = connection.free_since - connection.clock.began
             self._mean += (min(seconds, SMOOTHING * PATIENCE) - self._mean) / SMOOTHING
             self.loop.set_deadline(connection, begun=connection.buffered)
         elif connection.partial and new_head:
@@ -404,6 +405,7 @@ class ThreadWorker(Lifecycle):
             )
             environ["wsgi.multithread"] = True
             self.describe_request(environ, connection.listener, request)
+            environ["socketact.free_since"] = connection.free_since
             response.environ = environ
             self._count()
             body = self.wsgi(environ, response.start_response)

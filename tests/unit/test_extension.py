@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from flask import Flask
 
-from flask_socketact import SocketAct
+from flask_socketact import SocketAct, process
 
-DRAINING = {"socketact.draining": lambda: True}
-SERVING = {"socketact.draining": lambda: False}
+DRAINING: dict[str, object] = {"socketact.draining": lambda: True}
 
 
 def make_app(**config: object) -> tuple[Flask, SocketAct]:
@@ -47,55 +49,7 @@ def test_outside_of_a_request() -> None:
     _, socketact = make_app()
     with pytest.raises(RuntimeError, match="outside of request context"):
         _ = socketact.listener
-    with pytest.raises(RuntimeError, match="outside of request context"):
-        _ = socketact.draining
-
-
-@pytest.mark.parametrize("environ", [{}, SERVING, DRAINING])
-def test_liveness(environ: dict[str, object]) -> None:
-    app, _ = make_app()
-    answer = app.test_client().get("/healthz", environ_overrides=environ)
-    assert (answer.status_code, answer.json) == (200, {"status": "pass"})
-    assert answer.headers["Cache-Control"] == "no-store"
-
-
-@pytest.mark.parametrize(
-    ("environ", "status", "content"),
-    [
-        ({}, 200, {"status": "pass"}),
-        (SERVING, 200, {"status": "pass"}),
-        (DRAINING, 503, {"status": "fail", "output": "draining"}),
-    ],
-)
-def test_readiness(environ: dict[str, object], status: int, content: dict[str, str]) -> None:
-    app, _ = make_app()
-    answer = app.test_client().get("/readyz", environ_overrides=environ)
-    assert (answer.status_code, answer.json) == (status, content)
-    assert answer.headers["Cache-Control"] == "no-store"
-
-
-def test_paths_by_configuration() -> None:
-    app, _ = make_app(SOCKETACT_HEALTHZ="/-/alive", SOCKETACT_READYZ=None)
-    client = app.test_client()
-    assert client.get("/-/alive").status_code == 200
-    assert client.get("/healthz").status_code == 404
-    assert client.get("/readyz").status_code == 404
-
-
-def test_everything_switched_off() -> None:
-    app, _ = make_app(SOCKETACT_HEALTHZ=None, SOCKETACT_READYZ=None)
-    assert {rule.endpoint for rule in app.url_map.iter_rules()} == {"seen", "static"}
-
-
-@pytest.mark.parametrize("path", ["healthz", "", 8, False, "/health/<name>"])
-def test_path_that_is_none(path: object) -> None:
-    with pytest.raises(ValueError, match=r"SOCKETACT_HEALTHZ is .*: give a path that begins with '/'"):
-        make_app(SOCKETACT_HEALTHZ=path)
-
-
-def test_one_path_for_both() -> None:
-    with pytest.raises(ValueError, match="SOCKETACT_HEALTHZ and SOCKETACT_READYZ are both '/health'"):
-        make_app(SOCKETACT_HEALTHZ="/health", SOCKETACT_READYZ="/health")
+    assert not socketact.draining
 
 
 def test_twice_on_one_application() -> None:
@@ -112,3 +66,20 @@ def test_one_extension_for_several_applications() -> None:
         socketact.init_app(app)
         assert app.test_client().get(path).status_code == 200
         assert app.extensions["socketact"] is socketact
+
+
+def test_an_application_that_is_gone_hears_nothing() -> None:
+    app, _ = make_app()
+    gone = weakref.ref(app)
+    members = len(process.applications)
+    del app, _
+    gc.collect()
+    assert gone() is None
+    assert len(process.applications) < members
+
+
+def test_nothing_of_ours_is_around_an_application_that_asks_for_nothing() -> None:
+    app, _ = make_app()
+    assert app.wsgi_app.__func__ is Flask.wsgi_app  # type: ignore[attr-defined]
+    assert not app.before_request_funcs
+    assert not app.after_request_funcs

@@ -1,0 +1,170 @@
+"""Deadlines, and how long a request has waited."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask import Blueprint, Flask
+from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.test import TestResponse
+
+from flask_socketact import SocketAct, current
+from flask_socketact.application.arrival import waited
+
+TRUSTED: dict[str, object] = {current.TRUSTS_PEER: lambda: True}
+
+
+def sent(seconds_ago: float, *, trusted: bool = True) -> dict[str, Any]:
+    """What the proxy says, in the three units that there are."""
+    environ: dict[str, Any] = {"HTTP_X_REQUEST_START": f"t={time.time() - seconds_ago:.3f}"}
+    return environ | (TRUSTED if trusted else {})
+
+
+class Site:
+    def __init__(self, **config: object) -> None:
+        self.app = Flask(__name__)
+        self.app.config.update(config)
+        self.socketact = SocketAct(self.app)
+        self.ran: list[str] = []
+
+    def view(self, name: str) -> Callable[[], dict[str, object]]:
+        def view() -> dict[str, object]:
+            self.ran.append(name)
+            return {"remaining": self.socketact.remaining()}
+
+        return view
+
+    def ask(self, path: str, environ: dict[str, Any] | None = None) -> TestResponse:
+        return self.app.test_client().get(path, environ_overrides=environ or {})
+
+
+@pytest.fixture
+def site() -> Site:
+    site = Site(SOCKETACT_DEADLINE=8)
+    app, socketact = site.app, site.socketact
+    app.before_request(lambda: site.ran.append("before"))
+    blueprint = socketact.deadline(4.0)(Blueprint("slow", __name__))
+    blueprint.add_url_rule("/blueprint", "blueprint", site.view("blueprint"))
+    blueprint.add_url_rule("/none", "none", socketact.deadline(None)(site.view("none")))
+    app.add_url_rule("/default", "default", site.view("default"))
+    app.add_url_rule("/view", "view", socketact.deadline(2.0)(site.view("view")))
+    app.register_blueprint(blueprint)
+    return site
+
+
+@pytest.mark.parametrize(("path", "seconds"), [("/default", 8), ("/blueprint", 4), ("/view", 2)])
+def test_tiers(site: Site, path: str, seconds: float) -> None:
+    for waiting in (0.0, 1.0):
+        answer = site.ask(path, sent(waiting)).json
+        assert answer is not None
+        assert seconds - waiting - 1 < answer["remaining"] < seconds - waiting + 0.01
+    late = site.ask(path, sent(seconds + 0.5))
+    assert late.status_code == 503
+    assert late.headers["Retry-After"] == "1"
+    assert site.ran == ["before", path[1:]] * 2  # nothing of the application has run for what was late
+
+
+def test_view_without_a_deadline(site: Site) -> None:
+    assert site.ask("/none", sent(3000)).json == {"remaining": None}
+
+
+def test_health_has_none(site: Site) -> None:
+    assert site.ask("/healthz", sent(3000)).status_code == 200
+
+
+def test_application_answers_what_is_late_in_its_own_words(site: Site) -> None:
+    @site.app.errorhandler(ServiceUnavailable)
+    def late(error: ServiceUnavailable) -> tuple[str, int]:
+        return f"late: {error.description}", 503
+
+    assert site.ask("/view", sent(30)).text == (
+        "late: This request had waited for 30.0 s before anybody could answer it."
+    )
+
+
+def test_who_is_late_once_is_not_late_for_ever(site: Site) -> None:
+    with pytest.raises(ServiceUnavailable):
+        with site.app.test_request_context("/view", environ_overrides=sent(30)):
+            site.app.preprocess_request()
+    with site.app.test_request_context("/view", environ_overrides=sent(30)):
+        pass  # nobody asks
+    assert site.ask("/view").status_code == 200
+
+
+def test_nobody_believes_a_stranger(site: Site) -> None:
+    assert site.ask("/view", sent(30, trusted=False)).status_code == 200
+
+
+def test_time_that_is_over_in_the_middle(site: Site) -> None:
+    @site.app.get("/short")
+    @site.socketact.deadline(0.001)
+    def short() -> str:
+        time.sleep(0.01)
+        return str(site.socketact.remaining())
+
+    assert site.ask("/short").status_code == 503
+
+
+def test_without_any() -> None:
+    site = Site()
+    site.app.add_url_rule("/", "view", site.view("view"))
+    assert site.ask("/", sent(3000)).json == {"remaining": None}
+    assert "preprocess_request" not in vars(site.app)
+
+
+def test_decorated_after_the_first_context() -> None:
+    site = Site()
+    with site.app.test_request_context():
+        pass
+    site.app.add_url_rule("/", "view", site.socketact.deadline(2)(site.view("view")))
+    assert site.ask("/", sent(3)).status_code == 503
+
+
+@pytest.mark.parametrize("scale", [1, 1e3, 1e6])
+@pytest.mark.parametrize("prefix", ["", "t=", " t="])
+def test_units_of_the_header(scale: float, prefix: str) -> None:
+    environ = {"HTTP_X_REQUEST_START": f"{prefix}{(time.time() - 5) * scale:.0f}", **TRUSTED}
+    assert 4 <= waited(environ) <= 6.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "now", "-5", "t=", "1e9", "\u0661" * 10, "9" * 400, "t=12345678901234567", str(time.time() + 30), "0", "nan"],
+)
+def test_header_that_says_nothing(text: str) -> None:
+    assert waited({"HTTP_X_REQUEST_START": text, **TRUSTED}) == 0.0
+
+
+def test_clock_of_the_proxy_that_is_wrong() -> None:
+    assert waited({"HTTP_X_REQUEST_START": f"t={time.time() - 86400}", **TRUSTED}) == 0.0
+
+
+@pytest.fixture
+def connection() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        accepted, _ = listener.accept()
+        with accepted:
+            yield accepted
+
+
+def test_time_in_the_kernels_queue(connection: socket.socket) -> None:
+    """Nobody says so but the kernel."""
+    deadline = time.monotonic() + 10
+    while waited({"gunicorn.socket": connection}) < 0.2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_connection_that_was_just_answered_is_not_looked_at(connection: socket.socket) -> None:
+    site = Site(SOCKETACT_DEADLINE=0.05)
+    site.app.add_url_rule("/", "view", site.view("view"))
+    time.sleep(0.1)
+    environ: dict[str, object] = {"gunicorn.socket": connection}
+    assert site.ask("/", environ).status_code == 503
+    assert site.ask("/", environ | {"socketact.free_since": time.monotonic()}).status_code == 200
+    assert site.ask("/", environ | {"socketact.free_since": 1.0}).status_code == 503

@@ -1,0 +1,233 @@
+"""What is counted, by one process and by several, some of which are gone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from flask_socketact import SocketAct, queues
+from flask_socketact.ledger import Ledger, read
+
+#: An application, and a function that asks it, and reads the answer to its end.
+APPLICATION = """
+import os, signal, sys, time
+import prometheus_client
+from flask import Flask
+from flask_socketact import SocketAct
+
+app = Flask("app")
+app.config["SOCKETACT_METRICS"] = "/metrics"
+SocketAct(app)
+orders = prometheus_client.Counter("orders", "The application's own.")
+
+@app.get("/<int:status>")
+def view(status):
+    orders.inc()
+    return "answer", status
+
+def ask(path):
+    return app.test_client().get(path, buffered=True).text
+"""
+
+
+def run(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", APPLICATION + textwrap.dedent(code)],
+        env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def value(text: str, sample: str) -> float:
+    found = re.search(rf"^{re.escape(sample)} (\S+)$", text, re.MULTILINE)
+    assert found, f"no {sample} in\n{text}"
+    return float(found[1])
+
+
+def requests(status: int) -> str:
+    return f'socketact_request_duration_seconds_count{{endpoint="view",status="{status}"}}'
+
+
+def test_alone() -> None:
+    """Without a folder to share, as under ``flask run``."""
+    app = Flask(__name__)
+    app.config["SOCKETACT_METRICS"] = "/metrics"
+    socketact = SocketAct(app)
+    app.add_url_rule("/alone", "alone", lambda: "alone")
+    socketact.check("database")(lambda: None)
+    client = app.test_client()
+    for path in ("/alone", "/alone", "/nothing", "/readyz"):
+        client.get(path, buffered=True)
+    answer = client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert answer.headers["Cache-Control"] == "no-store"
+    text = client.get("/metrics").text
+    assert value(text, 'socketact_request_duration_seconds_count{endpoint="alone",status="200"}') == 2
+    assert value(text, 'socketact_request_duration_seconds_count{endpoint="",status="404"}') >= 1
+    assert value(text, 'socketact_check_passing{check="database"}') == 1
+    assert value(text, "socketact_worker_memory_bytes") > 1e6
+
+
+def test_processes_one_after_the_other(tmp_path: Path) -> None:
+    """Each goes on from what those before it have counted, in the files that they have left."""
+    for _ in range(3):
+        done = run(tmp_path, "ask('/200'); ask('/500')")
+        assert done.returncode == 0, done.stderr
+    files = sorted(path.name for path in tmp_path.glob("*.db"))
+    done = run(tmp_path, "ask('/200'); os.kill(os.getpid(), signal.SIGKILL)")
+    assert done.returncode == -signal.SIGKILL
+    text = run(tmp_path, "print(ask('/metrics'))").stdout
+    assert value(text, requests(200)) == 4
+    assert value(text, requests(500)) == 3
+    assert value(text, "orders_total") == 7
+    assert sorted(path.name for path in tmp_path.glob("*.db")) == files
+
+
+def test_processes_side_by_side(tmp_path: Path) -> None:
+    """Those that an application forks, too; and gauges are those of the living alone."""
+    text = run(
+        tmp_path,
+        """
+        ask('/200')
+        children = []
+        for number in range(3):
+            child = os.fork()
+            if not child:
+                ask('/200')
+                ask('/metrics')
+                if number:
+                    os._exit(0)
+                time.sleep(60)
+            children.append(child)
+        for child in children[1:]:
+            os.waitpid(child, 0)
+        deadline = time.monotonic() + 20
+        while 'count{endpoint="socketact_metrics.metrics",status="200"} 3.0' not in ask('/metrics'):
+            assert time.monotonic() < deadline
+        print(ask('/metrics'))
+        os.kill(children[0], signal.SIGKILL)
+        """,
+    ).stdout
+    assert value(text, requests(200)) == 4
+    assert len(re.findall("^socketact_worker_memory_bytes", text, re.MULTILINE)) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 5000, b"\x09\x00\x00\x00", os.urandom(4096)])
+def test_files_that_somebody_has_spoiled(tmp_path: Path, content: bytes) -> None:
+    for kind in ("counter_0", "histogram_fast_0", "gauge_livesum_0", "gauge_livesum_7"):
+        (tmp_path / f"{kind}.db").write_bytes(content)
+    done = run(tmp_path, "ask('/200'); print(ask('/metrics'))")
+    assert done.returncode == 0, done.stderr
+    assert value(done.stdout, requests(200)) == 1
+
+
+def test_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    """It is told in a line, and the application counts for itself."""
+    (tmp_path / "file").write_text("")
+    done = run(tmp_path / "file/folder", "ask('/200'); print(ask('/metrics'))")
+    assert done.returncode == 0, done.stderr
+    assert value(done.stdout, requests(200)) == 1
+    assert value(done.stdout, "orders_total") == 1
+    expected = f"PROMETHEUS_MULTIPROC_DIR={tmp_path}/file/folder: Not a directory, so each worker counts for itself\n"
+    assert done.stderr == expected
+
+
+def test_without_the_library() -> None:
+    code = """
+        import sys
+        sys.modules["prometheus_client"] = sys.modules["pybreaker"] = None
+        from flask import Flask
+        from flask_socketact import SocketAct
+        socketact = SocketAct(Flask("app"))
+        try:
+            socketact.breaker("a")
+        except ImportError as error:
+            print(error)
+        app = Flask("app")
+        app.config["SOCKETACT_METRICS"] = "/metrics"
+        socketact.init_app(app)
+        """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert done.stdout == "pybreaker is missing: install flask-socketact[breakers]\n"
+    assert done.stderr.endswith("ImportError: prometheus_client is missing: install flask-socketact[metrics]\n")
+
+
+def test_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "new"))
+    for starts in (1, 2, 3):
+        ledger = Ledger(logging.getLogger())
+        ledger.count("starts")
+        ledger.note(boot_seconds=0.5)
+        assert read(tmp_path / "new") == {"starts": starts, "boot_seconds": 0.5}
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"starts": "many"}'])
+def test_ledger_that_nobody_can_read(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "service.json").write_bytes(content)
+    assert read(tmp_path) == {}
+
+
+def test_ledger_that_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "file"))
+    ledger = Ledger(logging.getLogger())
+    for _ in range(3):
+        ledger.count("starts")
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "File exists, so restarts are not counted"
+    ]
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
+def test_length_of_a_queue(tmp_path: Path, family: socket.AddressFamily) -> None:
+    with socket.socket(family) as listener:
+        address = {socket.AF_INET: ("127.0.0.1", 0), socket.AF_INET6: ("::1", 0)}.get(family, str(tmp_path / "a b"))
+        listener.bind(address)
+        listener.listen()
+        assert queues.length(listener) == 0
+        clients = [socket.socket(family) for _ in range(3)]
+        for client in clients:
+            client.connect(listener.getsockname())
+        assert queues.length(listener) == 3
+        accepted = listener.accept()[0]
+        assert queues.length(listener) == 2
+        for client in (*clients, accepted):
+            client.close()
+    assert queues.length(listener) is None
+
+
+def test_what_was_left_is_json(tmp_path: Path) -> None:
+    """For who looks into the folder."""
+    (tmp_path / "service.json").write_text(json.dumps({"starts": 4, "boot_seconds": 0.25}))
+    text = run(tmp_path, "print(ask('/metrics'))").stdout
+    assert value(text, "socketact_starts_total") == 4
+    assert value(text, 'socketact_reloads_total{result="failed"}') == 0
+    assert value(text, "socketact_boot_seconds") == 0.25
+
+
+def test_time_since_the_last_byte() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        assert queues.seconds_since_data(here) == 0.0
+    began = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
+        client.sendall(b"x")
+        with listener.accept()[0] as accepted:
+            while queues.seconds_since_data(accepted) < 0.05:
+                assert time.monotonic() - began < 10
