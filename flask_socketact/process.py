@@ -19,7 +19,7 @@ from flask_socketact.scoreboard import Scoreboard, Slot
 class Server:
     """The worker of ours that this process is."""
 
-    listeners: Sequence[Any]  #: gunicorn's sockets; those from systemd have a name as their attribute ``fdname``
+    listeners: Sequence[tuple[str | None, Any]]  #: ``FileDescriptorName=`` (None: not systemd's), and gunicorn's socket
     board: Scoreboard  #: of all workers of the master
     slot: Slot  #: this worker's, on the board
     is_draining: Callable[[], bool]
@@ -27,8 +27,7 @@ class Server:
     @property
     def names(self) -> list[str]:
         """``FileDescriptorName=`` of each listener that systemd has passed; none outside of it."""
-        names = (getattr(listener, "fdname", None) for listener in self.listeners)
-        return sorted({name for name in names if name is not None})
+        return sorted({name for name, _ in self.listeners if name is not None})
 
 
 class Application(Protocol):

@@ -58,10 +58,10 @@ class _Service(Collector):
             queue = GaugeMetricFamily(
                 "socketact_listener_queue", "Connections that nobody has accepted yet.", labels=["listener"]
             )
-            for listener in process.server.listeners:
+            for name, listener in process.server.listeners:
                 length = queues.length(listener)
                 if length is not None:
-                    queue.add_metric([getattr(listener, "fdname", None) or str(listener)], length)
+                    queue.add_metric([name or str(listener)], length)
             yield queue
 
 

@@ -54,6 +54,9 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
         self._busy: dict[Any, bool] = {}  # connections; whether a request is being answered
         self._leave = Event()
 
+    def named_listeners(self) -> list[tuple[str | None, Any]]:
+        return [(origin.fdname, listener) for origin, listener in zip(self._origins, self.sockets, strict=True)]
+
     def notify(self) -> None:
         Worker.notify(self)  # not gevent's, which leaves at once when the master has died
         self.reopen_files()

@@ -105,7 +105,7 @@ class Lifecycle(Worker):
     def load_wsgi(self) -> None:
         """Load the application. One that leaves (``SystemExit``) while it is imported cannot boot:
         gunicorn would start it again and again."""
-        process.server = process.Server(self.sockets, self.board, self.slot, self.is_draining)
+        process.server = process.Server(self.named_listeners(), self.board, self.slot, self.is_draining)
         try:
             pages.use()
         except CountersError as error:
@@ -119,6 +119,10 @@ class Lifecycle(Worker):
         journal.take_root()
         for application in list(process.applications):
             application.loaded()
+
+    def named_listeners(self) -> list[tuple[str | None, Any]]:
+        """Return the listeners with their names."""
+        return [(listener_name(listener), listener) for listener in self.sockets]
 
     def beat(self) -> None:
         """Let applications do what is due, and know when the service is ready; called in each turn of the main loop."""

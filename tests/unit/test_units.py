@@ -397,7 +397,7 @@ def test_full_disk_leaves_all_as_it_was(tmp_path: Path) -> None:
     before = {path: path.read_text() for path in tmp_path.iterdir()}
     done = subprocess.run(
         [*COMMAND, "--output", str(tmp_path), "--listen", "9000"],
-        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (5000, 5000)),
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (5500, 5500)),
         capture_output=True,
         text=True,
         check=False,

@@ -1,0 +1,292 @@
+"""What the Flask side knows and controls, with the real gunicorn under it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import server
+from tests.load import Client, RequestError, ask
+from tests.server import CONF, Server, dial
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.process.conftest import Folder
+
+THREAD = "flask_socketact.workers.thread.ThreadWorker"
+SYNC = "flask_socketact.workers.sync.SyncWorker"
+GEVENT = "flask_socketact.workers.gevent.GeventWorker"
+ALL = pytest.mark.parametrize("worker", [THREAD, SYNC, GEVENT])
+
+SOURCE = """
+import os, threading, time
+from pathlib import Path
+from flask import Blueprint, Flask
+from flask_socketact import SocketAct
+from flask_socketact.signals import drain_begun, generation_ready
+
+app = Flask(__name__)
+app.config.update(
+    SOCKETACT_METRICS="/metrics", SOCKETACT_METRICS_LISTENER="admin", SOCKETACT_HEALTH_LISTENER="admin",
+    SOCKETACT_DETAILS_LISTENER="admin", SOCKETACT_REQUEST_ID="X-Request-Id",
+)
+socketact = SocketAct(app)
+
+@app.get("/")
+def hello():
+    return f"{os.getpid()}"
+
+@app.get("/secret")
+@socketact.only("admin")
+def secret():
+    return "secret"
+
+@app.get("/busy/<float:seconds>")
+def busy(seconds):
+    Path("busy").touch()
+    time.sleep(seconds)
+    return "busy"
+
+@app.get("/limited")
+@socketact.deadline(0.5)
+def limited():
+    return f"{socketact.remaining()}"
+
+@app.get("/leaves")
+def leaves():
+    raise SystemExit(3)
+
+@app.post("/work/<float:seconds>")
+def work(seconds):
+    def send():
+        with socketact.hold("send-invoice"):
+            Path("begun").touch()
+            time.sleep(seconds)
+            Path("sent").touch()
+    threading.Thread(target=send, daemon=True).start()
+    return "accepted"
+
+def note(name):
+    def receive(sender):
+        assert sender is app
+        with open("signals", "a") as file:
+            file.write(f"{name} {os.getpid()} {socketact.draining}\\n")
+    return receive
+
+receivers = [note("ready"), note("drain")]
+generation_ready.connect(receivers[0], app)
+drain_begun.connect(receivers[1], app)
+"""
+
+
+@pytest.fixture
+def admin() -> Iterator[socket.socket]:
+    with server.tcp() as listener:
+        yield listener
+
+
+def by(listener: socket.socket) -> partial[socket.socket]:
+    return partial(dial, listener)
+
+
+def post(listener: socket.socket, target: str) -> None:
+    client = Client(by(listener))
+    assert client.exchange("POST", target)[0] == 200
+    client.close()
+
+
+def samples(listener: socket.socket) -> dict[str, float]:
+    text = ask(by(listener), "/metrics")[1].decode()
+    lines = re.findall(r"^([a-z][^ {]*(?:{.*})?) (\S+)$", text, re.MULTILINE)
+    return {name: float(number) for name, number in lines}
+
+
+def requests(listener: socket.socket) -> int:
+    """Return how many answers of the view hello were counted."""
+    return int(samples(listener).get('socketact_request_duration_seconds_count{endpoint="hello",status="200"}', 0))
+
+
+def has_counted(listener: socket.socket, answers: int) -> bool:
+    return requests(listener) == answers
+
+
+@ALL
+def test_listeners_ids_and_health(folder: Folder, http: socket.socket, admin: socket.socket, worker: str) -> None:
+    listeners = {"http": http, "admin": admin}
+    with Server(folder(SOURCE), *CONF, "-w", "1", "-k", worker, "app:app", listeners=listeners) as served:
+        served.wait_until_ready()
+        for target in ("/secret", "/metrics", "/healthz", "/readyz"):
+            assert ask(by(http), target)[0] == 404
+            assert ask(by(admin), target)[0] == 200
+        status, content = ask(by(admin), "/healthz")
+        assert b'"workers:serving":[{"observedUnit":"workers","observedValue":1' in content
+        with dial(http) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: app\r\nX-Request-Id: theirs\r\nConnection: close\r\n\r\n")
+            assert b"\r\nX-Request-Id: theirs\r\n" in client.recv(65536)  # loopback is in forwarded_allow_ips
+        assert status == 200
+
+
+@pytest.mark.parametrize("names", [{"http"}, {"http", "internal"}])
+def test_listener_that_is_not_there(folder: Folder, names: set[str]) -> None:
+    """The worker does not boot, and says which there are."""
+    listeners = {name: server.tcp() for name in sorted(names)}
+    with Server(folder(SOURCE), *CONF, "-w", "1", "app:app", listeners=listeners) as served:
+        assert served.wait_until_gone() == 3
+        known = " or ".join(map(repr, sorted(names)))
+        assert f"ValueError: systemd passes no listener 'admin', but {known}: correct the name" in served.log
+    for listener in listeners.values():
+        listener.close()
+
+
+def test_outside_systemd_it_is_a_warning(folder: Folder) -> None:
+    with Server(folder(SOURCE), *CONF, "-w", "1", "-b", "127.0.0.1:0", "app:app") as served:
+        served.wait_until_ready()
+        assert "systemd has passed no listeners, so nobody reaches what is for 'admin' only" in served.log
+
+
+@ALL
+@pytest.mark.parametrize("how", ["stop", "reload"])
+def test_drain_waits_for_what_is_held(
+    folder: Folder, http: socket.socket, admin: socket.socket, worker: str, how: str
+) -> None:
+    path = folder(SOURCE)
+    listeners = {"http": http, "admin": admin}
+    with Server(path, *CONF, "-w", "1", "-k", worker, "app:app", listeners=listeners) as served:
+        served.wait_until_ready()
+        post(http, "/work/1.5")
+        served.wait_for((path / "begun").exists, "the work to begin")
+        served.signal(signal.SIGTERM if how == "stop" else signal.SIGHUP)
+        served.wait_for((path / "sent").exists, "the work to end")
+        if how == "stop":
+            assert served.wait_until_gone() == 0
+            assert any("0 requests in flight and 1 holds end" in message for message in served.messages)
+        else:
+            served.wait_for(lambda: len(served.workers()) == 1, "the old worker to leave")
+        served.wait_for(lambda: "drain" in (path / "signals").read_text(), "the signal")
+
+
+@ALL
+def test_what_is_held_for_too_long_is_named(
+    folder: Folder, http: socket.socket, admin: socket.socket, worker: str
+) -> None:
+    path = folder(SOURCE)
+    arguments = (*CONF, "-w", "1", "-k", worker, "--graceful-timeout", "1", "app:app")
+    with Server(path, *arguments, listeners={"http": http, "admin": admin}) as served:
+        served.wait_until_ready()
+        post(http, "/work/20.0")
+        served.wait_for((path / "begun").exists, "the work to begin")
+        began = time.monotonic()
+        served.process.terminate()
+        assert served.wait_until_gone() == 0
+        assert 1.0 <= time.monotonic() - began < 5
+        assert re.search(
+            r"The drain time of 1 s is over: leaving, and cutting short send-invoice \(\d+\.\d s\)", served.log
+        )
+        assert not (path / "sent").exists()
+
+
+@ALL
+def test_signals(folder: Folder, http: socket.socket, admin: socket.socket, worker: str) -> None:
+    path = folder(SOURCE)
+    noted = path / "signals"
+    noted.touch()
+    with Server(path, *CONF, "-w", "2", "-k", worker, "app:app", listeners={"http": http, "admin": admin}) as served:
+        served.wait_until_ready()
+        first = set(served.workers())
+        served.wait_for(lambda: noted.read_text().count("ready") == 2, "the signals of two workers")
+        served.signal(signal.SIGHUP)
+        served.wait_for(lambda: noted.read_text().count("drain") == 2, "the signals of the old workers")
+        served.wait_for(lambda: noted.read_text().count("ready") == 4, "the signals of the new workers")
+        lines = [line.split() for line in noted.read_text().splitlines()]
+        assert {int(pid) for name, pid, draining in lines if name == "drain" and draining == "True"} == first
+        assert {draining for name, _, draining in lines if name == "ready"} == {"False"}
+
+
+@ALL
+def test_request_that_was_queued_for_too_long(
+    folder: Folder, http: socket.socket, admin: socket.socket, worker: str
+) -> None:
+    """The kernel knows: nobody had accepted its connection."""
+    path = folder(SOURCE)
+    arguments = (*CONF, "-w", "1", "--threads", "1", "-k", worker, "app:app")
+    late = dial(http)
+    late.sendall(b"GET /limited HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n")
+    time.sleep(0.6)  # the deadline is 0.5
+    with Server(path, *arguments, listeners={"http": http, "admin": admin}) as served:
+        served.wait_until_ready()
+        answer = late.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nRetry-After: 1\r\n" in answer
+        assert b"\r\nX-Request-Id: " in answer
+        late.close()  # the sync worker waits for it
+        assert ask(by(http), "/limited")[0] == 200
+        found = samples(admin)
+        assert found["socketact_deadline_exceeded_total"] == 1
+        assert found['socketact_request_wait_seconds_bucket{le="0.5"}'] < found["socketact_request_wait_seconds_count"]
+
+
+@ALL
+def test_metrics_of_all_workers(
+    folder: Folder, http: socket.socket, admin: socket.socket, tmp_path: Path, worker: str
+) -> None:
+    """Those included that have left, by max_requests, a reload or kill -9; and after the next start, too."""
+    path = folder(SOURCE)
+    environ = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "counters")}
+    arguments = (*CONF, "-w", "2", "-k", worker, "--max-requests", "40", "app:app")
+    sent = 0
+    for start in (1, 2):
+        listeners = {"http": http, "admin": admin}
+        with Server(path, *arguments, listeners=listeners, environ=environ) as served:
+            served.wait_until_ready()
+            with ThreadPoolExecutor(8) as clients:
+                for answer in clients.map(lambda _: ask(by(http)), range(100)):
+                    sent += answer[0] == 200
+                served.signal(signal.SIGHUP)
+                for answer in clients.map(lambda _: ask(by(http)), range(100)):
+                    sent += answer[0] == 200
+            served.wait_for(partial(has_counted, admin, sent), f"{sent} requests in /metrics")
+            served.wait_for_log("Reloaded")
+            found = samples(admin)
+            assert found["socketact_starts_total"] == start
+            assert found['socketact_reloads_total{result="succeeded"}'] == start
+            assert found["socketact_boot_seconds"] > 0
+            # Who drains has no listener any more.
+            queue = 'socketact_listener_queue{listener="http"}'
+            served.wait_for(lambda: samples(admin).get(queue) == 0, "the length of the queue")  # noqa: B023
+            served.wait_for(lambda: samples(admin)['socketact_workers{state="serving"}'] == 2, "two workers")
+            served.wait_for(lambda: len(served.workers()) == 2, "the others to leave")
+            killed = int(ask(by(http))[1])
+            sent += 1
+            served.wait_for(partial(has_counted, admin, sent), f"{sent} requests in /metrics")
+            before = samples(admin)
+            os.kill(killed, signal.SIGKILL)
+            served.wait_for(lambda: killed not in served.workers(), "the worker to be gone")  # noqa: B023
+            after = samples(admin)
+            for name, number in before.items():
+                if name.partition("{")[0].endswith(("_total", "_count", "_bucket", "_sum")):
+                    assert after[name] >= number, name
+    assert sent == 402
+    files = len(list((tmp_path / "counters").glob("histogram_fast_*.db")))
+    assert files <= 8  # as many as there were workers at once
+
+
+@ALL
+def test_view_that_leaves_is_counted(folder: Folder, http: socket.socket, admin: socket.socket, worker: str) -> None:
+    with Server(folder(SOURCE), *CONF, "-w", "1", "-k", worker, "app:app", listeners={"http": http, "admin": admin}):
+        try:
+            assert ask(by(http), "/leaves")[0] == 500
+        except RequestError:
+            assert worker != THREAD  # gunicorn's own leave for it
+        name = 'socketact_request_duration_seconds_count{endpoint="leaves",status="500"}'
+        if worker == THREAD:
+            assert samples(admin)[name] == 1
