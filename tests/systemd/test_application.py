@@ -1,0 +1,224 @@
+"""One application that uses all that the Flask side has, under load, and watched by a real Prometheus."""
+
+from __future__ import annotations
+
+import random
+import re
+import socket
+import time
+import urllib.parse
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.load import Client, Connect, Load, ask
+from tests.machine import Machine, drop_in, release
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+EVERYTHING = (Path(__file__).parent / "everything.py").read_text()
+SECRET = b"what is for the administrator alone"
+ADMIN = ("127.0.0.1", 9000)
+PROMETHEUS = ("127.0.0.1", 9090)
+SHORT = {"new connection": 4, "keep-alive": 4, "keep-alive, mostly idle": 4}
+#: Requests of the fuzz run.
+TRIES = 1500
+
+
+@pytest.fixture
+def site(machine: Machine) -> Iterator[Machine]:
+    """The machine with a public and an internal listener, and the application that has all."""
+    folder = machine.path("/etc/systemd/system")
+    before = {unit: (folder / unit).read_text() for unit in ("app.service", "app.socket")}
+    machine.systemctl("stop", "app.socket", "app.service")
+    listeners = ("--listen", "127.0.0.1:8000", "--listen", "127.0.0.1:9000=admin")
+    machine.run(
+        "sh",
+        "-c",
+        'cd / && /srv/app/venv/bin/flask-socketact units --output /etc/systemd/system "$@"',
+        "sh",
+        *listeners,
+    )
+    release(machine, EVERYTHING)
+    machine.systemctl("daemon-reload")
+    machine.systemctl("start", "app.socket", "app-admin.socket", "app.service")
+    yield machine
+    machine.systemctl("stop", "app-admin.socket", "app.socket", "app.service")
+    (folder / "app-admin.socket").unlink()
+    for unit, text in before.items():
+        (folder / unit).write_text(text)
+    machine.systemctl("daemon-reload")
+
+
+@pytest.fixture
+def admin(site: Machine) -> Connect:
+    return partial(site.connect, ADMIN)
+
+
+def post(connect: Connect, target: str) -> None:
+    client = Client(connect)
+    assert client.exchange("POST", target)[0] == 200
+    client.close()
+
+
+def samples(connect: Connect) -> dict[str, float]:
+    text = ask(connect, "/metrics")[1].decode()
+    return {name: float(number) for name, number in re.findall(r"^([a-z][^ {]*(?:{.*})?) (\S+)$", text, re.MULTILINE)}
+
+
+def counted(connect: Connect, endpoint: str = "hello") -> int:
+    return int(
+        samples(connect).get(f'socketact_request_duration_seconds_count{{endpoint="{endpoint}",status="200"}}', 0)
+    )
+
+
+def restarts_and_reloads(machine: Machine) -> None:
+    """What an administrator does, and what befalls the service."""
+    for verb in ("restart", "reload", "restart"):
+        machine.systemctl(verb, "app")
+        time.sleep(1.0)
+    machine.run("kill", "-9", machine.show("app", "MainPID"))
+    machine.wait_for(lambda: machine.show("app", "ActiveState") == "active", "the service to be started again")
+    machine.systemctl("restart", "app")
+
+
+def test_metrics_add_up_to_what_clients_have_counted(
+    site: Machine, tcp: Connect, admin: Connect, figure: Callable[[str], None]
+) -> None:
+    """Across restarts, reloads, and a master that is killed."""
+    with Load(tcp, SHORT) as load:
+        time.sleep(1.0)
+        restarts_and_reloads(site)
+        time.sleep(1.0)
+    assert not load.failures()
+    site.wait_for(lambda: counted(admin) == len(load.outcomes), f"{len(load.outcomes)} requests in /metrics")
+    found = samples(admin)
+    assert found["socketact_starts_total"] == 5
+    assert found['socketact_reloads_total{result="succeeded"}'] == 1
+    # A worker that is killed takes with it what it was about to answer, or to count: no more.
+    with Load(tcp, SHORT) as more:
+        for _ in range(3):
+            time.sleep(0.5)
+            site.run("kill", "-9", random.choice(site.workers("app")))  # noqa: S311 (no secret)
+    answered = len(load.outcomes) + len(more.outcomes) - more.failures().total()
+    in_flight = sum(SHORT.values())
+    site.wait_for(lambda: abs(counted(admin) - answered) <= in_flight, f"about {answered} requests in /metrics")
+    assert counted(admin) >= answered - 3 * 4  # threads of the three
+    files = site.run("sh", "-c", "ls /run/app-metrics/histogram_fast_*").stdout.split()
+    figure(
+        f"{len(load.outcomes)} requests, all counted; {answered} answered, {counted(admin)} counted with three workers "
+        f"killed; longest wait {load.longest_wait():.3f} s; {len(files)} files of histograms"
+    )
+
+
+def test_what_is_held_ends_in_its_time(site: Machine, tcp: Connect) -> None:
+    """In a restart, a reload, and a stop; what takes longer than the drain time is named."""
+    state = site.path("/var/lib/app")
+    for verb in ("restart", "reload", "stop"):
+        post(tcp, f"/work/{verb}?seconds=4")
+        site.wait_for((state / f"{verb}-begun").exists, "the work to begin")
+        site.systemctl(verb, "app")
+        assert (state / f"{verb}-sent").exists() == (verb == "stop")
+        site.wait_for((state / f"{verb}-sent").exists, "the work to end")
+    drop_in(site, "app.service", "[Service]\nEnvironment=GUNICORN_CMD_ARGS=--graceful-timeout=3\n")
+    site.systemctl("start", "app")
+    for verb in ("restart", "stop"):
+        post(tcp, f"/work/long-{verb}?seconds=60")
+        site.wait_for((state / f"long-{verb}-begun").exists, "the work to begin")
+        began = time.monotonic()
+        site.systemctl(verb, "app")
+        site.wait_for(
+            lambda verb=verb: f"cutting short long-{verb} (" in site.run("journalctl", "--no-pager").stdout,  # type: ignore[misc]
+            "the name in the journal",
+        )
+        assert time.monotonic() - began >= 3
+        assert not (state / f"long-{verb}-sent").exists()
+
+
+METHODS = (*("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "PROPFIND", "get"),)
+PATHS = ("/admin/", "/admin", "/admin/users/a/b", "/shared", "/metrics", "/healthz", "/readyz")
+HEADERS = (
+    *("X-Forwarded-Host: admin", "X-Forwarded-Prefix: /admin", "X-Original-URL: /admin/", "X-Rewrite-URL: /admin/"),
+    *("X-HTTP-Method-Override: GET", "Forwarded: for=127.0.0.1;host=admin", "X-Forwarded-For: 127.0.0.1"),
+    *("SCRIPT_NAME: /admin", "socketact.listener: admin", "Socketact-Listener: admin", "PATH_INFO: /admin/"),
+    *("Connection: keep-alive", "Upgrade: websocket", "Transfer-Encoding: chunked", "Content-Length: 0"),
+)
+HOSTS = ("127.0.0.1:9000", "admin", "127.0.0.1:8000", "localhost", "", "[::1]", "admin:9000", "127.0.0.1:9000@evil")
+
+
+def disguised(path: str, choose: random.Random) -> str:
+    """Return a path as somebody writes it who hopes that two programs read it differently."""
+    tricks: tuple[Callable[[str], str], ...] = (
+        lambda p: p,
+        lambda p: "/" + p,
+        lambda p: p.replace("/", "//"),
+        lambda p: "/." + p,
+        lambda p: "/x/.." + p,
+        lambda p: "/x/%2e%2e" + p,
+        lambda p: p.replace("/", "%2f"),
+        lambda p: p.replace("a", "%61"),
+        lambda p: p.upper(),
+        lambda p: p + "?listener=admin",
+        lambda p: p + ";x=1",
+        lambda p: p + "%00",
+        lambda p: p + "#/admin/",
+        lambda p: "http://127.0.0.1:9000" + p,
+        lambda p: "http://admin@127.0.0.1:9000" + p,
+        lambda p: p.rstrip("/"),
+        lambda p: p + "/",
+        lambda p: p.replace("/", "\\"),
+        lambda p: p.replace("/", "/%09", 1),
+        lambda p: urllib.parse.quote(p, safe=""),
+    )
+    for _ in range(choose.randint(1, 2)):
+        path = choose.choice(tricks)(path)
+    return path
+
+
+def exchange(connect: Connect, request: bytes) -> bytes:
+    with connect() as client:
+        client.settimeout(20)
+        try:
+            client.sendall(request)
+            client.shutdown(socket.SHUT_WR)
+            received = b""
+            while data := client.recv(65536):
+                received += data
+        except ConnectionError:
+            return b""
+    return received
+
+
+@pytest.mark.usefixtures("site")
+def test_internal_routes_are_never_reached_by_the_public_listener(
+    tcp: Connect, admin: Connect, figure: Callable[[str], None]
+) -> None:
+    """Whatever the method, the path, and the headers."""
+    assert SECRET in exchange(admin, b"GET /admin/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    seed = random.randrange(1 << 32)  # noqa: S311 (no secret)
+    choose = random.Random(seed)  # noqa: S311
+    statuses: Counter[str] = Counter()
+    for _ in range(TRIES):
+        method, path = choose.choice(METHODS), disguised(choose.choice(PATHS), choose)
+        lines = [f"{method} {path} HTTP/1.{choose.choice('11110')}", f"Host: {choose.choice(HOSTS)}"]
+        lines += choose.sample(HEADERS, choose.randint(0, 3))
+        request = "\r\n".join([*lines, "", "0\r\n\r\n" if "Transfer-Encoding: chunked" in lines else ""]).encode()
+        answer = exchange(tcp, request)
+        what = f"seed {seed}: {request!r}: {answer!r}"
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert SECRET not in answer, what
+        assert b"socketact_" not in body, what
+        assert b"health+json" not in head, what
+        assert b"\r\nX-Users:" not in head, what
+        status = answer[9:12].decode()
+        statuses[status] += 1
+        if status == "405":  # what is public at the same path, and its methods
+            assert b"\r\nAllow: OPTIONS, POST\r\n" in head or b"\r\nAllow: POST, OPTIONS\r\n" in head, what
+        if status.startswith("3") and "SCRIPT_NAME: /admin" not in lines:  # which gunicorn believes a proxy
+            assert b"/admin" not in head.partition(b"\r\nLocation: ")[2].partition(b"\r\n")[0], what
+    assert statuses["404"] > TRIES / 4
+    figure(f"{TRIES} requests (seed {seed}), answered with {dict(sorted(statuses.items()))}")
