@@ -1,0 +1,28 @@
+"""docs/tutorial.md, typed in by a newcomer on a machine that has nothing of ours."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.machine import Machine, install_debs
+
+CHECKOUT = Path(__file__).parent.parent.parent
+
+
+def test_tutorial(request: pytest.FixtureRequest) -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", (CHECKOUT / "docs/tutorial.md").read_text(), re.DOTALL)
+    assert len(blocks) == 6
+    with Machine(request.config.getoption("--tree")) as machine:
+        install_debs(machine, "/usr/bin/curl")
+        shutil.copytree(
+            CHECKOUT, machine.path("/root/flask_socketact"), ignore=shutil.ignore_patterns(".*", "build", "*.egg-info")
+        )
+        shutil.copytree(Path(sys.prefix) / "wheels", machine.path("/root/wheels"))
+        offline = "export PIP_NO_INDEX=1 PIP_FIND_LINKS=/root/wheels; apt-get() { :; }"
+        for block in blocks:
+            machine.run("bash", "-e", "-o", "pipefail", "-c", f"{offline}\n{block}")
