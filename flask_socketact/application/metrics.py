@@ -71,6 +71,7 @@ _accepted = Counter("socketact_connections_accepted", "Connections taken from a 
 _carried = Counter("socketact_connections_carried", "Idle connections handed to other workers.")
 _memory = Gauge("socketact_worker_memory_bytes", "Resident memory of each worker.", multiprocess_mode="liveall")
 _drains = Counter("socketact_drains", "Workers that have left.", ["end"])
+_COMPLETE, _CUT_SHORT = (_drains.labels(end) for end in ("complete", "cut short"))  # both there from the beginning
 _gc_pauses = Counter("socketact_gc_pauses", "Runs of the garbage collector.", ["generation"])
 _gc_seconds = Counter("socketact_gc_pause_seconds", "Time that the garbage collector took.", ["generation"])
 _checks = Gauge(
@@ -120,7 +121,7 @@ class Gauges:
 
     def count_drain(self, *, cut_short: bool) -> None:
         """Count a worker that leaves."""
-        _drains.labels("cut short" if cut_short else "complete").inc()
+        (_CUT_SHORT if cut_short else _COMPLETE).inc()
 
     def _take_slot(self, server: process.Server) -> None:
         slot = server.slot

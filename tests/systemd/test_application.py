@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
+import shutil
 import socket
 import time
 import urllib.parse
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.load import Client, Connect, Load, ask
-from tests.machine import Machine, drop_in, release
+from tests.load import Client, Connect, Load, RequestError, ask
+from tests.machine import EXAMPLES, Machine, MachineError, drop_in, release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+CHECKOUT = Path(__file__).parent.parent.parent
 EVERYTHING = (Path(__file__).parent / "everything.py").read_text()
 SECRET = b"what is for the administrator alone"
 ADMIN = ("127.0.0.1", 9000)
-PROMETHEUS = ("127.0.0.1", 9090)
 SHORT = {"new connection": 4, "keep-alive": 4, "keep-alive, mostly idle": 4}
 #: Requests of the fuzz run.
 TRIES = 1500
@@ -224,3 +226,105 @@ def test_internal_routes_are_never_reached_by_the_public_listener(
             assert not re.search(rb"\r\nLocation: http://[^/]*/(admin|shared)", head), what
     assert statuses["404"] > TRIES / 4
     figure(f"{TRIES} requests (seed {seed}), answered with {dict(sorted(statuses.items()))}")
+
+
+def faster(rules: str) -> str:
+    """Return rules that look at seconds, not minutes."""
+    rules = re.sub(r"\[\d+m\]", "[20s]", rules)
+    return re.sub(r"for: \d+m", "for: 1s", rules)
+
+
+@pytest.fixture
+def prometheus(site: Machine) -> Iterator[Connect]:
+    """The real one, with the configuration of the examples, once a second."""
+    folder = site.path("/etc/prometheus")
+    folder.mkdir()
+    shutil.copy(CHECKOUT / ".prometheus/usr/bin/prometheus", site.path("/usr/local/bin"))
+    config = (EXAMPLES / "monitoring/prometheus.yml").read_text()
+    (folder / "prometheus.yml").write_text(config.replace("15s", "1s"))
+    (folder / "rules.yml").write_text(faster((EXAMPLES / "monitoring/rules.yml").read_text()))
+    options = (
+        f"--{name}" for name in ("config.file=/etc/prometheus/prometheus.yml", "storage.tsdb.path=/var/lib/data")
+    )
+    site.run(
+        "systemd-run", "--unit=prometheus", "/usr/local/bin/prometheus", *options, "--web.listen-address=127.0.0.1:9090"
+    )
+    connect = partial(site.connect, ("127.0.0.1", 9090))
+    site.wait_for(lambda: site.run("ss", "-Hltn", "sport = 9090").stdout != "", "Prometheus to listen")
+    site.wait_for(lambda: query(connect, "up") == {"up": 1.0}, "a scrape")
+    yield connect
+    site.systemctl("stop", "prometheus")
+
+
+def get(connect: Connect, path: str) -> Any:
+    status, content = ask(connect, path)
+    assert status == 200, content
+    return json.loads(content)["data"]
+
+
+def query(connect: Connect, expression: str) -> dict[str, float]:
+    """Return the values by the names of their metrics."""
+    try:
+        found = get(connect, f"/api/v1/query?query={urllib.parse.quote(expression)}")["result"]
+    except RequestError:  # it begins
+        return {}
+    return {result["metric"].get("__name__", ""): float(result["value"][1]) for result in found}
+
+
+def firing(connect: Connect) -> set[str]:
+    return {
+        alert["labels"]["alertname"] for alert in get(connect, "/api/v1/alerts")["alerts"] if alert["state"] == "firing"
+    }
+
+
+def wait_for_alerts(machine: Machine, connect: Connect, expected: set[str]) -> None:
+    seen: set[str] = set()
+
+    def have_fired() -> bool:
+        seen.update(firing(connect))
+        return expected <= seen
+
+    try:
+        machine.wait_for(have_fired, f"the alerts {expected}", seconds=30)
+    except MachineError as error:
+        values = {name: query(connect, name) for name in ("up", '{__name__=~"socketact_.*"}', '{__name__=~"job:.*"}')}
+        raise AssertionError(f"{expected} have not fired, but {seen}: {values}") from error
+
+
+def test_prometheus_sees_no_counter_go_backwards_and_rules_fire(
+    site: Machine, tcp: Connect, admin: Connect, prometheus: Connect, figure: Callable[[str], None]
+) -> None:
+    state = site.path("/var/lib/app")
+    with Load(tcp, SHORT) as load:
+        time.sleep(2.0)
+        assert not firing(prometheus)
+        restarts_and_reloads(site)
+        for _ in range(150):  # over some scrapes: a rate is between two
+            assert ask(tcp, "/error")[0] == 500
+            time.sleep(0.02)
+        for _ in range(4 * 4):
+            assert ask(tcp, "/stock")[1] == b"unknown"
+        (state / "fail").touch()
+        for _ in range(8):
+            assert ask(admin, "/readyz")[0] == 503
+        release(site, EVERYTHING + "raise RuntimeError('a slip')\n")
+        assert site.systemctl("reload", "app", check=False).returncode != 0
+        release(site, EVERYTHING)
+        wait_for_alerts(site, prometheus, {"Errors", "BreakerOpen", "CheckFails", "ReloadFailed"})
+        drop_in(site, "app.service", "[Service]\nEnvironment=GUNICORN_CMD_ARGS=--graceful-timeout=2\n")
+        site.systemctl("restart", "app")
+        post(tcp, "/work/forever?seconds=60")
+        for _ in range(6):
+            site.systemctl("restart", "app")
+        wait_for_alerts(site, prometheus, {"RestartLoop", "DrainCutShort"})
+    assert not load.failures()
+    counters = query(prometheus, '{__name__=~"socketact_.*(_total|_count|_bucket|_sum)"}')
+    resets = {name: query(prometheus, f"max(resets({name}[10m]))")[""] for name in counters}
+    assert len(resets) > 12
+    assert set(resets.values()) == {0.0}
+    sent = len(load.outcomes)
+    site.wait_for(lambda: counted(admin) == sent, f"{sent} requests in /metrics")
+    starts = samples(admin)["socketact_starts_total"]
+    site.systemctl("stop", "app-admin.socket", "app.socket", "app")
+    wait_for_alerts(site, prometheus, {"ServiceDown"})
+    figure(f"{sent} requests, all counted; {len(resets)} counters, none ever went backwards in {starts:.0f} starts")
