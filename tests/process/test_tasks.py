@@ -1,0 +1,103 @@
+"""examples/tasks: no task is lost, whatever happens to the processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.load import Client, ask
+from tests.machine import EXAMPLES
+from tests.server import CONF, Server, dial
+
+if TYPE_CHECKING:
+    import socket
+    from pathlib import Path
+
+LEASE = 1.0  #: seconds
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    for name in ("app.py", "outbox.py"):
+        shutil.copy(EXAMPLES / "tasks" / name, tmp_path)
+    return tmp_path
+
+
+def serving(folder: Path, http: socket.socket, seconds: float) -> Server:
+    environ = {"LEASE": str(LEASE), "SECONDS": str(seconds)}
+    return Server(folder, *CONF, "-w", "2", "app:app", listeners={"http": http}, environ=environ)
+
+
+def add(http: socket.socket, customer: str) -> int:
+    client = Client(partial(dial, http))
+    status, content = client.exchange("POST", f"/invoices/{customer}")
+    client.close()
+    assert status == 202
+    return int(json.loads(content)["id"])
+
+
+def sent(folder: Path) -> Counter[str]:
+    path = folder / "sent"
+    return Counter(line.split()[0] for line in path.read_text().splitlines()) if path.exists() else Counter()
+
+
+def are_done(folder: Path, numbers: list[int]) -> bool:
+    return set(sent(folder)) == set(map(str, numbers))
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether somebody works on a task."""
+    with closing(sqlite3.connect(folder / "outbox.db")) as database:
+        return database.execute("SELECT 1 FROM task WHERE tries > 0 AND done_at IS NULL").fetchone() is not None
+
+
+def test_across_a_reload(tasks: Path, http: socket.socket) -> None:
+    with serving(tasks, http, 0.01) as server:
+        server.wait_until_ready()
+        with ThreadPoolExecutor(8) as clients:
+            numbers = list(clients.map(lambda number: add(http, f"a{number}"), range(40)))
+            server.signal(signal.SIGHUP)
+            numbers += list(clients.map(lambda number: add(http, f"b{number}"), range(40)))
+        server.wait_for(lambda: are_done(tasks, numbers), "all tasks")
+        assert set(sent(tasks).values()) == {1}
+        server.wait_for(
+            lambda: ask(partial(dial, http), f"/invoices/{numbers[0]}")[1] == b'{"sent":true}\n', "the note"
+        )
+        assert ask(partial(dial, http), "/invoices/999999")[0] == 404
+
+
+def test_stop_ends_the_task_at_hand(tasks: Path, http: socket.socket) -> None:
+    with serving(tasks, http, 1.5) as server:
+        server.wait_until_ready()
+        numbers = [add(http, "c") for _ in range(6)]
+        server.wait_for(lambda: is_taken(tasks), "a task to be taken")
+        server.process.terminate()
+        assert server.wait_until_gone() == 0
+    done = sum(sent(tasks).values())
+    assert 1 <= done <= 4
+    with serving(tasks, http, 0.01) as server:
+        server.wait_for(lambda: are_done(tasks, numbers), "the others")
+    assert set(sent(tasks).values()) == {1}
+
+
+def test_kill_in_the_middle_of_a_task(tasks: Path, http: socket.socket) -> None:
+    with serving(tasks, http, 60) as server:
+        server.wait_until_ready()
+        numbers = [add(http, "c") for _ in range(3)]
+        server.wait_for(lambda: is_taken(tasks), "a task to be taken")
+        os.killpg(server.process.pid, signal.SIGKILL)
+        server.wait_until_gone()
+        server.wait_for(lambda: not server.workers(), "all processes to be gone")
+    assert not sent(tasks)
+    with serving(tasks, http, 0.01) as server:
+        server.wait_for(lambda: are_done(tasks, numbers), "all tasks")
