@@ -61,9 +61,7 @@ def installed() -> list[str]:
 @contextmanager
 def serving(name: str, threads: int) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Start a server and wait until it answers; yield its process and port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command, *arguments = SERVERS[name].format(threads=threads, port=port).split()
     process = subprocess.Popen(
         [str(BIN / command), *arguments], cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -78,12 +76,24 @@ def serving(name: str, threads: int) -> Iterator[tuple[subprocess.Popen[bytes], 
         time.sleep(0.5)  # the boot is over for the other processes, too
         yield process, port
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(DEADLINE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Let a server drain, and leave."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(DEADLINE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def answers(port: int) -> bool:

@@ -1,0 +1,97 @@
+"""What the Flask side costs: ``python -m benchmarks.extension``.
+
+The trivial view, in an application without the extension, with it and nothing asked for, and with everything:
+metrics, deadlines, request ids, a view for one listener. All run side by side, and are loaded in turns; each start of a
+process has its own luck with memory, so there are several.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import click
+
+from benchmarks.throughput import BIN, DEADLINE, answers, free_port, processes, stop, wrk
+
+HERE = Path(__file__).parent
+TICKS = os.sysconf("SC_CLK_TCK")
+#: Modules of benchmarks/extension_apps.py, by what they have.
+APPLICATIONS = ("without", "nothing", "everything")
+
+
+@contextmanager
+def serving(application: str) -> Iterator[tuple[int, int]]:
+    """Start our worker with an application; yield pid of the master, and port."""
+    port = free_port()
+    options = f"--workers 2 --threads 4 --bind 127.0.0.1:{port} --log-level critical -c python:flask_socketact.conf"
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as counters:
+        process = subprocess.Popen(
+            [str(BIN / "gunicorn"), *options.split(), f"extension_apps:{application}()"],
+            cwd=HERE,
+            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": counters},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            deadline = time.monotonic() + DEADLINE
+            while not answers(port):
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise click.ClickException(f"{application} does not answer")
+                time.sleep(0.05)
+            yield process.pid, port
+        finally:
+            stop(process)
+
+
+def load(pid: int, port: int, seconds: float) -> tuple[float, float]:
+    """Return requests a second, and microseconds of the workers' processors for each."""
+    before = processor_time(pid)
+    output = wrk(port, "/", 16, seconds)
+    used = processor_time(pid) - before
+    rate, count = (re.search(pattern, output) for pattern in (r"Requests/sec:\s+([\d.]+)", r"(\d+) requests in"))
+    assert rate is not None, output
+    assert count is not None, output
+    assert "Non-2xx" not in output, output
+    return float(rate[1]), 1e6 * used / int(count[1])
+
+
+def processor_time(pid: int) -> float:
+    """Return the seconds that a process and all below it have used."""
+    fields = ((process / "stat").read_text().rpartition(")")[2].split() for process in processes(pid))
+    return sum(int(field[11]) + int(field[12]) for field in fields) / TICKS
+
+
+@click.command()
+@click.option("--starts", default=8, help="Starts of each.")
+@click.option("--rounds", default=3, help="Loads of each start, in turns.")
+@click.option("--seconds", default=2.0, help="Of each load.")
+def main(starts: int, rounds: int, seconds: float) -> None:
+    """Compare applications with and without the extension, with wrk and 16 connections."""
+    found: dict[str, list[tuple[float, float]]] = {application: [] for application in APPLICATIONS}
+    for start in range(starts):
+        with ExitStack() as stack:
+            servers = {application: stack.enter_context(serving(application)) for application in APPLICATIONS}
+            for server in servers.values():
+                load(*server, 1.0)
+            for turn in range(rounds):
+                shift = (start + turn) % len(APPLICATIONS)
+                for application in (*APPLICATIONS[shift:], *APPLICATIONS[:shift]):
+                    found[application].append(load(*servers[application], seconds))
+    print("| application | req/s (median) | to without | CPU µs a request (median) | to without |")
+    print("|---|---|---|---|---|")
+    medians = {name: [statistics.median(column) for column in zip(*runs, strict=True)] for name, runs in found.items()}
+    reference = medians["without"]
+    for name, (rate, cost) in medians.items():
+        print(f"| {name} | {rate:,.0f} | {rate / reference[0]:.3f} | {cost:.1f} | {cost / reference[1]:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
