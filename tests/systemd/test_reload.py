@@ -16,7 +16,7 @@ from tests.systemd.test_promises import BROKEN
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RELOADS = 10
+RELOADS = 6
 SETTLE = 0.5  #: seconds
 #: What a request may wait, reloads or not, on a machine that other tests use as well.
 LONGEST_WAIT = 0.5
@@ -37,7 +37,7 @@ def test_type_is_that_of_the_systemd(rendered: Machine) -> None:
 
 @pytest.mark.parametrize("good", [True, False], ids=["good", "broken"])
 def test_nobody_notices_a_reload(rendered: Machine, tcp: Connect, figure: Callable[[str], None], *, good: bool) -> None:
-    """Ten of them, of a release that loads for 1.5 s, or fails to load after that."""
+    """Several, of a release that loads for 1.5 s, or fails to load after that."""
     drop_in(rendered, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--threads 8"\n')
     release(rendered, SLOW)
     rendered.systemctl("start", "app")

@@ -109,7 +109,7 @@ def test_master_that_is_killed_takes_no_request_with_it(
     idle = Client(tcp)
     idle.exchange("GET", "/")
     with Load(tcp) as load:
-        for _ in range(10):
+        for _ in range(6):
             seen, restarts = len(load.outcomes), int(machine.show("app", "NRestarts"))
             machine.wait_for(lambda seen=seen: len(load.outcomes) > seen + 50, "answers")  # type: ignore[misc]
             machine.systemctl("kill", "--kill-whom=main", "--signal=KILL", "app")
