@@ -141,7 +141,7 @@ def test_what_is_held_ends_in_its_time(site: Machine, tcp: Connect) -> None:
         assert not (state / f"long-{verb}-sent").exists()
 
 
-METHODS = "GET HEAD POST PUT DELETE OPTIONS PATCH TRACE CONNECT PROPFIND get".split()
+METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "PROPFIND", "get"]
 PATHS = ("/admin/", "/admin", "/admin/users/a/b", "/shared", "/metrics", "/healthz", "/readyz")
 HEADERS = (
     *("X-Forwarded-Host: admin", "X-Forwarded-Prefix: /admin", "X-Original-URL: /admin/", "X-Rewrite-URL: /admin/"),
