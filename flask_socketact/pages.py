@@ -22,15 +22,15 @@ from flask_socketact.scoreboard import SLOTS
 _LOCK = "pages.lock"
 #: The begin of a file, which has the length of the rest. Bytes.
 _HEAD = 8
-#: Allocated before they are used: a memory-mapped file on a full disk ends the process with SIGBUS. Bytes; what goes
-#: beyond (prometheus_client doubles the files) is taken from the disk as it is used.
+#: Allocated before they are used: a memory-mapped file on a full disk ends the process with SIGBUS. Bytes; what
+#: prometheus_client itself takes beyond, when it doubles a file, is not.
 _RESERVED = {
-    "histogram": 1 << 16,
-    "histogram_fast": 1 << 18,
-    "counter": 1 << 16,
-    "gauge_livesum": 1 << 16,
-    "gauge_liveall": 1 << 16,
-    "gauge_livemostrecent": 1 << 16,
+    "histogram": 1 << 15,
+    "histogram_fast": 1 << 17,
+    "counter": 1 << 14,
+    "gauge_livesum": 1 << 14,
+    "gauge_liveall": 1 << 14,
+    "gauge_livemostrecent": 1 << 14,
 }
 
 
@@ -57,6 +57,20 @@ class Pages:
         if self._page is None:
             self._page = self._take()
         return self._page
+
+    def make_room(self, kind: str, size: int) -> Path:
+        """Return this process's file of a kind, with room for so many bytes more.
+
+        :raises OSError: there is none.
+        """
+        path = self.folder / f"{kind}_{self.own()}.db"
+        with path.open("r+b") as file:
+            used = int.from_bytes(file.read(4), sys.byteorder)
+            capacity = os.fstat(file.fileno()).st_size
+            while capacity < used + size:
+                capacity *= 2
+            os.posix_fallocate(file.fileno(), 0, capacity)
+        return path
 
     def drop_dead_gauges(self) -> None:
         """Remove what processes that are gone have left of values that only the living have."""

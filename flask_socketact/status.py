@@ -29,7 +29,7 @@ def serving(master: ReloadingArbiter, old: int) -> str:
 def stopping(master: ReloadingArbiter, *, graceful: bool = True) -> str:
     """Describe a service that leaves."""
     drain = f"at most {master.cfg.graceful_timeout} s" if graceful else "cutting them off"
-    held = f" and {master.held} holds" if master.held else ""
+    held = f" and {master.held} held" if master.held else ""
     return f"Stopping: {master.in_flight} requests in flight{held} end, {drain}"
 
 

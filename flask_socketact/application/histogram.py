@@ -7,11 +7,13 @@ observation adds to two numbers in memory.
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import threading
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.utils import floatToGoString
@@ -19,6 +21,13 @@ from prometheus_client.utils import floatToGoString
 from flask_socketact.pages import Pages
 
 _DOUBLE = 8  # bytes
+#: The memory, where in it buckets and sum are, and what they are.
+Series: TypeAlias = "tuple[memoryview[float], list[int], list[float]]"
+
+
+def _size(key: str) -> int:
+    """Return how many bytes a key takes at most, with its length, padding, value and time."""
+    return len(key.encode()) + 4 + 8 + 2 * _DOUBLE
 
 
 class FastHistogram:
@@ -32,7 +41,7 @@ class FastHistogram:
         self._documentation = documentation
         self._labelnames = list(labelnames)
         self._bounds = [*buckets, float("inf")]
-        self._series: dict[tuple[str, ...], tuple[memoryview[float], list[int], list[float]]] = {}
+        self._series: dict[tuple[str, ...], Series] = {}
         self._cells = memoryview(b"").cast("d")  # the file's memory
         self._lock = threading.Lock()
         os.register_at_fork(after_in_child=self._forget)
@@ -42,7 +51,7 @@ class FastHistogram:
         series = self._series.get(labels)
         if series is None:
             with self._lock:
-                series = self._series.setdefault(labels, self._make(labels))
+                series = self._series.setdefault(labels, self._make_or_forget(labels))
         cells, places, numbers = series
         index = bisect_left(self._bounds, value)
         with self._lock:
@@ -51,11 +60,19 @@ class FastHistogram:
             cells[places[index]] = numbers[index]
             cells[places[-1]] = numbers[-1]
 
-    def _make(self, labels: tuple[str, ...]) -> tuple[memoryview[float], list[int], list[float]]:
+    def _make_or_forget(self, labels: tuple[str, ...]) -> Series:
+        try:
+            return self._make(labels)
+        except OSError as error:
+            logging.getLogger(__name__).error("%s of %s is not counted: %s", self._name, labels, error.strerror)
+            size = len(self._bounds) + 1
+            return memoryview(bytearray(size * _DOUBLE)).cast("d"), list(range(size)), [0.0] * size
+
+    def _make(self, labels: tuple[str, ...]) -> Series:
         """Return the file's memory, where in it buckets and sum of a series are, and what they are: they go on from
         what is there."""
-        path = str(self._pages.folder / f"histogram_fast_{self._pages.own()}.db")
         keys = self._keys(labels)
+        path = str(self._pages.make_room("histogram_fast", sum(map(_size, keys))))
         file = MmapedDict(path)  # type: ignore[no-untyped-call]
         for key in keys:
             file.read_value(key)  # type: ignore[no-untyped-call]

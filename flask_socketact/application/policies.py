@@ -7,7 +7,7 @@ from typing import Any
 from flask import Flask, Request
 from werkzeug.routing import MapAdapter
 
-from flask_socketact import process
+from flask_socketact import current, process
 from flask_socketact.application import marks
 from flask_socketact.application.config import PREFIX, Settings
 from flask_socketact.application.deadlines import Deadlines
@@ -28,7 +28,7 @@ class Policies:
     def install(self, asks: dict[str, Any]) -> None:
         """Let each request follow the marks, and its environ have what the application asks of its server."""
         app, deadlines, assumed = self._app, self._deadlines, self._settings.listener
-        bind = app.create_url_adapter
+        bind, observes = app.create_url_adapter, current.OBSERVE in asks
 
         def create_url_adapter(request: Request | None) -> MapAdapter | None:
             if request is None:
@@ -38,7 +38,8 @@ class Policies:
             environ = request.environ
             if asks:
                 environ.update(asks)
-                environ["socketact.request"] = request
+                if observes:
+                    environ["socketact.request"] = request
             if deadlines.shortest is not None:
                 deadlines.begin(environ)
             whole = bind(request)

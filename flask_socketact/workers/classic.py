@@ -69,18 +69,21 @@ class ClassicWorker(Lifecycle):
         began = time.monotonic()
         try:
             yield
-            _end(began)
+            self._observe(began)
             current.leave()  # not after a failure, which is logged and answered outside
         except BaseException:
-            _end(began)
+            self._observe(began)
             raise
         finally:
             self.slot[Field.IN_FLIGHT] -= 1
             self.slot[Field.REQUESTS] = self.nr
 
-
-def _end(began: float) -> None:
-    """Tell that the current answer has been sent, or has failed."""
-    environ = current.environ()
-    if environ is not None and (observe := environ.get(current.OBSERVE)):
-        observe(environ, environ[_RESPONSE].status, time.monotonic() - began)
+    def _observe(self, began: float) -> None:
+        """Tell who has asked that the current answer has been sent, or has failed."""
+        environ = current.environ()
+        if environ is None or current.OBSERVE not in environ:
+            return
+        try:
+            environ[current.OBSERVE](environ, environ[_RESPONSE].status, time.monotonic() - began)
+        except Exception:
+            self.log.exception("An answer was not counted")

@@ -424,9 +424,12 @@ class ThreadWorker(Lifecycle):
             self.log.exception("Error handling request")
             return Outcome.CLOSE
         finally:
-            observe = environ.get(current.OBSERVE)
-            if observe is not None:
-                observe(environ, response and response.status, time.monotonic() - connection.clock.began)
+            try:
+                observe = environ.get(current.OBSERVE)
+                if observe is not None:
+                    observe(environ, response and response.status, time.monotonic() - connection.clock.began)
+            except Exception:
+                self.log.exception("An answer was not counted")
             try:
                 cfg.post_request(self, request, environ, response)
             except Exception:

@@ -105,6 +105,13 @@ def post(listener: socket.socket, target: str) -> None:
     client.close()
 
 
+def exchange(listener: socket.socket, request: bytes, *headers: bytes) -> bytes:
+    """Send a request on a connection of its own, and return the answer."""
+    with dial(listener) as client:
+        client.sendall(b"\r\n".join([request + b" HTTP/1.1", b"Host: app", b"Connection: close", *headers, b"", b""]))
+        return b"".join(iter(partial(client.recv, 65536), b""))
+
+
 def samples(listener: socket.socket) -> dict[str, float]:
     text = ask(by(listener), "/metrics")[1].decode()
     lines = re.findall(r"^([a-z][^ {]*(?:{.*})?) (\S+)$", text, re.MULTILINE)
@@ -130,10 +137,9 @@ def test_listeners_ids_and_health(folder: Folder, http: socket.socket, admin: so
             assert ask(by(admin), target)[0] == 200
         status, content = ask(by(admin), "/healthz")
         assert b'"workers:serving":[{"observedUnit":"workers","observedValue":1' in content
-        with dial(http) as client:
-            client.sendall(b"GET / HTTP/1.1\r\nHost: app\r\nX-Request-Id: theirs\r\nConnection: close\r\n\r\n")
-            assert b"\r\nX-Request-Id: theirs\r\n" in client.recv(65536)  # loopback is in forwarded_allow_ips
         assert status == 200
+        # The loopback is in forwarded_allow_ips.
+        assert b"\r\nX-Request-Id: theirs\r\n" in exchange(http, b"GET /", b"X-Request-Id: theirs")
 
 
 @pytest.mark.parametrize("names", [{"http"}, {"http", "internal"}])
@@ -169,7 +175,7 @@ def test_drain_waits_for_what_is_held(
         served.wait_for((path / "sent").exists, "the work to end")
         if how == "stop":
             assert served.wait_until_gone() == 0
-            assert any("0 requests in flight and 1 holds end" in message for message in served.messages)
+            assert any("0 requests in flight and 1 held end" in message for message in served.messages)
         else:
             served.wait_for(lambda: len(served.workers()) == 1, "the old worker to leave")
         served.wait_for(lambda: "drain" in (path / "signals").read_text(), "the signal")
@@ -230,8 +236,11 @@ def test_request_that_was_queued_for_too_long(
         assert b"\r\nX-Request-Id: " in answer
         late.close()  # the sync worker waits for it
         assert ask(by(http), "/limited")[0] == 200
+        for allowed, status in ((b"t=%d", b"503"), (b"t=%d000", b"503"), (b"yesterday", b"200")):
+            sent = allowed % (time.time() - 5) if b"%" in allowed else allowed
+            assert exchange(http, b"GET /limited", b"X-Request-Start: " + sent)[9:12] == status
         found = samples(admin)
-        assert found["socketact_deadline_exceeded_total"] == 1
+        assert found["socketact_deadline_exceeded_total"] == 3
         assert found['socketact_request_wait_seconds_bucket{le="0.5"}'] < found["socketact_request_wait_seconds_count"]
 
 
@@ -290,3 +299,24 @@ def test_view_that_leaves_is_counted(folder: Folder, http: socket.socket, admin:
         name = 'socketact_request_duration_seconds_count{endpoint="leaves",status="500"}'
         if worker == THREAD:
             assert samples(admin)[name] == 1
+
+
+def test_nobody_believes_those_who_are_not_trusted(folder: Folder, http: socket.socket, admin: socket.socket) -> None:
+    arguments = (*CONF, "-w", "1", "--forwarded-allow-ips", "10.0.0.0/8", "app:app")
+    with Server(folder(SOURCE), *arguments, listeners={"http": http, "admin": admin}) as served:
+        served.wait_until_ready()
+        answer = exchange(http, b"GET /limited", b"X-Request-Start: t=%d" % (time.time() - 5), b"X-Request-Id: theirs")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"theirs" not in answer
+
+
+def test_idle_service_does_not_leave_what_is_held(folder: Folder, http: socket.socket, admin: socket.socket) -> None:
+    path = folder(SOURCE)
+    environ = {"SOCKETACT_IDLE_EXIT": "0.5"}
+    arguments = (*CONF, "-w", "1", "app:app")
+    with Server(path, *arguments, listeners={"http": http, "admin": admin}, environ=environ) as served:
+        served.wait_until_ready()
+        post(http, "/work/2.0")
+        assert served.wait_until_gone() == 0
+        assert (path / "sent").exists()
+        assert "No connection for 0.5 s" in served.log

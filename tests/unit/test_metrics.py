@@ -146,6 +146,25 @@ def test_folder_that_cannot_be_used(tmp_path: Path) -> None:
     assert done.stderr == expected
 
 
+def test_disk_that_fills_up(tmp_path: Path) -> None:
+    """The file-size limit fails as a full disk does. What there is no room for is told once, and answers go on."""
+    code = """
+        import resource
+        from flask_socketact import pages
+        resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+        for _ in range(2):
+            for status in range(200, 290):
+                ask(f'/{status}')
+        print(ask('/metrics'))
+        """
+    done = run(tmp_path, code)
+    assert done.returncode == 0, done.stderr
+    assert value(done.stdout, requests(200)) == 2
+    told = re.findall(r"is not counted: File too large", done.stderr)
+    assert len(told) > 10
+    assert len(told) + len(re.findall(r"duration_seconds_count{", done.stdout)) == 91  # and the metrics themselves
+
+
 def test_without_the_library() -> None:
     code = """
         import sys
