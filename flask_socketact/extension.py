@@ -254,7 +254,7 @@ def _found_by(names: frozenset[str], view: Any) -> Callable[..., Any]:
 
     @wraps(view)
     def found(*args: Any, **kwargs: Any) -> Any:
-        listener = request.environ.get("socketact.listener", current_app.config["SOCKETACT_LISTENER"])
+        listener = request.environ.get("socketact.listener", current_app.config.get("SOCKETACT_LISTENER"))
         if listener not in names:
             abort(404)
         return current_app.ensure_sync(view)(*args, **kwargs)

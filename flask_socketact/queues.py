@@ -24,7 +24,12 @@ def length(listener: Any) -> int | None:
         if listener.family == socket.AF_UNIX:
             return _count(os.fsdecode(listener.getsockname()).replace("\0", "@"))
         return int(_read(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED + 4), _UNACKED)[0])
-    except (OSError, ValueError, struct.error):  # closed, because the worker drains; or another kind of socket
+    except (
+        AttributeError,
+        OSError,
+        ValueError,
+        struct.error,
+    ):  # closed, as gunicorn or Python have it; or another kind
         return None
 
 

@@ -101,6 +101,7 @@ class Gauges:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._accepted = self._carried = 0
+        self._is_drained = False
         self._results: dict[str, Result] = {}
         self._collector = Collections()
 
@@ -120,8 +121,10 @@ class Gauges:
                 self._take_slot(process.server)
 
     def count_drain(self, *, cut_short: bool) -> None:
-        """Count a worker that leaves."""
-        (_CUT_SHORT if cut_short else _COMPLETE).inc()
+        """Count this worker, which leaves; once, however many applications it has."""
+        if not self._is_drained:
+            self._is_drained = True
+            (_CUT_SHORT if cut_short else _COMPLETE).inc()
 
     def _take_slot(self, server: process.Server) -> None:
         slot = server.slot
@@ -131,7 +134,9 @@ class Gauges:
         _in_flight.set(slot[Field.IN_FLIGHT])
         _connections.labels("open").set(slot[Field.OPEN])
         _connections.labels("idle").set(slot[Field.IDLE])
-        accepted, carried = slot[Field.ACCEPTED] - slot[Field.CARRIED_IN], slot[Field.CARRIED_OUT]
+        # A connection that is carried in at this moment may be counted by one of the two fields already.
+        accepted = max(self._accepted, slot[Field.ACCEPTED] - slot[Field.CARRIED_IN])
+        carried = slot[Field.CARRIED_OUT]
         _accepted.inc(accepted - self._accepted)
         _carried.inc(carried - self._carried)
         self._accepted, self._carried = accepted, carried

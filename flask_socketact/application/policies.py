@@ -9,6 +9,7 @@ from werkzeug.routing import MapAdapter
 
 from flask_socketact import current, process
 from flask_socketact.application import marks
+from flask_socketact.application.arrival import waited
 from flask_socketact.application.config import PREFIX, Settings
 from flask_socketact.application.deadlines import Deadlines
 from flask_socketact.application.routing import Routing
@@ -40,6 +41,8 @@ class Policies:
                 environ.update(asks)
                 if observes:
                     environ["socketact.request"] = request
+                    if environ.get("socketact.first"):
+                        waited(environ)  # later nobody can tell
             if deadlines.shortest is not None:
                 deadlines.begin(environ)
             whole = bind(request)

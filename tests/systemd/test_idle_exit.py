@@ -104,7 +104,7 @@ def test_nothing_is_lost_when_a_connection_arrives_at_that_moment(
         thread.join()
     left = exits(machine, "app", "app-unix") - before
     assert not failures
-    assert left > TIMES
+    assert left > TIMES / 2
     figure(
         f"{len(cold)} arrivals, {left} exits, {len(failures)} failed, "
         f"median {statistics.median(cold):.2f} s, longest {max(cold):.2f} s"

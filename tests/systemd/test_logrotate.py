@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LOGS = "/var/log/app"
-ROTATIONS = 5
+ROTATIONS = 3
 CLIENTS = 6
 REOPENED = 1.5  #: seconds
 #: gunicorn's access log format, with the number of a request in its query.

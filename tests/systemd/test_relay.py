@@ -278,13 +278,13 @@ def test_other_workers(machine: Machine, tcp: Connect, worker: str, figure: Call
     machine.systemctl("start", "app")
     clients = {"new connection": 4, "long request": 1, "streamed answer": 1}
     with Load(tcp, clients) as load:
-        for _ in range(5):
+        for _ in range(3):
             seen = len(load.outcomes)
             machine.wait_for(lambda seen=seen: len(load.outcomes) > seen + 50, "answers")  # type: ignore[misc]
             machine.systemctl("restart", "app")
     assert not load.failures()
     wait_for_old(machine)
-    figure(f"5 restarts, {len(load.outcomes)} requests, 0 failed, longest wait {load.longest_wait():.2f} s")
+    figure(f"3 restarts, {len(load.outcomes)} requests, 0 failed, longest wait {load.longest_wait():.2f} s")
 
 
 @pytest.mark.parametrize("worker", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"])

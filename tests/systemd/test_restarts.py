@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: Stops wait for the requests in flight.
-RESTARTS, STOPS = 10, 4
+RESTARTS, STOPS = 8, 3
 
 
 def under_load(tcp: Connect, unix: Connect, times: int, act: Callable[[list[Load]], object]) -> str:

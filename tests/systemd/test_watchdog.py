@@ -82,7 +82,7 @@ def test_master_that_hangs(watched: Machine, tcp: Connect, figure: Callable[[str
         seconds = wait_until_restarted(watched)
         seen = len(load.outcomes)
         watched.wait_for(lambda: len(load.outcomes) > seen + 50, "answers of the next workers")
-    assert seconds < 2 * WATCHDOG
+    assert seconds < 2.5 * WATCHDOG
     assert not load.failures()
     assert load.closed_by_server == 0
     watched.wait_for(lambda: not watched.scopes("app"), "the old workers to leave")
@@ -100,7 +100,7 @@ def test_workers_that_all_hang(watched: Machine, tcp: Connect, figure: Callable[
     wait_until_restarted(watched)
     seconds = time.monotonic() - began
     assert ask(tcp)[0] == 200
-    assert seconds < 2 * WATCHDOG
+    assert seconds < 2.5 * WATCHDOG
     assert "All workers are stuck" in watched.journal("app")
     for client in clients:
         client.close()
@@ -130,7 +130,7 @@ def test_worker_in_a_deadlock(watched: Machine, tcp: Connect, figure: Callable[[
         )
         seconds = time.monotonic() - began
         watched.wait_for(lambda: stuck not in watched.workers("app"), "the stuck one to be gone")
-    assert seconds < 2 * WATCHDOG
+    assert seconds < 2.5 * WATCHDOG
     assert watched.show("app", "NRestarts") == "0"
     assert not load.failures()
     for client in clients:
@@ -164,7 +164,7 @@ def test_worker_that_gives_no_sign_of_life(watched: Machine, tcp: Connect, figur
     seconds = time.monotonic() - began
     with long:
         assert long.recv(65536).startswith(b"HTTP/1.1 200")
-    assert seconds < 2 * WATCHDOG
+    assert seconds < 2.5 * WATCHDOG
     assert watched.show("app", "NRestarts") == "0"
     figure(f"WatchdogSec={WATCHDOG:g}, replaced after {seconds:.1f} s")
 
