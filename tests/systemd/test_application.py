@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.load import Client, Connect, Load, RequestError, ask
+from tests.load import Client, Connect, Load, ask
 from tests.machine import EXAMPLES, Machine, MachineError, drop_in, release
 
 if TYPE_CHECKING:
@@ -251,6 +251,7 @@ def prometheus(site: Machine) -> Iterator[Connect]:
     )
     connect = partial(site.connect, ("127.0.0.1", 9090))
     site.wait_for(lambda: site.run("ss", "-Hltn", "sport = 9090").stdout != "", "Prometheus to listen")
+    site.wait_for(lambda: ask(connect, "/-/ready")[0] == 200, "Prometheus to be ready")
     site.wait_for(lambda: query(connect, "up") == {"up": 1.0}, "a scrape")
     yield connect
     site.systemctl("stop", "prometheus")
@@ -264,10 +265,7 @@ def get(connect: Connect, path: str) -> Any:
 
 def query(connect: Connect, expression: str) -> dict[str, float]:
     """Return the values by the names of their metrics."""
-    try:
-        found = get(connect, f"/api/v1/query?query={urllib.parse.quote(expression)}")["result"]
-    except RequestError:  # it begins
-        return {}
+    found = get(connect, f"/api/v1/query?query={urllib.parse.quote(expression)}")["result"]
     return {result["metric"].get("__name__", ""): float(result["value"][1]) for result in found}
 
 
