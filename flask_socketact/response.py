@@ -37,6 +37,7 @@ class Response(wsgi.Response):
         header = self.environ.get(current.ID_HEADER)
         if header is not None:
             headers.append(f"{header}: {current.id_of(self.environ)}\r\n")
+        self.environ = {}  # it refers to us: nobody waits for the garbage collector
         return headers
 
     def send(self, body: Iterable[bytes], file_wrapper: type) -> None:

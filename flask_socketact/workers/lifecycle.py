@@ -66,6 +66,7 @@ class Lifecycle(Worker):
         if not self._managed:  # a master that is not ours
             self.board = Scoreboard()
             self.slot = self.board.take(1, self.cfg.threads)
+            self.board.ready = 1  # nobody will say so
         self.slot[Field.PID] = os.getpid()
         current.generation = self.generation
         super().init_process()  # until nothing of a request is left, or the drain time is over
@@ -77,6 +78,8 @@ class Lifecycle(Worker):
         deadline = self._drain_began + self.cfg.graceful_timeout
         while holds.current() and time.monotonic() < deadline:
             self.notify()
+            self.beat()
+            self.reopen_files()
             time.sleep(DRAIN_POLL)
         held = holds.current()
         if held:
