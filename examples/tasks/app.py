@@ -30,6 +30,12 @@ def add(customer: str) -> tuple[dict[str, int], int]:
     return {"id": outbox.add("invoice", customer)}, 202
 
 
+@app.get("/invoices")
+def count() -> dict[str, int]:
+    counts: dict[str, int] = outbox.counts()
+    return counts
+
+
 @app.get("/invoices/<int:number>")
 def show(number: int) -> dict[str, bool]:
     done = outbox.is_done(number)
@@ -47,18 +53,27 @@ def send(customer: str, number: int) -> None:
 
 def work() -> None:
     """Send invoices, until the worker drains. One that has begun is ended: the drain waits for it."""
-    while not leaving.is_set():
-        # Held from before the task is taken: what is taken is done.
+    while True:
+        # Held from before the look at `leaving`: otherwise the drain could end between that and the hold.
         with socketact.hold("send-invoice"):
-            task = outbox.take()
-            if task is not None:
-                try:
-                    with outbox.working(task):
-                        send(task.payload, task.id)
-                except Exception:
-                    app.logger.exception("Invoice %s is tried again later", task.id)
-        if task is None:
+            if leaving.is_set():
+                return
+            idle = not send_next()
+        if idle:
             leaving.wait(PAUSE)
+
+
+def send_next() -> bool:
+    """Send the next invoice, and return whether there was one."""
+    try:
+        task = outbox.take()
+        if task is not None:
+            with outbox.working(task):
+                send(task.payload, task.id)
+    except Exception:  # a full disk, too, may have room later: nobody would start the thread again
+        app.logger.exception("An invoice could not be sent: it is tried again later")
+        return False
+    return task is not None
 
 
 @generation_ready.connect_via(app)

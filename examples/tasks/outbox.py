@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,11 +52,17 @@ class Outbox:
         with self._transaction() as database:
             database.executescript(_SCHEMA)
 
-    def add(self, kind: str, payload: str) -> int:
-        """Put a task into the queue; when this returns, it is on the disk. Returns its id."""
-        with self._transaction() as database:
-            added = database.execute("INSERT INTO task (kind, payload) VALUES (?, ?)", (kind, payload))
-            return int(added.lastrowid or 0)
+    def add(self, kind: str, payload: str, database: sqlite3.Connection | None = None) -> int:
+        """Put a task into the queue, and return its id; when this returns, it is on the disk.
+
+        With `database`, a connection to the same file, when the caller commits: together with what makes the task
+        necessary, or not at all.
+        """
+        if database is None:
+            with self._transaction() as own:
+                return self.add(kind, payload, own)
+        added = database.execute("INSERT INTO task (kind, payload) VALUES (?, ?)", (kind, payload))
+        return int(added.lastrowid or 0)
 
     def take(self) -> Task | None:
         """Take the oldest task that is free; None when there is none."""
@@ -81,10 +87,11 @@ class Outbox:
             yield
         except BaseException:
             self._end(ended, renewer)
-            self._set("free_at", time.time() + 2.0**task.tries, task)
+            self._free_at(time.time() + 2.0**task.tries, task)
             raise
         self._end(ended, renewer)
-        self._set("done_at", time.time(), task)
+        with self._transaction() as database:
+            database.execute("UPDATE task SET done_at = ? WHERE id = ?", (time.time(), task.id))
 
     def is_done(self, task_id: int) -> bool | None:
         """Return whether a task is done; None when there is none with this id."""
@@ -92,17 +99,29 @@ class Outbox:
             row = database.execute("SELECT done_at IS NOT NULL FROM task WHERE id = ?", (task_id,)).fetchone()
         return bool(row[0]) if row else None
 
+    def counts(self) -> dict[str, int]:
+        """Return how many tasks are waiting (or worked on), done, and failed: in their last try, or after it."""
+        with self._transaction() as database:
+            row = database.execute(
+                "SELECT count(*) FILTER (WHERE done_at IS NULL AND tries < :most),"
+                " count(done_at), count(*) FILTER (WHERE done_at IS NULL AND tries >= :most) FROM task",
+                {"most": MAX_TRIES},
+            ).fetchone()
+        return dict(zip(("waiting", "done", "failed"), row, strict=True))
+
     def _end(self, ended: threading.Event, renewer: threading.Thread) -> None:
         ended.set()
         renewer.join()
 
     def _renew(self, task: Task, ended: threading.Event) -> None:
         while not ended.wait(self._lease / 3):
-            self._set("free_at", time.time() + self._lease, task)
+            with suppress(sqlite3.Error):  # the next turn may have more luck
+                self._free_at(time.time() + self._lease, task)
 
-    def _set(self, column: str, value: float, task: Task) -> None:
+    def _free_at(self, moment: float, task: Task) -> None:
+        """Set when others may take `task`, unless one has: if this process was stopped for longer than its lease."""
         with self._transaction() as database:
-            database.execute(f"UPDATE task SET {column} = ? WHERE id = ?", (value, task.id))  # noqa: S608 (ours)
+            database.execute("UPDATE task SET free_at = ? WHERE id = ? AND tries = ?", (moment, task.id, task.tries))
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

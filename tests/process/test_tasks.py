@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from examples.tasks.outbox import MAX_TRIES, Outbox
 from tests.load import Client, ask
 from tests.machine import EXAMPLES
 from tests.server import CONF, Server, dial
@@ -101,3 +102,77 @@ def test_kill_in_the_middle_of_a_task(tasks: Path, http: socket.socket) -> None:
     assert not sent(tasks)
     with serving(tasks, http, 0.01) as server:
         server.wait_for(lambda: are_done(tasks, numbers), "all tasks")
+
+
+def test_trouble_with_the_queue_passes(tasks: Path, http: socket.socket) -> None:
+    """The threads outlive it: nobody would start them again."""
+    with serving(tasks, http, 0.01) as server:
+        server.wait_until_ready()
+        with closing(sqlite3.connect(tasks / "outbox.db", timeout=5)) as database:
+            database.execute("ALTER TABLE task RENAME TO away")
+            workers = len(server.workers())
+            server.wait_for(lambda: server.log.count("no such table") >= workers, "every thread to see it")
+            database.execute("ALTER TABLE away RENAME TO task")
+        numbers = [add(http, "c") for _ in range(3)]
+        server.wait_for(lambda: are_done(tasks, numbers), "all tasks", 5.0)
+
+
+def test_add_in_the_transaction_of_the_caller(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    with closing(sqlite3.connect(tmp_path / "outbox.db")) as database:
+        database.execute("CREATE TABLE bill (customer TEXT)")
+        with database:
+            database.execute("INSERT INTO bill VALUES ('kept')")
+            outbox.add("invoice", "kept", database)
+        database.execute("INSERT INTO bill VALUES ('dropped')")
+        outbox.add("invoice", "dropped", database)
+        database.rollback()
+        assert database.execute("SELECT customer FROM bill").fetchall() == [("kept",)]
+    task = outbox.take()
+    assert task is not None
+    assert task.payload == "kept"
+    assert outbox.take() is None
+
+
+def test_task_that_fails_is_tried_later_and_not_for_ever(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.add("invoice", "c")
+    for number in range(1, MAX_TRIES + 1):
+        task = outbox.take()
+        assert task is not None
+        assert task.tries == number
+        with pytest.raises(KeyError), outbox.working(task):
+            raise KeyError
+        assert outbox.take() is None  # later
+        lapse(tmp_path)
+    assert outbox.take() is None
+    assert outbox.counts() == {"waiting": 0, "done": 0, "failed": 1}
+
+
+def test_lease_of_another_is_left_alone(tmp_path: Path) -> None:
+    """Somebody who was stopped for longer than his lease does not free the task that another works on."""
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.add("invoice", "c")
+    late = outbox.take()
+    assert late is not None
+    lapse(tmp_path)
+    other = outbox.take()
+    assert other is not None
+    before = free_at(tmp_path)
+    with pytest.raises(KeyError), outbox.working(late):
+        raise KeyError
+    assert free_at(tmp_path) == before
+    with outbox.working(other):
+        pass
+    assert outbox.counts() == {"waiting": 0, "done": 1, "failed": 0}
+
+
+def lapse(folder: Path) -> None:
+    """Let the time pass that a task is not taken for."""
+    with closing(sqlite3.connect(folder / "outbox.db")) as database, database:
+        database.execute("UPDATE task SET free_at = 0")
+
+
+def free_at(folder: Path) -> float:
+    with closing(sqlite3.connect(folder / "outbox.db")) as database:
+        return float(database.execute("SELECT free_at FROM task").fetchone()[0])
