@@ -14,6 +14,11 @@ from weakref import WeakSet
 
 from flask_socketact.scoreboard import Scoreboard, Slot
 
+#: The service is ready, as systemd knows.
+GENERATION_READY = "generation-ready"
+#: The worker takes nothing new.
+DRAIN_BEGUN = "drain-begun"
+
 
 @dataclass(frozen=True)
 class Server:
@@ -39,11 +44,11 @@ class Application(Protocol):
     def beat(self) -> None:
         """A second has gone by."""
 
-    def generation_ready(self) -> None:
-        """The service is ready, as systemd knows; in a thread of its own."""
+    def hears(self, signal: str) -> bool:
+        """Whether somebody wants to know when this happens."""
 
-    def drain_begun(self) -> None:
-        """The worker takes nothing new; in a thread of its own."""
+    def send(self, signal: str) -> None:
+        """Something happens: GENERATION_READY, or DRAIN_BEGUN. This, in a thread of its own, may take its time."""
 
     def drained(self, *, cut_short: bool) -> None:
         """The worker leaves; `cut_short`: with something unfinished, as the drain time was over."""

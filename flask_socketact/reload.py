@@ -109,8 +109,8 @@ class ReloadingArbiter(Pool):
         self._move_pidfile(before.attributes["cfg"])
         util._setproctitle(f"master [{self.proc_name}]")
         current.generation = current.name_generation(self.pid, self.generation)
-        self.log.info("Reloaded: generation %s answers", self.generation, extra=events.RELOADED)
         self.note_reload(succeeded=True)
+        self.log.info("Reloaded: generation %s answers", self.generation, extra=events.RELOADED)
         self.report_state()
 
     def report_state(self) -> None:
@@ -177,8 +177,8 @@ class ReloadingArbiter(Pool):
         if before is None:
             return
         self.failure = reason
-        self.log.error("Reload failed, the workers from before serve on: %s", reason, extra=events.RELOAD_FAILED)
         self.note_reload(succeeded=False)
+        self.log.error("Reload failed, the workers from before serve on: %s", reason, extra=events.RELOAD_FAILED)
         self._retire(self._active(new=True))
         if before.attributes["LISTENERS"] is not self.LISTENERS:
             sock.close_sockets(self.LISTENERS, unlink=False)

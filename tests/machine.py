@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -202,8 +203,9 @@ class Machine:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self._nspawn.poll() is None:
             for pid in children.read_text().split():
-                if Path(f"/proc/{pid}/comm").read_text() == "systemd\n":
-                    return int(pid)
+                with suppress(FileNotFoundError):  # it has gone already
+                    if Path(f"/proc/{pid}/comm").read_text() == "systemd\n":
+                        return int(pid)
             time.sleep(0.02)
         raise MachineError(f"systemd-nspawn did not boot:\n{self._console.read_text()}")
 

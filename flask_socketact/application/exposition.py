@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from flask import Blueprint, Flask, Response, request
@@ -58,10 +59,13 @@ class _Service(Collector):
             queue = GaugeMetricFamily(
                 "socketact_listener_queue", "Connections that nobody has accepted yet.", labels=["listener"]
             )
+            lengths: Counter[str] = Counter()  # a name may have several addresses
             for name, listener in process.server.listeners:
                 length = queues.length(listener)
                 if length is not None:
-                    queue.add_metric([name or str(listener)], length)
+                    lengths[name or str(listener)] += length
+            for name, length in lengths.items():
+                queue.add_metric([name], length)
             yield queue
 
 

@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING
 
 from flask import Flask
 
-from flask_socketact import signals
+from flask_socketact import process, signals
 from flask_socketact.application.checks import Runner
 from flask_socketact.application.policies import Policies
 
 if TYPE_CHECKING:
     from flask_socketact.application.metrics import Gauges
+
+
+_SIGNALS = {
+    process.GENERATION_READY: signals.generation_ready,
+    process.DRAIN_BEGUN: signals.drain_begun,
+}
 
 
 class Member:
@@ -44,15 +50,14 @@ class Member:
         if self._gauges is not None:
             self._gauges.refresh(self._runner.known, self._breakers())
 
-    def generation_ready(self) -> None:
-        """Tell the application that the service is ready."""
-        with self._app.app_context():
-            signals.generation_ready.send(self._app)
+    def hears(self, signal: str) -> bool:
+        """Whether the signal has receivers."""
+        return bool(_SIGNALS[signal].has_receivers_for(self._app))
 
-    def drain_begun(self) -> None:
-        """Tell the application that the worker drains."""
+    def send(self, signal: str) -> None:
+        """Send a signal of blinker."""
         with self._app.app_context():
-            signals.drain_begun.send(self._app)
+            _SIGNALS[signal].send(self._app)
 
     def drained(self, *, cut_short: bool) -> None:
         """Count the end of the drain."""

@@ -135,8 +135,6 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
                 for client in [client for client, busy in self._busy.items() if not busy]:
                     _end_input(client)
             gevent.sleep(DRAIN_POLL)
-        if left := sum(len(pool) for pool in pools):
-            self.log.warning("The drain time is over, with %s connections left (pid: %s)", left, self.pid)
 
 
 def _end_input(client: Any) -> None:

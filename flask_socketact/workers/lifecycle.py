@@ -81,19 +81,20 @@ class Lifecycle(Worker):
             self.beat()
             self.reopen_files()
             time.sleep(DRAIN_POLL)
-        held = holds.current()
-        if held:
+        is_cut_short = bool(holds.current() or self.slot[Field.IN_FLIGHT])
+        if is_cut_short:
             self._log_cut_short()
-        is_cut_short = bool(held or self.slot[Field.IN_FLIGHT])
         self._tell(lambda application: application.drained(cut_short=is_cut_short))
         self._log_drain()
 
     def _log_cut_short(self) -> None:
-        held = holds.current()
+        left = [str(held) for held in holds.current()]
+        if requests := self.slot[Field.IN_FLIGHT]:
+            left.append(f"{requests} requests")
         self.log.warning(
             "The drain time of %s s is over: leaving%s (pid: %s)",
             self.cfg.graceful_timeout,
-            f", and cutting short {', '.join(map(str, held))}" if held else "",
+            f", and cutting short {', '.join(left)}" if left else "",
             os.getpid(),
         )
 
@@ -136,14 +137,14 @@ class Lifecycle(Worker):
         self._tell(lambda application: application.beat())
         if not self._told_ready and self.board.ready >= self.slot[Field.GENERATION]:
             self._told_ready = True
-            self._tell_aside("generation-ready", lambda application: application.generation_ready())
+            self._send(process.GENERATION_READY)
 
     def begin_drain(self) -> None:
         """Let applications know of the drain; called, perhaps again, when it has begun."""
         if not self._drain_told:
             self._drain_told = True
             self._drain_began = self._drain_began or time.monotonic()
-            self._tell_aside("drain-begun", lambda application: application.drain_begun())
+            self._send(process.DRAIN_BEGUN)
 
     def _tell(self, tell: Callable[[process.Application], None]) -> None:
         for application in list(process.applications):
@@ -152,19 +153,19 @@ class Lifecycle(Worker):
             except Exception:
                 self.log.exception("The application has failed to take a message of its server")
 
-    def _tell_aside(self, name: str, tell: Callable[[process.Application], None]) -> None:
-        """Tell applications in a thread, as what they do then may take its time. A drain waits for its end."""
-        if not process.applications:
+    def _send(self, signal: str) -> None:
+        """Send a signal to applications in a thread: what they do then may take its time. A drain waits for its end."""
+        if not any(application.hears(signal) for application in process.applications):
             return
-        held = holds.take(f"receivers of {name}")
+        held = holds.take(f"receivers of {signal}")
 
         def run() -> None:
             try:
-                self._tell(tell)
+                self._tell(lambda application: application.send(signal))
             finally:
                 holds.release(held)
 
-        threading.Thread(target=run, name=name, daemon=True).start()
+        threading.Thread(target=run, name=signal, daemon=True).start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain; a worker that still loads the application and has nothing to finish leaves at once."""
