@@ -2,13 +2,15 @@
 
 The trivial view, in an application without the extension, with it and nothing asked for, and with everything:
 metrics, deadlines, request ids, a view for one listener. All run side by side, and are loaded in turns; each start of a
-process has its own luck with memory, so there are several.
+process has its own luck with memory, so there are several. ``--instructions`` counts those, with valgrind, and has no
+such luck.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import socket
 import statistics
 import subprocess
 import tempfile
@@ -69,12 +71,55 @@ def processor_time(pid: int) -> float:
     return sum(int(field[11]) + int(field[12]) for field in fields) / TICKS
 
 
+def instructions(application: str, requests: int) -> int:
+    """Return how many instructions a worker has run for its life, and so many requests."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        valgrind = f"valgrind --tool=callgrind --trace-children=yes --callgrind-out-file={folder}/%p"
+        options = f"--workers 1 --threads 1 --timeout 0 --bind 127.0.0.1:{port} -c python:flask_socketact.conf"
+        process = subprocess.Popen(
+            [*valgrind.split(), str(BIN / "gunicorn"), *options.split(), f"extension_apps:{application}()"],
+            cwd=HERE,
+            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": f"{folder}/counters", "PYTHONHASHSEED": "0"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while not answers(port):  # valgrind takes its time
+            if process.poll() is not None:
+                raise click.ClickException(f"{application} does not start: is valgrind installed?")
+            time.sleep(0.2)
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+            for _ in range(requests):
+                client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                while b"Hello\n" not in client.recv(65536):
+                    pass
+        process.terminate()
+        process.wait()
+        counts = (re.search(r"^totals: (\d+)", path.read_text(), re.MULTILINE) for path in Path(folder).glob("[0-9]*"))
+        return max(int(count[1]) for count in counts if count)  # the worker's; the master did less
+
+
+def count_instructions() -> None:
+    print("| application | instructions a request | to without |")
+    print("|---|---|---|")
+    few, many = 200, 800
+    reference = None
+    for name in APPLICATIONS:
+        each = (instructions(name, many) - instructions(name, few)) / (many - few)
+        reference = reference or each
+        print(f"| {name} | {each:,.0f} | {each / reference:.3f} |", flush=True)
+
+
 @click.command()
+@click.option("--instructions", "counting", is_flag=True, help="Count instructions instead, with valgrind.")
 @click.option("--starts", default=8, help="Starts of each.")
 @click.option("--rounds", default=3, help="Loads of each start, in turns.")
 @click.option("--seconds", default=2.0, help="Of each load.")
-def main(starts: int, rounds: int, seconds: float) -> None:
+def main(*, counting: bool, starts: int, rounds: int, seconds: float) -> None:
     """Compare applications with and without the extension, with wrk and 16 connections."""
+    if counting:
+        count_instructions()
+        return
     found: dict[str, list[tuple[float, float]]] = {application: [] for application in APPLICATIONS}
     for start in range(starts):
         with ExitStack() as stack:

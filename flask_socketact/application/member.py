@@ -43,7 +43,7 @@ class Member:
 
         :raises ValueError: one is not.
         """
-        self._policies.work_out()
+        self._policies.settle()
 
     def beat(self) -> None:
         """Bring what monitoring sees of this process up to date."""

@@ -52,6 +52,18 @@ class Policies:
 
         # Flask asks it first for each request. A subclass of Flask would be the application's to choose.
         app.create_url_adapter = create_url_adapter  # type: ignore[method-assign]
+        self._ours, self._asks = create_url_adapter, bool(asks)
+
+    def settle(self) -> None:
+        """Read the marks of all views, now that there will be no others; when nobody asks for anything, leave the
+        path of requests.
+
+        :raises ValueError: one has a listener's name that systemd does not pass.
+        """
+        self.work_out()
+        is_needed = self._asks or self._routing is not None or self._deadlines.shortest is not None
+        if not is_needed and vars(self._app).get("create_url_adapter") is self._ours:
+            del self._app.create_url_adapter
 
     def work_out(self) -> None:
         """Read the marks of all views.

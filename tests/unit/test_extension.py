@@ -83,3 +83,15 @@ def test_nothing_of_ours_is_around_an_application_that_asks_for_nothing() -> Non
     assert app.wsgi_app.__func__ is Flask.wsgi_app  # type: ignore[attr-defined]
     assert not app.before_request_funcs
     assert not app.after_request_funcs
+
+
+@pytest.mark.parametrize("asking", [True, False])
+def test_complete_application_that_asks_for_nothing_is_left_alone(*, asking: bool) -> None:
+    app, socketact = make_app()
+    if asking:
+        app.add_url_rule("/admin", "admin", socketact.only("admin")(lambda: "admin"))
+    for member in list(process.applications):
+        member.loaded()
+    assert ("create_url_adapter" in vars(app)) == asking
+    assert app.test_client().get("/").status_code == 200
+    assert app.test_client().get("/admin").status_code == 404
