@@ -12,45 +12,30 @@ import os
 import re
 import socket
 import statistics
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
 
-from benchmarks.throughput import BIN, DEADLINE, answers, free_port, processes, stop, wrk
+from benchmarks.throughput import BIN, DEADLINE, free_port, processes, started, wrk
 
-HERE = Path(__file__).parent
 TICKS = os.sysconf("SC_CLK_TCK")
 #: Modules of benchmarks/extension_apps.py, by what they have.
 APPLICATIONS = ("without", "nothing", "everything")
+_SERVED = "--bind 127.0.0.1:{port} -c python:flask_socketact.conf extension_apps:{application}()"
 
 
 @contextmanager
 def serving(application: str) -> Iterator[tuple[int, int]]:
     """Start our worker with an application; yield pid of the master, and port."""
     port = free_port()
-    options = f"--workers 2 --threads 4 --bind 127.0.0.1:{port} --log-level critical -c python:flask_socketact.conf"
+    options = f"--workers 2 --threads 4 --log-level critical {_SERVED.format(port=port, application=application)}"
     with tempfile.TemporaryDirectory(dir="/dev/shm") as counters:
-        process = subprocess.Popen(
-            [str(BIN / "gunicorn"), *options.split(), f"extension_apps:{application}()"],
-            cwd=HERE,
-            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": counters},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            deadline = time.monotonic() + DEADLINE
-            while not answers(port):
-                if time.monotonic() > deadline or process.poll() is not None:
-                    raise click.ClickException(f"{application} does not answer")
-                time.sleep(0.05)
+        command = [str(BIN / "gunicorn"), *options.split()]
+        with started(command, port, {"PROMETHEUS_MULTIPROC_DIR": counters}) as process:
             yield process.pid, port
-        finally:
-            stop(process)
 
 
 def load(pid: int, port: int, seconds: float) -> tuple[float, float]:
@@ -76,25 +61,17 @@ def instructions(application: str, requests: int) -> int:
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         valgrind = f"valgrind --tool=callgrind --trace-children=yes --callgrind-out-file={folder}/%p"
-        options = f"--workers 1 --threads 1 --timeout 0 --bind 127.0.0.1:{port} -c python:flask_socketact.conf"
-        process = subprocess.Popen(
-            [*valgrind.split(), str(BIN / "gunicorn"), *options.split(), f"extension_apps:{application}()"],
-            cwd=HERE,
-            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": f"{folder}/counters", "PYTHONHASHSEED": "0"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while not answers(port):  # valgrind takes its time
-            if process.poll() is not None:
-                raise click.ClickException(f"{application} does not start: is valgrind installed?")
-            time.sleep(0.2)
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        options = f"--workers 1 --threads 1 --timeout 0 {_SERVED.format(port=port, application=application)}"
+        command = [*valgrind.split(), str(BIN / "gunicorn"), *options.split()]
+        environ = {"PROMETHEUS_MULTIPROC_DIR": f"{folder}/counters", "PYTHONHASHSEED": "0"}
+        with (
+            started(command, port, environ, deadline=10 * DEADLINE),
+            socket.create_connection(("127.0.0.1", port), timeout=60) as client,
+        ):
             for _ in range(requests):
                 client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 while b"Hello\n" not in client.recv(65536):
                     pass
-        process.terminate()
-        process.wait()
         counts = (re.search(r"^totals: (\d+)", path.read_text(), re.MULTILINE) for path in Path(folder).glob("[0-9]*"))
         return max(int(count[1]) for count in counts if count)  # the worker's; the master did less
 

@@ -6,6 +6,7 @@ Needs wrk; uWSGI and granian take part when they are installed beside this Pytho
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,18 +64,27 @@ def serving(name: str, threads: int) -> Iterator[tuple[subprocess.Popen[bytes], 
     """Start a server and wait until it answers; yield its process and port."""
     port = free_port()
     command, *arguments = SERVERS[name].format(threads=threads, port=port).split()
+    with started([str(BIN / command), *arguments], port) as process:
+        yield process, port
+
+
+@contextmanager
+def started(
+    command: list[str], port: int, environ: Mapping[str, str] | None = None, deadline: float = DEADLINE
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a server at `port`, with more in its environment, and wait at most `deadline` seconds until it answers."""
     process = subprocess.Popen(
-        [str(BIN / command), *arguments], cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=HERE, env=os.environ | (environ or {}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        deadline = time.monotonic() + DEADLINE
+        until = time.monotonic() + deadline
         for _ in range(8 * WORKERS):  # every worker has loaded the application
             while not answers(port):
-                if time.monotonic() > deadline or process.poll() is not None:
-                    raise click.ClickException(f"{name} does not answer: try {' '.join(process.args)}")  # type: ignore[arg-type]
+                if time.monotonic() > until or process.poll() is not None:
+                    raise click.ClickException(f"no answer: try {' '.join(command)}")
                 time.sleep(0.05)
         time.sleep(0.5)  # the boot is over for the other processes, too
-        yield process, port
+        yield process
     finally:
         stop(process)
 

@@ -25,6 +25,13 @@ _ID_BITS = 64
 #: failed) and how long it took, in seconds.
 ID_HEADER = "socketact.id_header"
 OBSERVE = "socketact.observe"
+#: Environ key: Flask's request, for who hears. (What werkzeug has there is gone when the answer is sent.)
+REQUEST = "socketact.request"
+#: Environ keys, the worker's: ``FileDescriptorName=`` of the listener; whether the request is the first of its
+#: connection; since when that is free, after the answer before (CLOCK_MONOTONIC, seconds; 0.0: unknown).
+LISTENER = "socketact.listener"
+FIRST = "socketact.first"
+FREE_SINCE = "socketact.free_since"
 #: Environ key: whether forwarding headers of the peer count (``forwarded_allow_ips``), as a function.
 TRUSTS_PEER = "socketact.trusts_peer"
 

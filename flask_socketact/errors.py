@@ -3,6 +3,15 @@
 Their text is one line: what was found, where, and what to do about it.
 """
 
+#: Of an error's text that is to stand in one line, in characters.
+_MAX_LINE = 200
+
+
+def describe(error: BaseException) -> str:
+    """Return what an error of somebody else's is and says, in one line."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= _MAX_LINE else f"{text[: _MAX_LINE - 1]}…"
+
 
 class SocketActError(Exception):
     """Base of every error that this package raises on purpose."""

@@ -77,7 +77,7 @@ class SocketAct:
         if settings.request_id is not None:
             asks[current.ID_HEADER] = settings.request_id
             log_records.install()
-        if asks:
+        if asks and process.server is None:
             app.wsgi_app = Middleware(app.wsgi_app)  # type: ignore[method-assign]
         limits = Deadlines(settings.deadline, count_late)
         policies = Policies(app, settings, limits)
@@ -100,7 +100,7 @@ class SocketAct:
 
         :raises RuntimeError: there is no current request.
         """
-        name: str | None = request.environ.get("socketact.listener")
+        name: str | None = request.environ.get(current.LISTENER)
         return name
 
     @property
@@ -154,8 +154,7 @@ class SocketAct:
 
         :raises ValueError: `name` is taken, or `timeout` is no positive number.
         """
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"check({name!r}): give it a name")
+        _refuse_no_name("check", name)
         seconds = _seconds(f"check({name!r}): timeout", timeout)
 
         def register(function: F) -> F:
@@ -228,8 +227,7 @@ class SocketAct:
         """
         from flask_socketact.application.breakers import Breaker
 
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"breaker({name!r}): give it a name")
+        _refuse_no_name("breaker", name)
         if name in self._breakers:
             raise ValueError(f"breaker({name!r}) is there already: use that one, or give each its own name")
         if not isinstance(fail_max, int) or isinstance(fail_max, bool) or fail_max < 1:
@@ -254,12 +252,17 @@ def _found_by(names: frozenset[str], view: Any) -> Callable[..., Any]:
 
     @wraps(view)
     def found(*args: Any, **kwargs: Any) -> Any:
-        listener = request.environ.get("socketact.listener", current_app.config.get("SOCKETACT_LISTENER"))
+        listener = request.environ.get(current.LISTENER, current_app.config.get("SOCKETACT_LISTENER"))
         if listener not in names:
             abort(404)
         return current_app.ensure_sync(view)(*args, **kwargs)
 
     return found
+
+
+def _refuse_no_name(what: str, name: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{what}({name!r}): give it a name")
 
 
 def _seconds(what: str, value: object) -> float:

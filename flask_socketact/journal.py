@@ -101,7 +101,7 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """Return the fields of `record`, without its text."""
     fields: dict[str, Any] = {"GENERATION": current.generation}
     if environ := current.environ():
-        fields |= {"REQUEST_ID": current.request_id(), "LISTENER": environ.get("socketact.listener")}
+        fields |= {"REQUEST_ID": current.request_id(), "LISTENER": environ.get(current.LISTENER)}
     for name, value in record.__dict__.items():
         if name.isupper() and _FIELD_NAME.fullmatch(name):
             fields[name] = value
@@ -209,7 +209,7 @@ def request_fields(environ: dict[str, Any]) -> dict[str, Any]:
         "METHOD": environ.get("REQUEST_METHOD"),
         "PATH": path.encode("latin-1", "backslashreplace").decode(errors="backslashreplace"),
         "REMOTE_ADDR": environ.get("REMOTE_ADDR"),
-        "LISTENER": environ.get("socketact.listener"),
+        "LISTENER": environ.get(current.LISTENER),
     }
 
 

@@ -76,14 +76,14 @@ class Pages:
         """Remove what processes that are gone have left of values that only the living have."""
         for page in {_page_of(path) for path in self.folder.glob("gauge_live*.db")}:
             if page != self._page and self._lock(page):
-                self._drop_gauges(page)
+                _drop_gauges(self.folder, page)
                 fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, page)
 
     def _take(self) -> int:
         page = next((number for number in range(SLOTS) if self._lock(number)), None)
         if page is None:
             raise OSError(f"more than {SLOTS} processes")
-        self._drop_gauges(page)
+        _drop_gauges(self.folder, page)
         for kind, size in _RESERVED.items():
             _reserve(self.folder / f"{kind}_{page}.db", size)
         return page
@@ -94,10 +94,6 @@ class Pages:
         except (BlockingIOError, PermissionError):  # somebody has it
             return False
         return True
-
-    def _drop_gauges(self, page: int) -> None:
-        for path in self.folder.glob(f"gauge_live*_{page}.db"):
-            path.unlink(missing_ok=True)
 
     def _forget(self) -> None:
         """A child of this process takes a page of its own, when it counts something."""
@@ -133,6 +129,13 @@ def use() -> Pages | None:
     values.ValueClass = values.MultiProcessValue(pages.own)  # type: ignore[no-untyped-call]
     _pages = pages
     return _pages
+
+
+def _drop_gauges(folder: Path, page: int) -> None:
+    """Remove what the owner of a page has left of values that only the living have. Called with the lock on it."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(page, str(folder))  # type: ignore[no-untyped-call]
 
 
 def _page_of(path: Path) -> int:

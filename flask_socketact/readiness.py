@@ -8,8 +8,7 @@ from collections.abc import Iterable
 
 from gunicorn.workers.base import Worker
 
-#: Of why a worker could not boot: it is to stand in one line of ``systemctl status``.
-_MAX_REASON = 200
+from flask_socketact.errors import describe
 
 
 class Readiness:
@@ -41,7 +40,7 @@ class Readiness:
                 init_process()
             except Exception as error:
                 if not worker.booted:
-                    self._report(_describe(error))
+                    self._report(describe(error))
                 raise
 
         worker.notify = first_heartbeat
@@ -66,8 +65,3 @@ class Readiness:
 
     def _report(self, reason: str) -> None:
         self._write.send(f"{os.getpid()} {reason}".encode(errors="replace"))
-
-
-def _describe(error: Exception) -> str:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= _MAX_REASON else f"{text[: _MAX_REASON - 1]}…"

@@ -116,6 +116,13 @@ def ask(connect: Connect, target: str = "/") -> tuple[int, bytes]:
         client.close()
 
 
+def post(connect: Connect, target: str) -> None:
+    """Send a request without a body, on a connection of its own, that is to be answered with 200."""
+    client = Client(connect)
+    assert client.exchange("POST", target)[0] == 200
+    client.close()
+
+
 def _expect(answer: tuple[int, bytes], content: bytes | None = None) -> None:
     status, found = answer
     if status != 200 or (content is not None and content != found):

@@ -8,8 +8,6 @@ from typing import Any
 
 from flask_socketact import current, queues
 
-#: Environ key: since when the connection is free, after the answer before. CLOCK_MONOTONIC, seconds; 0.0: unknown.
-FREE_SINCE = "socketact.free_since"
 #: A connection that was free for no longer has brought its request just now. Seconds.
 _AT_ONCE = 0.05
 #: Environ key: the answer, once somebody has asked.
@@ -38,7 +36,7 @@ def waited(environ: dict[str, Any]) -> float:
 
 def is_at_once(environ: dict[str, Any], now: float) -> bool:
     """Whether a request cannot have waited, without a look at its connection, which costs a system call."""
-    return now - environ.get(FREE_SINCE, 0.0) < _AT_ONCE and "HTTP_X_REQUEST_START" not in environ
+    return now - environ.get(current.FREE_SINCE, 0.0) < _AT_ONCE and "HTTP_X_REQUEST_START" not in environ
 
 
 def _since(text: str) -> float | None:

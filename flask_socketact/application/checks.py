@@ -12,8 +12,7 @@ from typing import Any
 
 from flask import Flask
 
-#: Of what a check says of its failure, in characters.
-_MAX_OUTPUT = 200
+from flask_socketact.errors import describe
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,9 @@ class Runner:
             if found is False:
                 output = "it returned False"
         except (FutureTimeout, TimeoutError) as error:
-            output = _describe(error) if outcome.done() else f"no end after {time.monotonic() - began:.1f} s"
+            output = describe(error) if outcome.done() else f"no end after {time.monotonic() - began:.1f} s"
         except BaseException as error:  # noqa: BLE001 (whatever it has failed with, it has failed)
-            output = _describe(error)
+            output = describe(error)
         if outcome.done():
             del self._running[check.name]
         return Result(not output, output, time.monotonic() - began, time.time())
@@ -113,11 +112,6 @@ class Runner:
                 self._app.logger.warning("Check %s fails: %s", name, result.output)
             elif result.passed and not had_passed:
                 self._app.logger.info("Check %s passes again", name)
-
-
-def _describe(error: BaseException) -> str:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) <= _MAX_OUTPUT else f"{text[: _MAX_OUTPUT - 1]}…"
 
 
 def as_json(result: Result) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
+from flask_socketact import current
+
 PREFIX = "SOCKETACT_"
 #: Settings of the server, which reads them before there is an application.
 _ENVIRONMENT = ("SOCKETACT_HEADER_TIMEOUT", "SOCKETACT_IDLE_EXIT")
@@ -34,6 +36,11 @@ class Settings:
     deadline: float | None  #: seconds
     request_id: str | None  #: a header's name
     listener: str | None
+
+    def listener_of(self, environ: Mapping[str, Any]) -> str | None:
+        """Return the name of the listener by which a request came, or is to have come, if systemd has passed none."""
+        name: str | None = environ.get(current.LISTENER, self.listener)
+        return name
 
 
 def path(value: object) -> str | None:

@@ -63,7 +63,7 @@ class Deadlines:
     def _refuse(self, environ: dict[str, Any]) -> None:
         _late.set(None)
         wait = waited(environ)
-        seconds = self._by_endpoint.get(request.endpoint or "", self._default)
+        seconds = self._limit()
         if request.environ is environ and seconds is not None and wait >= seconds:
             self._count_late()
             raise _too_late(f"This request had waited for {wait:.1f} s before anybody could answer it.")
@@ -73,7 +73,7 @@ class Deadlines:
 
         :raises ServiceUnavailable: it is over.
         """
-        seconds = self._by_endpoint.get(request.endpoint or "", self._default)
+        seconds = self._limit()
         if seconds is None:
             return None
         now = time.monotonic()
@@ -81,6 +81,10 @@ class Deadlines:
         if left <= 0:
             raise _too_late("The time for this answer is over.")
         return left
+
+    def _limit(self) -> float | None:
+        """Return the seconds that the current request may take."""
+        return self._by_endpoint.get(request.endpoint or "", self._default)
 
 
 def _too_late(text: str) -> ServiceUnavailable:

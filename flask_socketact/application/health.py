@@ -82,8 +82,7 @@ class Health:
 
     def _sees_details(self) -> bool:
         settings = self._settings
-        listener = request.environ.get("socketact.listener", settings.listener)
-        if listener in settings.details_listener:
+        if settings.listener_of(request.environ) in settings.details_listener:
             return True
         try:
             address = ipaddress.ip_address(request.remote_addr or "")
@@ -93,17 +92,17 @@ class Health:
 
 
 def _of_workers() -> dict[str, Any]:
+    found = {"process:pid": _observed(os.getpid())}
     server = process.server
-    if server is None:
-        return {"process:pid": [{"status": PASS, "observedValue": os.getpid()}]}
-    slots = list(server.board.taken())
-    accepting = sum(1 for slot in slots if slot[Field.ACCEPTING] or not slot[Field.DRAINING])
-    found: dict[str, Any] = {
-        "process:pid": [{"status": PASS, "observedValue": os.getpid()}],
-        "process:generation": [{"status": PASS, "observedValue": server.slot[Field.GENERATION]}],
-        "workers:serving": [{"status": PASS, "observedValue": accepting, "observedUnit": "workers"}],
-    }
-    for name, (unit, field) in _SUMS.items():
-        total = sum(slot[field] for slot in slots)
-        found[name] = [{"status": PASS, "observedValue": total, "observedUnit": unit}]
+    if server is not None:
+        slots = list(server.board.taken())
+        serving = sum(1 for slot in slots if slot[Field.ACCEPTING] or not slot[Field.DRAINING])
+        found["process:generation"] = _observed(server.slot[Field.GENERATION])
+        found["workers:serving"] = _observed(serving, observedUnit="workers")
+        for name, (unit, field) in _SUMS.items():
+            found[name] = _observed(sum(slot[field] for slot in slots), observedUnit=unit)
     return found
+
+
+def _observed(value: int, **more: str) -> list[dict[str, Any]]:
+    return [{"status": PASS, "observedValue": value, **more}]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flask_socketact import holds, pages, process
+from flask_socketact import current, holds, pages, process
 from flask_socketact.application.arrival import waited
 from flask_socketact.application.checks import Result
 from flask_socketact.errors import CountersError
@@ -44,8 +44,6 @@ _DURATION = "socketact_request_duration_seconds"
 _DURATION_HELP = "Time to answer a request, until the end of the answer has been sent."
 _LABELS = ("endpoint", "status")
 _FAILED = "500"
-#: Environ key: Flask's request. (What werkzeug has there is gone when the answer is sent.)
-REQUEST = "socketact.request"
 _observe_duration: Callable[[float, tuple[str, ...]], None]
 if PAGES is None:
     _histogram = Histogram(_DURATION, _DURATION_HELP, _LABELS, buckets=_DURATIONS)
@@ -84,9 +82,10 @@ _breakers = Gauge(
 
 def observe(environ: dict[str, Any], status: str | None, seconds: float) -> None:
     """Count an answer that has been sent: its `status`, as in ``200 OK``, and how long it took, in seconds."""
-    rule = environ.pop(REQUEST).url_rule  # popped, as it refers to environ: nobody waits for the garbage collector
+    # Popped, as it refers to environ: nobody waits for the garbage collector.
+    rule = environ.pop(current.REQUEST).url_rule
     _observe_duration(seconds, (rule.endpoint if rule else "", status[:3] if status else _FAILED))
-    if environ.get("socketact.first"):
+    if environ.get(current.FIRST):
         _wait.observe(waited(environ))
 
 

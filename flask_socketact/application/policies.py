@@ -28,7 +28,7 @@ class Policies:
 
     def install(self, asks: dict[str, Any]) -> None:
         """Let each request follow the marks, and its environ have what the application asks of its server."""
-        app, deadlines, assumed = self._app, self._deadlines, self._settings.listener
+        app, deadlines, settings = self._app, self._deadlines, self._settings
         bind, observes = app.create_url_adapter, current.OBSERVE in asks
 
         def create_url_adapter(request: Request | None) -> MapAdapter | None:
@@ -40,14 +40,14 @@ class Policies:
             if asks:
                 environ.update(asks)
                 if observes:
-                    environ["socketact.request"] = request
-                    if environ.get("socketact.first"):
+                    environ[current.REQUEST] = request
+                    if environ.get(current.FIRST):
                         waited(environ)  # later nobody can tell
             if deadlines.shortest is not None:
                 deadlines.begin(environ)
             whole = bind(request)
             if self._routing is not None and whole is not None:
-                whole.map = self._routing.map_for(environ.get("socketact.listener", assumed))
+                whole.map = self._routing.map_for(settings.listener_of(environ))
             return whole
 
         # Flask asks it first for each request. A subclass of Flask would be the application's to choose.

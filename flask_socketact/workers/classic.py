@@ -69,21 +69,17 @@ class ClassicWorker(Lifecycle):
         began = time.monotonic()
         try:
             yield
-            self._observe(began)
-            current.leave()  # not after a failure, which is logged and answered outside
-        except BaseException:
-            self._observe(began)
+        except BaseException:  # which is logged and answered outside
+            self._end(began)
             raise
+        else:
+            self._end(began)
+            current.leave()
         finally:
             self.slot[Field.IN_FLIGHT] -= 1
             self.slot[Field.REQUESTS] = self.nr
 
-    def _observe(self, began: float) -> None:
-        """Tell who has asked that the current answer has been sent, or has failed."""
+    def _end(self, began: float) -> None:
         environ = current.environ()
-        if environ is None or current.OBSERVE not in environ:
-            return
-        try:
-            environ[current.OBSERVE](environ, environ[_RESPONSE].status, time.monotonic() - began)
-        except Exception:
-            self.log.exception("An answer was not counted")
+        if environ is not None:
+            self.observe(environ, environ[_RESPONSE], began)

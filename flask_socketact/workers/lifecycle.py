@@ -259,12 +259,23 @@ class Lifecycle(Worker):
                 self.log.info("The master has died, draining: %s", self)
         return not self.orphaned
 
+    def observe(self, environ: dict[str, Any], response: Any, began: float) -> None:
+        """Tell who has asked for it that an answer has been sent, or has failed. It began at `began`
+        (CLOCK_MONOTONIC, seconds); gunicorn's `response` is None when there was none."""
+        observe = environ.get(current.OBSERVE)
+        if observe is None:
+            return
+        try:
+            observe(environ, response and response.status, time.monotonic() - began)
+        except Exception:
+            self.log.exception("An answer was not counted")
+
     def describe_request(self, environ: dict[str, Any], listener: str | None, request: Any) -> None:
         """Tell the application by which listener a request came (only under activation), whether it is its connection's
         first, and of the drain; and what is logged, of the request."""
         if listener is not None:
-            environ["socketact.listener"] = listener
+            environ[current.LISTENER] = listener
         environ["socketact.draining"] = self.is_draining
-        environ["socketact.first"] = request.req_number == 1
+        environ[current.FIRST] = request.req_number == 1
         environ[current.TRUSTS_PEER] = request._peer_is_trusted_proxy
         current.enter(environ)

@@ -405,7 +405,7 @@ class ThreadWorker(Lifecycle):
             )
             environ["wsgi.multithread"] = True
             self.describe_request(environ, connection.listener, request)
-            environ["socketact.free_since"] = connection.free_since
+            environ[current.FREE_SINCE] = connection.free_since
             response.environ = environ
             self._count()
             body = self.wsgi(environ, response.start_response)
@@ -424,12 +424,7 @@ class ThreadWorker(Lifecycle):
             self.log.exception("Error handling request")
             return Outcome.CLOSE
         finally:
-            try:
-                observe = environ.get(current.OBSERVE)
-                if observe is not None:
-                    observe(environ, response and response.status, time.monotonic() - connection.clock.began)
-            except Exception:
-                self.log.exception("An answer was not counted")
+            self.observe(environ, response, connection.clock.began)
             try:
                 cfg.post_request(self, request, environ, response)
             except Exception:

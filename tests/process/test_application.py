@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import server
-from tests.load import Client, ask
+from tests.load import ask, post
+from tests.metrics import counted, samples
 from tests.server import CONF, Server, dial
 
 if TYPE_CHECKING:
@@ -99,12 +100,6 @@ def by(listener: socket.socket) -> partial[socket.socket]:
     return partial(dial, listener)
 
 
-def post(listener: socket.socket, target: str) -> None:
-    client = Client(by(listener))
-    assert client.exchange("POST", target)[0] == 200
-    client.close()
-
-
 def exchange(listener: socket.socket, request: bytes, *headers: bytes) -> bytes:
     """Send a request on a connection of its own, and return the answer."""
     with dial(listener) as client:
@@ -112,19 +107,8 @@ def exchange(listener: socket.socket, request: bytes, *headers: bytes) -> bytes:
         return b"".join(iter(partial(client.recv, 65536), b""))
 
 
-def samples(listener: socket.socket) -> dict[str, float]:
-    text = ask(by(listener), "/metrics")[1].decode()
-    lines = re.findall(r"^([a-z][^ {]*(?:{.*})?) (\S+)$", text, re.MULTILINE)
-    return {name: float(number) for name, number in lines}
-
-
-def requests(listener: socket.socket) -> int:
-    """Return how many answers of the view hello were counted."""
-    return int(samples(listener).get('socketact_request_duration_seconds_count{endpoint="hello",status="200"}', 0))
-
-
 def has_counted(listener: socket.socket, answers: int) -> bool:
-    return requests(listener) == answers
+    return counted(by(listener)) == answers
 
 
 @ALL
@@ -139,7 +123,7 @@ def test_listeners_ids_and_health(folder: Folder, http: socket.socket, admin: so
         assert b'"workers:serving":[{"observedUnit":"workers","observedValue":1' in content
         assert status == 200
         assert ask(by(http), "/busy/0.3")[0] == 200  # which is no wait
-        found = samples(admin)
+        found = samples(by(admin))
         assert (
             found['socketact_request_wait_seconds_bucket{le="0.25"}']
             == found["socketact_request_wait_seconds_count"]
@@ -175,7 +159,7 @@ def test_drain_waits_for_what_is_held(
     listeners = {"http": http, "admin": admin}
     with Server(path, *CONF, "-w", "1", "-k", worker, "app:app", listeners=listeners) as served:
         served.wait_until_ready()
-        post(http, "/work/1.5")
+        post(by(http), "/work/1.5")
         served.wait_for((path / "begun").exists, "the work to begin")
         served.signal(signal.SIGTERM if how == "stop" else signal.SIGHUP)
         served.wait_for((path / "sent").exists, "the work to end")
@@ -195,7 +179,7 @@ def test_what_is_held_for_too_long_is_named(
     arguments = (*CONF, "-w", "1", "-k", worker, "--graceful-timeout", "1", "app:app")
     with Server(path, *arguments, listeners={"http": http, "admin": admin}) as served:
         served.wait_until_ready()
-        post(http, "/work/20.0")
+        post(by(http), "/work/20.0")
         served.wait_for((path / "begun").exists, "the work to begin")
         began = time.monotonic()
         served.process.terminate()
@@ -245,7 +229,7 @@ def test_request_that_was_queued_for_too_long(
         for allowed, status in ((b"t=%d", b"503"), (b"t=%d000", b"503"), (b"yesterday", b"200")):
             sent = allowed % (time.time() - 5) if b"%" in allowed else allowed
             assert exchange(http, b"GET /limited", b"X-Request-Start: " + sent)[9:12] == status
-        found = samples(admin)
+        found = samples(by(admin))
         assert found["socketact_deadline_exceeded_total"] == 3
         assert found['socketact_request_wait_seconds_bucket{le="0.5"}'] < found["socketact_request_wait_seconds_count"]
 
@@ -271,22 +255,22 @@ def test_metrics_of_all_workers(
                     sent += answer[0] == 200
             served.wait_for(partial(has_counted, admin, sent), f"{sent} requests in /metrics")
             served.wait_for_log("Reloaded")
-            found = samples(admin)
+            found = samples(by(admin))
             assert found.get("socketact_starts_total") == start, served.log
             assert found['socketact_reloads_total{result="succeeded"}'] == start
             assert found["socketact_boot_seconds"] > 0
             # Who drains has no listener any more.
             queue = 'socketact_listener_queue{listener="http"}'
-            served.wait_for(lambda: samples(admin).get(queue) == 0, "the length of the queue")  # noqa: B023
-            served.wait_for(lambda: samples(admin)['socketact_workers{state="serving"}'] == 2, "two workers")
+            served.wait_for(lambda: samples(by(admin)).get(queue) == 0, "the length of the queue")  # noqa: B023
+            served.wait_for(lambda: samples(by(admin))['socketact_workers{state="serving"}'] == 2, "two workers")
             served.wait_for(lambda: len(served.workers()) == 2, "the others to leave")
             killed = int(ask(by(http))[1])
             sent += 1
             served.wait_for(partial(has_counted, admin, sent), f"{sent} requests in /metrics")
-            before = samples(admin)
+            before = samples(by(admin))
             os.kill(killed, signal.SIGKILL)
             served.wait_for(lambda: killed not in served.workers(), "the worker to be gone")  # noqa: B023
-            after = samples(admin)
+            after = samples(by(admin))
             for name, number in before.items():
                 if name.partition("{")[0].endswith(("_total", "_count", "_bucket", "_sum")):
                     assert after[name] >= number, name
@@ -298,7 +282,7 @@ def test_metrics_of_all_workers(
 def test_view_that_leaves_is_counted(folder: Folder, http: socket.socket, admin: socket.socket) -> None:
     with Server(folder(SOURCE), *CONF, "-w", "1", "app:app", listeners={"http": http, "admin": admin}):
         assert ask(by(http), "/leaves")[0] == 500
-        assert samples(admin)['socketact_request_duration_seconds_count{endpoint="leaves",status="500"}'] == 1
+        assert samples(by(admin))['socketact_request_duration_seconds_count{endpoint="leaves",status="500"}'] == 1
 
 
 def test_nobody_believes_those_who_are_not_trusted(folder: Folder, http: socket.socket, admin: socket.socket) -> None:
@@ -316,7 +300,7 @@ def test_idle_service_does_not_leave_what_is_held(folder: Folder, http: socket.s
     arguments = (*CONF, "-w", "1", "app:app")
     with Server(path, *arguments, listeners={"http": http, "admin": admin}, environ=environ) as served:
         served.wait_until_ready()
-        post(http, "/work/2.0")
+        post(by(http), "/work/2.0")
         assert served.wait_until_gone() == 0
         assert (path / "sent").exists()
         assert "No connection for 0.5 s" in served.log

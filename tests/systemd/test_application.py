@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.load import Client, Connect, Load, ask
+from tests.load import Connect, Load, ask, post
 from tests.machine import EXAMPLES, Machine, MachineError, drop_in, release
+from tests.metrics import counted, samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,23 +60,6 @@ def site(machine: Machine) -> Iterator[Machine]:
 @pytest.fixture
 def admin(site: Machine) -> Connect:
     return partial(site.connect, ADMIN)
-
-
-def post(connect: Connect, target: str) -> None:
-    client = Client(connect)
-    assert client.exchange("POST", target)[0] == 200
-    client.close()
-
-
-def samples(connect: Connect) -> dict[str, float]:
-    text = ask(connect, "/metrics")[1].decode()
-    return {name: float(number) for name, number in re.findall(r"^([a-z][^ {]*(?:{.*})?) (\S+)$", text, re.MULTILINE)}
-
-
-def counted(connect: Connect, endpoint: str = "hello") -> int:
-    return int(
-        samples(connect).get(f'socketact_request_duration_seconds_count{{endpoint="{endpoint}",status="200"}}', 0)
-    )
 
 
 def restarts_and_reloads(machine: Machine) -> None:

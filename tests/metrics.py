@@ -1,0 +1,22 @@
+"""What a service counts, as its clients read it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tests.load import ask
+
+if TYPE_CHECKING:
+    from tests.load import Connect
+
+
+def samples(connect: Connect) -> dict[str, float]:
+    """Return the numbers of /metrics, by names with labels."""
+    text = ask(connect, "/metrics")[1].decode()
+    return {name: float(number) for name, number in re.findall(r"^([a-z][^ {]*(?:{.*})?) (\S+)$", text, re.MULTILINE)}
+
+
+def counted(connect: Connect) -> int:
+    """Return how many answers 200 of the view hello were counted."""
+    return int(samples(connect).get('socketact_request_duration_seconds_count{endpoint="hello",status="200"}', 0))
