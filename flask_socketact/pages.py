@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 
 from flask_socketact.errors import CountersError
@@ -44,6 +45,7 @@ class Pages:
         """
         self.folder = folder
         self._page: int | None = None
+        self._among_threads = threading.Lock()  # all of them have the locks of their process
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         # For as long as we live: closing it would end our locks (fcntl(2)).
         self._fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -55,7 +57,9 @@ class Pages:
         :raises OSError: there is no room for one.
         """
         if self._page is None:
-            self._page = self._take()
+            with self._among_threads:
+                if self._page is None:
+                    self._page = self._take()
         return self._page
 
     def make_room(self, kind: str, size: int) -> Path:
@@ -74,10 +78,11 @@ class Pages:
 
     def drop_dead_gauges(self) -> None:
         """Remove what processes that are gone have left of values that only the living have."""
-        for page in {_page_of(path) for path in self.folder.glob("gauge_live*.db")}:
-            if page != self._page and self._lock(page):
-                _drop_gauges(self.folder, page)
-                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, page)
+        with self._among_threads:
+            for page in {_page_of(path) for path in self.folder.glob("gauge_live*.db")}:
+                if page != self._page and self._lock(page):
+                    _drop_gauges(self.folder, page)
+                    fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, page)
 
     def _take(self) -> int:
         page = next((number for number in range(SLOTS) if self._lock(number)), None)
@@ -97,7 +102,7 @@ class Pages:
 
     def _forget(self) -> None:
         """A child of this process takes a page of its own, when it counts something."""
-        self._page = None
+        self._page, self._among_threads = None, threading.Lock()
 
 
 _pages: Pages | None = None

@@ -126,6 +126,30 @@ def test_processes_side_by_side(tmp_path: Path) -> None:
     assert len(re.findall("^socketact_worker_memory_bytes", text, re.MULTILINE)) == 2
 
 
+def test_threads_that_scrape_at_once(tmp_path: Path) -> None:
+    """They share the locks of their process: none drops the gauges of a page that another has given back."""
+    done = run(
+        tmp_path,
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        def leave_a_gauge(number):
+            child = os.fork()
+            if not child:
+                ask('/metrics')
+                os._exit(0)
+            os.waitpid(child, 0)
+        ask('/200')
+        for turn in range(3):
+            leave_a_gauge(turn)
+            with ThreadPoolExecutor(8) as threads:
+                answers = list(threads.map(ask, ['/metrics'] * 24))
+            assert all('socketact_worker_memory_bytes{' in answer for answer in answers)
+        """,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff" * 5000, b"\x09\x00\x00\x00", os.urandom(4096)])
 def test_files_that_somebody_has_spoiled(tmp_path: Path, content: bytes) -> None:
     for kind in ("counter_0", "histogram_fast_0", "gauge_livesum_0", "gauge_livesum_7"):
