@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 
 import click
 
 from flask_socketact.cli import checks
 from flask_socketact.cli.checks.finding import Finding, Verdict
-from flask_socketact.cli.checks.manager import ManagerError
 from flask_socketact.cli.checks.system import read
-
-#: Nothing that systemctl would take for an option, a pattern or a path.
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@\\-]{0,200}")
-#: Units of other types, and templates.
-OTHERS = re.compile(r".*(@|\.(socket|target|device|mount|automount|swap|timer|path|slice|scope))")
-
-
-def parse_name(name: str) -> str:
-    """Return the name of a service without .service.
-
-    :raises ValueError: it is none.
-    """
-    stem = name.removesuffix(".service")
-    if not NAME.fullmatch(stem) or OTHERS.fullmatch(stem):
-        raise ValueError(f"{name!r} is not the name of a service")
-    return stem
-
-
-def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    try:
-        return parse_name(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+from flask_socketact.cli.options import name_argument, user_manager_option
+from flask_socketact.systemctl import ManagerError
 
 
 @click.command()
-@click.argument("name", callback=_name)
-@click.option("--user-manager", is_flag=True, help="The service is one of your own: systemctl --user.")
+@name_argument
+@user_manager_option
 @click.option("--json", "as_json", is_flag=True, help="Print an array of objects.")
 @click.pass_context
 def doctor(context: click.Context, name: str, user_manager: bool, as_json: bool) -> None:

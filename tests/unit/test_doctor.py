@@ -22,10 +22,11 @@ from flask_socketact.cli.checks.account import Account
 from flask_socketact.cli.checks.application import START, Settings, printable
 from flask_socketact.cli.checks.environment import environment, expand, parse_environment
 from flask_socketact.cli.checks.finding import Finding, Verdict, error, ok, warning
-from flask_socketact.cli.checks.manager import Unit, parse_command, parse_properties, parse_span
 from flask_socketact.cli.checks.relay import is_changeable
 from flask_socketact.cli.checks.system import System
-from flask_socketact.cli.doctor import as_line, as_object, parse_name
+from flask_socketact.cli.doctor import as_line, as_object
+from flask_socketact.cli.options import parse_name
+from flask_socketact.systemctl import Unit, parse_command, parse_properties, parse_span
 
 if TYPE_CHECKING:
     from pathlib import Path

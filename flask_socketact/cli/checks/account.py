@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flask_socketact.cli.checks.manager import Unit
+    from flask_socketact.systemctl import Unit
 
 
 class AccountError(Exception):

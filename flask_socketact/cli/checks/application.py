@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 from flask_socketact.cli.checks.account import Account, AccountError, account
 from flask_socketact.cli.checks.environment import environment, expand
 from flask_socketact.cli.checks.finding import Finding, error, warning
-from flask_socketact.cli.checks.manager import ManagerError
+from flask_socketact.systemctl import ManagerError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flask_socketact.cli.checks.manager import Manager, Unit
+    from flask_socketact.systemctl import Manager, Unit
 
 SECONDS = 30
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from flask_socketact.cli.checks.account import Account
-    from flask_socketact.cli.checks.manager import Unit
+    from flask_socketact.systemctl import Unit
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -8,8 +8,8 @@ from flask_socketact.cli.checks.account import AccountError, account, group_id, 
 from flask_socketact.cli.checks.finding import Finding, error, ok, warning
 
 if TYPE_CHECKING:
-    from flask_socketact.cli.checks.manager import Unit
     from flask_socketact.cli.checks.system import System
+    from flask_socketact.systemctl import Unit
 
 #: What systemd prints for Backlog= when it is not set: as many as the kernel allows (systemd 252, 254).
 AS_MANY_AS_ALLOWED = (2**31 - 1, 2**32 - 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flask_socketact.cli.checks.application import Settings, UnreadError, read_settings
 from flask_socketact.cli.checks.finding import Finding
-from flask_socketact.cli.checks.manager import Manager, ManagerError, Unit
+from flask_socketact.systemctl import Manager, ManagerError, Unit
 
 SERVICE = (
     "LoadState",

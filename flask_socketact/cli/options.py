@@ -1,0 +1,49 @@
+"""What several commands take from the command line, and how they refuse it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+#: Nothing that systemctl would take for an option, a pattern or a path.
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@\\-]{0,200}")
+#: Units of other types, and templates.
+OTHERS = re.compile(r".*(@|\.(socket|target|device|mount|automount|swap|timer|path|slice|scope))")
+
+
+class Refusal(click.ClickException):
+    """The command has done nothing; the text says why."""
+
+    exit_code = 3
+
+
+def parse_name(name: str) -> str:
+    """Return the name of a service without .service.
+
+    :raises ValueError: it is none.
+    """
+    stem = name.removesuffix(".service")
+    if not NAME.fullmatch(stem) or OTHERS.fullmatch(stem):
+        raise ValueError(f"{name!r} is not the name of a service")
+    return stem
+
+
+def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    try:
+        return parse_name(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def name_argument(command: Any) -> Any:
+    """Decorator: the argument NAME."""
+    return click.argument("name", callback=_name)(command)
+
+
+def user_manager_option(command: Any) -> Any:
+    """Decorator: the option --user-manager."""
+    return click.option("--user-manager", is_flag=True, help="The service is one of your own: systemctl --user.")(
+        command
+    )

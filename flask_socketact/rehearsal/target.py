@@ -1,0 +1,94 @@
+"""What is rehearsed: a URL, and the one address that it stands for."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from flask_socketact.errors import SocketActError
+
+_PORT = 80
+#: What would end a request's line, or be another request.
+_UNSAFE = frozenset(map(chr, (*range(0x21), 0x7F)))
+
+
+class TargetError(SocketActError):
+    """The URL, or a path, cannot be asked."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where requests go: to one address, so that no name is looked up while the load runs."""
+
+    host: str  #: for the field Host
+    path: str  #: with the query
+    address: tuple[str, int] | str  #: host and port as numbers, or the path of a Unix socket
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}{self.path}"
+
+    @property
+    def place(self) -> str:
+        """The address as ``ListenStream=`` has it."""
+        if isinstance(self.address, str):
+            return self.address
+        host, port = self.address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def at(self, path: str) -> Target:
+        """Return another page of the same service.
+
+        :raises TargetError: `path` is none.
+        """
+        if not path.startswith("/") or not _UNSAFE.isdisjoint(path) or not path.isascii():
+            raise TargetError(
+                f"{path!r} is no path: it begins with /, and has no spaces and other characters than ASCII"
+            )
+        return replace(self, path=path)
+
+
+def parse(url: str, *, unix_socket: str | None = None, allow_remote: bool = False) -> Target:
+    """Read a URL, and look its name up.
+
+    :param unix_socket: connect to this path instead, as ``curl --unix-socket`` does.
+    :raises TargetError: it cannot be asked, or is of another machine and `allow_remote` is false.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or _PORT
+    except ValueError as error:
+        raise TargetError(f"{url!r} is no URL: {error}") from None
+    if parts.scheme != "http" or not host or parts.username is not None or parts.fragment:
+        raise TargetError(
+            f"{url!r} is not of the form http://HOST:PORT/PATH (with TLS, rehearse what is behind the proxy)"
+        )
+    path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
+    address = unix_socket or _look_up(host, port, allow_remote=allow_remote)
+    return Target(parts.netloc, "/", address).at(path)
+
+
+def _look_up(host: str, port: int, *, allow_remote: bool) -> tuple[str, int]:
+    """Return the first address of a name that takes connections, or the first of all."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise TargetError(f"{host}: {error.strerror if isinstance(error, OSError) else error}") from None
+    addresses = [(str(address[0]), port) for *_, address in found]
+    if not allow_remote:
+        for address, _ in addresses:
+            if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+                raise TargetError(
+                    f"{host} is {address}, not this machine's loopback: give --allow-remote if it is yours"
+                )
+    return next(filter(_answers, addresses), addresses[0])
+
+
+def _answers(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=1.0).close()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,364 @@
+"""The rehearsal's clients against services that go wrong on purpose, and what is made of what they saw."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from flask_socketact.cli import main
+from flask_socketact.rehearsal import target
+from flask_socketact.rehearsal.clients import IDLE, KEEP_ALIVE, NEW, SILENT, SLOW, UPLOADING, Group, Kind, Pace
+from flask_socketact.rehearsal.recording import Recording, Restart
+from flask_socketact.rehearsal.report import ReportError, read
+from flask_socketact.rehearsal.run import Plan, RehearsalError, rehearse
+from flask_socketact.rehearsal.target import TargetError
+from flask_socketact.rehearsal.verdict import (
+    AFTER,
+    BEFORE,
+    DURING,
+    ConditionError,
+    account,
+    judge,
+    parse_conditions,
+    percentile,
+    phase,
+)
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+CLOSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+PACE = Pace(think=0.02, idle=0.2, slow=0.1, timeout=0.6)
+
+NOBODY = ["--clients=0", "--keep-alive=0", "--idle=0", "--silent=0", "--slow=0"]
+
+#: What a service does with a connection whose first request has been read.
+Answer = Callable[[socket.socket], None]
+
+
+@contextmanager
+def service(answer: Answer) -> Iterator[str]:
+    """Answer rightly until the rehearsal has begun, and then as given; return the URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    seen = 0
+
+    def serve(client: socket.socket, number: int) -> None:
+        with client, suppress(OSError):
+            if number <= 2:  # is the address there at all, and the probe
+                client.recv(65536)
+                client.sendall(OK)
+            else:
+                answer(client)
+
+    def accept() -> None:
+        nonlocal seen
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                seen += 1
+                threading.Thread(target=serve, args=(client, seen), daemon=True).start()
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+def see(answer: Answer, kind: Kind = NEW, *, seconds: float = 0.3) -> Recording:
+    with service(answer) as url:
+        plan = Plan([Group(kind, 1, target.parse(url))], [], restarts=0, every=seconds, pace=PACE)
+        return rehearse(plan, lambda _recording, _doing: None)
+
+
+def reply(*answers: bytes) -> Answer:
+    """Send these, each after something has come, and close."""
+
+    def answer(client: socket.socket) -> None:
+        for text in answers:
+            client.recv(65536)
+            client.sendall(text)
+
+    return answer
+
+
+def reset(client: socket.socket) -> None:
+    client.recv(65536)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+def hang(client: socket.socket) -> None:
+    client.recv(65536)
+    client.recv(65536)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (reply(b""), "closed without an answer"),
+        (reply(OK[:-1]), "closed within the answer"),
+        (reply(b"HTTP/1.1 200 OK\r\nContent-"), "closed without an answer"),
+        (reply(b"SSH-2.0-OpenSSH\r\n\r\n"), "malformed answer"),
+        (reply(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"), "status 502"),
+        (reply(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"), "status 404"),
+        (reset, "connection reset"),
+        (hang, "no answer within 0.6 s"),
+    ],
+)
+def test_every_failure_has_its_reason(answer: Answer, why: str) -> None:
+    recording = see(answer)
+    (only, together) = account(recording)
+    assert set(only.reasons) == {why}
+    assert only.failed == only.requests == together.failed > 0
+
+
+def test_connection_refused_is_a_failure() -> None:
+    """The service goes away for good; clients go on, and do not spin."""
+    with service(reply(OK)) as url:
+        where = target.parse(url)
+    plan = Plan([Group(NEW, 1, where)], [], restarts=0, every=0.5, pace=PACE)
+    with pytest.raises(RehearsalError, match=r"connection refused, before anything was restarted: start it first$"):
+        rehearse(plan, lambda _recording, _doing: None)
+
+
+def test_closes_that_clients_notice_are_counted_and_others_are_not() -> None:
+    assert not see(reply(OK), NEW).closed_at
+    assert not see(reply(CLOSE), NEW).closed_at
+    for answer in (reply(OK), reply(CLOSE)):
+        recording = see(answer, KEEP_ALIVE)
+        assert account(recording)[0].failed == 0
+        # The last may be closed when the client is through with it already.
+        assert len(recording) - 1 <= len(recording.closed_at) <= len(recording)
+    lasting = see(reply(*[OK] * 1000), KEEP_ALIVE)
+    assert len(lasting) > 5
+    assert not lasting.closed_at
+
+
+def test_close_of_an_idle_connection_is_noted_when_it_happens() -> None:
+    recording = see(reply(OK), IDLE, seconds=1.0)
+    assert recording.closed_at
+    ended = [row.began + row.took for row in recording]
+    assert all(min(abs(at - end) for end in ended) < 0.1 for at in recording.closed_at)
+
+
+def test_what_is_slow_on_purpose_is_no_wait() -> None:
+    for kind in (SILENT, SLOW, UPLOADING):
+
+        def read_all(client: socket.socket, kind: Kind = kind) -> None:
+            wanted = b"0" * 100 if kind is UPLOADING else b"\r\n\r\n"
+            data = b""
+            while not (len(data) > 100_000 if kind is UPLOADING else data.endswith(wanted)):
+                data += client.recv(65536)
+            client.sendall(OK)
+
+        recording = see(read_all, kind)
+        (only, _) = account(recording)
+        assert only.requests > 0
+        assert only.reasons == {}
+        assert min(recording.own) >= 0.09
+        assert only.max < 0.09
+
+
+def test_an_answer_before_the_upload_has_ended_is_an_answer_and_a_close() -> None:
+    recording = see(reply(OK), UPLOADING)
+    assert account(recording)[0].failed == 0
+    assert len(recording.closed_at) == len(recording) > 0
+
+
+def test_informational_answers_are_no_answers() -> None:
+    recording = see(reply(b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK))
+    assert account(recording)[0].reasons == {}
+
+
+def test_chunked_answers_and_those_that_end_with_the_connection() -> None:
+    for text in (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\n\r\nok",
+    ):
+        assert account(see(reply(text)))[0].reasons == {}
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "path"),
+    [
+        ("http://127.0.0.1:8000", ("127.0.0.1", 8000), "/"),
+        ("http://127.0.0.1/a?b=c", ("127.0.0.1", 80), "/a?b=c"),
+        ("http://[::1]:8000/", ("::1", 8000), "/"),
+    ],
+)
+def test_urls(url: str, address: tuple[str, int], path: str) -> None:
+    found = target.parse(url)
+    assert (found.address, found.path) == (address, path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:8000",
+        "https://127.0.0.1/",
+        "http://",
+        "http://127.0.0.1:99999/",
+        "http://127.0.0.1:8000/a b",
+        "http://127.0.0.1:8000/\r\nX: y",
+        "http://127.0.0.1:8000/ä",
+        "http://user@127.0.0.1/",
+        "http://127.0.0.1/#top",
+        "http://host.invalid/",
+        "http://192.0.2.1/",
+        "http://0.0.0.0/",
+        "",
+    ],
+)
+def test_what_is_no_url_or_not_this_machine(url: str) -> None:
+    with pytest.raises(TargetError) as caught:
+        target.parse(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_machine_takes_a_word() -> None:
+    assert target.parse("http://192.0.2.1/", unix_socket="/run/app.sock").address == "/run/app.sock"
+
+
+def test_places_are_those_of_socket_units() -> None:
+    assert target.parse("http://127.0.0.1:8000").place == "127.0.0.1:8000"
+    assert target.parse("http://[::1]:8000").place == "[::1]:8000"
+    assert target.parse("http://app/", unix_socket="/run/http.sock").place == "/run/http.sock"
+
+
+def recorded(*rows: tuple[float, float, str], restarts: tuple[tuple[float, float], ...] = ()) -> Recording:
+    """Return a recording of one kind: when each request began, how long it took, and why it has failed."""
+    recording = Recording(["new connection"])
+    for began, took, failure in rows:
+        recording.add(0, began, took, 0.0, failure)
+    recording.restarts = [Restart(began, ended, 0) for began, ended in restarts]
+    recording.seconds = 100.0
+    return recording
+
+
+def test_phases() -> None:
+    rows = [(0.0, 1.0, ""), (9.5, 1.0, ""), (10.5, 0.1, ""), (11.5, 0.1, ""), (14.0, 0.1, ""), (20.5, 0.1, "")]
+    recording = recorded(*rows, restarts=((10.0, 11.0), (20.0, 21.0)))
+    assert [phase(row, recording) for row in recording] == [BEFORE, DURING, DURING, DURING, AFTER, DURING]
+
+
+def test_wait_is_beyond_what_is_usual_without_restarts() -> None:
+    rows = [(0.0, 3.0, ""), (1.0, 3.0, ""), (2.0, 3.1, ""), (12.0, 10.0, ""), (13.0, 3.0, "")]
+    (only, together) = account(recorded(*rows, restarts=((11.0, 12.5),)))
+    assert only.wait == together.wait == pytest.approx(7.0)
+    assert (only.p50, only.max) == (3.0, 10.0)
+
+
+def test_percentiles() -> None:
+    assert percentile([], 0.5) == 0.0
+    assert percentile([1.0], 0.99) == 1.0
+    assert percentile([float(n) for n in range(1, 101)], 0.99) == 99.0
+    assert percentile([float(n) for n in range(1, 102)], 0.99) == 100.0
+
+
+def test_conditions() -> None:
+    recording = recorded((0.0, 0.1, ""), (1.0, 0.1, ""), (1.0, 2.1, "connection reset"))
+    recording.restarts = [Restart(1.0, 1.5, 1, "no database")]
+    conditions = parse_conditions("failed>0, wait>=2,closed>0,p99>5,failed-restarts>0")
+    verdict = judge(recording, conditions)
+    assert verdict.broken == ["failed>0: 1", "wait>=2: 2", "failed-restarts>0: 1"]
+    assert not verdict.is_kept
+    assert verdict.sentence == (
+        "3 requests, 1 failed, 0 connections closed, 1 restart (1 of them failed), longest wait 2.00 s"
+    )
+    assert judge(recording, parse_conditions("failed>1")).is_kept
+
+
+@pytest.mark.parametrize("text", ["", "failed", "failed<1", "failed>", "errors>0", "failed>0,", "p99>nan", "wait>1s"])
+def test_what_is_no_condition(text: str) -> None:
+    with pytest.raises(ConditionError, match="is no condition: write one of failed, closed, wait, p99, failed-re"):
+        parse_conditions(text)
+
+
+def test_no_report(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    begin = '<script type="application/json" id="runs">'
+    for text in (
+        "",
+        "<html>",
+        f"{begin}[]</script>",
+        f"{begin}[1]</script>",
+        f"{begin}{{}}</script>",
+        f"{begin}[{{}}]",
+    ):
+        path.write_text(text)
+        with pytest.raises(ReportError, match=r"report\.html is no report of flask-socketact rehearse$"):
+            read(path)
+    path.write_text(f'{begin}[{{"format": 0}}]</script>')
+    with pytest.raises(ReportError, match="made by another version: rehearse anew"):
+        read(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ReportError, match="is no report"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (["--fail-on", "x>1"], 2, "'x>1' is no condition"),
+        (["--do", ""], 2, "there is no command"),
+        (["--do", "systemctl 'restart"], 2, "is no command: No closing quotation"),
+        (["--restarts", "-1"], 2, "-1 is not in the range"),
+        (["--every", "0"], 2, "is not in the range"),
+        (["--compare", "/etc/passwd"], 2, "give --report FILE, too"),
+        (["--report", "/nonexistent/r.html"], 2, "/nonexistent is no folder that you can write to"),
+        (["--report", "/"], 2, "is a directory"),
+        (["--url", "http://192.0.2.1/"], 3, "give --allow-remote if it is yours"),
+        (["--url", "http://127.0.0.1:1/"], 3, "no socket unit listens at 127.0.0.1:1: say what restarts the service"),
+        (["--do", "nonexistent-command"], 3, "there is no command nonexistent-command"),
+        (["--do", "true", "--url", "http://127.0.0.1:1/"], 3, "connection refused, before anything was restarted"),
+        (["--do", "true", "--long-path", "sleep"], 3, "'sleep' is no path"),
+        (
+            ["--clients=0", "--keep-alive=0", "--idle=0", "--silent=0", "--slow=0"],
+            3,
+            "give --clients or others a number",
+        ),
+        (["--do", "true", "--idle", "50000", "--clients", "50000"], 3, "take more file descriptors than the"),
+    ],
+)
+def test_wrong_usage_is_told_in_a_line(
+    arguments: list[str], status: int, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _which: (1024, 4096))
+    result = CliRunner().invoke(main, ["rehearse", *arguments])
+    assert result.exit_code == status
+    lines = result.output.splitlines()
+    assert text in lines[-1]
+    assert lines[-1].startswith("Error: ")
+
+
+def test_machines_get_an_object() -> None:
+    with service(reply(*[OK] * 1000)) as url:
+        arguments = [
+            "--url",
+            url,
+            "--do",
+            "false",
+            "--restarts",
+            "1",
+            "--every",
+            "0.5",
+            "--idle",
+            "0",
+            "--think",
+            "0.02",
+        ]
+        counts = ["--clients", "1", "--keep-alive", "0", "--silent", "0", "--slow", "0"]
+        result = CliRunner().invoke(main, ["rehearse", "--json", *arguments, *counts])
+    found = json.loads(result.output)
+    assert result.exit_code == 1
+    assert found["broken"] == ["failed-restarts>0: 1"]
+    assert [each["kind"] for each in found["accounts"]] == ["new connection", "all"]
+    assert found["accounts"][0]["requests"] > 10
