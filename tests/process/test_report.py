@@ -1,0 +1,237 @@
+"""The report of a rehearsal in a real browser: Debian's chromium, without a screen."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver import ActionChains, Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from flask_socketact.rehearsal import clients, report, target
+from flask_socketact.rehearsal.clients import Group
+from flask_socketact.rehearsal.recording import Recording, Restart
+from flask_socketact.rehearsal.run import Plan
+from flask_socketact.rehearsal.verdict import judge, parse_conditions
+
+#: What a hostile service, or user, could want to be run in the browser.
+HOSTILE = "</script><img src=x onerror=document.title='run'>"
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--window-size=1280,1600"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+)
+KINDS = (clients.NEW, clients.KEEP_ALIVE, clients.LONG)
+
+
+def run(title: str, *, failures: int, requests: int = 2000, closed: int = 0) -> dict[str, Any]:
+    """Return a run of 20 s with restarts at 5 and 12 s, as the report draws it."""
+    groups = [Group(kind, 3, target.parse("http://127.0.0.1:8000/")) for kind in KINDS]
+    recording = Recording([kind.name for kind in KINDS], first_generation="main process 100", seconds=20.0)
+    chance = random.Random(title)  # noqa: S311
+    for number in range(requests):
+        kind = number % 10 // 8 + (number % 100 == 99)
+        took = chance.lognormvariate(-6, 0.4) + (2.0 if kind == 2 else 0.0)
+        recording.add(kind, number / requests * 18, took, 0.0)
+    for number in range(failures):
+        recording.add(0, 5.1 + number / 1000, 1.5, 0.0, f"connection reset {HOSTILE}" if number % 2 else "status 502")
+    for number in range(closed):
+        recording.add_closed(1, 5.0 + number / 1000)
+    recording.restarts = [
+        Restart(5.0, 6.5, 0, "", "main process 200"),
+        Restart(12.0, 13.0, 0 if not failures else 1, HOSTILE, ""),
+    ]
+    plan = Plan(groups, ["systemctl", "restart", "app"])
+    return report.describe(title, plan, recording, judge(recording, parse_conditions("failed>0,closed>0")))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chrome]:
+    options = ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for flag in FLAGS:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with Chrome(options=options, service=ChromeService("/usr/bin/chromedriver")) as chrome:
+        yield chrome
+
+
+@pytest.fixture
+def opened(browser: Chrome, tmp_path: Path) -> Chrome:
+    """The report of a run that clients have noticed, beside one that they have not."""
+    runs = [run("plain gunicorn", failures=30, closed=7), run(f"ours {HOSTILE}", failures=0)]
+    return visit(browser, tmp_path / "report.html", runs)
+
+
+def visit(browser: Chrome, path: Path, runs: list[dict[str, Any]]) -> Chrome:
+    report.write(path, runs)
+    complaints(browser)  # of what was open before
+    browser.get(path.as_uri())
+    return browser
+
+
+def complaints(browser: Chrome) -> list[dict[str, Any]]:
+    """Return what is new in the browser's console."""
+    return list(browser.get_log("browser"))  # type: ignore[no-untyped-call]
+
+
+def picture(browser: Chrome, number: int = 0) -> str:
+    """Return what is drawn on a canvas."""
+    return str(browser.execute_script("return document.querySelectorAll('canvas')[arguments[0]].toDataURL()", number))
+
+
+def numbers(browser: Chrome) -> list[str]:
+    """Return the requests before, during and after restarts, below the first histogram."""
+    cells = browser.find_elements(By.CSS_SELECTOR, "#histograms figure:first-child tbody td:nth-child(2)")
+    return [cell.text for cell in cells]
+
+
+def told(browser: Chrome) -> str:
+    return browser.find_element(By.ID, "told").text.strip()
+
+
+def test_everything_is_drawn_and_nothing_complained_about_or_fetched(opened: Chrome) -> None:
+    assert opened.execute_script("return document.documentElement.dataset.drawn") is not None
+    assert complaints(opened) == []
+    assert opened.execute_script("return performance.getEntriesByType('resource').length") == 0
+    assert opened.title.startswith("Restarts under load: plain gunicorn and ours </script>")
+    verdicts = [each.text.splitlines() for each in opened.find_elements(By.CLASS_NAME, "verdict")]
+    assert [first for first, _ in verdicts] == ["✘ Broken: clients have noticed", "✔ Kept: no client has noticed"]
+    assert verdicts[0][1].startswith("2,030 requests, 30 failed, 7 connections closed, 2 restarts (1 of them failed)")
+    blank = "const c = document.createElement('canvas'); c.width = arguments[0].width; c.height = arguments[0].height;"
+    for canvas in opened.find_elements(By.TAG_NAME, "canvas"):
+        assert opened.execute_script(f"{blank} return c.toDataURL() != arguments[0].toDataURL()", canvas)
+
+
+def test_kinds_can_be_left_out(opened: Chrome) -> None:
+    before, counted = picture(opened), numbers(opened)
+    labels = opened.find_elements(By.CSS_SELECTOR, "#kinds label")
+    assert [label.text for label in labels] == ["new connection", "keep-alive", "long answer", "failed only"]
+    labels[0].click()
+    assert picture(opened) != before
+    assert sum(int(count) for count in numbers(opened)) == 400  # of the others
+    labels[0].click()
+    assert (picture(opened), numbers(opened)) == (before, counted)
+    labels[3].click()
+    assert numbers(opened) == ["0", "30", "0"]
+
+
+def test_restarts_are_enlarged_by_button_mouse_and_keys(opened: Chrome) -> None:
+    whole = picture(opened)
+    buttons = opened.find_elements(By.CSS_SELECTOR, "#zoom button")
+    assert [button.text for button in buttons] == ["all", "restart 1", "restart 2"]
+    buttons[1].click()
+    enlarged = picture(opened)
+    assert enlarged != whole
+    buttons[0].click()
+    assert picture(opened) == whole
+    canvas = opened.find_element(By.TAG_NAME, "canvas")
+    ActionChains(opened).move_to_element_with_offset(canvas, -200, 20).click_and_hold().move_by_offset(100, 0).perform()
+    ActionChains(opened).release().perform()
+    assert picture(opened) not in (whole, enlarged)
+    ActionChains(opened).double_click(canvas).perform()
+    canvas.send_keys("+", Keys.ARROW_LEFT, "-", Keys.ARROW_RIGHT, "+")
+    assert picture(opened) != whole
+    canvas.send_keys("0", "n", "p", "p")
+    assert told(opened).startswith("new connection, 0.000 s after the beginning (before restarts): answered after ")
+
+
+def test_requests_are_told_one_by_one(opened: Chrome) -> None:
+    """By keyboard, and with the mouse over one."""
+    opened.find_elements(By.CSS_SELECTOR, "#kinds label")[3].click()
+    canvas = opened.find_element(By.TAG_NAME, "canvas")
+    canvas.send_keys("n")
+    first = "new connection, 5.100 s after the beginning (during restarts): failed: status 502 after 1.5 s"
+    assert told(opened) == first
+    canvas.send_keys("n")
+    second = "new connection, 5.101 s after the beginning (during restarts): failed: connection reset"
+    assert told(opened) == f"{second} {HOSTILE} after 1.5 s"
+    assert opened.title != "run"
+    opened.execute_script("document.activeElement.blur()")
+    ActionChains(opened).move_to_element_with_offset(canvas, 300, 100).perform()
+    assert told(opened) == ""
+    canvas.send_keys("p")
+    assert told(opened) == ""  # before the first there is none
+
+
+def test_failures_are_listed(opened: Chrome) -> None:
+    texts = [each.text for each in opened.find_elements(By.CSS_SELECTOR, "#failed > *")]
+    assert texts[0].startswith("1: plain gunicorn: 30 requests")
+    assert texts[1].endswith(": nothing.")
+    opened.find_element(By.CSS_SELECTOR, "#failed summary").click()
+    rows = opened.find_elements(By.CSS_SELECTOR, "#failed tbody tr")
+    assert len(rows) == 30
+    assert rows[0].text == "new connection 5.100 s 1.5 s status 502"
+
+
+def test_screen_readers_have_a_name_for_everything(opened: Chrome) -> None:
+    nodes = opened.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    named = {"button", "checkbox", "image", "table", "region", "DisclosureTriangle"}
+    found = [(node["role"]["value"], node["name"]["value"]) for node in nodes if "name" in node]
+    assert named <= {role for role, _ in found}
+    assert not [role for role, name in found if role in named and not name]
+    legends = opened.find_elements(By.CSS_SELECTOR, "fieldset > legend")
+    assert [legend.text for legend in legends] == ["Clients", "Enlarge"]
+    assert opened.find_element(By.TAG_NAME, "html").get_attribute("lang") == "en"
+    levels = [each.tag_name for each in opened.find_elements(By.CSS_SELECTOR, "h1, h2, h3")]
+    assert levels[0] == "h1"
+    assert levels.count("h1") == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_light_and_dark(opened: Chrome, scheme: str) -> None:
+    """Contrast is 4.5 at least (WCAG 2.2, 1.4.3), and the pictures follow."""
+    other = "dark" if scheme == "light" else "light"
+    use(opened, other)
+    before = picture(opened)
+    use(opened, scheme)
+    assert picture(opened) != before
+    for selector in ("body", ".what", ".kept", ".broken", ".bad", "button", "legend", "footer", "figcaption"):
+        text, page = opened.execute_script(_COLOURS, opened.find_element(By.CSS_SELECTOR, selector))
+        assert contrast(text, page) >= 4.5, (selector, text, page)
+
+
+def use(browser: Chrome, scheme: str) -> None:
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+
+
+_COLOURS = """
+const style = getComputedStyle(arguments[0]);
+let page = arguments[0];
+while (getComputedStyle(page).backgroundColor === "rgba(0, 0, 0, 0)") page = page.parentElement;
+const numbers = (text) => text.match(/[0-9.]+/g).slice(0, 3).map(Number);
+return [numbers(style.color), numbers(getComputedStyle(page).backgroundColor)];
+"""
+
+
+def contrast(one: list[float], other: list[float]) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: list[float]) -> float:
+    parts = [c / 255 / 12.92 if c / 255 <= 0.04045 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+def test_many_requests_and_none(browser: Chrome, tmp_path: Path) -> None:
+    visit(browser, tmp_path / "many.html", [run("many", failures=500, requests=200_000)])
+    assert numbers(browser)[1] != "0"
+    assert browser.find_element(By.CSS_SELECTOR, "#failed caption").get_attribute("textContent") == (
+        "many: the first 200 of 500"
+    )
+    visit(browser, tmp_path / "none.html", [run("none", failures=0, requests=0)])
+    assert complaints(browser) == []
+    assert numbers(browser) == ["0", "0", "0"]
+
+
+def test_a_report_is_read_back(tmp_path: Path) -> None:
+    """To be compared with: the latter of two runs is the file's own."""
+    runs = [run("earlier", failures=1), run(HOSTILE, failures=0)]
+    report.write(tmp_path / "report.html", runs)
+    assert report.read(tmp_path / "report.html") == runs[1]
