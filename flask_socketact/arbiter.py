@@ -60,7 +60,6 @@ class Arbiter(ReloadingArbiter):
         self._ready = self._reloading = False  # ... as systemd has heard
         self._started = False  # systemd has heard that we are ready
         self._booted = False
-        self._began = time.monotonic()
         self._stopping = False
         self._leaves_mail = False  # systemd starts the service again for what is in the mailbox
         self._hopeless = False  # all workers are stuck
@@ -69,6 +68,8 @@ class Arbiter(ReloadingArbiter):
         super().__init__(app)
         self.manager = Manager(address, self.log)
         self._ledger = Ledger(self.log)
+        if self.board_error:
+            self.log.warning("%s", self.board_error)
         self._predecessors = Predecessors(self.cgroup, self.log)
 
     def setup(self, app: BaseApplication) -> None:
@@ -100,7 +101,7 @@ class Arbiter(ReloadingArbiter):
         signals: list[int] = super().wait_for_signals(BOOT_POLL if is_waiting else self._turn)
         self.readiness.collect(self.WORKERS)
         if len(self.readiness.accepting) >= self.num_workers:  # those that are replaced already have answered, too
-            self.load_time = self.load_time or time.monotonic() - self._began
+            self.load_time = self.load_time or time.monotonic() - self.loading_since
             self._booted = True
         if len(self.serving.difference(self.worn)) >= self.num_workers:
             self.trouble = ""
@@ -140,7 +141,7 @@ class Arbiter(ReloadingArbiter):
             self.manager.status(text)
         else:
             self._ready = self.manager.ready(text)
-            self.board.ready = self.generation
+            self.board.note_ready(self.generation, self.loading_since)
             if self._ready and not self._started:
                 self.log.info("Ready: %s", text, extra=events.READY)
                 self._ledger.note(boot_seconds=self.load_time)

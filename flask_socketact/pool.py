@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import gunicorn.arbiter
@@ -13,7 +14,8 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 from gunicorn.workers.base import Worker
 
-from flask_socketact import cgroup, current
+from flask_socketact import cgroup, current, scoreboard
+from flask_socketact.ledger import FOLDER
 from flask_socketact.mailbox import Mailbox
 from flask_socketact.readiness import Readiness
 from flask_socketact.scoreboard import Field, Scoreboard
@@ -35,7 +37,7 @@ class Pool(gunicorn.arbiter.Arbiter):
 
     def __init__(self, app: BaseApplication) -> None:
         self.readiness = Readiness()
-        self.board = Scoreboard()
+        self.board, self.board_error = _make_board()
         self.cgroup = cgroup.of(os.getpid())
         self.generation = 1  #: number of the workers that are forked now: one more with each reload
         current.generation = current.name_generation(os.getpid(), self.generation)
@@ -51,6 +53,7 @@ class Pool(gunicorn.arbiter.Arbiter):
         if str(app.cfg.settings["worker_class"].get()).endswith("SyncWorker"):
             app.cfg.set("threads", 1)  # with more gunicorn takes its gthread instead, even for our class
         super().setup(app)
+        self.board.drain_time = self.cfg.graceful_timeout
         self._watch_workers()
 
     @property
@@ -110,7 +113,7 @@ class Pool(gunicorn.arbiter.Arbiter):
 
     def dismiss(self, pid: int) -> None:
         """Let a worker drain, and leave."""
-        self.WORKERS[pid].slot[Field.DRAINING] = 1
+        self.WORKERS[pid].slot.begin_drain()
         if pid not in self.readiness.accepting:
             self._kill_at[pid] = time.monotonic() + LOAD_GRACE
         self.kill_worker(pid, signal.SIGTERM)
@@ -208,6 +211,17 @@ class Pool(gunicorn.arbiter.Arbiter):
             users(server, worker)
 
         self.cfg.set("pre_fork", pre_fork)
+
+
+def _make_board() -> tuple[Scoreboard, str]:
+    """Return the scoreboard, and why nobody outside can look at it, if somebody was to."""
+    folder = os.environ.get(FOLDER)
+    if not folder:
+        return Scoreboard(), ""
+    try:
+        return scoreboard.create(Path(folder), os.getpid()), ""
+    except OSError as error:
+        return Scoreboard(), f"{FOLDER}={folder}: {error.strerror}, so flask-socketact status sees no workers"
 
 
 def _begin_in_child(worker: Worker, foreign: Sequence[Any]) -> None:

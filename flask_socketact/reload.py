@@ -51,6 +51,7 @@ class ReloadingArbiter(Pool):
         self._reload_wanted = False
         self._before: Before | None = None  # while new workers load
         self._generations = 1
+        self.loading_since = time.monotonic()  #: when the last generation began to
         super().__init__(app)
 
     @property
@@ -84,6 +85,7 @@ class ReloadingArbiter(Pool):
         self._stats["reloads"] += 1
         self._generations += 1
         self.generation = self._generations
+        self.loading_since = time.monotonic()
         self.report_state()
         try:
             self._configure(before)

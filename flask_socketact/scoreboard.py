@@ -1,26 +1,36 @@
 """What the processes of one master know of each other: counters in memory that they share.
 
-One anonymous mapping, made by the master before it forks. Each worker has a slot, which it alone
-writes; the master and its siblings read. A field is eight bytes, aligned, and stored at once, so
-that nobody takes a lock; two fields read one after the other may be of different moments.
+One mapping, made by the master before it forks: of a file where the service has a folder for it, so that
+``flask-socketact status`` can look, else anonymous. Each worker has a slot, which it alone writes; the master and its
+siblings read. A field is eight bytes, aligned, and stored at once, so that nobody takes a lock; two fields read one
+after the other may be of different moments.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 import time
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
+from pathlib import Path
 
 #: More processes than this never live at once: workers, and those that drain beside them.
 SLOTS = 1024
 
 _FIELDS = 32
 _BYTES = 8
+_SIZE = (1 + SLOTS) * _FIELDS * _BYTES
+#: Raised when what stands where changes: who reads the file of another version sees that.
+LAYOUT = 1
 # In the header, which takes the place of a first slot:
 _STOPPING = 0
 _HIGHEST = 1  # how many slots, from the first on, have ever been taken
 _READY = 2  # the latest generation whose workers have all answered; 0: none yet
+_BEGAN = 3  # when that generation began to load the application: CLOCK_MONOTONIC, nanoseconds
+_READY_AT = 4  # when its workers had all answered; as above
+_DRAIN_TIME = 5  # how long a drain may last, in nanoseconds
+_LAYOUT = 6  # of the file
 
 
 class Field(IntEnum):
@@ -31,7 +41,7 @@ class Field(IntEnum):
     GENERATION = 2  #: 1 for the workers of the start, one more for those of each reload
     THREADS = 3  #: how many requests it can run at once
     ACCEPTING = 4  #: 1 while it takes new connections
-    DRAINING = 5  #: 1 from the beginning of its drain
+    DRAINING = 5  #: when its drain began: CLOCK_MONOTONIC, nanoseconds; 0: not yet
     REQUESTS = 6  #: answered since the worker began
     IN_FLIGHT = 7  #: requests being read, run or answered
     OPEN = 8  #: connections, those in flight included
@@ -43,6 +53,8 @@ class Field(IntEnum):
     WORN = 15  #: 1 when it has answered max_requests, and is to be replaced
     OLDEST = 12  #: when the oldest request in flight began: CLOCK_MONOTONIC, nanoseconds; 0: none
     HOLDS = 16  #: pieces of work, beside requests, that a drain waits for
+    ERRORS = 17  #: of the requests answered, those with a status of 500 or above
+    WAITED = 18  #: longest that a request had waited when the worker had just begun; nanoseconds
 
 
 class Slot:
@@ -59,6 +71,12 @@ class Slot:
     def __setitem__(self, field: int, value: int) -> None:
         self._fields[field] = value
 
+    def begin_drain(self) -> None:
+        """Note that the worker takes nothing new from now on; called, perhaps again, when that has begun."""
+        if not self[Field.DRAINING]:
+            self[Field.DRAINING] = time.monotonic_ns()
+            self[Field.ACCEPTING] = 0
+
     @property
     def oldest_age(self) -> float:
         """Seconds since the oldest request in flight began; 0.0 without one."""
@@ -69,8 +87,9 @@ class Slot:
 class Scoreboard:
     """The slots of one master's workers."""
 
-    def __init__(self) -> None:
-        self._memory = memoryview(mmap.mmap(-1, (1 + SLOTS) * _FIELDS * _BYTES)).cast("q")
+    def __init__(self, memory: mmap.mmap | None = None) -> None:
+        """Use `memory`; without it, some of its own."""
+        self._memory = memoryview(memory or mmap.mmap(-1, _SIZE)).cast("q")
         self._slots = [
             Slot(self._memory[start : start + _FIELDS], index)
             for index, start in enumerate(range(_FIELDS, (1 + SLOTS) * _FIELDS, _FIELDS))
@@ -90,9 +109,32 @@ class Scoreboard:
         """The generation that the service manager knows to be ready, or a later one; 0: none yet."""
         return int(self._memory[_READY])
 
-    @ready.setter
-    def ready(self, generation: int) -> None:
-        self._memory[_READY] = generation
+    @property
+    def loading_time(self) -> float:
+        """How long that generation took to load it, in seconds; 0.0 until one has."""
+        return (self._memory[_READY_AT] - self._memory[_BEGAN]) / 1e9
+
+    @property
+    def ready_at(self) -> float:
+        """When it was ready: CLOCK_MONOTONIC, in seconds."""
+        return self._memory[_READY_AT] / 1e9
+
+    @property
+    def drain_time(self) -> float:
+        """How long a drain may last, in seconds."""
+        return self._memory[_DRAIN_TIME] / 1e9
+
+    @drain_time.setter
+    def drain_time(self, seconds: float) -> None:
+        self._memory[_DRAIN_TIME] = int(seconds * 1e9)
+
+    def note_ready(self, generation: int, began: float) -> None:
+        """All workers of a generation have answered; `began` is when it began to load the application (CLOCK_MONOTONIC,
+        seconds)."""
+        if self._memory[_READY] != generation:
+            self._memory[_READY] = generation
+            self._memory[_BEGAN] = int(began * 1e9)
+            self._memory[_READY_AT] = time.monotonic_ns()
 
     def take(self, generation: int, threads: int) -> Slot:
         """Return a free slot, emptied.
@@ -120,3 +162,60 @@ class Scoreboard:
         for slot in self.taken():
             if slot.index not in kept:
                 slot[Field.TAKEN] = 0
+
+
+def create(folder: Path, master: int) -> Scoreboard:
+    """Make the scoreboard of a master, by its pid, in the folder of its service; and remove those of masters before it
+    whose workers have all gone.
+
+    :raises OSError: there is no room for it, or it must not be written.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in folder.glob("board-*"):
+        if not _is_used(path):
+            path.unlink(missing_ok=True)
+    path = _path(folder, master)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.fchmod(descriptor, 0o644)  # whatever the umask: anybody may look
+        os.posix_fallocate(descriptor, 0, _SIZE)  # on a full disk now, and not at some later moment by SIGBUS
+        board = Scoreboard(mmap.mmap(descriptor, _SIZE))
+    except OSError:
+        path.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+    board._memory[_LAYOUT] = LAYOUT
+    return board
+
+
+def read(folder: Path, master: int) -> Scoreboard | None:
+    """Return the scoreboard of a master, to look at; None if there is none, or one of another version.
+
+    :raises PermissionError: one must not look.
+    """
+    try:
+        return _open(_path(folder, master))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _is_used(path: Path) -> bool:
+    try:
+        pids = [slot[Field.PID] for slot in _open(path).taken()]
+    except (OSError, ValueError):
+        return False
+    return any(pid and Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def _path(folder: Path, master: int) -> Path:
+    return folder / f"board-{master}"
+
+
+def _open(path: Path) -> Scoreboard:
+    """:raises ValueError: it is none of ours."""
+    with path.open("rb") as file:
+        board = Scoreboard(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    if len(board._memory) * _BYTES != _SIZE or board._memory[_LAYOUT] != LAYOUT:
+        raise ValueError(f"{path} is not a scoreboard of this version")
+    return board

@@ -7,6 +7,7 @@ import click
 from flask_socketact.cli.doctor import doctor
 from flask_socketact.cli.init import init
 from flask_socketact.cli.rehearse import rehearse
+from flask_socketact.cli.status import status
 from flask_socketact.cli.units import units
 
 
@@ -19,4 +20,5 @@ def main() -> None:
 main.add_command(doctor)
 main.add_command(init)
 main.add_command(rehearse)
+main.add_command(status)
 main.add_command(units)

@@ -11,24 +11,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from flask_socketact import durations
+from flask_socketact.cli.console import console
 from flask_socketact.rehearsal.recording import Recording
 from flask_socketact.rehearsal.run import Plan
 from flask_socketact.rehearsal.run import Progress as Report
-from flask_socketact.rehearsal.verdict import Account, Verdict, duration
+from flask_socketact.rehearsal.verdict import Account, Verdict
 
 #: How often the line is drawn anew. Seldom: what draws does not ask meanwhile. Seconds.
 INTERVAL = 0.25
 #: Waits up to this may be those of the clients' own loop. Seconds.
 _LATE = 0.1
-#: Without a terminal, lines are as long as they need to be.
-_WIDE = 200
-
-
-def console() -> Console:
-    made = Console(highlight=False)
-    if not made.is_terminal:
-        made.width = _WIDE
-    return made
 
 
 @contextmanager
@@ -101,10 +94,9 @@ def show(recording: Recording, verdict: Verdict) -> None:
         if restart.status != 0:
             out.print(f"  restart {number}: exit status {restart.status}: {restart.error}", style="red", markup=False)
     if verdict.lateness > _LATE:
-        late = (
-            f"  The clients' own loop was late by up to {duration(verdict.lateness)}: waits up to this may be its own"
-        )
-        out.print(late, style="yellow", markup=False)
+        late = durations.describe(verdict.lateness)
+        text = f"  The clients' own loop was late by up to {late}: waits up to this may be its own"
+        out.print(text, style="yellow", markup=False)
     out.print(verdict.sentence, markup=False)
     if verdict.is_kept:
         out.print("Kept: no client has noticed.", style="bold green", markup=False)
@@ -123,5 +115,5 @@ def _table(verdict: Verdict) -> Table:
 
 
 def _cells(each: Account) -> list[str]:
-    times = (each.p50, each.p99, each.max, each.wait)
-    return [each.kind, *(f"{count:,}" for count in (each.requests, each.failed, each.closed)), *map(duration, times)]
+    counts = (f"{count:,}" for count in (each.requests, each.failed, each.closed))
+    return [each.kind, *counts, *map(durations.describe, (each.p50, each.p99, each.max, each.wait))]

@@ -13,10 +13,11 @@ from typing import Any
 
 import jinja2
 
+from flask_socketact import durations
 from flask_socketact.errors import SocketActError
 from flask_socketact.rehearsal.recording import Recording
 from flask_socketact.rehearsal.run import Plan
-from flask_socketact.rehearsal.verdict import Verdict, duration, phase
+from flask_socketact.rehearsal.verdict import Verdict, phase
 
 #: Of the data in it: raised when an older report can no longer be drawn beside a new one.
 FORMAT = 1
@@ -82,7 +83,7 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["duration"] = duration
+    environment.filters["duration"] = durations.describe
     # A script ends at the first "</", wherever that stands.
     data = json.dumps(runs, separators=(",", ":")).replace("<", "\\u003c")
     return environment.get_template("report.html").render(runs=runs, data=data)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from flask_socketact import durations
 from flask_socketact.errors import SocketActError
 from flask_socketact.rehearsal.recording import Outcome, Recording
 
@@ -113,11 +114,6 @@ MEASURES: dict[str, Callable[[Account, int], float]] = {
 }
 
 
-def duration(seconds: float) -> str:
-    """Return a time for people: ``4.2 ms``, ``1.25 s``."""
-    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
-
-
 @dataclass(frozen=True)
 class Condition:
     """What a rehearsal fails on: ``wait>0.25``."""
@@ -173,7 +169,7 @@ class Verdict:
             restarts += f" ({self.failed_restarts} of them failed)"
         return (
             f"{total.requests:,} requests, {total.failed:,} failed, {total.closed:,} connections closed, {restarts}, "
-            f"longest wait {duration(total.wait)}"
+            f"longest wait {durations.describe(total.wait)}"
         )
 
     def as_object(self) -> dict[str, Any]:

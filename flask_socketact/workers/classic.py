@@ -23,6 +23,10 @@ class ClassicWorker(Lifecycle):
 
     wsgi: Callable[..., Iterable[bytes]]
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._begun: dict[object, float] = {}  # requests in flight, the oldest first
+
     def load_wsgi(self) -> None:
         super().load_wsgi()
         self._application = self.wsgi
@@ -31,6 +35,8 @@ class ClassicWorker(Lifecycle):
     def _run_application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         response = start_response.__self__  # type: ignore[attr-defined]  # gunicorn's, a bound method
         self.describe_request(environ, _listener.get(), response.req)
+        if response.req.req_number == 1:
+            self.note_wait(environ["gunicorn.socket"])
         environ[_RESPONSE] = response
 
         def start_or_end(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
@@ -39,10 +45,16 @@ class ClassicWorker(Lifecycle):
                 response.force_close()
             if name := environ.get(current.ID_HEADER):
                 headers.append((name, current.id_of(environ)))
+            if status >= "5":
+                self.slot[Field.ERRORS] += 1
             write: Callable[[bytes], None] = start_response(status, headers, exc_info)
             return write
 
-        return self._application(environ, start_or_end)
+        try:
+            return self._application(environ, start_or_end)
+        except Exception:
+            self.slot[Field.ERRORS] += 1
+            raise
 
     def handle(self, listener: Any, client: Any, address: Any) -> None:
         """Serve a connection, for as long as it lasts."""
@@ -67,6 +79,9 @@ class ClassicWorker(Lifecycle):
         self.slot[Field.IN_FLIGHT] += 1
         current.leave()
         began = time.monotonic()
+        token = object()
+        self._begun[token] = began
+        self._note_oldest()
         try:
             yield
         except BaseException:  # which is logged and answered outside
@@ -76,8 +91,13 @@ class ClassicWorker(Lifecycle):
             self._end(began)
             current.leave()
         finally:
+            del self._begun[token]
+            self._note_oldest()
             self.slot[Field.IN_FLIGHT] -= 1
             self.slot[Field.REQUESTS] = self.nr
+
+    def _note_oldest(self) -> None:
+        self.slot[Field.OLDEST] = int(next(iter(self._begun.values()), 0.0) * 1e9)
 
     def _end(self, began: float) -> None:
         environ = current.environ()

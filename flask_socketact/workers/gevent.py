@@ -21,7 +21,6 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers import ggevent
 from gunicorn.workers.base import Worker
 
-from flask_socketact.scoreboard import Field
 from flask_socketact.workers.classic import ClassicWorker
 from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER, listener_name
 
@@ -107,7 +106,7 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
         while self.alive:
             self.notify()
             self._leave.wait(HEARTBEAT)
-        self.slot[Field.DRAINING] = 1
+        self.slot.begin_drain()
         self.begin_drain()
         for server in servers:
             server.close()

@@ -13,7 +13,7 @@ from typing import Any
 
 from gunicorn.workers.base import Worker
 
-from flask_socketact import cgroup, current, events, holds, journal, log_files, pages, process
+from flask_socketact import cgroup, current, events, holds, journal, log_files, pages, process, queues
 from flask_socketact.errors import CountersError
 from flask_socketact.mailbox import Mailbox
 from flask_socketact.scoreboard import Field, Scoreboard, Slot
@@ -22,6 +22,8 @@ from flask_socketact.scoreboard import Field, Scoreboard, Slot
 HEARTBEAT = 1.0
 #: How long an idle connection stays open in a drain, for a request that its client may have sent already. Seconds.
 LINGER = 2.0
+#: For so long after it has begun a worker measures what clients have waited. Seconds.
+SETTLING = 10.0
 #: How often a worker that drains looks at what is left, in seconds.
 DRAIN_POLL = 0.05
 #: A relayed worker leaves so much later than the drain time, if it does not leave by itself. Seconds.
@@ -60,13 +62,14 @@ class Lifecycle(Worker):
         self._told_ready = False  # applications know
         self._drain_began = 0.0
         self._drain_told = False
+        self._settles_at = 0.0  # 0.0: it has not begun
 
     def init_process(self) -> None:
         self._managed = hasattr(self, "slot")
         if not self._managed:  # a master that is not ours
             self.board = Scoreboard()
             self.slot = self.board.take(1, self.cfg.threads)
-            self.board.ready = 1  # nobody will say so
+            self.board.note_ready(1, time.monotonic())  # nobody else will
         self.slot[Field.PID] = os.getpid()
         current.generation = self.generation
         super().init_process()  # until nothing of a request is left, or the drain time is over
@@ -134,6 +137,9 @@ class Lifecycle(Worker):
         if now < self._next_beat:
             return
         self._next_beat = now + HEARTBEAT
+        if not self._settles_at:
+            self._settles_at = now + SETTLING
+            self.slot[Field.ACCEPTING] = not self.slot[Field.DRAINING]
         self._tell(lambda application: application.beat())
         if not self._told_ready and self.board.ready >= self.slot[Field.GENERATION]:
             self._told_ready = True
@@ -171,7 +177,7 @@ class Lifecycle(Worker):
         """Drain; a worker that still loads the application and has nothing to finish leaves at once."""
         super().handle_exit(sig, frame)
         self._drain_began = self._drain_began or time.monotonic()
-        self.slot[Field.DRAINING] = 1
+        self.slot.begin_drain()
         if not self.booted and not self.has_mail():
             sys.exit(0)
 
@@ -269,6 +275,13 @@ class Lifecycle(Worker):
             observe(environ, response and response.status, time.monotonic() - began)
         except Exception:
             self.log.exception("An answer was not counted")
+
+    def note_wait(self, connection: Any) -> None:
+        """Note how long the first request of a connection had waited: what a restart has cost, if this worker has just
+        begun. TCP alone tells."""
+        if not self._settles_at or time.monotonic() < self._settles_at:
+            waited = int(queues.seconds_since_data(connection) * 1e9)
+            self.slot[Field.WAITED] = max(self.slot[Field.WAITED], waited)
 
     def describe_request(self, environ: dict[str, Any], listener: str | None, request: Any) -> None:
         """Tell the application by which listener a request came (only under activation), whether it is its connection's

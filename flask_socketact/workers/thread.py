@@ -308,7 +308,7 @@ class ThreadWorker(Lifecycle):
         if not self._draining:
             self._carrying = self._may_carry()
             self._draining = True
-            self.slot[Field.DRAINING] = 1
+            self.slot.begin_drain()
             self.loop.stop_accepting()
             if self._carrying and self.mailbox:
                 self.loop.leave_mailbox(self.mailbox)
@@ -390,6 +390,7 @@ class ThreadWorker(Lifecycle):
         """Run the application, and send its answer."""
         cfg = self.loop.cfg
         response = None
+        failed = False
         environ: dict[str, Any] = {}
         try:
             cfg.pre_request(self, request)
@@ -406,6 +407,8 @@ class ThreadWorker(Lifecycle):
             environ["wsgi.multithread"] = True
             self.describe_request(environ, connection.listener, request)
             environ[current.FREE_SINCE] = connection.free_since
+            if not connection.free_since:
+                self.note_wait(connection.sock)
             response.environ = environ
             self._count()
             body = self.wsgi(environ, response.start_response)
@@ -418,12 +421,15 @@ class ThreadWorker(Lifecycle):
         except OSError:
             raise
         except (Exception, SystemExit):
+            failed = True
             if response is None or not response.headers_sent:
                 raise
             # An error page in the middle of an answer would be taken for a part of it.
             self.log.exception("Error handling request")
             return Outcome.CLOSE
         finally:
+            if failed or (response is not None and (response.status or "") >= "5"):
+                self._count_error()
             self.observe(environ, response, connection.clock.began)
             try:
                 cfg.post_request(self, request, environ, response)
@@ -438,6 +444,10 @@ class ThreadWorker(Lifecycle):
         if self.nr >= self.max_requests and self.end_by_requests():
             self.alive = False
             self._wake_supervisor()
+
+    def _count_error(self) -> None:
+        with self.loop.lock:
+            self.slot[Field.ERRORS] += 1
 
     def _ends(self, connection: Connection) -> bool:
         """Whether `connection` is to be closed after an answer that begins now."""

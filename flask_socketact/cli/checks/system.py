@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
+from flask_socketact import queues
 from flask_socketact.cli.checks.application import Settings, UnreadError, read_settings
 from flask_socketact.cli.checks.finding import Finding
 from flask_socketact.systemctl import Manager, ManagerError, Unit
@@ -118,7 +118,7 @@ def read(name: str, *, user_manager: bool) -> System:
         settings=_settings(manager, service),
         version=manager.version(),
         bus=manager.ping_bus(),
-        somaxconn=int(Path("/proc/sys/net/core/somaxconn").read_text()),
+        somaxconn=queues.somaxconn(),
         linger=_linger(manager) if user_manager else None,
     )
 

@@ -1,0 +1,238 @@
+"""What there is to see of a service: from systemd, the kernel, and the scoreboards of its masters."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flask_socketact import cgroup, queues, scoreboard
+from flask_socketact.scoreboard import Field, Scoreboard, Slot
+from flask_socketact.systemctl import Manager, ManagerError, Unit
+
+_SERVICE = (
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "MainPID",
+    "StatusText",
+    "TriggeredBy",
+    "ControlGroup",
+    "RuntimeDirectory",
+    "InactiveEnterTimestampMonotonic",
+    "InactiveExitTimestampMonotonic",
+    "ActiveEnterTimestampMonotonic",
+    "ActiveExitTimestampMonotonic",
+)
+_SOCKET = ("Listen", "FileDescriptorName", "Backlog", "ActiveState")
+#: States in which it serves.
+ACTIVE = ("active", "reloading")
+_BYTES_OF_A_PAGE = os.sysconf("SC_PAGE_SIZE")
+#: A service that was away for longer was stopped and started, not restarted. Microseconds.
+_APART = 1_000_000
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A listener, which systemd holds."""
+
+    name: str
+    address: str
+    queue: int | None  #: connections that nobody has accepted yet; None when the kernel does not tell
+    backlog: int  #: how many there may be
+    is_listening: bool
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker, as its master and it have it on their scoreboard. Times are seconds."""
+
+    pid: int
+    master: int
+    generation: int
+    state: str  #: loading, serving, draining, or relayed: serving on while the service restarts
+    threads: int
+    requests: int  #: answered since it began
+    errors: int  #: of these, with a status of 500 or above
+    rate: float | None  #: requests a second, since the look before; None at the first
+    in_flight: int
+    connections: int
+    idle: int
+    held: int  #: pieces of work beside requests that a drain waits for
+    oldest: float  #: age of the oldest request in flight
+    memory: int | None  #: resident, in bytes
+    draining_for: float  #: 0.0: it does not
+    drain_time: float  #: how long it may at most
+
+
+@dataclass(frozen=True)
+class Restart:
+    """The last restart, start or reload. Times are seconds."""
+
+    kind: str
+    ago: float  #: since it has ended
+    took: float  #: from the command until every new worker answered
+    longest_wait: float | None  #: of the first requests of connections, in the first seconds; None: not told
+    carried: int | None  #: idle connections that new workers were handed
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A service at a moment."""
+
+    service: str
+    state: str  #: active, failed, …
+    status: str  #: ``STATUS=``, what the service says of itself
+    main_pid: int
+    listeners: tuple[Listener, ...]
+    generation: int | None  #: of this master: one more with each reload
+    workers: tuple[Worker, ...]  #: of the service, and old ones in scopes
+    restart: Restart | None
+    remark: str  #: why something is not known, and what to do
+
+    @property
+    def is_active(self) -> bool:
+        return self.state in ACTIVE
+
+
+def look(name: str, manager: Manager, before: Overview | None = None, apart: float = 0.0) -> Overview:
+    """Look at a service; with the look `before`, so many seconds ago, requests per second are known.
+
+    :raises ManagerError: there is no such service, or the manager does not answer.
+    """
+    unit = manager.show(f"{name}.service", *_SERVICE)
+    if unit["LoadState"] == "not-found":
+        raise ManagerError(f"there is no {unit.name}: flask-socketact units makes one")
+    pid = int(unit["MainPID"] or 0)
+    folders = _folders(unit, manager)
+    board, remark = _board(folders, pid)
+    counted = {worker.pid: worker.requests for worker in before.workers} if before else {}
+    workers = [*_own(board, pid, unit), *_old(folders, unit)]
+    return Overview(
+        service=unit.name,
+        state=unit["ActiveState"],
+        status=unit["StatusText"],
+        main_pid=pid,
+        listeners=tuple(_listeners(manager, unit)),
+        generation=board.ready or None if board else None,
+        workers=tuple(_with_rate(worker, counted.get(worker.pid), apart) for worker in workers),
+        restart=_restart(unit, board),
+        remark=remark,
+    )
+
+
+def _folders(unit: Unit, manager: Manager) -> list[Path]:
+    """Return where masters of a service may keep their scoreboards: its ``RuntimeDirectory=``."""
+    root = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}") if manager.user else "/run"
+    return [Path(root, name) for name in unit["RuntimeDirectory"].split()]
+
+
+def _board(folders: list[Path], master: int) -> tuple[Scoreboard | None, str]:
+    """Return the scoreboard of a master; or None, and why."""
+    if not master:
+        return None, ""
+    for folder in folders:
+        try:
+            board = scoreboard.read(folder, master)
+        except PermissionError:
+            return None, f"{folder} may not be looked into: look as root, or render the units anew"
+        if board is not None:
+            return board, ""
+    return None, "it shares no scoreboard: render its units anew (flask-socketact units), and restart it"
+
+
+def _own(board: Scoreboard | None, master: int, unit: Unit) -> Iterator[Worker]:
+    if board is None:
+        return
+    for slot in _living(board):
+        if cgroup.of(slot[Field.PID]) == unit["ControlGroup"]:
+            yield _worker(slot, master, board, relayed=False)
+
+
+def _old(folders: list[Path], unit: Unit) -> Iterator[Worker]:
+    """Yield the workers that a restart has moved to scopes, as far as their scoreboards can be read."""
+    for scope in cgroup.relayed(unit["ControlGroup"] or f"/system.slice/{unit.name}"):
+        match = re.search(r"-drain-(\d+)\.scope$", scope)
+        board, _ = _board(folders, int(match[1])) if match else (None, "")
+        slots = {slot[Field.PID]: slot for slot in _living(board)} if board else {}
+        for pid in cgroup.workers(scope):
+            if board is not None and pid in slots:
+                yield _worker(slots[pid], int(match[1]) if match else 0, board, relayed=True)
+
+
+def _living(board: Scoreboard) -> Iterator[Slot]:
+    return (slot for slot in board.taken() if slot[Field.PID] and Path(f"/proc/{slot[Field.PID]}").exists())
+
+
+def _worker(slot: Slot, master: int, board: Scoreboard, *, relayed: bool) -> Worker:
+    draining = slot[Field.DRAINING]
+    serving = "relayed" if relayed else "serving" if slot[Field.ACCEPTING] else "loading"
+    return Worker(
+        pid=slot[Field.PID],
+        master=master,
+        generation=slot[Field.GENERATION],
+        state="draining" if draining else serving,
+        threads=slot[Field.THREADS],
+        requests=slot[Field.REQUESTS],
+        errors=slot[Field.ERRORS],
+        rate=None,
+        in_flight=slot[Field.IN_FLIGHT],
+        connections=slot[Field.OPEN],
+        idle=slot[Field.IDLE],
+        held=slot[Field.HOLDS],
+        oldest=slot.oldest_age,
+        memory=_memory(slot[Field.PID]),
+        draining_for=(time.monotonic_ns() - draining) / 1e9 if draining else 0.0,
+        drain_time=board.drain_time,
+    )
+
+
+def _memory(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _BYTES_OF_A_PAGE
+    except OSError:
+        return None
+
+
+def _with_rate(worker: Worker, before: int | None, apart: float) -> Worker:
+    return worker if before is None or not apart else replace(worker, rate=(worker.requests - before) / apart)
+
+
+def _listeners(manager: Manager, unit: Unit) -> Iterator[Listener]:
+    for name in unit["TriggeredBy"].split():
+        socket = manager.show(name, *_SOCKET)
+        for address in socket.listens("Stream"):
+            yield Listener(
+                name=socket["FileDescriptorName"] or name,
+                address=address,
+                queue=queues.length_at(address),
+                backlog=min(int(socket["Backlog"] or 0), queues.somaxconn()),
+                is_listening=socket["ActiveState"] == "active",
+            )
+
+
+def _restart(unit: Unit, board: Scoreboard | None) -> Restart | None:
+    """Return what the last restart, reload or start was, if systemd has heard that it was ready."""
+    stopped, begun, ended = (
+        int(unit[f"{name}TimestampMonotonic"] or 0) for name in ("ActiveExit", "InactiveExit", "ActiveEnter")
+    )
+    away = begun - int(unit["InactiveEnterTimestampMonotonic"] or 0)
+    if not ended or unit["ActiveState"] not in ACTIVE:
+        return None
+    kind, took, at = "start", (ended - begun) / 1e6, ended / 1e6
+    if 0 < stopped < ended and away < _APART:
+        kind, took = "restart", (ended - stopped) / 1e6
+    if board is not None and board.ready > 1:
+        kind, took, at = "reload", board.loading_time, board.ready_at
+    newest = [slot for slot in _living(board) if slot[Field.GENERATION] == board.ready] if board else []
+    return Restart(
+        kind,
+        ago=time.monotonic() - at,
+        took=took,
+        longest_wait=max((slot[Field.WAITED] for slot in newest), default=0) / 1e9 if newest else None,
+        carried=sum(slot[Field.CARRIED_IN] for slot in newest) if newest else None,
+    )
