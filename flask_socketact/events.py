@@ -21,3 +21,5 @@ RELAYED = {MESSAGE_ID: "76b2019296b241fcb29abf83d43cbc24"}
 CARRIED = {MESSAGE_ID: "3ffda90dea03449698c913dbea786458"}
 #: a worker has nothing left, and leaves
 DRAINED = {MESSAGE_ID: "c0dc140e7713417ca179263de79cea94"}
+#: a step of flask-socketact deploy
+DEPLOYMENT = {MESSAGE_ID: "bccf0f9e52434739a688c8fd13f3de0c"}

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -130,6 +131,21 @@ class Manager:
         text = self.run("systemctl", self.option, "show", f"--property={','.join(properties)}", "--", name)
         return Unit(name, parse_properties(text))
 
+    def find(self, name: str, *properties: str) -> Unit:
+        """Read properties of a unit that must be there; LoadState is one of them.
+
+        :raises ManagerError: it is not, or there is no manager.
+        """
+        unit = self.show(name, "LoadState", *properties)
+        if unit["LoadState"] == "not-found":
+            raise ManagerError(f"there is no {name}: flask-socketact units makes one")
+        return unit
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment that commands of systemd's run in."""
+        keep = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "HOME")
+        return {"PATH": PATH, "LC_ALL": "C"} | {key: os.environ[key] for key in keep if key in os.environ}
+
     def version(self) -> str:
         return self.run("systemctl", self.option, "show", "--value", "--property=Version").strip()
 
@@ -156,11 +172,15 @@ class Manager:
 
         :raises ManagerError: with what it says on stderr.
         """
-        keep = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "HOME")
-        environment = {"PATH": PATH, "LC_ALL": "C"} | {key: os.environ[key] for key in keep if key in os.environ}
         try:
             done = subprocess.run(  # noqa: S603 (words, not a shell's line)
-                command, env=environment, capture_output=True, text=True, errors="replace", check=False, timeout=SECONDS
+                command,
+                env=self.environment(),
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=SECONDS,
             )
         except FileNotFoundError:
             raise ManagerError(f"there is no {command[0]} in {PATH}") from None
@@ -170,3 +190,9 @@ class Manager:
             lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             raise ManagerError(f"{command[0]}: {lines[0]}")
         return done.stdout
+
+
+def runtime_folders(unit: Unit, manager: Manager) -> list[Path]:
+    """Return the folders that ``RuntimeDirectory=`` of a service names."""
+    root = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}") if manager.user else "/run"
+    return [Path(root, name) for name in unit["RuntimeDirectory"].split()]

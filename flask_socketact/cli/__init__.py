@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from flask_socketact.cli.deploy import deploy
 from flask_socketact.cli.doctor import doctor
 from flask_socketact.cli.init import init
 from flask_socketact.cli.rehearse import rehearse
@@ -17,6 +18,7 @@ def main() -> None:
     """Serve a Flask application on listeners that systemd holds."""
 
 
+main.add_command(deploy)
 main.add_command(doctor)
 main.add_command(init)
 main.add_command(rehearse)

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from flask_socketact import cgroup, queues, scoreboard
 from flask_socketact.scoreboard import Field, Scoreboard, Slot
-from flask_socketact.systemctl import Manager, ManagerError, Unit
+from flask_socketact.systemctl import Manager, Unit, runtime_folders
 
 _SERVICE = (
-    "LoadState",
     "ActiveState",
     "SubState",
     "Result",
@@ -104,11 +103,9 @@ def look(name: str, manager: Manager, before: Overview | None = None, apart: flo
 
     :raises ManagerError: there is no such service, or the manager does not answer.
     """
-    unit = manager.show(f"{name}.service", *_SERVICE)
-    if unit["LoadState"] == "not-found":
-        raise ManagerError(f"there is no {unit.name}: flask-socketact units makes one")
+    unit = manager.find(f"{name}.service", *_SERVICE)
     pid = int(unit["MainPID"] or 0)
-    folders = _folders(unit, manager)
+    folders = runtime_folders(unit, manager)
     board, remark = _board(folders, pid)
     counted = {worker.pid: worker.requests for worker in before.workers} if before else {}
     workers = [*_own(board, pid, unit), *_old(folders, unit)]
@@ -123,12 +120,6 @@ def look(name: str, manager: Manager, before: Overview | None = None, apart: flo
         restart=_restart(unit, board),
         remark=remark,
     )
-
-
-def _folders(unit: Unit, manager: Manager) -> list[Path]:
-    """Return where masters of a service may keep their scoreboards: its ``RuntimeDirectory=``."""
-    root = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}") if manager.user else "/run"
-    return [Path(root, name) for name in unit["RuntimeDirectory"].split()]
 
 
 def _board(folders: list[Path], master: int) -> tuple[Scoreboard | None, str]:

@@ -106,9 +106,7 @@ def read(name: str, *, user_manager: bool) -> System:
     """
     manager = Manager(user=user_manager)
     own = manager.show(f"{name}.socket", *SOCKET)  # first: a socket that has been loaded knows what it triggers
-    service = manager.show(f"{name}.service", *SERVICE)
-    if service["LoadState"] == "not-found":
-        raise ManagerError(f"there is no {service.name}: flask-socketact units makes one")
+    service = manager.find(f"{name}.service", *SERVICE)
     if service["LoadState"] != "loaded":
         raise ManagerError(f"{service.name} is not loaded, but {service['LoadState']}: {service['LoadError']}")
     return System(

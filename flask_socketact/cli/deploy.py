@@ -1,0 +1,127 @@
+"""``flask-socketact deploy``: a release put in place, watched, and taken back if it is bad."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flask_socketact.cli.options import Refusal, name_argument, user_manager_option
+from flask_socketact.systemctl import Manager, ManagerError
+
+if TYPE_CHECKING:
+    from flask_socketact.deployment.deploy import Wanted
+    from flask_socketact.deployment.service import Service
+
+NOT_DEPLOYED, LEFT_BROKEN = 1, 4  #: exit statuses
+_SECONDS = click.FloatRange(1.0, 3600.0)
+
+
+def _is_page(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not value.startswith("/") or not value.isascii() or not value.isprintable() or " " in value:
+        raise click.BadParameter(f"{value!r} is no path: it begins with /, and has no spaces")
+    return value
+
+
+@click.command()
+@name_argument
+@user_manager_option
+@click.option(
+    "--release",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The new release: the link that the service runs in is switched to it.  [default: what is in place]",
+)
+@click.option("--reload", is_flag=True, help="Reload, and not restart.")
+@click.option("--page", default="/", show_default=True, callback=_is_page, help="Must not be answered with 5xx.")
+@click.option(
+    "--healthy", metavar="SECONDS", type=_SECONDS, default=5.0, show_default=True, help="For so long all must be well."
+)
+@click.option(
+    "--timeout", metavar="SECONDS", type=_SECONDS, default=90.0, show_default=True, help="Until it has been, at most."
+)
+@click.option(
+    "--max-errors",
+    metavar="PERCENT",
+    type=click.FloatRange(0.0, 100.0),
+    default=5.0,
+    show_default=True,
+    help="Of its answers may be 5xx; or twice as many as before.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print an object.")
+def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> None:
+    """Deploy a release of the service NAME, and put the old one back if it is bad.
+
+    A release is bad if it does not boot, is not ready (READY=1, and /readyz if the application has it), does not answer
+    --page, or answers with too many errors. Meanwhile the old workers serve. Exit status: 0 deployed, 1 not deployed,
+    and the old release serves, 2 wrong usage, 3 nothing was done, 4 not deployed, and somebody must look.
+    """
+    from flask_socketact.deployment import deploy as deployment
+    from flask_socketact.deployment.record import Record
+    from flask_socketact.deployment.service import Service
+    from flask_socketact.errors import SocketActError
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the old release is put back
+    told = _Told(name, quiet=as_json)
+    error: Exception | None = None
+    status = 0
+    try:
+        service = Service(name, Manager(user=user_manager))
+        record = Record(deployment.state_folder(user_manager=user_manager), name)
+        told.about = service
+        with record.locked():
+            deployment.Deployment(service, record, _wanted(given), told).run()
+    except deployment.NotDeployedError as why:
+        error, status = why, NOT_DEPLOYED
+    except deployment.LeftBrokenError as why:
+        error, status = why, LEFT_BROKEN
+    except (SocketActError, ManagerError) as why:
+        error, status = why, Refusal.exit_code
+    except KeyboardInterrupt:
+        error = deployment.LeftBrokenError(
+            "interrupted while the old release was put back: deploy again, which ends that"
+        )
+        status = LEFT_BROKEN
+    told.end(error)
+    sys.exit(status)
+
+
+def _wanted(given: dict[str, Any]) -> Wanted:
+    from flask_socketact.deployment.deploy import RELOAD, RESTART, Wanted
+    from flask_socketact.deployment.watch import Health
+
+    health = Health(given["page"], given["healthy"], given["max_errors"] / 100)
+    return Wanted(
+        given["release"], RELOAD if given["reload"] else RESTART, health, max(given["timeout"], given["healthy"])
+    )
+
+
+class _Told:
+    """Tells steps, to who looks on and to the journal of the service."""
+
+    def __init__(self, name: str, *, quiet: bool) -> None:
+        self.about: Service | None = None
+        self._name = name
+        self._quiet = quiet
+        self._steps: list[str] = []
+
+    def __call__(self, step: str) -> None:
+        self._steps.append(step)
+        if not self._quiet:
+            click.echo(step)
+        if self.about is not None:
+            from flask_socketact.deployment.journal import write
+
+            write(self.about, step)
+
+    def end(self, error: Exception | None) -> None:
+        """Tell how it has ended."""
+        if self._quiet:
+            result = {"service": self._name, "deployed": error is None, "error": str(error or ""), "steps": self._steps}
+            click.echo(json.dumps(result, indent=2))
+        elif error is not None:
+            click.secho(f"Error: {error}", fg="red", err=True)

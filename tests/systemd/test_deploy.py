@@ -1,0 +1,194 @@
+"""``flask-socketact deploy``: releases that are good, and bad in every way, under load."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.load import Load, ask
+from tests.machine import EXAMPLES, Machine, install
+
+CLI = "/srv/app/venv/bin/flask-socketact"
+CLIENTS = {"new connection": 4, "keep-alive": 4, "keep-alive, mostly idle": 2, "streamed answer": 1, "slow upload": 1}
+GOOD = (EXAMPLES / "app.py").read_text()
+#: What the bad ones do after what the example does.
+BAD = {
+    "raises": "raise RuntimeError('no database')\n",
+    "answers-500": "@app.before_request\ndef fail():\n    if request.path != '/readyz': return 'bad release', 500\n",
+    "not-ready": "@socketact.check('database')\ndef database():\n    raise ConnectionError('no database')\n",
+    "hangs": "time.sleep(3600)\n",
+}
+OPTIONS = ("--healthy", "1", "--timeout", "5")
+
+
+@pytest.fixture(scope="module")
+def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """A machine whose service runs in a link to the current release."""
+    with Machine(request.config.getoption("--tree")) as machine:
+        install(machine, "app")
+        add_release(machine, "good", GOOD)
+        for name, source in BAD.items():
+            add_release(machine, name, GOOD + source)
+        machine.run("ln", "-s", "releases/good", "/srv/app/current")
+        where = ("--directory", "/srv/app/current", "--python", "/srv/app/venv/bin/python3")
+        machine.run(CLI, "units", "--install", *where, "--threads", "8")
+        yield machine
+
+
+@pytest.fixture
+def machine(booted: Machine) -> Machine:
+    """The good release runs, by a relative link."""
+    booted.run("ln", "-sfn", "releases/good", "/srv/app/current")
+    booted.run("rm", "-rf", "/var/lib/flask-socketact")
+    booted.systemctl("restart", "app")
+    return booted
+
+
+def add_release(machine: Machine, name: str, source: str) -> None:
+    folder = machine.path(f"/srv/app/releases/{name}")
+    folder.mkdir(parents=True)
+    text = source.replace('return f"Hello', f'return f"Release {name}: Hello')
+    (folder / "app.py").write_text(text)
+
+
+def current(machine: Machine) -> str:
+    return str(Path(machine.path("/srv/app/current")).readlink())
+
+
+def serving(machine: Machine) -> str:
+    """Return the release that answers."""
+    return ask(partial(machine.connect, ("127.0.0.1", 8000)))[1].decode().partition(":")[0]
+
+
+def load(machine: Machine) -> Load:
+    return Load(partial(machine.connect, ("127.0.0.1", 8000)), CLIENTS)
+
+
+def steps(machine: Machine) -> list[str]:
+    """Return what deployments have written to the service's journal."""
+    arguments = ("--output=cat", "--identifier=flask-socketact", "--unit=app")
+    return machine.run("journalctl", "--no-pager", *arguments).stdout.splitlines()
+
+
+@pytest.mark.parametrize("verb", ["restart", "reload"])
+def test_a_good_release(machine: Machine, verb: str, figure: Callable[[str], None]) -> None:
+    machine.run("rm", "-rf", "/srv/app/releases/next")
+    add_release(machine, "next", GOOD)
+    before = machine.show("app", "MainPID")
+    with load(machine) as seen:
+        arguments = ("--json", "--release", "/srv/app/releases/next", *(["--reload"] if verb == "reload" else []))
+        result = json.loads(machine.run(CLI, "deploy", "app", *arguments, *OPTIONS).stdout)
+    assert result["deployed"]
+    assert current(machine) == "/srv/app/releases/next"
+    assert serving(machine) == "Release next"
+    assert (machine.show("app", "MainPID") == before) == (verb == "reload")
+    assert not seen.failures()
+    assert seen.closed_by_server == 0
+    assert result["steps"] == steps(machine)[-len(result["steps"]) :]
+    assert not list(machine.path("/var/lib/flask-socketact").glob("*.json"))
+    figure(f"{verb}: {len(seen.outcomes)} requests, 0 failed")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("raises", "systemctl restart: Job for app.service failed"),
+        ("hangs", "systemctl restart has not ended within 5 s"),
+        ("answers-500", "were answered with 500 or above"),
+        ("not-ready", "/readyz at 127.0.0.1:8000: 503 SERVICE UNAVAILABLE"),
+    ],
+)
+def test_a_bad_release_is_taken_back(machine: Machine, name: str, why: str, figure: Callable[[str], None]) -> None:
+    """Nobody sees anything of it but what it has itself answered."""
+    with load(machine) as seen:
+        done = machine.run(CLI, "deploy", "app", "--release", f"/srv/app/releases/{name}", *OPTIONS, check=False)
+        count = len(seen.outcomes)
+        machine.wait_for(lambda: len(seen.outcomes) > count + 50, "answers")
+    assert done.returncode == 1
+    assert why in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert (current(machine), serving(machine)) == ("releases/good", "Release good")
+    assert machine.show("app", "ActiveState") == "active"
+    failures = seen.failures()
+    own = sum(count for text, count in failures.items() if "500 b'bad release'" in text)
+    assert own == failures.total()
+    assert (own > 0) == (name == "answers-500")
+    assert seen.closed_by_server == 0
+    assert steps(machine)[-1].endswith("releases/good serves again")
+    figure(f"{name}: {len(seen.outcomes)} requests, {own} answered by the bad release, 0 failed otherwise")
+
+
+@pytest.mark.parametrize("moment", ["restarting", "watching"])
+def test_one_that_is_killed_half_way_is_undone_by_the_next(
+    machine: Machine, moment: str, figure: Callable[[str], None]
+) -> None:
+    name = "hangs" if moment == "restarting" else "not-ready"
+    with load(machine) as seen:
+        process = machine.start(CLI, "deploy", "app", "--release", f"/srv/app/releases/{name}", *OPTIONS)
+        with process:
+            sign = "systemctl restart" if moment == "restarting" else "watched for"
+            machine.wait_for(lambda: any(sign in step for step in steps(machine)[-2:]), moment)
+            other = machine.run(CLI, "deploy", "app", *OPTIONS, check=False)
+            assert other.returncode == 3
+            assert "another deployment is at work, by process" in other.stderr
+            machine.run("pkill", "--signal", "KILL", "--full", f"deploy app --release /srv/app/releases/{name}")
+            assert process.wait() in (-signal.SIGKILL, 137)
+        assert current(machine) == f"/srv/app/releases/{name}"
+        again = machine.run(CLI, "deploy", "app", *OPTIONS)
+    assert f"The deployment of /srv/app/releases/{name}, begun " in again.stdout
+    assert (current(machine), serving(machine)) == ("releases/good", "Release good")
+    assert machine.show("app", "ActiveState") == "active"
+    assert not seen.failures()
+    assert seen.closed_by_server == 0
+    figure(f"killed while {moment}: {len(seen.outcomes)} requests, 0 failed")
+
+
+def test_ctrl_c_puts_the_old_release_back(machine: Machine) -> None:
+    with machine.start(CLI, "deploy", "app", "--release", "/srv/app/releases/not-ready", "--timeout", "60") as process:
+        machine.wait_for(lambda: any("watched for" in step for step in steps(machine)[-1:]), "the watch")
+        machine.run("pkill", "--signal", "INT", "--full", "deploy app --release /srv/app/releases/not-ready")
+        assert process.wait() == 1
+    assert (current(machine), serving(machine)) == ("releases/good", "Release good")
+
+
+def test_in_place(machine: Machine) -> None:
+    """Without a release there is nothing to put back, and that is said."""
+    path = machine.path("/srv/app/releases/good/app.py")
+    good = path.read_text()
+    try:
+        path.write_text(good + BAD["raises"])
+        done = machine.run(CLI, "deploy", "app", *OPTIONS, check=False)
+        assert (done.returncode, serving(machine)) == (1, "Release good")
+        assert "The workers from before serve on" in done.stderr
+        path.write_text(good + BAD["answers-500"])
+        done = machine.run(CLI, "deploy", "app", *OPTIONS, check=False)
+        assert done.returncode == 4
+        assert "deploy a good one, with --release" in done.stderr
+    finally:
+        path.write_text(good)
+    assert machine.run(CLI, "deploy", "app", *OPTIONS).stdout.splitlines()[-1] == "Deployed what is in place"
+
+
+def test_what_is_wrong_is_told_before_anything_is_done(machine: Machine) -> None:
+    began = time.monotonic()
+    for arguments, why in (
+        (("nope",), "there is no nope.service"),
+        (("app", "--release", "/srv/app/releases/none"), "/srv/app/releases/none is no folder"),
+        (("app", "--release", "/srv/app"), "/srv/app holds the link /srv/app/current"),
+    ):
+        done = machine.run(CLI, "deploy", *arguments, check=False)
+        assert (done.returncode, why in done.stderr) == (3, True), done.stderr
+    done = machine.run("runuser", "-u", "nobody", "--", CLI, "deploy", "app", check=False)
+    assert (done.returncode, "Permission denied" in done.stderr) == (3, True), done.stderr
+    machine.path("/var/lib/flask-socketact").mkdir(exist_ok=True)
+    machine.path("/var/lib/flask-socketact/app.json").write_text("{")
+    done = machine.run(CLI, "deploy", "app", check=False)
+    assert (done.returncode, "is not legible" in done.stderr) == (3, True), done.stderr
+    assert serving(machine) == "Release good"
+    assert time.monotonic() - began < 60

@@ -1,0 +1,107 @@
+"""``flask-socketact rehearse`` of plain gunicorn and of ours, as a user runs it on the machine of the service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from flask_socketact.rehearsal import report
+from tests.machine import Machine, drop_in, install, install_plain
+
+CLI = "/srv/app/venv/bin/flask-socketact"
+LOAD = (
+    "--restarts",
+    "2",
+    "--every",
+    "2.5",
+    "--idle-think",
+    "2",
+    "--long-path",
+    "/sleep/3.0",
+    "--upload-path",
+    "/upload",
+)
+LOG = "/var/lib/app/access"
+KINDS = {
+    "new connection", "keep-alive", "idle keep-alive", "silent", "slow request", "slow upload", "long answer", "all",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """A machine with both services, which log every request to a file."""
+    with Machine(request.config.getoption("--tree")) as machine:
+        install(machine, "app")
+        install_plain(machine, threads=8)
+        for name in ("app", "plain"):
+            arguments = f"--threads 8 --access-logfile {LOG}-{name} --access-logformat %(s)s|%(a)s"
+            drop_in(machine, f"{name}.service", f"[Service]\nEnvironment='GUNICORN_CMD_ARGS={arguments}'\n")
+        machine.systemctl("start", "app", "plain")
+        yield machine
+
+
+def rehearse(machine: Machine, *arguments: str) -> tuple[int, dict[str, Any]]:
+    done = machine.run(CLI, "rehearse", "--json", *LOAD, *arguments, check=False)
+    assert done.stderr == ""
+    return done.returncode, json.loads(done.stdout)
+
+
+def logged(machine: Machine, name: str) -> int:
+    """Return how many requests of ours a service has answered."""
+    return machine.path(f"{LOG}-{name}").read_text().count("200|flask-socketact-rehearse")
+
+
+def test_plain_gunicorn_loses_and_ours_does_not(machine: Machine, figure: Callable[[str], None]) -> None:
+    plain_status, plain = rehearse(machine, "--url", "http://127.0.0.1:8001/", "--report", "/root/plain.html")
+    status, ours = rehearse(machine, "--report", "/root/ours.html", "--compare", "/root/plain.html")
+    assert {each["kind"] for each in ours["accounts"]} == KINDS
+
+    lost = plain["accounts"][-1]
+    assert plain_status == 1
+    assert not plain["kept"]
+    assert lost["closed"] + lost["failed"] > 0
+    assert lost["wait"] > 1
+
+    seen = ours["accounts"][-1]
+    assert (status, ours["broken"]) == (0, [])
+    assert (seen["failed"], seen["closed"]) == (0, 0)
+    assert seen["requests"] == sum(each["requests"] for each in ours["accounts"][:-1])
+
+    # A probe of each kind is no part of the account. What failed for the client may be answered for the server.
+    probes = len(KINDS) - 1
+    assert logged(machine, "app") == seen["requests"] + probes
+    answered = lost["requests"] - lost["failed"] + probes
+    assert answered <= logged(machine, "plain") <= answered + lost["failed"]
+
+    run = report.read(machine.path("/root/ours.html"))
+    generations = [run["first_generation"], *(restart["generation"] for restart in run["restarts"])]
+    assert len(set(generations)) == 3
+    assert generations[-1] == f"main process {machine.show('app', 'MainPID')}"
+    assert run["command"] == "systemctl --system restart app.service"
+    figure(f"ours: {ours['sentence']}; logged by the server: {logged(machine, 'app')}")
+    figure(f"plain gunicorn: {plain['sentence']}")
+
+
+def test_progress_is_plain_lines_without_a_terminal_and_colours_on_one(machine: Machine) -> None:
+    options = "--restarts 1 --every 1 --fail-on failed>0"
+    done = machine.run(CLI, "rehearse", *options.split())
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("Clients: 4 new connection, ")
+    assert lines[0].endswith(". 1 times: systemctl --system restart app.service")
+    assert [line.split()[0] for line in lines[1:4]] == ["serving", "restart", "serving"]
+    assert lines[-1] == "Kept: no client has noticed."
+    assert "\x1b" not in done.stdout
+    terminal = machine.run("script", "--quiet", "--return", "--command", f"{CLI} rehearse {options}", "/dev/null")
+    assert "\x1b[" in terminal.stdout
+    assert "restart 1" in terminal.stdout
+
+
+def test_a_release_that_does_not_boot_is_a_failed_restart(machine: Machine) -> None:
+    drop_in(machine, "app.service", "[Service]\nEnvironment=GUNICORN_CMD_ARGS=--nonsense\n")
+    status, result = rehearse(machine, "--restarts", "1", "--every", "1")
+    assert status == 1
+    assert result["broken"] == ["failed-restarts>0: 1"]
+    assert result["accounts"][-1]["failed"] == 0
