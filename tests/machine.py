@@ -110,14 +110,14 @@ class Machine:
             raise MachineError(f"{what}\n{done.stdout}{done.stderr}\n{self._logs()}")
         return done
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        """Start a command inside, as root; its output waits in pipes."""
+    def start(self, *command: str, output: int | None = subprocess.PIPE) -> subprocess.Popen[str]:
+        """Start a command inside, as root; its output waits in pipes, or goes where ours does (None)."""
         return subprocess.Popen(
             ["nsenter", f"--target={self.leader}", "--all", *command],
-            env=_ENVIRONMENT,
+            env=_ENVIRONMENT | {"TERM": os.environ.get("TERM", "dumb")},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
             text=True,
         )
 

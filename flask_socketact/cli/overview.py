@@ -175,7 +175,7 @@ def _worker(slot: Slot, master: int, board: Scoreboard, *, relayed: bool) -> Wor
         connections=slot[Field.OPEN],
         idle=slot[Field.IDLE],
         held=slot[Field.HOLDS],
-        oldest=slot.oldest_age,
+        oldest=slot.oldest_age if slot[Field.IN_FLIGHT] else 0.0,  # noted once in a second
         memory=_memory(slot[Field.PID]),
         draining_for=(time.monotonic_ns() - draining) / 1e9 if draining else 0.0,
         drain_time=board.drain_time,

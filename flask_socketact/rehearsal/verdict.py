@@ -138,9 +138,8 @@ def parse_conditions(text: str) -> list[Condition]:
     for part in text.split(","):
         match = _CONDITION.fullmatch(part)
         if match is None or match[1] not in MEASURES:
-            raise ConditionError(
-                f"{part.strip()!r} is no condition: write one of {', '.join(MEASURES)}, > or >=, and a number"
-            )
+            wanted = f"write one of {', '.join(MEASURES)}, > or >=, and a number"
+            raise ConditionError(f"{part.strip()!r} is no condition: {wanted}, in quotes, as > means more to a shell")
         conditions.append(Condition(match[1], match[2], float(match[3])))
     return conditions
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -86,15 +87,15 @@ def test_plain_gunicorn_loses_and_ours_does_not(machine: Machine, figure: Callab
 
 
 def test_progress_is_plain_lines_without_a_terminal_and_colours_on_one(machine: Machine) -> None:
-    options = "--restarts 1 --every 1 --fail-on failed>0"
-    done = machine.run(CLI, "rehearse", *options.split())
+    command = (CLI, "rehearse", "--restarts", "1", "--every", "1", "--fail-on", "failed>0")
+    done = machine.run(*command)
     lines = done.stdout.splitlines()
     assert lines[0].startswith("Clients: 4 new connection, ")
     assert lines[0].endswith(". 1 times: systemctl --system restart app.service")
     assert [line.split()[0] for line in lines[1:4]] == ["serving", "restart", "serving"]
     assert lines[-1] == "Kept: no client has noticed."
     assert "\x1b" not in done.stdout
-    terminal = machine.run("script", "--quiet", "--return", "--command", f"{CLI} rehearse {options}", "/dev/null")
+    terminal = machine.run("script", "--quiet", "--return", "--command", shlex.join(command), "/dev/null")
     assert "\x1b[" in terminal.stdout
     assert "restart 1" in terminal.stdout
 

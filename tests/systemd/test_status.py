@@ -54,7 +54,7 @@ def test_a_restart_from_its_middle_to_its_end(machine: Machine, tcp: Connect) ->
     with tcp() as idle, tcp() as long:
         idle.sendall(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
         assert b"200 OK" in idle.recv(4096)
-        long.sendall(b"GET /sleep/6.0 HTTP/1.1\r\nHost: app\r\n\r\n")
+        long.sendall(b"GET /sleep/9.0 HTTP/1.1\r\nHost: app\r\n\r\n")
         machine.systemctl("restart", "--no-block", "app")
         machine.wait_for(lambda: states(status(machine, check=False))[-2:] == ["relayed", "relayed"], "the relay")
         # It is not active yet, and old workers serve.
