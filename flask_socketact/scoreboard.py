@@ -215,7 +215,8 @@ def _path(folder: Path, master: int) -> Path:
 def _open(path: Path) -> Scoreboard:
     """:raises ValueError: it is none of ours."""
     with path.open("rb") as file:
-        board = Scoreboard(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    if len(board._memory) * _BYTES != _SIZE or board._memory[_LAYOUT] != LAYOUT:
-        raise ValueError(f"{path} is not a scoreboard of this version")
-    return board
+        if os.fstat(file.fileno()).st_size == _SIZE:
+            board = Scoreboard(mmap.mmap(file.fileno(), _SIZE, access=mmap.ACCESS_READ))
+            if board._memory[_LAYOUT] == LAYOUT:
+                return board
+    raise ValueError(f"{path} is not a scoreboard of this version")

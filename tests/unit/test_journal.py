@@ -43,7 +43,7 @@ def between_requests() -> Iterator[None]:
 
 def test_event_ids_are_different() -> None:
     ids = {value["MESSAGE_ID"] for name, value in vars(events).items() if isinstance(value, dict) and name.isupper()}
-    assert len(ids) == 7
+    assert len(ids) == 8
     assert all(re.fullmatch("[0-9a-f]{32}", value) for value in ids)
 
 

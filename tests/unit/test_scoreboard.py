@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
+from pathlib import Path
 
 import pytest
 
+from flask_socketact import scoreboard
 from flask_socketact.scoreboard import SLOTS, Field, Scoreboard
 
 
@@ -50,3 +53,61 @@ def test_age_of_the_oldest_request() -> None:
     assert slot.oldest_age == 0.0
     slot[Field.OLDEST] = time.monotonic_ns() - 3_000_000_000
     assert 3.0 <= slot.oldest_age < 60.0
+
+
+def test_who_looks_from_outside_sees_what_workers_write(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        board = scoreboard.create(tmp_path / "app-metrics", 4711)
+    finally:
+        os.umask(before)
+    slot = board.take(1, 4)
+    slot[Field.REQUESTS] = 42
+    board.drain_time = 30.0
+    board.note_ready(1, time.monotonic() - 1.5)
+    seen = scoreboard.read(tmp_path / "app-metrics", 4711)
+    assert seen is not None
+    assert [each[Field.REQUESTS] for each in seen.taken()] == [42]
+    assert (seen.ready, seen.drain_time, round(seen.loading_time, 1)) == (1, 30.0, 1.5)
+    assert 0 <= time.monotonic() - seen.ready_at < 5
+    with pytest.raises(TypeError):
+        next(seen.taken())[Field.REQUESTS] = 0
+    assert (tmp_path / "app-metrics/board-4711").stat().st_mode & 0o777 == 0o644
+
+
+def test_boards_of_those_that_have_gone_are_removed(tmp_path: Path) -> None:
+    scoreboard.create(tmp_path, 1).take(1, 1)[Field.PID] = os.getpid()
+    scoreboard.create(tmp_path, 2).take(1, 1)[Field.PID] = 2**22 + 1  # no pid is so great
+    (tmp_path / "board-3").write_bytes(b"something else")
+    (tmp_path / "board-4").touch()
+    (tmp_path / "counter_0.db").touch()
+    scoreboard.create(tmp_path, 5)
+    assert {path.name for path in tmp_path.iterdir()} == {"board-1", "board-5", "counter_0.db"}
+
+
+def test_what_is_no_board_of_this_version_is_none(tmp_path: Path) -> None:
+    assert scoreboard.read(tmp_path, 1) is None
+    for content in (b"", b"something else", bytes(262_400)):
+        (tmp_path / "board-1").write_bytes(content)
+        assert scoreboard.read(tmp_path, 1) is None
+
+
+def test_a_disk_without_room_leaves_nothing_behind(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            scoreboard.create(tmp_path, 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_drain_begins_once() -> None:
+    slot = Scoreboard().take(1, 1)
+    slot[Field.ACCEPTING] = 1
+    slot.begin_drain()
+    began = slot[Field.DRAINING]
+    slot.begin_drain()
+    assert (slot[Field.DRAINING], slot[Field.ACCEPTING]) == (began, 0)
+    assert 0 <= time.monotonic_ns() - began < 5e9

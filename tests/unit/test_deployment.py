@@ -1,0 +1,214 @@
+"""What a deployment does to files: the link to the release, and the record of what is at work."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from flask_socketact import durations, queues
+from flask_socketact.cli import main
+from flask_socketact.deployment import link, watch
+from flask_socketact.deployment.link import ReleaseError
+from flask_socketact.deployment.record import Pending, Record, RecordError
+from flask_socketact.deployment.service import Counts
+from flask_socketact.deployment.watch import Baseline, Health, UnhealthyError
+from tests import server
+
+PENDING = Pending("releases/1", "/srv/app/releases/2", 4711, "2026-01-01T00:00:00+00:00")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A folder with two releases, of an application in a folder of it, and a link to the first."""
+    for name in ("1", "2"):
+        (tmp_path / "releases" / name / "src").mkdir(parents=True)
+    (tmp_path / "current").symlink_to("releases/1")
+    return tmp_path
+
+
+def test_the_link_is_found_on_the_way_to_the_folder(site: Path) -> None:
+    assert link.find(site / "current").path == site / "current"
+    below = link.find(site / "current/src")
+    assert (below.path, below.inside) == (site / "current", Path("src"))
+    assert below.target() == "releases/1"
+    (site / "current/src/inner").symlink_to(site)
+    assert link.find(site / "current/src/inner").path == site / "current/src/inner"
+
+
+def test_without_a_link_it_is_said_how_to_have_one(site: Path) -> None:
+    with pytest.raises(
+        ReleaseError, match=r"is no symbolic link, nor below one: .* --directory \S+/releases/1/current$"
+    ):
+        link.find(site / "releases/1")
+
+
+def test_releases_that_cannot_be(site: Path) -> None:
+    current = link.find(site / "current/src")
+    assert current.check(site / "releases/2") == site / "releases/2"
+    (site / "releases/3").mkdir()
+    for release, why in (("releases/4", "4 is no folder"), ("releases/3", "3/src is no folder")):
+        with pytest.raises(ReleaseError, match=why):
+            current.check(site / release)
+    with pytest.raises(ReleaseError, match="holds the link"):
+        link.find(site / "current").check(site)
+
+
+def test_at_every_moment_there_is_a_release(site: Path) -> None:
+    current = link.find(site / "current")
+    seen, done = set(), threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            seen.add((site / "current").resolve(strict=True).name)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for number in range(2000):
+        current.switch(f"releases/{number % 2 + 1}")
+    done.set()
+    thread.join()
+    assert seen == {"1", "2"}
+    assert {path.name for path in site.iterdir()} == {"current", "releases"}
+
+
+def test_a_link_that_cannot_be_switched_leaves_nothing(site: Path) -> None:
+    current = link.find(site / "current")
+    (site / "current").unlink()
+    (site / "current").mkdir()
+    with pytest.raises(IsADirectoryError):
+        current.switch("releases/2")
+    assert {path.name for path in site.iterdir()} == {"current", "releases"}
+
+
+@contextmanager
+def another_deployment(record: Record) -> Iterator[int]:
+    """Hold the lock in another process, and yield its pid."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with record.locked():
+            os.write(write, b".")
+            signal.pause()
+        os._exit(0)
+    os.read(read, 1)
+    yield pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def test_two_deployments_are_kept_apart_and_a_killed_one_keeps_nobody_away(tmp_path: Path) -> None:
+    record = Record(tmp_path / "state", "app")
+    with another_deployment(record) as pid:
+        text = f"another deployment is at work, by process {pid}: wait for it"
+        with pytest.raises(RecordError, match=text), record.locked():
+            pass
+        with Record(tmp_path / "state", "other").locked():
+            pass
+    with record.locked():
+        pass
+
+
+def test_what_has_begun_is_known_until_it_has_ended(tmp_path: Path) -> None:
+    record = Record(tmp_path, "app")
+    assert record.read() is None
+    record.begin(PENDING)
+    assert Record(tmp_path, "app").read() == PENDING
+    record.end()
+    record.end()
+    assert record.read() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"old": "1"}', b"\xff", b'{"old": "1", "other": 2}', b"null"])
+def test_what_is_no_record(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "app.json").write_bytes(content)
+    with pytest.raises(RecordError, match=r"app\.json is not legible: see that the link"):
+        Record(tmp_path, "app").read()
+
+
+def test_a_disk_without_room_lets_nothing_begin(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4, hard))
+    try:
+        with pytest.raises(RecordError, match="File too large: without it nothing is deployed"):
+            Record(tmp_path, "app").begin(PENDING)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert Record(tmp_path, "app").read() is None
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "is_bad"),
+    [
+        (Counts(), (0, 0), False),
+        (Counts(), (2, 2), False),  # too few to tell
+        (Counts(), (3, 3), True),
+        (Counts(100, 0), (100, 5), False),
+        (Counts(100, 0), (100, 6), True),
+        (Counts(100, 20), (100, 40), False),  # no worse than twice
+        (Counts(100, 20), (100, 41), True),
+    ],
+)
+def test_errors_are_compared_with_those_before(before: Counts, now: tuple[int, int], is_bad: bool) -> None:
+    baseline = Baseline(page_was_good=True, readyz=(), counts=before)
+    if not is_bad:
+        watch._count_errors(Counts(*now), Health("/", 5.0, 0.05), baseline)
+        return
+    with pytest.raises(UnhealthyError, match=f"^{now[1]} of {now[0]} requests were answered with 500 or above"):
+        watch._count_errors(Counts(*now), Health("/", 5.0, 0.05), baseline)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        ([], 2, "Missing argument 'NAME'"),
+        (["../app"], 2, "'../app' is not the name of a service"),
+        (["app", "--page", "index"], 2, "'index' is no path"),
+        (["app", "--page", "/a b"], 2, "'/a b' is no path"),
+        (["app", "--healthy", "0"], 2, "is not in the range"),
+        (["app", "--max-errors", "101"], 2, "is not in the range"),
+        (["app"], 3, "Error: "),  # there is no such service here, or no systemd
+    ],
+)
+def test_wrong_usage_is_told_in_a_line(arguments: list[str], status: int, text: str) -> None:
+    result = CliRunner().invoke(main, ["deploy", *arguments])
+    assert result.exit_code == status
+    assert text in result.output.splitlines()[-1]
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_who_waits_at_an_address_is_known_without_its_listener(family: socket.AddressFamily) -> None:
+    with server.tcp(family) as listener:
+        host, port, *_ = listener.getsockname()
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        assert queues.length_at(address) == 0
+        clients = [server.dial(listener) for _ in range(3)]
+        assert queues.length_at(address) == queues.length(listener) == 3
+        for client in clients:
+            client.close()
+    assert queues.length_at(address) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0.0 ms"),
+        (0.00421, "4.2 ms"),
+        (1.0, "1.00 s"),
+        (119.0, "119.00 s"),
+        (120.0, "2 min"),
+        (7199.0, "120 min"),
+        (7200.0, "2 h"),
+        (864000.0, "10 d"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert durations.describe(seconds) == text
