@@ -296,8 +296,15 @@ def install_plain(machine: Machine, threads: int) -> None:
     machine.systemctl("start", "plain.socket")
 
 
+#: Of a virtual environment, what only whoever runs the tests needs: most of it, and each machine would have a copy.
+_NOT_SERVED = (
+    *("debs", "wheels", "mypy*", "*__mypyc*", "ruff*", "selenium*", "trio*", "hypothesis*", "pip"),
+    *("_pytest", "setuptools", "ast_serialize", "xdist"),
+)
+
+
 def _move_venv(folder: Path) -> None:
-    subprocess.run(["cp", "--archive", sys.prefix, folder / "venv"], check=True)
+    shutil.copytree(sys.prefix, folder / "venv", symlinks=True, ignore=shutil.ignore_patterns(*_NOT_SERVED))
     for script in ("gunicorn", "flask-socketact"):
         path = folder / "venv/bin" / script
         lines = path.read_text().splitlines(keepends=True)

@@ -168,7 +168,7 @@ def _plan(*, url: str, unix_socket: str | None, allow_remote: bool, command: lis
     groups = _groups(where, given)
     if not groups:
         raise RehearsalError("without clients nobody sees anything: give --clients or others a number")
-    found = service.find(where.place)
+    found = service.find(where.places)
     if command is None and found is None and given["restarts"]:
         raise RehearsalError(
             f"no socket unit listens at {where.place}: say what restarts the service, "

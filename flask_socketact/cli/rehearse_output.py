@@ -51,8 +51,7 @@ def _bar(out: Console) -> Progress:
 
 
 def _seen(recording: Recording) -> str:
-    failed = sum(1 for number in recording.failure if number)
-    return f"{len(recording):,} requests, {failed:,} failed, {len(recording.closed_kind):,} closed"
+    return f"{len(recording):,} requests, {recording.failed:,} failed, {len(recording.closed_kind):,} closed"
 
 
 class _OnTerminal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,8 @@ from flask_socketact.systemctl import ManagerError
 
 RESTART, RELOAD = "restart", "reload"
 
+#: How long the old release may take to be ready again, at least: longer than a reload that hangs. Seconds.
+UNDO_TIMEOUT = 150.0
 #: What makes a deployment be undone.
 _BAD = (CommandError, UnhealthyError, ManagerError, OSError, KeyboardInterrupt)
 #: Hears of each step, in a sentence.
@@ -88,7 +91,7 @@ class Deployment:
             self._tell(
                 f"The deployment of {pending.new}, begun {pending.begun}, was cut off: {pending.old} is put back"
             )
-            self._put_back(current, pending.old, RESTART)
+            self._put_back(current, pending.old, pending.verb)
         self._record.end()
         return is_changed
 
@@ -97,7 +100,7 @@ class Deployment:
         new, old = current.check(release), current.target()
         before = watch.baseline(self._service, self._wanted.health)
         begun = datetime.now().astimezone().isoformat(timespec="seconds")
-        self._record.begin(Pending(old, str(new), self._service.main_pid, begun))
+        self._record.begin(Pending(old, str(new), self._wanted.verb, self._service.main_pid, begun))
         try:
             self._tell(f"{current.path} is to be {new}, and was {old}")
             current.switch(str(new))
@@ -148,7 +151,7 @@ class Deployment:
         try:
             if current.target() != old:
                 current.switch(old)
-            self._run_or_restart(verb)
+            self._load_again(verb)
         except (CommandError, ManagerError, OSError) as error:
             raise LeftBrokenError(f"{old} does not start: {error}: see {self._journal}") from None
         page = self._service.ask(self._wanted.health.page)
@@ -156,17 +159,19 @@ class Deployment:
             raise LeftBrokenError(f"{old} does not answer: {page.text}: see {self._journal}")
         self._tell(f"{old} serves again")
 
-    def _run_or_restart(self, verb: str) -> None:
-        """Reload, or restart if that fails, as when another reload is at work.
+    def _load_again(self, verb: str) -> None:
+        """Restart, or reload; of a reload that is at work, of the bad release perhaps, another would only be a part.
 
         :raises CommandError: it cannot be restarted.
         """
-        try:
-            self._service.run(verb, self._wanted.timeout)
-        except CommandError:
-            if verb == RESTART:
-                raise
-            self._service.run(RESTART, self._wanted.timeout)
+        seconds = max(self._wanted.timeout, UNDO_TIMEOUT)
+        if verb == RELOAD:
+            with suppress(CommandError):
+                self._service.run(RELOAD, seconds)
+            with suppress(CommandError):
+                self._service.run(RELOAD, seconds)
+                return
+        self._service.run(RESTART, seconds)
 
     @property
     def _journal(self) -> str:

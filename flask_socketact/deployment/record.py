@@ -23,6 +23,7 @@ class Pending:
 
     old: str  #: what the link said
     new: str  #: what it is to say
+    verb: str  #: of systemctl
     main_pid: int  #: of the generation before
     begun: str  #: time, ISO 8601
 

@@ -62,15 +62,20 @@ class Client:
             if self.connection.is_reusable:
                 return self.connection
             self.leave()
-        address = self._target.address
+        address, seconds = self._target.address, self.pace.timeout
         try:
-            if isinstance(address, str):
-                _, self.connection = await self._loop.create_unix_connection(Connection, address)
-            else:
-                _, self.connection = await self._loop.create_connection(Connection, *address)
+            made = (
+                self._loop.create_unix_connection(Connection, address)
+                if isinstance(address, str)
+                else self._loop.create_connection(Connection, *address)
+            )
+            _, connection = await asyncio.wait_for(made, seconds)
+        except asyncio.TimeoutError:  # before OSError, of which it is one from Python 3.11 on
+            raise RequestError(f"no connection within {seconds:g} s") from None
         except OSError as error:
             raise RequestError(reason(error)) from None
-        return self.connection
+        self.connection = connection
+        return connection
 
     async def get(self) -> None:
         connection = await self.connect()
@@ -194,6 +199,11 @@ class Crowd:
         for task in self._tasks:
             with suppress(asyncio.CancelledError):
                 await task
+
+    def abandon(self) -> None:
+        """Let no client end anything."""
+        for task in self._tasks:
+            task.cancel()
 
     def expire(self) -> None:
         """Give up what has not been answered in time."""

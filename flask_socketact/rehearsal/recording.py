@@ -51,6 +51,7 @@ class Recording:
         self.began, self.took, self.own = array("d"), array("d"), array("d")
         self.closed_kind, self.closed_at = array("B"), array("d")
         self._reason_numbers = {"": 0}
+        self.failed = 0  #: requests
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -66,6 +67,7 @@ class Recording:
         self.took.append(took)
         self.own.append(own)
         self.failure.append(self._number(failure))
+        self.failed += bool(failure)
 
     def add_closed(self, kind: int, at: float) -> None:
         """Note that the server has closed a connection that a client would have gone on with."""

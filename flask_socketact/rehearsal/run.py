@@ -77,11 +77,11 @@ class _Rehearsal:
         crowd.start()
         watch = self._loop.create_task(self._watch(crowd))
         restarts = self._loop.create_task(self._restart_again_and_again())
-        self._loop.add_signal_handler(signal.SIGINT, restarts.cancel)
+        self._loop.add_signal_handler(signal.SIGINT, self._interrupt, restarts, crowd)
         try:
             await restarts
         except asyncio.CancelledError:
-            recording.is_interrupted = True
+            pass  # by Ctrl-C
         finally:
             self._doing = "ending"
             await crowd.stop()
@@ -89,6 +89,13 @@ class _Rehearsal:
             gc.unfreeze()
         recording.seconds = self._now()
         return recording
+
+    def _interrupt(self, restarts: asyncio.Task[None], crowd: Crowd) -> None:
+        """End early; if asked again, without waiting for answers."""
+        if self._recording.is_interrupted:
+            crowd.abandon()
+        self._recording.is_interrupted = True
+        restarts.cancel()
 
     async def _restart_again_and_again(self) -> None:
         await asyncio.sleep(self._plan.every)

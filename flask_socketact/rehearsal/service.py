@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from flask_socketact.systemctl import Manager, ManagerError
@@ -35,9 +35,9 @@ class Service:
         return f"main process {pid}" if pid != "0" else ""
 
 
-def find(place: str) -> Service | None:
-    """Return the service that is started by connections to `place`, as ``ListenStream=`` has it; None if no manager
-    that answers has one."""
+def find(places: Collection[str]) -> Service | None:
+    """Return the service that is started by connections to one of `places`, as ``ListenStream=`` has them; None if no
+    manager that answers has one."""
     managers = [Manager(user=False), *([Manager(user=True)] if "XDG_RUNTIME_DIR" in os.environ else [])]
     for manager in managers:
         try:
@@ -45,7 +45,7 @@ def find(place: str) -> Service | None:
         except (ManagerError, ValueError):
             continue
         for found in sockets:
-            if found.get("listen") == place and str(found.get("activates", "")).endswith(".service"):
+            if found.get("listen") in places and str(found.get("activates", "")).endswith(".service"):
                 return Service(found["activates"], manager)
     return None
 

@@ -38,6 +38,14 @@ class Target:
         host, port = self.address
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
+    @property
+    def places(self) -> list[str]:
+        """All addresses by which a listener takes what comes to this one."""
+        if isinstance(self.address, str):
+            return [self.place]
+        port = self.address[1]
+        return [self.place, f"[::]:{port}", *([] if ":" in self.address[0] else [f"0.0.0.0:{port}"])]
+
     def at(self, path: str) -> Target:
         """Return another page of the same service.
 

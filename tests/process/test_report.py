@@ -48,14 +48,19 @@ def run(title: str, *, failures: int, requests: int = 2000, closed: int = 0) -> 
     return report.describe(title, plan, recording, judge(recording, parse_conditions("failed>0,closed>0")))
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Chrome]:
+def open_browser() -> Chrome:
+    """Start one; a ``with`` block ends it."""
     options = ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     for flag in FLAGS:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with Chrome(options=options, service=ChromeService("/usr/bin/chromedriver")) as chrome:
+    return Chrome(options=options, service=ChromeService("/usr/bin/chromedriver"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chrome]:
+    with open_browser() as chrome:
         yield chrome
 
 

@@ -96,18 +96,22 @@ def test_a_good_release(machine: Machine, verb: str, figure: Callable[[str], Non
 
 
 @pytest.mark.parametrize(
-    ("name", "why"),
+    ("name", "verb", "why"),
     [
-        ("raises", "systemctl restart: Job for app.service failed"),
-        ("hangs", "systemctl restart has not ended within 5 s"),
-        ("answers-500", "were answered with 500 or above"),
-        ("not-ready", "/readyz at 127.0.0.1:8000: 503 SERVICE UNAVAILABLE"),
+        ("raises", "restart", "systemctl restart: Job for app.service failed"),
+        ("raises", "reload", "systemctl reload: Job for app.service failed"),
+        ("hangs", "restart", "systemctl restart has not ended within 5 s"),
+        ("answers-500", "restart", "were answered with 500 or above"),
+        ("not-ready", "reload", "/readyz at 127.0.0.1:8000: 503 SERVICE UNAVAILABLE"),
     ],
 )
-def test_a_bad_release_is_taken_back(machine: Machine, name: str, why: str, figure: Callable[[str], None]) -> None:
+def test_a_bad_release_is_taken_back(
+    machine: Machine, name: str, verb: str, why: str, figure: Callable[[str], None]
+) -> None:
     """Nobody sees anything of it but what it has itself answered."""
+    options = (*OPTIONS, "--reload") if verb == "reload" else OPTIONS
     with load(machine) as seen:
-        done = machine.run(CLI, "deploy", "app", "--release", f"/srv/app/releases/{name}", *OPTIONS, check=False)
+        done = machine.run(CLI, "deploy", "app", "--release", f"/srv/app/releases/{name}", *options, check=False)
         count = len(seen.outcomes)
         machine.wait_for(lambda: len(seen.outcomes) > count + 50, "answers")
     assert done.returncode == 1
@@ -121,7 +125,7 @@ def test_a_bad_release_is_taken_back(machine: Machine, name: str, why: str, figu
     assert (own > 0) == (name == "answers-500")
     assert seen.closed_by_server == 0
     assert steps(machine)[-1].endswith("releases/good serves again")
-    figure(f"{name}: {len(seen.outcomes)} requests, {own} answered by the bad release, 0 failed otherwise")
+    figure(f"{verb}, {name}: {len(seen.outcomes)} requests, {own} answered by the bad release, 0 failed otherwise")
 
 
 @pytest.mark.parametrize("moment", ["restarting", "watching"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -47,11 +48,23 @@ def test_user_manager(
     journal = machine.run("journalctl", "--no-pager", "--output=cat", "--identifier=relay").stdout
     assert journal.count("the workers serve on in web-drain-") == 3
     assert "error" not in as_user("/srv/app/venv/bin/flask-socketact doctor --user-manager web").stdout
+    commands_work(as_user)
     long = in_flight(tcp, 3.0)
     as_user("systemctl --user restart web; systemctl --user stop web.service web.socket")
     assert answer(long).startswith(b"HTTP/1.1 200 OK")
     assert machine.run("pgrep", "--uid", "web", "gunicorn", check=False).stdout == ""
     figure(f"3 restarts, {len(load.outcomes)} requests, 0 failed, longest wait {load.longest_wait():.2f} s")
+
+
+def commands_work(as_user: Callable[[str], CompletedProcess[str]]) -> None:
+    """A user sees, rehearses and deploys his own service."""
+    cli = "/srv/app/venv/bin/flask-socketact"
+    assert len(json.loads(as_user(f"{cli} status --user-manager web --json").stdout)["workers"]) == 2
+    rehearsed = as_user(f"{cli} rehearse --url http://127.0.0.1:{PORT}/ --restarts 1 --every 1").stdout.splitlines()
+    assert rehearsed[0].endswith("1 times: systemctl --user restart web.service")
+    assert rehearsed[-1] == "Kept: no client has noticed."
+    assert "Deployed what is in place" in as_user(f"{cli} deploy --user-manager web --healthy 1").stdout
+    assert "/home/web/.local/state/flask-socketact/web.lock" in as_user("find /home/web -name web.lock").stdout
 
 
 def test_shutdown_is_a_stop(request: pytest.FixtureRequest) -> None:

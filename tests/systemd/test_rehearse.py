@@ -56,8 +56,8 @@ def logged(machine: Machine, name: str) -> int:
 
 
 def test_plain_gunicorn_loses_and_ours_does_not(machine: Machine, figure: Callable[[str], None]) -> None:
-    plain_status, plain = rehearse(machine, "--url", "http://127.0.0.1:8001/", "--report", "/root/plain.html")
-    status, ours = rehearse(machine, "--report", "/root/ours.html", "--compare", "/root/plain.html")
+    plain_status, plain = rehearse(machine, "--restarts=1", "--url=http://127.0.0.1:8001/", "--report=/root/plain.html")
+    status, ours = rehearse(machine, "--restarts=2", "--report", "/root/ours.html", "--compare", "/root/plain.html")
     assert {each["kind"] for each in ours["accounts"]} == KINDS
 
     lost = plain["accounts"][-1]

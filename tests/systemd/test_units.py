@@ -31,6 +31,8 @@ def asked():
     return "done\\n"
 """
 
+KILLS = 4
+
 UNITS = sorted(path.name for path in (EXAMPLES / "units").iterdir())
 
 #: Answers after a program that the request has started is done.
@@ -109,7 +111,7 @@ def test_master_that_is_killed_takes_no_request_with_it(
     idle = Client(tcp)
     idle.exchange("GET", "/")
     with Load(tcp) as load:
-        for _ in range(6):
+        for _ in range(KILLS):
             seen, restarts = len(load.outcomes), int(machine.show("app", "NRestarts"))
             machine.wait_for(lambda seen=seen: len(load.outcomes) > seen + 50, "answers")  # type: ignore[misc]
             machine.systemctl("kill", "--kill-whom=main", "--signal=KILL", "app")
@@ -123,4 +125,4 @@ def test_master_that_is_killed_takes_no_request_with_it(
     assert idle.exchange("GET", "/")[0] == 200
     assert idle.closed_by_server == 0
     idle.close()
-    figure(f"10 kills, {len(load.outcomes)} requests, {load.failures().total()} failed, 0 connections closed")
+    figure(f"{KILLS} kills, {len(load.outcomes)} requests, {load.failures().total()} failed, 0 connections closed")

@@ -23,7 +23,7 @@ from flask_socketact.deployment.service import Counts
 from flask_socketact.deployment.watch import Baseline, Health, UnhealthyError
 from tests import server
 
-PENDING = Pending("releases/1", "/srv/app/releases/2", 4711, "2026-01-01T00:00:00+00:00")
+PENDING = Pending("releases/1", "/srv/app/releases/2", "restart", 4711, "2026-01-01T00:00:00+00:00")
 
 
 @pytest.fixture

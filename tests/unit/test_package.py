@@ -9,6 +9,7 @@ from importlib import resources
 import pytest
 
 import flask_socketact
+from flask_socketact.cli import main
 
 
 def imported(module: str) -> set[str]:
@@ -35,3 +36,16 @@ def test_every_public_name_is_there() -> None:
 
 def test_marked_as_typed() -> None:
     assert resources.files(flask_socketact).joinpath("py.typed").is_file()
+
+
+def test_commands_are_those_of_flask_too() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flask", "socketact", "--help"], capture_output=True, text=True, check=True
+    )
+    for name in main.commands:
+        assert f"\n  {name} " in done.stdout
+
+
+def test_the_command_line_of_flask_is_not_slowed_down() -> None:
+    """Every ``flask`` command imports ours."""
+    assert imported("flask_socketact.cli").isdisjoint({"h11", "rich", "systemd", "asyncio"})

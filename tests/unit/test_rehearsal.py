@@ -230,7 +230,9 @@ def test_another_machine_takes_a_word() -> None:
 def test_places_are_those_of_socket_units() -> None:
     assert target.parse("http://127.0.0.1:8000").place == "127.0.0.1:8000"
     assert target.parse("http://[::1]:8000").place == "[::1]:8000"
-    assert target.parse("http://app/", unix_socket="/run/http.sock").place == "/run/http.sock"
+    assert target.parse("http://app/", unix_socket="/run/http.sock").places == ["/run/http.sock"]
+    assert target.parse("http://127.0.0.1:80").places == ["127.0.0.1:80", "[::]:80", "0.0.0.0:80"]
+    assert target.parse("http://[::1]:80").places == ["[::1]:80", "[::]:80"]
 
 
 def recorded(*rows: tuple[float, float, str], restarts: tuple[tuple[float, float], ...] = ()) -> Recording:

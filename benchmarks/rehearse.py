@@ -1,0 +1,96 @@
+"""Whether ``rehearse`` is fast enough: ``python -m benchmarks.rehearse``.
+
+The service has one core, who asks has the other: wrk with 200 connections, then rehearse with 200 busy clients and
+2,000 that keep a connection mostly idle, in turns. Whoever is the bottleneck uses its core wholly. Then a report of
+200,000 requests is opened in Debian's chromium.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from benchmarks.throughput import BIN, free_port, started
+from flask_socketact.rehearsal import report
+from tests.process.test_report import open_browser, run
+
+SERVED = "--workers 1 --threads 4 --log-level critical -c python:flask_socketact.conf benchmarks.app:app"
+BUSY, IDLE = 200, 2000
+
+
+def used() -> float:
+    """Return the seconds of processors that commands have used which have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def wrk(port: int, seconds: float) -> float:
+    """Return requests a second."""
+    command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{BUSY}", f"-d{seconds:.0f}s", f"http://127.0.0.1:{port}/"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    assert found, output
+    return float(found[1])
+
+
+def rehearse(port: int, seconds: float) -> tuple[float, float, float]:
+    """Return requests a second, the part of a core that the clients took, and how late they were at most."""
+    counts = (
+        f"--clients 0 --silent 0 --slow 0 --keep-alive {BUSY} --idle {IDLE} --think 0 --restarts 0 --every {seconds}"
+    )
+    options = f"{counts} --fail-on failed>0,closed>0 --json --url http://127.0.0.1:{port}/"
+    command = ["taskset", "-c", "1", str(BIN / "flask-socketact"), "rehearse", *options.split()]
+    before = used()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    together = result["accounts"][-1]
+    assert together["failed"] == together["closed"] == 0, result["sentence"]
+    return together["requests"] / result["seconds"], (used() - before) / result["seconds"], result["lateness"]
+
+
+def opening(path: Path, times: int) -> list[float]:
+    """Return how long a report takes until all is drawn, in seconds."""
+    with open_browser() as browser:
+        found = []
+        for _ in range(times):
+            browser.get(path.as_uri())
+            found.append(float(browser.execute_script("return document.documentElement.dataset.drawn")) / 1000)
+        return found
+
+
+@click.command()
+@click.option("--rounds", default=3)
+@click.option("--seconds", default=10.0)
+def main(rounds: int, seconds: float) -> None:
+    """Measure."""
+    print("| | req/s | to wrk | cores used by clients | clients late by at most |\n|---|---|---|---|---|")
+    port = free_port()
+    command = ["taskset", "-c", "0", str(BIN / "gunicorn"), *SERVED.split(), "--bind", f"127.0.0.1:{port}"]
+    with started(command, port):
+        for _ in range(rounds):
+            fastest = wrk(port, seconds)
+            print(f"| wrk, {BUSY} connections | {fastest:,.0f} | 1 | | |")
+            rate, cores, late = rehearse(port, seconds)
+            title = f"rehearse, {BUSY} busy and {IDLE:,} idle"
+            print(f"| {title} | {rate:,.0f} | {rate / fastest:.2f} | {cores:.2f} | {late * 1000:.0f} ms |", flush=True)
+            time.sleep(1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "report.html"
+        began = time.monotonic()
+        report.write(path, [run("200,000 requests", failures=0, requests=200_000)])
+        written = time.monotonic() - began
+        times = opening(path, 5)
+        print(f"\nA report of 200,000 requests ({path.stat().st_size / 1e6:.1f} MB) is written in {written:.1f} s,")
+        print(f"and drawn after {statistics.median(times):.2f} s (longest of 5: {max(times):.2f} s).")
+
+
+if __name__ == "__main__":
+    main()
