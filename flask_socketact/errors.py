@@ -13,6 +13,11 @@ def describe(error: BaseException) -> str:
     return text if len(text) <= _MAX_LINE else f"{text[: _MAX_LINE - 1]}…"
 
 
+def printable(text: str) -> str:
+    """Return what does nothing to a terminal, of a text that somebody else has written."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 class SocketActError(Exception):
     """Base of every error that this package raises on purpose."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gunicorn.glogging import Logger
+if TYPE_CHECKING:
+    from gunicorn.glogging import Logger
 
 #: Environment variable, prometheus_client's: the folder of all counters of a service. ``RuntimeDirectory=`` of the
 #: unit, so that it outlives a restart, and not the machine.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
@@ -87,8 +88,8 @@ class Slot:
 class Scoreboard:
     """The slots of one master's workers."""
 
-    def __init__(self, memory: mmap.mmap | None = None) -> None:
-        """Use `memory`; without it, some of its own."""
+    def __init__(self, memory: mmap.mmap | bytes | None = None) -> None:
+        """Use `memory`, which can be a copy to look at; without it, some of its own."""
         self._memory = memoryview(memory or mmap.mmap(-1, _SIZE)).cast("q")
         self._slots = [
             Slot(self._memory[start : start + _FIELDS], index)
@@ -190,19 +191,21 @@ def create(folder: Path, master: int) -> Scoreboard:
 
 
 def read(folder: Path, master: int) -> Scoreboard | None:
-    """Return the scoreboard of a master, to look at; None if there is none, or one of another version.
+    """Return what the scoreboard of a master says at this moment; None if there is none, or one of another version.
 
     :raises PermissionError: one must not look.
     """
     try:
-        return _open(_path(folder, master))
-    except (FileNotFoundError, ValueError):
+        return _read(_path(folder, master))
+    except PermissionError:
+        raise
+    except (OSError, ValueError):
         return None
 
 
 def _is_used(path: Path) -> bool:
     try:
-        pids = [slot[Field.PID] for slot in _open(path).taken()]
+        pids = [slot[Field.PID] for slot in _read(path).taken()]
     except (OSError, ValueError):
         return False
     return any(pid and Path(f"/proc/{pid}").exists() for pid in pids)
@@ -212,11 +215,20 @@ def _path(folder: Path, master: int) -> Path:
     return folder / f"board-{master}"
 
 
-def _open(path: Path) -> Scoreboard:
-    """:raises ValueError: it is none of ours."""
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == _SIZE:
-            board = Scoreboard(mmap.mmap(file.fileno(), _SIZE, access=mmap.ACCESS_READ))
-            if board._memory[_LAYOUT] == LAYOUT:
-                return board
+def _read(path: Path) -> Scoreboard:
+    """Read a file, which the user of a service may have made anything of, and root looks: no link is followed, nothing
+    is waited for, and nothing mapped that could become shorter.
+
+    :raises OSError: it cannot be read.
+    :raises ValueError: it is not a scoreboard of this version.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        content = os.read(descriptor, _SIZE + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    finally:
+        os.close(descriptor)
+    if len(content) == _SIZE:
+        board = Scoreboard(content)
+        if board._memory[_LAYOUT] == LAYOUT:
+            return board
     raise ValueError(f"{path} is not a scoreboard of this version")

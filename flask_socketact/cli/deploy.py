@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,7 @@ def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> Non
     from flask_socketact.errors import SocketActError
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the old release is put back
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who has begun it may go away
     told = _Told(name, quiet=as_json)
     error: Exception | None = None
     status = 0
@@ -112,7 +114,8 @@ class _Told:
     def __call__(self, step: str) -> None:
         self._steps.append(step)
         if not self._quiet:
-            click.echo(step)
+            with suppress(OSError):  # who looked on has gone; the journal has it
+                click.echo(step)
         if self.about is not None:
             from flask_socketact.deployment.journal import write
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flask_socketact import cgroup, queues, scoreboard
+from flask_socketact.errors import printable
 from flask_socketact.scoreboard import Field, Scoreboard, Slot
 from flask_socketact.systemctl import Manager, Unit, runtime_folders
 
@@ -112,7 +112,7 @@ def look(name: str, manager: Manager, before: Overview | None = None, apart: flo
     return Overview(
         service=unit.name,
         state=unit["ActiveState"],
-        status=unit["StatusText"],
+        status=printable(unit["StatusText"]),
         main_pid=pid,
         listeners=tuple(_listeners(manager, unit)),
         generation=board.ready or None if board else None,
@@ -147,12 +147,12 @@ def _own(board: Scoreboard | None, master: int, unit: Unit) -> Iterator[Worker]:
 def _old(folders: list[Path], unit: Unit) -> Iterator[Worker]:
     """Yield the workers that a restart has moved to scopes, as far as their scoreboards can be read."""
     for scope in cgroup.relayed(unit["ControlGroup"] or f"/system.slice/{unit.name}"):
-        match = re.search(r"-drain-(\d+)\.scope$", scope)
-        board, _ = _board(folders, int(match[1])) if match else (None, "")
+        master = int(scope.removesuffix(".scope").rpartition("-")[2])
+        board, _ = _board(folders, master)
         slots = {slot[Field.PID]: slot for slot in _living(board)} if board else {}
         for pid in cgroup.workers(scope):
             if board is not None and pid in slots:
-                yield _worker(slots[pid], int(match[1]) if match else 0, board, relayed=True)
+                yield _worker(slots[pid], master, board, relayed=True)
 
 
 def _living(board: Scoreboard) -> Iterator[Slot]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,10 +117,12 @@ def rehearse(*, report: Path | None, compare: Path | None, as_json: bool, **give
         recording, verdict = _run(plan, fail_on, as_json=as_json)
     except SocketActError as error:
         raise Refusal(str(error)) from None
+    except KeyboardInterrupt:  # before it has begun
+        sys.exit(INTERRUPTED)
     if report is not None:
         _write(report, [*runs, _describe(title, plan, recording, verdict)], quiet=as_json)
     status = 0 if verdict.is_kept else 1
-    click.get_current_context().exit(INTERRUPTED if recording.is_interrupted else status)
+    sys.exit(INTERRUPTED if recording.is_interrupted else status)
 
 
 def _run(plan: Plan, fail_on: list[Condition], *, as_json: bool) -> tuple[Recording, Verdict]:

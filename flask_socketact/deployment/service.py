@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flask_socketact import cgroup, scoreboard
-from flask_socketact.errors import SocketActError
+from flask_socketact.errors import SocketActError, printable
 from flask_socketact.scoreboard import Field
 from flask_socketact.systemctl import Manager, Unit, runtime_folders
 
@@ -154,13 +154,12 @@ def _ask(address: str, path: str) -> Answer:
     try:
         connection.sock = _connect(address)
         connection.request("GET", path, headers={"User-Agent": "flask-socketact-deploy", "Connection": "close"})
-        answer = connection.getresponse()
-        answer.read()
+        answer = connection.getresponse()  # its head tells; the rest may be without an end
     except (OSError, http.client.HTTPException) as error:
         return Answer(None, f"{path} at {address}: {error or type(error).__name__}")
     finally:
         connection.close()
-    return Answer(answer.status, f"{path} at {address}: {answer.status} {answer.reason}")
+    return Answer(answer.status, f"{path} at {address}: {answer.status} {printable(answer.reason)}")
 
 
 def _connect(address: str) -> socket.socket:

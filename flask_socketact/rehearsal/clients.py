@@ -218,8 +218,10 @@ class Crowd:
         mean = self._pace.idle if group.kind.is_idle else self._pace.think
         try:
             await self._rest(random.uniform(0, min(mean, WARM_UP)))  # noqa: S311 (no secret)
-            while not self._stopping:
+            while True:
                 succeeded = await self._ask(number, group.kind, client)
+                if self._stopping:  # nobody would end a rest that begins now
+                    return
                 await self._rest(_next_pause(mean) if succeeded else max(mean, PAUSE_AFTER_FAILURE))
         finally:
             client.leave()

@@ -121,7 +121,13 @@ class _Rehearsal:
             if due >= next_look:
                 next_look = due + LOOK
                 crowd.expire()
+            self._tell()
+
+    def _tell(self) -> None:
+        try:
             self._progress(self._recording, self._doing)
+        except OSError:  # nobody reads it any more
+            self._progress = lambda _recording, _doing: None
 
     async def _generation(self) -> str:
         if self._plan.service is None:

@@ -161,6 +161,14 @@ def test_ctrl_c_puts_the_old_release_back(machine: Machine) -> None:
     assert (current(machine), serving(machine)) == ("releases/good", "Release good")
 
 
+def test_nobody_need_look_on(machine: Machine) -> None:
+    """Who has begun it goes away, and with him its terminal and its output."""
+    add_release(machine, "unwatched", GOOD)
+    line = f"{CLI} deploy app --release /srv/app/releases/unwatched {' '.join(OPTIONS)} | true; echo ${{PIPESTATUS[0]}}"
+    assert machine.run("bash", "-c", line).stdout == "0\n"
+    assert serving(machine) == "Release unwatched"
+
+
 def test_in_place(machine: Machine) -> None:
     """Without a release there is nothing to put back, and that is said."""
     path = machine.path("/srv/app/releases/good/app.py")

@@ -19,13 +19,14 @@ from click.testing import CliRunner
 from flask_socketact.cli import main
 from flask_socketact.cli.checks import CHECKS, run
 from flask_socketact.cli.checks.account import Account
-from flask_socketact.cli.checks.application import START, Settings, printable
+from flask_socketact.cli.checks.application import START, Settings
 from flask_socketact.cli.checks.environment import environment, expand, parse_environment
 from flask_socketact.cli.checks.finding import Finding, Verdict, error, ok, warning
 from flask_socketact.cli.checks.relay import is_changeable
 from flask_socketact.cli.checks.system import System
 from flask_socketact.cli.doctor import as_line, as_object
 from flask_socketact.cli.options import parse_name
+from flask_socketact.errors import printable
 from flask_socketact.systemctl import Unit, parse_command, parse_properties, parse_span
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ PrivateTmp=yes
 ProtectHome=yes
 NonBlocking=yes
 StateDirectory=app
+RuntimeDirectory=app-metrics
+RuntimeDirectoryMode=0711
+Environment=PYTHONUNBUFFERED=1 PWD=/srv/app PROMETHEUS_MULTIPROC_DIR=/run/app-metrics
 KillMode=control-group
 SendSIGKILL=yes
 TriggeredBy=app.socket
@@ -187,6 +191,9 @@ def test_examples_are_healthy() -> None:
         ("kill mode", {"KillMode": "none"}, "error", "left behind"),
         ("final kill", {"SendSIGKILL": "no"}, "warning", "SendSIGKILL=no"),
         ("shared memory", {"RemoveIPC": "yes"}, "warning", "RemoveIPC=yes"),
+        ("counters", {"Environment": "A=b"}, "warning", "no PROMETHEUS_MULTIPROC_DIR= in app.service"),
+        ("counters", {"RuntimeDirectory": ""}, "warning", "is not below RuntimeDirectory="),
+        ("counters", {"RuntimeDirectoryMode": "0700"}, "warning", "RuntimeDirectoryMode=0700"),
         ("reload", {"Type": "notify-reload"}, "warning", "Type=notify-reload sends SIGHUP, and so does ExecReload="),
         ("reload", {"Type": "notify-reload", "ExecReloadEx": RELOAD}, "ok", "waits for the new workers"),
         ("reload", {"ExecReloadEx": RELOAD}, "warning", "systemctl reload does nothing"),

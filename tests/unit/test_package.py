@@ -48,4 +48,4 @@ def test_commands_are_those_of_flask_too() -> None:
 
 def test_the_command_line_of_flask_is_not_slowed_down() -> None:
     """Every ``flask`` command imports ours."""
-    assert imported("flask_socketact.cli").isdisjoint({"h11", "rich", "systemd", "asyncio"})
+    assert imported("flask_socketact.cli").isdisjoint({"asyncio", "gunicorn", "h11", "rich", "systemd"})

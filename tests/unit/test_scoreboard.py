@@ -92,6 +92,15 @@ def test_what_is_no_board_of_this_version_is_none(tmp_path: Path) -> None:
         assert scoreboard.read(tmp_path, 1) is None
 
 
+def test_what_a_hostile_service_has_made_of_its_board_is_none(tmp_path: Path) -> None:
+    """It is root who looks."""
+    scoreboard.create(tmp_path, 1)
+    (tmp_path / "board-2").symlink_to("board-1")
+    os.mkfifo(tmp_path / "board-3")
+    (tmp_path / "board-4").mkdir()
+    assert [scoreboard.read(tmp_path, number) for number in (2, 3, 4)] == [None] * 3
+
+
 def test_a_disk_without_room_leaves_nothing_behind(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))

@@ -43,6 +43,7 @@ CHECKS: dict[str, Callable[[System], Finding | None]] = {
     "mailbox access": sockets.mailbox_access,
     "private /tmp": service.private_tmp,
     "shared memory": service.remove_ipc,
+    "counters": service.counters,
 }
 
 

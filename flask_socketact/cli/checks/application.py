@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from flask_socketact.cli.checks.account import Account, AccountError, account
 from flask_socketact.cli.checks.environment import environment, expand
 from flask_socketact.cli.checks.finding import Finding, error, warning
+from flask_socketact.errors import printable
 from flask_socketact.systemctl import ManagerError
 
 if TYPE_CHECKING:
@@ -186,8 +187,3 @@ def _parse(answer: str) -> Settings:
         file=printable(str(values["file"])) if values.get("file") else None,
         readable=bool(values.get("readable")),
     )
-
-
-def printable(text: str) -> str:
-    """Return what does nothing to a terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flask_socketact.cli.checks.finding import INSTALL, Finding, error, ok, warning
+from flask_socketact.ledger import FOLDER
 
 if TYPE_CHECKING:
     from flask_socketact.cli.checks.system import System
@@ -155,3 +157,18 @@ def out_of_memory(system: System) -> Finding:
         what = f"OOMPolicy={policy} in {system.service.name}: one worker that is out of memory ends all of them"
         return warning(what, system.set("OOMPolicy=continue"))
     return ok("OOMPolicy=continue")
+
+
+def counters(system: System) -> Finding:
+    """The workers count together, and whoever may use systemctl may look."""
+    service = system.service
+    folder = next((word for word in service["Environment"].split() if word.startswith(f"{FOLDER}=")), "")
+    what = f"{folder} in {service.name}"
+    if not folder:
+        return warning(f"no {FOLDER}= in {service.name}: status sees no workers, and each counts for itself", INSTALL)
+    if Path(folder.partition("=")[2]).name not in service["RuntimeDirectory"].split():
+        return warning(f"{what} is not below RuntimeDirectory=: status sees no workers", INSTALL)
+    mode = service["RuntimeDirectoryMode"]
+    if mode[-1:] not in ("1", "5"):
+        return warning(f"RuntimeDirectoryMode={mode}: only root sees in status what the workers do", INSTALL)
+    return ok(what)

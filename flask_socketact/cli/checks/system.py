@@ -49,6 +49,8 @@ SERVICE = (
     "LogsDirectory",
     "ConfigurationDirectory",
     "RuntimeDirectory",
+    "RuntimeDirectoryMode",
+    "Environment",
 )
 SOCKET = (
     "LoadState",
