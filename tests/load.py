@@ -176,8 +176,8 @@ def upload(client: Client) -> float:
 
 #: A kind of client: what it asks, and how long it thinks before it asks again, in seconds.
 KINDS: dict[str, tuple[Callable[[Client], float], float]] = {
-    "new connection": (new, 0.1),
-    "keep-alive": (keep_alive, 0.1),
+    "new connection": (new, 0.2),
+    "keep-alive": (keep_alive, 0.2),
     "keep-alive, mostly idle": (keep_alive, 4.0),
     "long request": (long, 0.5),
     "longer request": (longer, 0.5),

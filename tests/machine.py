@@ -324,11 +324,11 @@ def release(machine: Machine, source: str | None = None) -> None:
     machine.path("/srv/app/app.py").write_text((EXAMPLES / "app.py").read_text() if source is None else source)
 
 
-def drop_in(machine: Machine, unit: str, text: str) -> None:
+def drop_in(machine: Machine, unit: str, text: str, name: str = "test.conf") -> None:
     """Change settings of a unit, as ``systemctl edit`` does."""
     folder = machine.path(f"/etc/systemd/system/{unit}.d")
     folder.mkdir(exist_ok=True)
-    (folder / "test.conf").write_text(text)
+    (folder / name).write_text(text)
     machine.systemctl("daemon-reload")
 
 

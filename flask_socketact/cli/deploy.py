@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -114,8 +115,7 @@ class _Told:
     def __call__(self, step: str) -> None:
         self._steps.append(step)
         if not self._quiet:
-            with suppress(OSError):  # who looked on has gone; the journal has it
-                click.echo(step)
+            _say(step)
         if self.about is not None:
             from flask_socketact.deployment.journal import write
 
@@ -125,6 +125,17 @@ class _Told:
         """Tell how it has ended."""
         if self._quiet:
             result = {"service": self._name, "deployed": error is None, "error": str(error or ""), "steps": self._steps}
-            click.echo(json.dumps(result, indent=2))
+            _say(json.dumps(result, indent=2))
         elif error is not None:
-            click.secho(f"Error: {error}", fg="red", err=True)
+            with suppress(OSError):
+                click.secho(f"Error: {error}", fg="red", err=True)
+
+
+def _say(text: str) -> None:
+    """Print a line; nothing, from when on who looked on has gone: the journal has it."""
+    try:
+        click.echo(text)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nowhere, sys.stdout.fileno())  # or Python would try again at its end, and exit with 120
+        os.close(nowhere)
