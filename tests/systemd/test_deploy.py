@@ -123,7 +123,8 @@ def test_a_bad_release_is_taken_back(
     own = sum(count for text, count in failures.items() if "500 b'bad release'" in text)
     assert own == failures.total()
     assert (own > 0) == (name == "answers-500")
-    assert seen.closed_by_server == 0
+    # That one answers uploads before they have ended, and ends their connections with it, as it must.
+    assert seen.closed_by_server == 0 or name == "answers-500"
     assert steps(machine)[-1].endswith("releases/good serves again")
     figure(f"{verb}, {name}: {len(seen.outcomes)} requests, {own} answered by the bad release, 0 failed otherwise")
 

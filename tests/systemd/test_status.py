@@ -29,7 +29,7 @@ def test_a_service_that_serves(machine: Machine, tcp: Connect) -> None:
         {"name": "http", "address": "127.0.0.1:8000", "queue": 0, "backlog": 4096, "is_listening": True}
     ]
     assert states(seen) == ["serving", "serving"]
-    assert sum(worker["rate"] for worker in seen["workers"]) > 5
+    assert sum(worker["rate"] for worker in seen["workers"]) > 1
     assert sum(worker["requests"] for worker in seen["workers"]) > 50
     assert sum(worker["connections"] for worker in seen["workers"]) >= 3
     assert all(worker["memory"] > 10_000_000 for worker in seen["workers"])
@@ -72,7 +72,7 @@ def test_a_restart_from_its_middle_to_its_end(machine: Machine, tcp: Connect) ->
         assert restart["kind"] == "restart"
         assert 3 < restart["took"] < 15
         assert restart["carried"] == 1
-        assert restart["longest_wait"] < 1
+        assert restart["longest_wait"] < 2.5
 
 
 def test_who_is_nobody_sees_the_same(machine: Machine, tcp: Connect) -> None:

@@ -1,0 +1,32 @@
+"""What docs/commands.md says of the commands."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from flask_socketact.cli.overview import Overview
+from flask_socketact.cli.rehearse import FAIL_ON
+from flask_socketact.rehearsal.recording import Recording
+from flask_socketact.rehearsal.verdict import Account, judge, parse_conditions
+
+PAGE = (Path(__file__).parents[2] / "docs/commands.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "keys"),
+    [
+        ("status", {field.name for field in fields(Overview)}),
+        (
+            "rehearse",
+            {*judge(Recording([]), parse_conditions(FAIL_ON)).as_object(), *(field.name for field in fields(Account))},
+        ),
+    ],
+)
+def test_keys_of_objects_are_told(command: str, keys: set[str]) -> None:
+    row = re.search(rf"^\| `{command}` \| (.*) \|$", PAGE, re.MULTILINE)
+    assert row
+    assert set(re.findall(r"`(\w+)`", row[1])) - {"all"} == keys
