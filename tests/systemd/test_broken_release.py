@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: Either is enough to reach any of systemd's start and trigger limits, were they on. Seconds.
-OUTAGE, SHORT_OUTAGE = 12, 7
+OUTAGE, SHORT_OUTAGE = 9, 6
 
 
 def outage(machine: Machine, seconds: float) -> int:

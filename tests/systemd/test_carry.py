@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ROUND_TRIP = 0.12  #: seconds
 IDLE = {"keep-alive, mostly idle": 200}
-TIMES = 4
+TIMES = 3
 
 ONE_REQUEST = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
 

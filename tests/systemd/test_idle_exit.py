@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 IDLE = 1  #: seconds
 SHORT_IDLE = 0.15  #: seconds: about as long as leaving takes
 #: How often connections arrive just when the service leaves, at each of two services.
-TIMES = 12
+TIMES = 8
 
 
 def leaves(machine: Machine, kind: str = "thread.ThreadWorker") -> None:

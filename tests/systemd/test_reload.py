@@ -16,7 +16,7 @@ from tests.systemd.test_promises import BROKEN
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RELOADS = 4
+RELOADS = 3
 SETTLE = 0.5  #: seconds
 #: What a request may wait, reloads or not, on a machine that other tests use as well.
 LONGEST_WAIT = 0.5

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: Stops wait for the requests in flight.
-RESTARTS, STOPS = 5, 2
+RESTARTS, STOPS = 4, 2
 
 
 def under_load(tcp: Connect, unix: Connect, times: int, act: Callable[[list[Load]], object]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from typing import Any
 
 from tests.load import Connect, Load, ask
@@ -40,12 +41,17 @@ def test_who_waits_in_the_kernel(machine: Machine, tcp: Connect) -> None:
     """The socket listens, and nobody accepts."""
     machine.systemctl("start", "app")
     machine.systemctl("kill", "--signal=STOP", "app")
-    waiting = [tcp() for _ in range(3)]
-    seen = status(machine)
-    machine.systemctl("kill", "--signal=CONT", "app")
-    assert seen["listeners"][0]["queue"] == 3
-    for client in waiting:
-        client.close()
+    pids = ",".join(machine.processes("app"))
+    machine.wait_for(
+        lambda: set(machine.run("ps", "-o", "state=", "-p", pids).stdout.split()) == {"T"}, "the processes to stop"
+    )
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(tcp())
+        try:
+            assert status(machine)["listeners"][0]["queue"] == 3
+        finally:
+            machine.systemctl("kill", "--signal=CONT", "app")
 
 
 def test_a_restart_from_its_middle_to_its_end(machine: Machine, tcp: Connect) -> None:
@@ -99,11 +105,11 @@ def test_units_from_before_show_what_systemd_knows(machine: Machine) -> None:
 
 def test_watch_goes_on(machine: Machine) -> None:
     machine.systemctl("start", "app")
-    watched = machine.run("timeout", "--signal=INT", "5", CLI, "status", "app", "--watch", "--json", check=False)
+    watched = machine.run("timeout", "--signal=INT", "4", CLI, "status", "app", "--watch", "--json", check=False)
     lines = [json.loads(line) for line in watched.stdout.splitlines()]
     assert len(lines) >= 2
     assert watched.stderr == ""
-    terminal = "timeout --foreground --signal=INT 4 /srv/app/venv/bin/flask-socketact status app --watch"
+    terminal = "timeout --foreground --signal=INT 3 /srv/app/venv/bin/flask-socketact status app --watch"
     shown = machine.run("script", "--quiet", "--command", terminal, "/dev/null", check=False).stdout
     assert shown.count("Serving with 2 of 2") >= 2
     assert "Traceback" not in shown

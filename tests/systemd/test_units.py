@@ -31,7 +31,7 @@ def asked():
     return "done\\n"
 """
 
-KILLS = 4
+KILLS = 3
 
 UNITS = sorted(path.name for path in (EXAMPLES / "units").iterdir())
 
