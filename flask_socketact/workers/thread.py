@@ -395,21 +395,7 @@ class ThreadWorker(Lifecycle):
         try:
             cfg.pre_request(self, request)
             began = datetime.now()
-            response, environ = wsgi.create(
-                request,
-                connection.sock,
-                connection.client,
-                connection.server,
-                cfg,
-                Response,
-                (connection, partial(self._ends, connection)),
-            )
-            environ["wsgi.multithread"] = True
-            self.describe_request(environ, connection.listener, request)
-            environ[current.FREE_SINCE] = connection.free_since
-            if not connection.free_since:
-                self.note_wait(connection.sock)
-            response.environ = environ
+            response, environ = self._describe(connection, request)
             self._count()
             body = self.wsgi(environ, response.start_response)
             try:
@@ -438,6 +424,25 @@ class ThreadWorker(Lifecycle):
         if response.should_close() or not connection.finish_request(request):
             return Outcome.CLOSE
         return Outcome.KEEP
+
+    def _describe(self, connection: Connection, request: Request) -> tuple[Response, dict[str, Any]]:
+        """Return the response of a request, which has not begun, and the environ that the application is to see."""
+        response, environ = wsgi.create(
+            request,
+            connection.sock,
+            connection.client,
+            connection.server,
+            self.loop.cfg,
+            Response,
+            (connection, partial(self._ends, connection)),
+        )
+        environ["wsgi.multithread"] = True
+        self.describe_request(environ, connection.listener, request)
+        environ[current.FREE_SINCE] = connection.free_since
+        if not connection.free_since:
+            self.note_wait(connection.sock)
+        response.environ = environ
+        return response, environ
 
     def _count(self) -> None:
         self.nr += 1
