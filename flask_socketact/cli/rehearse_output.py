@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from flask_socketact import durations
-from flask_socketact.cli.console import console
+from flask_socketact.cli.console import console, table
 from flask_socketact.rehearsal.recording import Recording
 from flask_socketact.rehearsal.run import Plan
 from flask_socketact.rehearsal.run import Progress as Report
@@ -104,13 +104,10 @@ def show(recording: Recording, verdict: Verdict) -> None:
 
 
 def _table(verdict: Verdict) -> Table:
-    table = Table("clients", box=None, header_style="bold", pad_edge=False)
-    for heading in ("requests", "failed", "closed", "p50", "p99", "max", "longest wait"):
-        table.add_column(heading, justify="right")
+    accounts = table("clients", "requests", "failed", "closed", "p50", "p99", "max", "longest wait")
     for each in verdict.accounts:
-        style = "red" if each.failed or each.closed else None
-        table.add_row(*_cells(each), style=style)
-    return table
+        accounts.add_row(*_cells(each), style="red" if each.failed or each.closed else None)
+    return accounts
 
 
 def _cells(each: Account) -> list[str]:

@@ -11,10 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flask_socketact import durations
-from flask_socketact.cli.console import console
+from flask_socketact.cli.console import console, table
 from flask_socketact.cli.overview import Overview, Worker
-
-_STYLES = {"serving": "green", "loading": "yellow", "relayed": "yellow", "draining": "yellow"}
 
 
 def show(seen: Overview) -> None:
@@ -62,29 +60,22 @@ def _head(seen: Overview) -> Text:
     return text
 
 
-def _table(first: str, *headings: str) -> Table:
-    table = Table(first, box=None, header_style="bold", pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    return table
-
-
 def _listeners(seen: Overview) -> Table:
-    table = _table("listener", "address", "waiting", "at most")
+    listeners = table("listener", "address", "waiting", "at most")
     for listener in seen.listeners:
         waiting = "?" if listener.queue is None else f"{listener.queue:,}"
         closed = "" if listener.is_listening else "closed"
         style = "red" if closed else "yellow" if listener.queue else None
-        table.add_row(listener.name, listener.address, closed or waiting, f"{listener.backlog:,}", style=style)
-    return table
+        listeners.add_row(listener.name, listener.address, closed or waiting, f"{listener.backlog:,}", style=style)
+    return listeners
 
 
 def _workers(seen: Overview) -> Table:
     headings = ("generation", "state", "req/s", "requests", "5xx", "in flight", "connections", "oldest", "memory")
-    table = _table("worker", *headings)
+    workers = table("worker", *headings)
     for each in seen.workers:
-        table.add_row(*_cells(each, seen), style=None if each.state == "serving" else _STYLES[each.state])
-    return table
+        workers.add_row(*_cells(each, seen), style=None if each.state == "serving" else "yellow")
+    return workers
 
 
 def _cells(each: Worker, seen: Overview) -> list[str]:

@@ -85,8 +85,8 @@ class Connection(asyncio.Protocol):
         """Whether the answer has come, perhaps before the request had ended, or has failed to."""
         return self._answer is None or self._answer.done()
 
-    async def answer(self) -> int:
-        """Wait for the whole answer, and return its status.
+    async def answer(self) -> None:
+        """Wait for the whole answer.
 
         :raises RequestError: it did not come, or tells of a failure.
         """
@@ -97,7 +97,6 @@ class Connection(asyncio.Protocol):
             self.deadline = float("inf")
         if status not in _OK:
             raise RequestError(f"status {status}")
-        return status
 
     def expire(self, seconds: float) -> None:
         """Give the request in flight up."""

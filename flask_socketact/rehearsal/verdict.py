@@ -66,8 +66,7 @@ def phase(outcome: Outcome, recording: Recording) -> int:
     if not recording.restarts or outcome.began + outcome.took < recording.restarts[0].began:
         return BEFORE
     is_during = any(
-        restart.began <= outcome.began + outcome.took
-        and outcome.began <= (restart.ended or recording.seconds) + AFTERMATH
+        restart.began <= outcome.began + outcome.took and outcome.began <= restart.ended + AFTERMATH
         for restart in recording.restarts
     )
     return DURING if is_during else AFTER

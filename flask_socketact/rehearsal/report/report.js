@@ -133,7 +133,7 @@
       let since = 0, name = run.first_generation, generation = 1;
       const generations = [];
       run.restarts.forEach((restart, i) => {
-        const ended = restart.ended || run.seconds;
+        const ended = restart.ended;
         const x = this.x(restart.began);
         context.fillStyle = colours.band;
         context.fillRect(x, MARGIN.top, Math.max(2, this.x(ended) - x), height - MARGIN.top - MARGIN.bottom);
@@ -445,7 +445,7 @@
   longest.restarts.forEach((_, i) => {
     const parts = runs.map((run) => run.restarts[i]).filter(Boolean);
     const from = Math.min(...parts.map((part) => part.began));
-    const to = Math.max(...parts.map((part) => part.ended || part.began));
+    const to = Math.max(...parts.map((part) => part.ended));
     zoomTo(`restart ${i + 1}`, [from - 1, to + 1]);
   });
 
