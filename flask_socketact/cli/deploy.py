@@ -24,9 +24,12 @@ _SECONDS = click.FloatRange(1.0, 3600.0)
 
 
 def _is_page(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    if not value.startswith("/") or not value.isascii() or not value.isprintable() or " " in value:
-        raise click.BadParameter(f"{value!r} is no path: it begins with /, and has no spaces")
-    return value
+    from flask_socketact.rehearsal.target import TargetError, check_path
+
+    try:
+        return check_path(value)
+    except TargetError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command()

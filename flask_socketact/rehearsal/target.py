@@ -51,11 +51,17 @@ class Target:
 
         :raises TargetError: `path` is none.
         """
-        if not path.startswith("/") or not _UNSAFE.isdisjoint(path) or not path.isascii():
-            raise TargetError(
-                f"{path!r} is no path: it begins with /, and has no spaces and other characters than ASCII"
-            )
-        return replace(self, path=path)
+        return replace(self, path=check_path(path))
+
+
+def check_path(path: str) -> str:
+    """Return the path of a page, with its query.
+
+    :raises TargetError: it is none.
+    """
+    if not path.startswith("/") or not _UNSAFE.isdisjoint(path) or not path.isascii():
+        raise TargetError(f"{path!r} is no path: it begins with /, and has no spaces and other characters than ASCII")
+    return path
 
 
 def parse(url: str, *, unix_socket: str | None = None, allow_remote: bool = False) -> Target:
