@@ -79,6 +79,11 @@ class Slot:
             self[Field.ACCEPTING] = 0
 
     @property
+    def is_alive(self) -> bool:
+        """Whether the worker is there: a master that has died buries nobody."""
+        return bool(self[Field.PID]) and Path(f"/proc/{self[Field.PID]}").exists()
+
+    @property
     def oldest_age(self) -> float:
         """Seconds since the oldest request in flight began; 0.0 without one."""
         began = self[Field.OLDEST]
@@ -157,6 +162,14 @@ class Scoreboard:
         """Return the slots in use."""
         return (slot for slot in self._slots[: self._memory[_HIGHEST]] if slot[Field.TAKEN])
 
+    def living(self) -> Iterator[Slot]:
+        """Return the slots whose workers are there."""
+        return (slot for slot in self.taken() if slot.is_alive)
+
+    def newest(self) -> list[Slot]:
+        """Return those of the generation that was ready last."""
+        return [slot for slot in self.living() if slot[Field.GENERATION] == self.ready]
+
     def keep(self, slots: Iterable[Slot]) -> None:
         """Free all slots but these: the others' workers are gone."""
         kept = {slot.index for slot in slots}
@@ -203,12 +216,20 @@ def read(folder: Path, master: int) -> Scoreboard | None:
         return None
 
 
+def find(folders: Iterable[Path], master: int) -> Scoreboard | None:
+    """Return the scoreboard of a master from the first of the folders that has it.
+
+    :raises PermissionError: one must not look.
+    """
+    boards = (read(folder, master) for folder in folders)
+    return next(filter(None, boards), None)
+
+
 def _is_used(path: Path) -> bool:
     try:
-        pids = [slot[Field.PID] for slot in _read(path).taken()]
+        return any(_read(path).living())
     except (OSError, ValueError):
         return False
-    return any(pid and Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def _path(folder: Path, master: int) -> Path:

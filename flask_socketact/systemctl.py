@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 PATH = "/usr/bin:/bin"
 SECONDS = 30
 
+#: ``ActiveState`` of a service that serves.
+ACTIVE_STATES = ("active", "reloading")
+
 BUS = "org.freedesktop.systemd1"
 OBJECT = "/org/freedesktop/systemd1"
 
@@ -98,6 +101,16 @@ class Unit:
         """Return a property, empty if this systemd does not have it."""
         return next(iter(self.lines(key)), "")
 
+    @property
+    def is_active(self) -> bool:
+        """Whether a service serves."""
+        return self["ActiveState"] in ACTIVE_STATES
+
+    @property
+    def directory(self) -> str:
+        """``WorkingDirectory=``, which systemctl prints with ``!`` if it may be missing."""
+        return self["WorkingDirectory"].removeprefix("!")
+
     def lines(self, key: str) -> Sequence[str]:
         return self.properties.get(key, ())
 
@@ -141,11 +154,6 @@ class Manager:
             raise ManagerError(f"there is no {name}: flask-socketact units makes one")
         return unit
 
-    def environment(self) -> dict[str, str]:
-        """Return the environment that commands of systemd's run in."""
-        keep = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "HOME")
-        return {"PATH": PATH, "LC_ALL": "C"} | {key: os.environ[key] for key in keep if key in os.environ}
-
     def version(self) -> str:
         return self.run("systemctl", self.option, "show", "--value", "--property=Version").strip()
 
@@ -173,23 +181,41 @@ class Manager:
         :raises ManagerError: with what it says on stderr.
         """
         try:
-            done = subprocess.run(  # noqa: S603 (words, not a shell's line)
-                command,
-                env=self.environment(),
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-                timeout=SECONDS,
-            )
-        except FileNotFoundError:
-            raise ManagerError(f"there is no {command[0]} in {PATH}") from None
+            done = call(*command, seconds=SECONDS)
         except subprocess.TimeoutExpired:
             raise ManagerError(f"{command[0]} does not answer within {SECONDS} s") from None
         if done.returncode != 0:
-            lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-            raise ManagerError(f"{command[0]}: {lines[0]}")
+            raise ManagerError(f"{command[0]}: {complaint(done)}")
         return done.stdout
+
+
+def call(*command: str, seconds: float) -> subprocess.CompletedProcess[str]:
+    """Run a command of systemd's to its end, in an environment that has nothing of ours but whose manager is meant.
+
+    :raises ManagerError: there is no such command.
+    :raises TimeoutExpired: it takes longer; what it has asked the manager for goes on.
+    """
+    keep = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "HOME")
+    environment = {"PATH": PATH, "LC_ALL": "C"} | {key: os.environ[key] for key in keep if key in os.environ}
+    try:
+        return subprocess.run(  # noqa: S603 (words, not a shell's line)
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=seconds,
+        )
+    except FileNotFoundError:
+        raise ManagerError(f"there is no {command[0]} in {PATH}") from None
+
+
+def complaint(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the first line that a command has said on stderr."""
+    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    return lines[0]
 
 
 def runtime_folders(unit: Unit, manager: Manager) -> list[Path]:

@@ -11,12 +11,10 @@ from pathlib import Path
 from flask_socketact import cgroup, queues, scoreboard
 from flask_socketact.errors import printable
 from flask_socketact.scoreboard import Field, Scoreboard, Slot
-from flask_socketact.systemctl import Manager, Unit, runtime_folders
+from flask_socketact.systemctl import ACTIVE_STATES, Manager, Unit, runtime_folders
 
 _SERVICE = (
     "ActiveState",
-    "SubState",
-    "Result",
     "MainPID",
     "StatusText",
     "TriggeredBy",
@@ -28,8 +26,6 @@ _SERVICE = (
     "ActiveExitTimestampMonotonic",
 )
 _SOCKET = ("Listen", "FileDescriptorName", "Backlog", "ActiveState")
-#: States in which it serves.
-ACTIVE = ("active", "reloading")
 _BYTES_OF_A_PAGE = os.sysconf("SC_PAGE_SIZE")
 #: A service that was away for longer was stopped and started, not restarted. Microseconds.
 _APART = 1_000_000
@@ -95,7 +91,7 @@ class Overview:
 
     @property
     def is_active(self) -> bool:
-        return self.state in ACTIVE
+        return self.state in ACTIVE_STATES
 
 
 def look(name: str, manager: Manager, before: Overview | None = None, apart: float = 0.0) -> Overview:
@@ -108,7 +104,7 @@ def look(name: str, manager: Manager, before: Overview | None = None, apart: flo
     folders = runtime_folders(unit, manager)
     board, remark = _board(folders, pid)
     counted = {worker.pid: worker.requests for worker in before.workers} if before else {}
-    workers = [*_own(board, pid, unit), *_old(folders, unit)]
+    workers = [*_workers(board, pid, unit["ControlGroup"], relayed=False), *_old(folders, unit)]
     return Overview(
         service=unit.name,
         state=unit["ActiveState"],
@@ -126,37 +122,27 @@ def _board(folders: list[Path], master: int) -> tuple[Scoreboard | None, str]:
     """Return the scoreboard of a master; or None, and why."""
     if not master:
         return None, ""
-    for folder in folders:
-        try:
-            board = scoreboard.read(folder, master)
-        except PermissionError:
-            return None, f"{folder} may not be looked into: look as root, or render the units anew"
-        if board is not None:
-            return board, ""
-    return None, "it shares no scoreboard: render its units anew (flask-socketact units), and restart it"
+    try:
+        board = scoreboard.find(folders, master)
+    except PermissionError as error:
+        return None, f"{Path(error.filename).parent} may not be looked into: look as root, or render the units anew"
+    missing = "it shares no scoreboard: render its units anew (flask-socketact units), and restart it"
+    return board, "" if board else missing
 
 
-def _own(board: Scoreboard | None, master: int, unit: Unit) -> Iterator[Worker]:
-    if board is None:
-        return
-    for slot in _living(board):
-        if cgroup.of(slot[Field.PID]) == unit["ControlGroup"]:
-            yield _worker(slot, master, board, relayed=False)
+def _workers(board: Scoreboard | None, master: int, group: str, *, relayed: bool) -> Iterator[Worker]:
+    """Yield the workers of a master that are in a control group."""
+    if board is not None:
+        for slot in board.living():
+            if cgroup.of(slot[Field.PID]) == group:
+                yield _worker(slot, master, board, relayed=relayed)
 
 
 def _old(folders: list[Path], unit: Unit) -> Iterator[Worker]:
     """Yield the workers that a restart has moved to scopes, as far as their scoreboards can be read."""
     for scope in cgroup.relayed(unit["ControlGroup"] or f"/system.slice/{unit.name}"):
         master = int(scope.removesuffix(".scope").rpartition("-")[2])
-        board, _ = _board(folders, master)
-        slots = {slot[Field.PID]: slot for slot in _living(board)} if board else {}
-        for pid in cgroup.workers(scope):
-            if board is not None and pid in slots:
-                yield _worker(slots[pid], master, board, relayed=True)
-
-
-def _living(board: Scoreboard) -> Iterator[Slot]:
-    return (slot for slot in board.taken() if slot[Field.PID] and Path(f"/proc/{slot[Field.PID]}").exists())
+        yield from _workers(_board(folders, master)[0], master, scope, relayed=True)
 
 
 def _worker(slot: Slot, master: int, board: Scoreboard, *, relayed: bool) -> Worker:
@@ -212,14 +198,14 @@ def _restart(unit: Unit, board: Scoreboard | None) -> Restart | None:
         int(unit[f"{name}TimestampMonotonic"] or 0) for name in ("ActiveExit", "InactiveExit", "ActiveEnter")
     )
     away = begun - int(unit["InactiveEnterTimestampMonotonic"] or 0)
-    if not ended or unit["ActiveState"] not in ACTIVE:
+    if not ended or not unit.is_active:
         return None
     kind, took, at = "start", (ended - begun) / 1e6, ended / 1e6
     if 0 < stopped < ended and away < _APART:
         kind, took = "restart", (ended - stopped) / 1e6
     if board is not None and board.ready > 1:
         kind, took, at = "reload", board.loading_time, board.ready_at
-    newest = [slot for slot in _living(board) if slot[Field.GENERATION] == board.ready] if board else []
+    newest = board.newest() if board else []
     return Restart(
         kind,
         ago=time.monotonic() - at,

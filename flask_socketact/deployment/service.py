@@ -9,20 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flask_socketact import cgroup, scoreboard
+from flask_socketact import scoreboard
 from flask_socketact.errors import SocketActError, printable
 from flask_socketact.scoreboard import Field
-from flask_socketact.systemctl import Manager, Unit, runtime_folders
+from flask_socketact.systemctl import Manager, Unit, call, complaint, runtime_folders
 
 _PROPERTIES = (
     "ActiveState",
     "MainPID",
-    "Result",
-    "StatusText",
     "TriggeredBy",
     "WorkingDirectory",
     "RuntimeDirectory",
-    "ControlGroup",
 )
 #: An answer to a look that has not come by then does not come. Seconds.
 LOOK_TIMEOUT = 5.0
@@ -85,61 +82,34 @@ class Service:
 
     @property
     def is_active(self) -> bool:
-        return self._show()["ActiveState"] in ("active", "reloading")
+        return self._show().is_active
 
     @property
     def directory(self) -> Path:
-        """``WorkingDirectory=``, which systemctl prints with ``!`` if it may be missing."""
-        return Path(self._show()["WorkingDirectory"].removeprefix("!") or "/")
-
-    def command(self, verb: str) -> subprocess.Popen[str]:
-        """Begin to restart or reload it."""
-        words = ("systemctl", self._manager.option, verb, "--", self.name)
-        return subprocess.Popen(  # noqa: S603 (words, not a shell's line)
-            words,
-            env=self._manager.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
+        return Path(self._show().directory or "/")
 
     def run(self, verb: str, seconds: float) -> None:
         """Restart or reload it, and wait until that is done.
 
         :raises CommandError: it has failed, or takes longer.
+        :raises ManagerError: there is no systemctl.
         """
-        process = self.command(verb)
         try:
-            _, said = process.communicate(timeout=seconds)
+            done = call("systemctl", self._manager.option, verb, "--", self.name, seconds=seconds)
         except subprocess.TimeoutExpired:
             raise CommandError(f"systemctl {verb} has not ended within {seconds:.0f} s") from None
-        finally:
-            if process.returncode is None:  # the manager goes on with it
-                process.kill()
-                process.communicate()
-        if process.returncode != 0:
-            lines = said.strip().splitlines() or [f"exit status {process.returncode}"]
-            raise CommandError(f"systemctl {verb}: {lines[0]}")
+        if done.returncode != 0:
+            raise CommandError(f"systemctl {verb}: {complaint(done)}")
 
     def counts(self) -> Counts:
         """Return what the newest generation has answered, as far as its scoreboard can be read."""
         unit = self._show()
-        pid = int(unit["MainPID"] or 0)
-        for folder in runtime_folders(unit, self._manager) if pid else ():
-            try:
-                board = scoreboard.read(folder, pid)
-            except PermissionError:
-                continue
-            if board is not None:
-                newest = [
-                    slot
-                    for slot in board.taken()
-                    if slot[Field.GENERATION] == board.ready and cgroup.of(slot[Field.PID]) == unit["ControlGroup"]
-                ]
-                return Counts(sum(slot[Field.REQUESTS] for slot in newest), sum(slot[Field.ERRORS] for slot in newest))
-        return Counts()
+        try:
+            board = scoreboard.find(runtime_folders(unit, self._manager), int(unit["MainPID"] or 0))
+        except PermissionError:
+            board = None
+        newest = board.newest() if board else []
+        return Counts(sum(slot[Field.REQUESTS] for slot in newest), sum(slot[Field.ERRORS] for slot in newest))
 
     def ask(self, path: str, addresses: Sequence[str] = ()) -> Answer:
         """Ask for a page at each of its listeners, or of those given; return the first answer that is not 404."""

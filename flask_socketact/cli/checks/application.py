@@ -129,8 +129,8 @@ def _question(manager: Manager, service: Unit, user: Account) -> _Question:
 
 
 def _directory(service: Unit, user: Account, *, user_manager: bool) -> str:
-    """Return WorkingDirectory=, which systemctl prints with ``!`` if it may be missing."""
-    directory = service["WorkingDirectory"].removeprefix("!")
+    """Return the folder that a service runs in."""
+    directory = service.directory
     if directory == "~" or (user_manager and not directory):
         return user.home
     return directory or "/"

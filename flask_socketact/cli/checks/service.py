@@ -137,7 +137,7 @@ def reload(system: System) -> Finding:
 
 def watchdog(system: System) -> Finding | None:
     """A service that hangs is restarted, and its workers that are well serve on."""
-    if system.service["ActiveState"] not in ("active", "reloading"):
+    if not system.service.is_active:
         return None  # systemd tells WatchdogSec= of a service that runs only
     seconds, number = system.service.seconds("WatchdogUSec"), system.service["WatchdogSignal"]
     if not 0 < seconds < float("inf"):
