@@ -19,7 +19,7 @@ CANNOT_BOOT = 3  #: exit status
 
 def main() -> int:
     interrupt_on_terminate()
-    print("demo: booting a systemd of its own, in a container", flush=True)
+    print("demo: booting a systemd of its own, in a container, whose files go with it", flush=True)
     with ExitStack() as stack:
         try:
             machine = stack.enter_context(Machine())
@@ -49,7 +49,7 @@ def demonstrate(machine: Machine) -> int:
     report = ("--title=flask_socketact", "--report=/root/demo.html", "--compare=/root/plain.html")
     status = run(machine, "rehearse", *LOAD, *report)
     shutil.copyfile(machine.path("/root/demo.html"), REPORT)
-    print(f"\ndemo: {REPORT} has every request of both, to open in a browser")
+    print(f"\ndemo: the report is kept as {REPORT}: every request of both, to open in a browser")
     return status
 
 
