@@ -13,8 +13,15 @@ from pathlib import Path
 #: Where the hierarchy is mounted: the unified one; or beside others, in a hybrid set-up.
 _ROOTS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/systemd"), Path("/sys/fs/cgroup/unified"))
 
+#: What the relay puts after the name of a service: the pid of its master, and when that was started. The relay of
+#: version 0.1.0, which a restart to another version still calls, leaves out when.
+_SCOPE = r"-drain-(\d+)(?:-\d+)?\.scope"
+
 #: Names of systemd's hierarchies in /proc/PID/cgroup; a machine may have both, and use one.
 _UNIFIED, _LEGACY = "", "name=systemd"
+
+#: Fields of /proc/PID/stat, from the one after the name of the process on: proc(5) has 4 and 22.
+_PARENT, _START_TIME = 1, 19
 
 
 def of(pid: int) -> str | None:
@@ -40,7 +47,7 @@ def processes(group: str) -> list[int]:
 def relayed(service: str) -> Iterator[str]:
     """Return the control groups of scopes that workers of `service` have been moved to."""
     slice_, _, unit = service.rpartition("/")
-    scope = re.compile(re.escape(unit.removesuffix(".service")) + r"-drain-\d+\.scope")
+    scope = re.compile(re.escape(unit.removesuffix(".service")) + _SCOPE)
     for root in _ROOTS:
         try:
             names = os.listdir(root / slice_.lstrip("/"))
@@ -48,6 +55,20 @@ def relayed(service: str) -> Iterator[str]:
             continue
         return (f"{slice_}/{name}" for name in names if scope.fullmatch(name))
     return iter(())
+
+
+def master_of(scope: str) -> int:
+    """Return the pid that the master of the workers in a scope had."""
+    found = re.search(_SCOPE + "$", scope)
+    return int(found[1]) if found else 0
+
+
+def ends_of_own_scope(master: int) -> tuple[str, str]:
+    """Return what the name of the scope of a living master's workers may end with.
+
+    :raises OSError: the master has gone.
+    """
+    return f"-drain-{master}.scope", f"-drain-{master}-{_stat(master)[_START_TIME]}.scope"
 
 
 def workers(group: str) -> list[int]:
@@ -59,6 +80,14 @@ def workers(group: str) -> list[int]:
 def _parent(pid: int) -> int:
     """Return the pid of the parent of a process, 0 when the process has gone."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        return int(_stat(pid)[_PARENT])
     except OSError:
         return 0
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of ``/proc/PID/stat`` after the name of the process, which may have spaces and parentheses.
+
+    :raises OSError: the process has gone.
+    """
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -51,7 +51,7 @@ class Predecessors:
 
     def _scopes(self) -> list[str]:
         """Return their control groups, without that of our own workers, which we may see before we go."""
-        ours = f"-drain-{os.getpid()}.scope"
+        ours = cgroup.ends_of_own_scope(os.getpid())
         return [scope for scope in cgroup.relayed(self._service or "") if not scope.endswith(ours)]
 
     def _end(self, scope: str, number: signal.Signals) -> None:

@@ -189,7 +189,9 @@ def create(folder: Path, master: int) -> Scoreboard:
         if not _is_used(path):
             path.unlink(missing_ok=True)
     path = _path(folder, master)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    # A master before us may have had our pid, and workers that still drain: their file is to stay as it is.
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         os.fchmod(descriptor, 0o644)  # whatever the umask: anybody may look
         os.posix_fallocate(descriptor, 0, _SIZE)  # on a full disk now, and not at some later moment by SIGBUS

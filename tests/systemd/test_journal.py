@@ -268,11 +268,12 @@ def test_life_of_a_service_has_message_ids(machine: Machine, tcp: Connect, hold:
     idle.exchange("GET", "/")
     with restarting(machine, hold):
         relayed = wait_for_entries(machine, _match(events.RELAYED), first, count=2)
+        (scope,) = machine.scopes("app")
     wait_for_old(machine)
     assert idle.exchange("GET", "/")[0] == 200
     idle.close()
     second = f"GENERATION={machine.show('app', 'MainPID')}.1"
-    assert {entry["_SYSTEMD_UNIT"] for entry in relayed} == {f"app-drain-{first[11:-2]}.scope"}
+    assert {entry["_SYSTEMD_UNIT"] for entry in relayed} == {scope}
     assert len(wait_for_entries(machine, _match(events.DRAINED), first, count=2)) == 2
     for generation in (first, second):
         assert len(entries(machine, _match(events.STARTED), generation)) == 1

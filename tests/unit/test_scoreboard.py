@@ -85,6 +85,18 @@ def test_boards_of_those_that_have_gone_are_removed(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"board-1", "board-5", "counter_0.db"}
 
 
+def test_board_of_a_master_that_had_our_pid_stays_as_it_is(tmp_path: Path) -> None:
+    """Workers of it still drain, and write to it."""
+    before = scoreboard.create(tmp_path, 1)
+    slot = before.take(1, 1)
+    slot[Field.PID], slot[Field.REQUESTS] = os.getpid(), 42
+    ours = scoreboard.create(tmp_path, 1)
+    assert list(ours.taken()) == []
+    slot[Field.REQUESTS] += 1
+    assert [each[Field.REQUESTS] for each in before.taken()] == [43]
+    assert list(ours.taken()) == []
+
+
 def test_what_is_no_board_of_this_version_is_none(tmp_path: Path) -> None:
     assert scoreboard.read(tmp_path, 1) is None
     for content in (b"", b"something else", bytes(262_400)):
