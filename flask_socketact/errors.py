@@ -9,7 +9,7 @@ _MAX_LINE = 200
 
 def describe(error: BaseException) -> str:
     """Return what an error of somebody else's is and says, in one line."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
     return text if len(text) <= _MAX_LINE else f"{text[: _MAX_LINE - 1]}…"
 
 

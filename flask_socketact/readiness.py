@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from gunicorn.workers.base import Worker
 
@@ -20,6 +21,7 @@ class Readiness:
         self._read.setblocking(False)
         self.accepting: set[int] = set()
         self._failures: dict[int, str] = {}
+        self._begun = False  # in the process of a worker: it has reported its first heartbeat
 
     def watch(self, worker: Worker) -> None:
         """Let `worker` report its first heartbeat, or what it has failed with before. Called before it is forked.
@@ -32,19 +34,38 @@ class Readiness:
 
         def first_heartbeat() -> None:
             worker.notify = heartbeat
+            self._begun = True
             self._report("")
             heartbeat()
 
         def init_or_report() -> None:
-            try:
+            with self.boot(worker):
                 init_process()
-            except Exception as error:
-                if not worker.booted:
-                    self._report(describe(error))
-                raise
 
         worker.notify = first_heartbeat
         worker.init_process = init_or_report
+
+    @contextmanager
+    def boot(self, worker: Worker) -> Iterator[None]:
+        """Make a failed boot of what ends `worker` before its first heartbeat, unless it leaves because it was told to.
+
+        gunicorn takes a worker for booted when its loop has been called, and replaces it again and again. Of
+        exceptions it expects `Exception` and `SystemExit`: with any other a worker would go on as a second master.
+
+        :raises RuntimeError: in the place of such another.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, SystemExit) and (self._begun or not worker.alive):
+                raise
+            failure = error if isinstance(error, Exception) else RuntimeError(f"ended by {describe(error)}")
+            if not self._begun:
+                worker.booted = False
+                self._report(describe(failure))
+            if failure is error:
+                raise
+            raise failure from error
 
     def collect(self, alive: Iterable[int]) -> None:
         """Read the reports, and forget workers that are not among the pids `alive`."""
