@@ -14,7 +14,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 from gunicorn.workers.base import Worker
 
-from flask_socketact import cgroup, current, scoreboard
+from flask_socketact import cgroup, current, early_signals, scoreboard
 from flask_socketact.ledger import FOLDER
 from flask_socketact.mailbox import Mailbox
 from flask_socketact.readiness import Readiness
@@ -25,8 +25,6 @@ from flask_socketact.scoreboard import Field, Scoreboard
 RESPAWN_PAUSE = 2.0
 #: How long a worker that loads the application, and has nothing to finish, may take to leave. Seconds.
 LOAD_GRACE = 5.0
-#: What a worker may be sent before it has handlers of its own.
-_MESSAGES = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGURG, signal.SIGWINCH)
 
 
 class Pool(gunicorn.arbiter.Arbiter):
@@ -130,18 +128,16 @@ class Pool(gunicorn.arbiter.Arbiter):
             self.dismiss(pid)
 
     def spawn_worker(self) -> int:
-        """Fork while signals wait: until a worker has handlers of its own, it would put them
-        into a copy of the master's queue that nobody reads.
-
-        Returns its pid; 0 if it cannot be forked while others serve, which is tried again later.
-        """
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _MESSAGES)
+        """Fork a worker, and return its pid; 0 if that fails while others serve, and is tried again later."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
             pid: int = super().spawn_worker()
-        except Exception as error:
+        except SystemExit:
+            raise  # a worker leaves
+        except BaseException as error:
             if os.getpid() != self.pid:  # the child, which could not even tell why it ends, and is no second master
                 os._exit(self.WORKER_BOOT_ERROR)
-            if not self.serving:
+            if not self.serving or not isinstance(error, Exception):
                 raise
             self._wait_before_respawn(f"no worker can be forked: {type(error).__name__}: {error}")
             return 0
@@ -198,19 +194,28 @@ class Pool(gunicorn.arbiter.Arbiter):
         return harmless
 
     def _watch_workers(self) -> None:
-        """Set ``pre_fork`` to the user's hook, with ours before it."""
-        users: Callable[[Any, Any], None] = self.cfg.pre_fork
+        """Set ``pre_fork`` and ``post_fork`` to the user's hooks, with ours around them."""
+        before_fork: Callable[[Any, Any], None] = self.cfg.pre_fork
+        after_fork: Callable[[Any, Any], None] = self.cfg.post_fork
 
         def pre_fork(server: Pool, worker: Worker) -> None:
             self.readiness.watch(worker)
-            _begin_in_child(worker, self.foreign)
             self.board.keep(worker.slot for worker in self.WORKERS.values())
             worker.board, worker.mailbox, worker.cgroup = self.board, self.mailbox, self.cgroup
             worker.slot = self.board.take(self.generation, self.cfg.threads)
             worker.generation = current.name_generation(self.pid, self.generation)
-            users(server, worker)
+            before_fork(server, worker)
+            early_signals.block()  # not before: programs that the hook starts would inherit it
+
+        def post_fork(server: Pool, worker: Worker) -> None:
+            early_signals.remember_for(worker)
+            for listener in self.foreign:
+                listener.close()
+            with self.readiness.boot(worker):
+                after_fork(server, worker)
 
         self.cfg.set("pre_fork", pre_fork)
+        self.cfg.set("post_fork", post_fork)
 
 
 def _make_board() -> tuple[Scoreboard, str]:
@@ -222,17 +227,3 @@ def _make_board() -> tuple[Scoreboard, str]:
         return scoreboard.create(Path(folder), os.getpid()), ""
     except OSError as error:
         return Scoreboard(), f"{FOLDER}={folder}: {error.strerror}, so flask-socketact status sees no workers"
-
-
-def _begin_in_child(worker: Worker, foreign: Sequence[Any]) -> None:
-    """Let `worker` close what is not its own, and take the signals that wait since its fork, as soon as it has
-    handlers for them."""
-    init_signals = worker.init_signals
-
-    def init_and_unblock() -> None:
-        for listener in foreign:
-            listener.close()
-        init_signals()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _MESSAGES)
-
-    worker.init_signals = init_and_unblock
