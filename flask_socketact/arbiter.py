@@ -24,7 +24,7 @@ TURN = 1.0
 #: How often it looks for reports while workers load the application, in seconds.
 BOOT_POLL = 0.05
 #: A worker that has not left by itself when the drain time is over is killed so much later. Seconds.
-OVERDUE = 1.0
+OVERDUE = 2.0
 #: While requests are in flight, a stop may last so much longer than systemd has heard last. Seconds.
 EXTENSION = 10.0
 #: How often that is said. Seconds.
@@ -219,6 +219,8 @@ class Arbiter(ReloadingArbiter):
         while sig == signal.SIGKILL and self.WORKERS and time.monotonic() < deadline:
             self.reap_workers()
             time.sleep(BOOT_POLL)
+        if sig == signal.SIGKILL and self.WORKERS:
+            self.log.error("Workers %s have not left in time: killed", [*self.WORKERS])
         super().kill_workers(sig)
 
     def reap_workers(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -25,6 +26,9 @@ from flask_socketact.scoreboard import Field, Scoreboard
 RESPAWN_PAUSE = 2.0
 #: How long a worker that loads the application, and has nothing to finish, may take to leave. Seconds.
 LOAD_GRACE = 5.0
+#: A worker that drains leaves by itself a second after its drain time is over. One that is still there so much later
+#: does not hear, or cannot leave, and is killed. Seconds.
+LEAVE_GRACE = 5.0
 
 
 class Pool(gunicorn.arbiter.Arbiter):
@@ -42,7 +46,7 @@ class Pool(gunicorn.arbiter.Arbiter):
         self.retired: set[int] = set()  #: pids of workers that a reload has told to go
         self.trouble = ""  #: why workers are missing
         self._respawn_at = 0.0
-        self._kill_at: dict[int, float] = {}
+        self._kill_at: dict[int, float] = {}  # pids of workers that drain; infinity: it has been done
         self._served = 0  # by workers that have gone
         super().__init__(app)
 
@@ -94,7 +98,6 @@ class Pool(gunicorn.arbiter.Arbiter):
         so that ``max_requests`` never more than doubles the processes.
         """
         wanted: int = self.num_workers
-        self._kill_overdue()
         self._dismiss_worn()
         draining = self.draining
         replaced = len(draining) - len(self.retired.intersection(draining))
@@ -111,17 +114,41 @@ class Pool(gunicorn.arbiter.Arbiter):
 
     def dismiss(self, pid: int) -> None:
         """Let a worker drain, and leave."""
-        self.WORKERS[pid].slot.begin_drain()
-        if pid not in self.readiness.accepting:
-            self._kill_at[pid] = time.monotonic() + LOAD_GRACE
         self.kill_worker(pid, signal.SIGTERM)
 
+    def kill_worker(self, pid: int, sig: int) -> None:
+        """Send a signal to a worker. SIGTERM lets it drain; its slot says so, too, because an application, or a library
+        of it, may have taken the signal."""
+        worker = self.WORKERS.get(pid)
+        if worker is not None and sig == signal.SIGTERM:
+            worker.slot.begin_drain()
+        super().kill_worker(pid, sig)
+
+    def murder_workers(self) -> None:
+        """Kill workers that give no sign of life, and those that do not leave."""
+        super().murder_workers()
+        self._kill_overdue()
+
     def _kill_overdue(self) -> None:
-        """End who was told to leave while it loaded the application, and cannot hear it, as in a call to C."""
+        """Kill workers that have begun to drain, or have been told to, and should have left by now."""
         now = time.monotonic()
-        self._kill_at = {pid: at for pid, at in self._kill_at.items() if pid in self.WORKERS}
-        for pid in [pid for pid, at in self._kill_at.items() if at < now]:
-            self.kill_worker(pid, signal.SIGKILL)
+        for pid in self.draining:
+            if self._kill_at.setdefault(pid, now + self._time_to_leave(pid)) < now:
+                self._kill_at[pid] = math.inf
+                self.log.error(
+                    "Worker %s has not left %g s after its drain began: killed. %s",
+                    pid,
+                    self._time_to_leave(pid),
+                    "The application may have taken SIGTERM, or have a thread that does not end"
+                    if pid in self.readiness.accepting
+                    else "It still loaded the application",
+                )
+                self.kill_worker(pid, signal.SIGKILL)
+
+    def _time_to_leave(self, pid: int) -> float:
+        if pid not in self.readiness.accepting:
+            return LOAD_GRACE
+        return float(self.WORKERS[pid].cfg.graceful_timeout) + LEAVE_GRACE
 
     def _dismiss_worn(self) -> None:
         for pid in self.worn[: max(0, len(self.serving) - self.num_workers)]:
@@ -190,7 +217,9 @@ class Pool(gunicorn.arbiter.Arbiter):
             worker.tmp.close()
             self.cfg.child_exit(self, worker)
         harmless = self.handle_death(pid, worker, self.readiness.failure(pid))
+        worker.slot[Field.TAKEN] = 0  # what it had in flight is in flight no more
         self.retired.discard(pid)
+        self._kill_at.pop(pid, None)
         return harmless
 
     def _watch_workers(self) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from flask_socketact import scoreboard
+from flask_socketact.pool import LEAVE_GRACE
+from flask_socketact.scoreboard import Field, Slot
 from tests.load import ask
 from tests.server import CONF, DEADLINE, Server, dial
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.process.conftest import Folder
 
 WORKER_BOOT_ERROR = 3  #: gunicorn's exit status when the application raises at import
@@ -175,6 +178,191 @@ def test_stop_right_after_a_fork(plain: Path, http: socket.socket) -> None:
         server.wait_for_log("Booting worker")
         server.process.terminate()
         assert server.wait_until_gone(5) == 0
+
+
+HOOKS = """
+import os, subprocess, threading, time
+from flask_socketact.conf import *
+
+def start(name):
+    with open(name, "w") as file:
+        file.write(str(subprocess.Popen(["sleep", "600"]).pid))
+
+def begin(name):
+    thread = threading.Thread(target=start, args=(name,))
+    thread.start()
+    thread.join()
+
+def pre_fork(server, worker):
+    start("pre_fork")
+
+def post_fork(server, worker):
+    start("post_fork")
+    begin("thread")
+"""
+
+
+def test_programs_of_hooks_hear_signals(plain: Path, http: socket.socket) -> None:
+    """What a hook starts inherits which signals are blocked: it could not be ended by SIGTERM."""
+    (plain / "settings.py").write_text(HOOKS)
+    with Server(plain, "-c", "settings.py", "-w", "1", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        for name in ("pre_fork", "post_fork", "thread"):
+            pid = int((plain / name).read_text())
+            status = Path(f"/proc/{pid}/status").read_text()
+            assert re.search(r"^SigBlk:\s+0+$", status, re.MULTILINE), f"{name}: {status}"
+            os.kill(pid, signal.SIGTERM)
+            server.wait_for(lambda pid=pid: pid not in server.workers(), f"the program of {name} to end")  # type: ignore[misc]
+
+
+def test_process_that_a_hook_forks_is_ended_by_a_signal(plain: Path, http: socket.socket) -> None:
+    """It is no worker, and must not keep the signal for one."""
+    (plain / "settings.py").write_text(
+        "import os, signal, time\nfrom flask_socketact.conf import *\n"
+        "def post_fork(server, worker):\n"
+        "    if (pid := os.fork()) == 0:\n        time.sleep(600)\n"
+        "    time.sleep(0.2)\n    os.kill(pid, signal.SIGTERM)\n    os.waitpid(pid, 0)\n"
+    )
+    with Server(plain, "-c", "settings.py", "-w", "1", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        assert len(server.workers()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGINT])
+def test_signal_for_a_worker_that_has_just_been_forked(
+    plain: Path, http: socket.socket, number: signal.Signals
+) -> None:
+    """It has no handlers of its own yet: what it is sent waits until they are there."""
+    (plain / "settings.py").write_text(
+        "import os, time\nfrom flask_socketact.conf import *\n"
+        "def post_fork(server, worker):\n"
+        "    if worker.age == 1:\n"
+        "        open('forked', 'w').write(str(os.getpid()))\n"
+        "        while not os.path.exists('go'): time.sleep(0.01)\n"
+    )
+    with Server(plain, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
+        server.wait_for(lambda: (plain / "forked").exists() and (plain / "forked").read_text(), "the first fork")
+        first = int((plain / "forked").read_text())
+        os.kill(first, number)
+        (plain / "go").touch()
+        server.wait_for(lambda: first not in server.workers(), "it to leave")
+        server.wait_until_ready()
+        assert len(server.workers()) == 2
+
+
+#: Neither leaves nor drains, whatever it is sent.
+DEAF = """
+import signal
+signal.signal(signal.SIGTERM, lambda *_: None)
+signal.signal(signal.SIGALRM, lambda *_: None)
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Length", "0")])
+    return []
+"""
+#: Ignores, too, what its slot says: as gunicorn's own worker classes do.
+GTHREAD = ("-k", "gthread")
+
+
+@pytest.mark.parametrize("worker", [(), GTHREAD], ids=["thread", "gthread"])
+def test_stop_ends_workers_that_take_sigterm(folder: Folder, http: socket.socket, worker: tuple[str, ...]) -> None:
+    arguments = (*CONF, *worker, "--graceful-timeout", "2", "app:app")
+    with Server(folder(DEAF), *arguments, listeners={"http": http}) as server:
+        server.wait_until_ready()
+        server.process.terminate()
+        assert server.wait_until_gone(2 + 5) == 0
+
+
+def test_worker_that_is_one_too_many_and_takes_sigterm(folder: Folder, http: socket.socket) -> None:
+    """SIGTTOU: it is killed when it has not left a few seconds after the drain time."""
+    arguments = (*CONF, *GTHREAD, "--graceful-timeout", "1", "app:app")
+    with Server(folder(DEAF), *arguments, listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        server.signal(signal.SIGTTOU)
+        server.wait_for(lambda: len(server.workers()) == 1, "one worker to be gone", 1 + LEAVE_GRACE + 4)
+        killed = next(pid for pid in before if pid not in server.workers())
+        assert f"Worker {killed} has not left 6 s after its drain began: killed" in server.log
+        assert ask(lambda: dial(http))[0] == 200
+
+
+def test_slot_of_a_dead_worker_is_free(plain: Path, http: socket.socket) -> None:
+    """Also when no other takes its place: what it had in flight is counted no more."""
+    environ = {"PROMETHEUS_MULTIPROC_DIR": str(plain / "counters")}
+    with Server(plain, *CONF, "app:app", listeners={"http": http}, environ=environ) as server, dial(http) as client:
+        server.wait_until_ready()
+        client.sendall(b"GET /sleep/600 HTTP/1.1\r\nHost: app\r\n\r\n")
+        server.wait_for((plain / "asleep").exists, "the view to run")
+
+        def slots() -> list[Slot]:
+            board = scoreboard.read(plain / "counters", server.process.pid)
+            return list(board.taken()) if board else []
+
+        busy = next(slot[Field.PID] for slot in slots() if slot[Field.IN_FLIGHT])
+        os.kill(busy, signal.SIGTERM)
+        server.wait_for(lambda: len(slots()) == 3, "another to take its place")
+        os.kill(busy, signal.SIGKILL)
+        server.wait_for(lambda: len(slots()) == 2, "its slot to be free", 5)
+        assert [slot[Field.IN_FLIGHT] for slot in slots()] == [0, 0]
+
+
+#: What ends a worker that has loaded the application, and how the log and systemd call it.
+ENDS = [
+    ("raise RuntimeError('no database')", "RuntimeError: no database"),
+    ("raise SystemExit(0)", "RuntimeError: ended by SystemExit: 0"),
+    ("raise SystemExit('no database')", "RuntimeError: ended by SystemExit: no database"),
+    ("raise KeyboardInterrupt", "RuntimeError: ended by KeyboardInterrupt"),
+    ("raise GeneratorExit", "RuntimeError: ended by GeneratorExit"),
+    ("raise StopIteration", "StopIteration"),
+    ("import asyncio; raise asyncio.CancelledError", "RuntimeError: ended by CancelledError"),
+]
+#: Hooks, and what of a worker class runs them.
+HOOK = "from flask_socketact.conf import *\ndef {name}({arguments}):\n    {body}\n"
+
+
+def settings(folder: Path, body: str, name: str = "post_worker_init") -> None:
+    arguments = {"post_worker_init": "worker", "post_fork": "server, worker"}[name]
+    (folder / "settings.py").write_text(HOOK.format(name=name, arguments=arguments, body=body))
+
+
+@pytest.mark.parametrize("name", ["post_worker_init", "post_fork"])
+@pytest.mark.parametrize(("body", "reason"), ENDS)
+def test_hook_that_ends_workers_is_a_failed_boot(
+    plain: Path, http: socket.socket, name: str, body: str, reason: str
+) -> None:
+    settings(plain, body, name)
+    with Server(plain, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
+        assert server.wait_until_gone() == WORKER_BOOT_ERROR
+        assert server.log.count("Booting worker") <= 2
+        assert "Traceback" in server.log
+        assert reason in server.log
+        assert server.messages[-1] == f"STOPPING=1\nSTATUS=Worker failed to boot. {reason}"
+
+
+def test_loop_that_cannot_begin_is_a_failed_boot(plain: Path, http: socket.socket) -> None:
+    """gunicorn takes a worker for booted by then, and would replace it for ever."""
+    (plain / "own.py").write_text(
+        "import os\nfrom flask_socketact.workers.thread import ThreadWorker\n"
+        "class Own(ThreadWorker):\n    def run(self): raise AttributeError('no epoll')\n"
+    )
+    with Server(plain, *CONF, "-k", "own.Own", "app:app", listeners={"http": http}) as server:
+        assert server.wait_until_gone() == WORKER_BOOT_ERROR
+        assert server.messages[-1] == "STOPPING=1\nSTATUS=Worker failed to boot. AttributeError: no epoll"
+
+
+def test_worker_that_is_ended_later_is_no_second_master(plain: Path, http: socket.socket) -> None:
+    """It would tell its siblings to leave, as if it were the master."""
+    (plain / "own.py").write_text(
+        "import os\nfrom flask_socketact.workers.sync import SyncWorker\n"
+        "class Own(SyncWorker):\n    def notify(self):\n        super().notify()\n"
+        "        if os.path.exists(f'end-{os.getpid()}'): raise KeyboardInterrupt\n"
+    )
+    with Server(plain, *CONF, "-k", "own.Own", "app:app", listeners={"http": http}) as server:
+        first, second = server.wait_until_ready().workers()
+        (plain / f"end-{first}").touch()
+        server.wait_for(lambda: first not in server.workers(), "it to end")
+        server.wait_for(lambda: len(server.workers()) == 2, "another in its place")
+        assert second in server.workers()
+        assert "ended by KeyboardInterrupt" in server.log
 
 
 def test_stop_tells_how_many_requests_are_left(plain: Path, http: socket.socket) -> None:

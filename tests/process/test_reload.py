@@ -136,6 +136,78 @@ def test_release_that_does_not_load(site: Path, http: socket.socket, extra: str,
         client.close()
 
 
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("raise RuntimeError('a slip')", "RuntimeError: a slip"),
+        ("raise SystemExit(0)", "RuntimeError: ended by SystemExit: 0"),
+        ("raise KeyboardInterrupt", "RuntimeError: ended by KeyboardInterrupt"),
+        ("import asyncio; raise asyncio.CancelledError", "RuntimeError: ended by CancelledError"),
+    ],
+)
+def test_worker_that_ends_when_it_has_loaded(site: Path, http: socket.socket, body: str, why: str) -> None:
+    """In a reload, which fails; and one that is to replace another, while the others serve."""
+    hook = "from flask_socketact.conf import *\ndef post_worker_init(worker):\n    {}\n"
+    (site / "settings.py").write_text(hook.format("pass"))
+    with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        with asking(http) as load:
+            (site / "settings.py").write_text(hook.format(body))
+            server.signal(signal.SIGHUP)
+            assert f"STATUS=Reload failed ({why}); serving on with 2 of 2" in server.wait_for_message("READY=1")
+            server.wait_for(lambda: sorted(server.workers()) == sorted(before), "the new workers to be gone")
+        assert not load.failures()
+
+
+def test_worker_that_ends_when_it_has_loaded_in_the_place_of_another(site: Path, http: socket.socket) -> None:
+    """It is tried again, with a pause, while the others serve."""
+    hook = "import os\ndef post_worker_init(worker):\n    if os.path.exists('end'): raise SystemExit(0)\n"
+    (site / "settings.py").write_text("from flask_socketact.conf import *\n" + hook)
+    with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        (site / "end").touch()
+        os.kill(before[0], signal.SIGKILL)
+        why = "no more workers, RuntimeError: ended by SystemExit: 0"
+        server.wait_for(lambda: why in server.wait_for_message("STATUS="), "the reason")
+        with asking(http) as load:
+            server.wait_for(lambda: server.log.count("it is tried again") >= 2, "another attempt")
+        assert not load.failures()
+        assert server.log.count("Booting worker") <= 5
+        (site / "end").unlink()
+        server.wait_for(lambda: "Serving with 2 of 2" in server.wait_for_message("STATUS="), "the repair")
+
+
+@pytest.mark.parametrize("worker", ["flask_socketact.workers.thread.ThreadWorker", "gthread"])
+def test_old_workers_that_take_sigterm_are_gone_after_the_drain_time(
+    site: Path, http: socket.socket, worker: str
+) -> None:
+    """Whatever the application does with the signal, after a reload it is the new code that answers."""
+    deaf = "import signal; signal.signal(signal.SIGTERM, lambda *_: None)"
+    release(site, "one", deaf)
+    arguments = (*CONF, "-k", worker, "--graceful-timeout", "1", "app:app")
+    with Server(site, *arguments, listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        release(site, "two", deaf)
+        server.signal(signal.SIGHUP)
+        server.wait_for_message("READY=1")
+        server.wait_for(lambda: set(before).isdisjoint(server.workers()), "the old workers to be gone", 10)
+        assert {ask(lambda: dial(http)) for _ in range(20)} == {(200, b"two")}
+        server.process.terminate()
+        assert server.wait_until_gone(1 + 5) == 0
+
+
+def test_overdue_workers_are_killed_while_a_reload_loads(site: Path, http: socket.socket) -> None:
+    release(site, "one", "import signal; signal.signal(signal.SIGTERM, lambda *_: None)")
+    arguments = (*CONF, "-k", "gthread", "--graceful-timeout", "1", "app:app")
+    with Server(site, *arguments, listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        server.signal(signal.SIGTTOU)
+        release(site, "two", "import time; time.sleep(600)")
+        server.signal(signal.SIGHUP)
+        server.wait_for_message("RELOADING=1")
+        server.wait_for(lambda: len(set(before) & set(server.workers())) == 1, "one of two to be killed", 10)
+
+
 def test_worker_that_is_replaced_cannot_load_the_release(site: Path, http: socket.socket) -> None:
     """The others serve on, until a release comes that loads."""
     with Server(site, *CONF, "app:app", listeners={"http": http}) as server:
