@@ -13,9 +13,9 @@ from gunicorn.errors import HaltServer
 from flask_socketact import activation, cgroup, events, idle, listeners, log_files, notify, status
 from flask_socketact.errors import SettingsError
 from flask_socketact.idle import IdleExit
-from flask_socketact.ledger import Ledger
+from flask_socketact.ledger import FOLDER, Ledger
 from flask_socketact.manager import Manager
-from flask_socketact.predecessors import Predecessors
+from flask_socketact.predecessors import Predecessors, RelayedWorker
 from flask_socketact.reload import ReloadingArbiter
 from flask_socketact.watchdog import Watchdog
 
@@ -70,7 +70,8 @@ class Arbiter(ReloadingArbiter):
         self._ledger = Ledger(self.log)
         if self.board_error:
             self.log.warning("%s", self.board_error)
-        self._predecessors = Predecessors(self.cgroup, self.log)
+        folder = os.environ.get(FOLDER)
+        self._predecessors = Predecessors(self.cgroup, folder, self.log, on_exit=self._bury_relayed)
 
     def setup(self, app: BaseApplication) -> None:
         super().setup(app)
@@ -82,6 +83,7 @@ class Arbiter(ReloadingArbiter):
             raise SettingsError(f"workers = {self.num_workers} would answer nobody: set workers or WEB_CONCURRENCY")
         if self._names:
             self._take_listeners()
+        self._predecessors.look()
         super().start()
         self._ledger.count("starts")
         if not self.systemd:
@@ -100,6 +102,7 @@ class Arbiter(ReloadingArbiter):
         is_waiting = is_booting or not self._booted or not self._started or self.is_loading or self.reload_is_due
         signals: list[int] = super().wait_for_signals(BOOT_POLL if is_waiting else self._turn)
         self.readiness.collect(self.WORKERS)
+        self._predecessors.look()
         if len(self.readiness.accepting) >= self.num_workers:  # those that are replaced already have answered, too
             self.load_time = self.load_time or time.monotonic() - self.loading_since
             self._booted = True
@@ -250,6 +253,13 @@ class Arbiter(ReloadingArbiter):
                 scope = os.path.basename(group)
                 self.WORKERS.pop(pid).tmp.close()
         return scope
+
+    def _bury_relayed(self, worker: RelayedWorker) -> None:
+        """Call the user's hook for a worker whose own master left long ago."""
+        try:
+            self.cfg.child_exit(self, worker)
+        except Exception:
+            self.log.exception("The hook child_exit has failed for worker %s of an earlier generation", worker.pid)
 
     def _empty_mailbox(self) -> None:
         if self.mailbox is None or any(self._predecessors.workers()):

@@ -232,6 +232,7 @@ class Pool(gunicorn.arbiter.Arbiter):
             self.board.keep(worker.slot for worker in self.WORKERS.values())
             worker.board, worker.mailbox, worker.cgroup = self.board, self.mailbox, self.cgroup
             worker.slot = self.board.take(self.generation, self.cfg.threads)
+            worker.slot[Field.AGE] = worker.age
             worker.generation = current.name_generation(self.pid, self.generation)
             before_fork(server, worker)
             early_signals.block()  # not before: programs that the hook starts would inherit it

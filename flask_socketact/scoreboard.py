@@ -55,6 +55,7 @@ class Field(IntEnum):
     OLDEST = 12  #: when the oldest request in flight began: CLOCK_MONOTONIC, nanoseconds; 0: none
     HOLDS = 16  #: pieces of work, beside requests, that a drain waits for
     ERRORS = 17  #: of the requests answered, those with a status of 500 or above
+    AGE = 19  #: gunicorn's: how many workers its master had forked, with this one
     WAITED = 18  #: longest that a request had waited when the worker had just begun; nanoseconds
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from flask_socketact.predecessors import GRACE, LAST_GRACE
 from tests.load import Client, Connect, Load, ask
 from tests.machine import Machine, drop_in, release
 from tests.server import DEADLINE
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+CLI = "/srv/app/venv/bin/flask-socketact"
 ONE_REQUEST = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
 #: Does not load while /var/lib/app/hold is there.
 LOADS_WHEN_TOLD = """
@@ -66,6 +68,18 @@ def wait_for_old(machine: Machine, name: str = "app") -> None:
     machine.wait_for(lambda: not machine.scopes(name), "the old workers to leave")
 
 
+def start_time(machine: Machine, pid: str) -> str:
+    """Return when a process was started: proc(5), field 22 of its line."""
+    return machine.run("cat", f"/proc/{pid}/stat").stdout.rpartition(")")[2].split()[19]
+
+
+def configure(machine: Machine, text: str, *options: str) -> None:
+    """Let the service read a configuration file of its own."""
+    machine.path("/srv/app/conf.py").write_text(f"from flask_socketact.conf import *\n{text}")
+    command = f"/srv/app/venv/bin/gunicorn -c conf.py {' '.join(options)} app:app"
+    drop_in(machine, "app.service", f"[Service]\nExecStart=\nExecStart={command}\n")
+
+
 def held_release(machine: Machine, hold: Path) -> None:
     """Start a generation of the example, and put a release in place that loads when it may."""
     machine.systemctl("start", "app")
@@ -89,11 +103,12 @@ def test_workers_serve_on_in_a_scope(machine: Machine, tcp: Connect, hold: Path)
     """A restart that does not end: everything is served by the old workers, whoever asks."""
     held_release(machine, hold)
     master = machine.show("app", "MainPID")
+    began = start_time(machine, master)
     before = set(machine.processes("app")) - {master}
     long = in_flight(tcp, 2.0)
     with restarting(machine, hold) as restart:
         (scope,) = machine.scopes("app")
-        assert scope == f"app-drain-{master}.scope"
+        assert scope == f"app-drain-{master}-{began}.scope"
         assert set(machine.processes(scope)) == before
         assert {serving_pid(tcp) for _ in range(20)} <= before
         assert answer(long).startswith(b"HTTP/1.1 200 OK")
@@ -372,3 +387,134 @@ def test_workers_that_come_and_go_in_that_moment(machine: Machine, tcp: Connect,
     journal = machine.journal("app").removeprefix(before)
     relayed, drained = journal.count("the workers serve on in"), journal.count("the restart waits until")
     figure(f"5 restarts, {relayed} relayed, {drained} drained in place, {len(load.outcomes)} requests, 0 failed")
+
+
+#: A process chooses its name, which stands before the numbers in /proc/PID/stat: prctl(2).
+NAMED = """
+def on_starting(server):
+    import ctypes
+    ctypes.CDLL(None).prctl(15, b"a) S 1 2 (b 7")
+"""
+
+
+def test_name_of_the_master_does_not_matter(machine: Machine, tcp: Connect) -> None:
+    """The name of the scope has numbers of the kernel's, and nothing that the service has chosen."""
+    configure(machine, NAMED)
+    machine.systemctl("start", "app")
+    master = machine.show("app", "MainPID")
+    assert "(a) S 1 2 (b 7)" in machine.run("cat", f"/proc/{master}/stat").stdout
+    began = start_time(machine, master)
+    long = in_flight(tcp, 3.0)
+    machine.systemctl("restart", "app")
+    assert machine.scopes("app") == [f"app-drain-{master}-{began}.scope"], machine.journal("app")
+    assert answer(long).startswith(b"HTTP/1.1 200 OK")
+    wait_for_old(machine)
+
+
+def test_scope_that_the_version_before_has_named(machine: Machine, tcp: Connect) -> None:
+    """A restart to another version is one more restart; the relay may be replaced before it, or after."""
+    relay = machine.path("/usr/local/lib/flask-socketact/relay")
+    text = relay.read_text()
+    machine.systemctl("start", "app")
+    master = machine.show("app", "MainPID")
+    try:
+        relay.write_text(text.replace("scope=$name-drain-$pid-$start.scope", "scope=$name-drain-$pid.scope"))
+        long = in_flight(tcp, 3.0)
+        machine.systemctl("restart", "app")
+        assert machine.scopes("app") == [f"app-drain-{master}.scope"]
+        machine.wait_for(lambda: "; 1 old" in machine.show("app", "StatusText"), "the idle one of two to leave")
+        assert f"generation 1 of main process {master} drains" in machine.run(CLI, "status", "app").stdout
+        relay.write_text(text)
+        assert answer(long).startswith(b"HTTP/1.1 200 OK")
+        wait_for_old(machine)
+        relay.write_text(text.replace("scope=$name-drain-$pid-$start.scope", "scope=$name-drain-$pid.scope"))
+        long = in_flight(tcp, 3.0)
+        machine.systemctl("restart", "app")
+        relay.write_text(text)
+        machine.systemctl("stop", "app")
+        assert answer(long).startswith(b"HTTP/1.1 200 OK")
+        assert machine.scopes("app") == []
+    finally:
+        relay.write_text(text)
+
+
+#: Takes signals, as an application may, or a library of it in Go or for tasks; and leaves a program behind.
+DEAF = """
+import os, signal, subprocess
+from flask import Flask
+for name in {names}:
+    signal.signal(getattr(signal, name), lambda *_: None)
+app = Flask(__name__)
+
+@app.get("/")
+def short():
+    return str(os.getpid())
+
+@app.get("/program")
+def program():
+    return str(subprocess.Popen(["setsid", "sh", "-c", "trap '' TERM URG; while :; do sleep 1; done"]).pid)
+"""
+
+
+@pytest.mark.parametrize("worker", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"])
+def test_workers_that_take_sigurg(machine: Machine, tcp: Connect, worker: str) -> None:
+    """They get SIGTERM, and leave as the others do."""
+    release(machine, DEAF.format(names=["SIGURG"]))
+    arguments = f"--graceful-timeout 20 -k flask_socketact.workers.{worker}"
+    drop_in(machine, "app.service", f'[Service]\nEnvironment="GUNICORN_CMD_ARGS={arguments}"\n')
+    machine.systemctl("start", "app")
+    before = {ask(tcp)[1] for _ in range(20)}
+    release(machine)
+    machine.systemctl("restart", "app")
+    began = time.monotonic()
+    wait_for_old(machine)
+    assert time.monotonic() - began < 10
+    assert "do not drain 2 s after SIGURG" in machine.journal("app")
+    assert before.isdisjoint(serving_pid(tcp).encode() for _ in range(20))
+
+
+def test_what_does_not_leave_is_killed(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    """Workers that take each signal, and programs of requests: a restart is over for them, too."""
+    release(machine, DEAF.format(names=["SIGURG", "SIGTERM", "SIGALRM"]))
+    drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--graceful-timeout 2"\n')
+    machine.systemctl("start", "app")
+    program = ask(tcp, "/program")[1].decode()
+    release(machine)
+    machine.systemctl("restart", "app")
+    (scope,) = machine.scopes("app")
+    assert program in machine.processes(scope)
+    began = time.monotonic()
+    wait_for_old(machine)
+    seconds = time.monotonic() - began
+    assert seconds < 2 + GRACE + LAST_GRACE + 5
+    journal = machine.journal("app")
+    assert journal.count("SIGTERM to processes") == journal.count("SIGKILL to processes") == 1
+    figure(f"gone {seconds:.1f} s after the restart")
+
+
+EXITS = """
+def child_exit(server, worker):
+    with open("/var/lib/app/exits", "a") as file:
+        print(worker.pid, worker.age, file=file)
+    raise RuntimeError("a slip")
+"""
+
+
+def test_child_exit_is_called_for_relayed_workers(machine: Machine, tcp: Connect) -> None:
+    """By the next master, for each that it has seen leave; not for programs of requests."""
+    exits = machine.path("/var/lib/app/exits")
+    exits.unlink(missing_ok=True)
+    configure(machine, EXITS, "--workers", "3")
+    machine.systemctl("start", "app")
+    before = set(machine.processes("app")) - {machine.show("app", "MainPID")}
+    long = in_flight(tcp, 4.0)
+    machine.systemctl("restart", "app")
+    machine.wait_for(lambda: exits.exists() and len(exits.read_text().splitlines()) == 2, "two of three to be buried")
+    assert answer(long).startswith(b"HTTP/1.1 200 OK")
+    machine.wait_for(lambda: len(exits.read_text().splitlines()) == 3, "the last one to be buried")
+    pids, ages = zip(*(line.split() for line in exits.read_text().splitlines()), strict=True)
+    assert (set(pids), sorted(ages)) == (before, ["1", "2", "3"])
+    assert machine.show("app", "ActiveState") == "active"
+    assert machine.journal("app").count("The hook child_exit has failed for worker") >= 3
+    machine.path("/srv/app/conf.py").write_text("from flask_socketact.conf import *\n")
+    machine.systemctl("restart", "app")
