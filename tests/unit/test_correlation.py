@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import pickle
 import re
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from flask import Flask
 
-from flask_socketact import SocketAct, current
+from flask_socketact import SocketAct, current, log_records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HEADER = "X-Request-Id"
 
@@ -61,3 +67,112 @@ def test_not_sent_unless_asked_for() -> None:
     answer = app.test_client().get("/")
     assert HEADER not in answer.headers
     assert re.fullmatch("[0-9a-f]{16}", answer.text)
+
+
+FORMATS = [("%", "%(request_id)s"), ("{", "{request_id}"), ("$", "$request_id")]
+
+
+@pytest.fixture
+def own_factory() -> Iterator[None]:
+    """Give the record factory back that was there before the test."""
+    before = logging.getLogRecordFactory()
+    yield
+    logging.setLogRecordFactory(before)
+
+
+def answered(environ: dict[str, Any], **extra: object) -> logging.LogRecord:
+    """Return a record that is made in a request."""
+    current.enter(environ)
+    try:
+        return logging.getLogger("shop").makeRecord("shop", logging.INFO, "/shop.py", 7, "sold", (), None, extra=extra)
+    finally:
+        current.leave()
+
+
+@pytest.mark.parametrize(("style", "text"), FORMATS)
+def test_every_style_of_format(own_factory: None, style: Literal["%", "{", "$"], text: str) -> None:
+    log_records.install()
+    environ: dict[str, Any] = {}
+    record = answered(environ)
+    assert logging.Formatter(text, style=style, defaults={"other": 1}).format(record) == current.id_of(environ)
+
+
+@pytest.mark.parametrize(("style", "text"), FORMATS)
+def test_extra_of_the_same_name_wins(own_factory: None, style: Literal["%", "{", "$"], text: str) -> None:
+    log_records.install()
+    record = answered({}, request_id="mine")
+    assert logging.Formatter(text, style=style).format(record) == "mine"
+    assert record.request_id == "mine"  # type: ignore[attr-defined]
+
+
+def test_view_that_logs_an_extra_of_the_same_name(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    @app.get("/extra")
+    def extra() -> str:
+        app.logger.warning("sold", extra={"request_id": "mine"})
+        return "x"
+
+    assert app.test_client().get("/extra").status_code == 200
+    assert [record.request_id for record in caplog.records] == ["mine"]  # type: ignore[attr-defined]
+
+
+def test_other_keys_of_a_record_stay_refused(own_factory: None) -> None:
+    log_records.install()
+    with pytest.raises(KeyError, match="lineno"):
+        answered({}, lineno=7)
+
+
+def test_id_of_the_request_goes_with_the_record(own_factory: None) -> None:
+    """To another thread (QueueHandler copies), and to another process, which may know nothing of us."""
+    log_records.install()
+    environ: dict[str, Any] = {}
+    record = answered(environ)
+    for copied in (copy.copy(record), copy.deepcopy(record), pickle.loads(pickle.dumps(record))):
+        assert copied.request_id == current.id_of(environ)
+        assert type(vars(copied)) is dict
+    assert b"flask_socketact" not in pickle.dumps(record)
+    assert logging.makeLogRecord(vars(record)).request_id == current.id_of(environ)  # type: ignore[attr-defined]
+
+
+class Special(logging.LogRecord):
+    """A record of somebody else's."""
+
+    def getMessage(self) -> str:
+        return f"special: {super().getMessage()}"
+
+
+def test_factory_that_was_there_before(own_factory: None) -> None:
+    logging.setLogRecordFactory(Special)
+    log_records.install()
+    environ: dict[str, Any] = {}
+    record = answered(environ)
+    assert isinstance(record, Special)
+    assert logging.Formatter("%(request_id)s %(message)s").format(record) == f"{current.id_of(environ)} special: sold"
+    assert answered({}, request_id="mine").request_id == "mine"  # type: ignore[attr-defined]
+
+
+def test_factory_that_comes_afterwards(own_factory: None) -> None:
+    log_records.install()
+    ours = logging.getLogRecordFactory()
+
+    def make(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = ours(*args, **kwargs)
+        record.tenant = "acme"
+        return record
+
+    logging.setLogRecordFactory(make)
+    log_records.install()  # another application in this process
+    environ: dict[str, Any] = {}
+    text = logging.Formatter("%(request_id)s %(tenant)s").format(answered(environ))
+    assert text == f"{current.id_of(environ)} acme"
+    assert answered({}, request_id="mine").request_id == "mine"  # type: ignore[attr-defined]
+
+
+def test_factory_that_sets_the_attribute_itself(own_factory: None) -> None:
+    def make(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = logging.LogRecord(*args, **kwargs)
+        record.request_id = "theirs"
+        return record
+
+    logging.setLogRecordFactory(make)
+    log_records.install()
+    assert answered({}).request_id == "theirs"  # type: ignore[attr-defined]
