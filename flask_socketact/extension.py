@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import wraps
+from inspect import ismethod
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -132,6 +133,9 @@ class SocketAct:
         By others it is not found, whatever the method. ``listeners`` are names as ``FileDescriptorName=``
         of the socket units has them; one that there is not keeps the worker from booting.
 
+        Below the route's decorator or above it. It marks the function itself, so a function that is the view of
+        another route as well is restricted there, too.
+
         :raises ValueError: there is no name, or one that systemd would not accept.
         """
         if not listeners:
@@ -141,6 +145,8 @@ class SocketAct:
         def restrict(target: T) -> T:
             marked: Any = target if isinstance(target, Blueprint) else _found_by(names, target)
             marks.put(marked, marks.LISTENERS, names & getattr(target, marks.LISTENERS, names))
+            for view in _wrapped_by(marked):  # the route above which we stand has one of them
+                marks.put(view, marks.LISTENERS, names & getattr(view, marks.LISTENERS, names))
             return cast("T", marked)
 
         return restrict
@@ -258,6 +264,16 @@ def _found_by(names: frozenset[str], view: Any) -> Callable[..., Any]:
         return current_app.ensure_sync(view)(*args, **kwargs)
 
     return found
+
+
+def _wrapped_by(view: Any) -> Iterator[Any]:
+    """Yield what functools.wraps says that `view` wraps, layer by layer, as far as it takes marks.
+
+    A bound method takes none, and cannot be below a decorator of ours.
+    """
+    while (view := getattr(view, "__wrapped__", None)) is not None:
+        if hasattr(view, "__dict__") and not ismethod(view):
+            yield view
 
 
 def _refuse_no_name(what: str, name: object) -> None:

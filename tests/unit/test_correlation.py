@@ -72,8 +72,8 @@ def test_not_sent_unless_asked_for() -> None:
 FORMATS = [("%", "%(request_id)s"), ("{", "{request_id}"), ("$", "$request_id")]
 
 
-@pytest.fixture
-def own_factory() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def same_factory() -> Iterator[None]:
     """Give the record factory back that was there before the test."""
     before = logging.getLogRecordFactory()
     yield
@@ -90,7 +90,7 @@ def answered(environ: dict[str, Any], **extra: object) -> logging.LogRecord:
 
 
 @pytest.mark.parametrize(("style", "text"), FORMATS)
-def test_every_style_of_format(own_factory: None, style: Literal["%", "{", "$"], text: str) -> None:
+def test_every_style_of_format(style: Literal["%", "{", "$"], text: str) -> None:
     log_records.install()
     environ: dict[str, Any] = {}
     record = answered(environ)
@@ -98,7 +98,7 @@ def test_every_style_of_format(own_factory: None, style: Literal["%", "{", "$"],
 
 
 @pytest.mark.parametrize(("style", "text"), FORMATS)
-def test_extra_of_the_same_name_wins(own_factory: None, style: Literal["%", "{", "$"], text: str) -> None:
+def test_extra_of_the_same_name_wins(style: Literal["%", "{", "$"], text: str) -> None:
     log_records.install()
     record = answered({}, request_id="mine")
     assert logging.Formatter(text, style=style).format(record) == "mine"
@@ -115,18 +115,18 @@ def test_view_that_logs_an_extra_of_the_same_name(app: Flask, caplog: pytest.Log
     assert [record.request_id for record in caplog.records] == ["mine"]  # type: ignore[attr-defined]
 
 
-def test_other_keys_of_a_record_stay_refused(own_factory: None) -> None:
+def test_other_keys_of_a_record_stay_refused() -> None:
     log_records.install()
     with pytest.raises(KeyError, match="lineno"):
         answered({}, lineno=7)
 
 
-def test_id_of_the_request_goes_with_the_record(own_factory: None) -> None:
+def test_id_of_the_request_goes_with_the_record() -> None:
     """To another thread (QueueHandler copies), and to another process, which may know nothing of us."""
     log_records.install()
     environ: dict[str, Any] = {}
     record = answered(environ)
-    for copied in (copy.copy(record), copy.deepcopy(record), pickle.loads(pickle.dumps(record))):
+    for copied in (copy.copy(record), copy.deepcopy(record), pickle.loads(pickle.dumps(record))):  # noqa: S301 (our own)
         assert copied.request_id == current.id_of(environ)
         assert type(vars(copied)) is dict
     assert b"flask_socketact" not in pickle.dumps(record)
@@ -136,11 +136,11 @@ def test_id_of_the_request_goes_with_the_record(own_factory: None) -> None:
 class Special(logging.LogRecord):
     """A record of somebody else's."""
 
-    def getMessage(self) -> str:
+    def getMessage(self) -> str:  # noqa: N802 (logging's)
         return f"special: {super().getMessage()}"
 
 
-def test_factory_that_was_there_before(own_factory: None) -> None:
+def test_factory_that_was_there_before() -> None:
     logging.setLogRecordFactory(Special)
     log_records.install()
     environ: dict[str, Any] = {}
@@ -150,7 +150,7 @@ def test_factory_that_was_there_before(own_factory: None) -> None:
     assert answered({}, request_id="mine").request_id == "mine"  # type: ignore[attr-defined]
 
 
-def test_factory_that_comes_afterwards(own_factory: None) -> None:
+def test_factory_that_comes_afterwards() -> None:
     log_records.install()
     ours = logging.getLogRecordFactory()
 
@@ -167,7 +167,7 @@ def test_factory_that_comes_afterwards(own_factory: None) -> None:
     assert answered({}, request_id="mine").request_id == "mine"  # type: ignore[attr-defined]
 
 
-def test_factory_that_sets_the_attribute_itself(own_factory: None) -> None:
+def test_factory_that_sets_the_attribute_itself() -> None:
     def make(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = logging.LogRecord(*args, **kwargs)
         record.request_id = "theirs"

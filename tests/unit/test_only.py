@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -206,3 +207,79 @@ def test_without_a_name() -> None:
         SocketAct().only()
     with pytest.raises(ValueError, match="give the FileDescriptorName= of a listener"):
         SocketAct().only("a:b")
+
+
+def wrapping(view: Any) -> Any:
+    """A decorator as most are."""
+
+    @wraps(view)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return view(*args, **kwargs)
+
+    return wrapper
+
+
+class Plain(MethodView):
+    def get(self) -> str:
+        return "secret"
+
+
+def test_above_the_route() -> None:
+    site = Site()
+    app, only = site.app, site.socketact.only
+
+    @only("admin")
+    @app.get("/view")
+    def view() -> str:
+        return "secret"
+
+    @only("admin")
+    @wrapping
+    @wrapping
+    @app.get("/wrapped")
+    @wrapping
+    def wrapped() -> str:
+        return "secret"
+
+    classy = Plain.as_view("classy")
+    app.add_url_rule("/classy", view_func=classy)
+    only("admin")(classy)
+
+    blueprint = Blueprint("blueprint", __name__)
+
+    @only("admin")
+    @blueprint.get("/blueprint")
+    async def asynchronous() -> str:
+        return "secret"
+
+    app.register_blueprint(blueprint)
+    paths = ("/view", "/wrapped", "/classy", "/blueprint")
+    assert [site.ask("http", path).status_code for path in paths] == [404] * 4
+    assert [site.ask("admin", path).text for path in paths] == ["secret"] * 4
+    assert {site.ask("http", "/view", method).status_code for method in METHODS} == {404}
+
+
+def test_above_and_below_the_route() -> None:
+    site = Site()
+
+    @site.socketact.only("b", "c")
+    @site.app.get("/")
+    @site.socketact.only("a", "b")
+    def view() -> str:
+        return "b"
+
+    assert [site.ask(name, "/").status_code for name in ("a", "b", "c")] == [404, 200, 404]
+
+
+class Controller:
+    def view(self) -> str:
+        return "secret"
+
+
+def test_view_that_takes_no_attributes() -> None:
+    """A bound method."""
+    site = Site()
+    site.app.add_url_rule("/", "view", site.socketact.only("admin")(Controller().view))
+    site.app.add_url_rule("/public", "public", Controller().view)
+    assert [site.ask(name, "/").status_code for name in ("http", "admin")] == [404, 200]
+    assert site.ask("http", "/public").text == "secret"
