@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
 from flask_socketact import current
+from flask_socketact.addresses import unmapped_network
 
 PREFIX = "SOCKETACT_"
 #: Settings of the server, which reads them before there is an application.
@@ -61,10 +62,10 @@ def names(value: object) -> frozenset[str]:
 
 
 def networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
-    """Return networks, each written as in ``10.0.0.0/8``."""
+    """Return networks, each written as in ``10.0.0.0/8``, or in the form of a dual-stack listener."""
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
         try:
-            return tuple(ip_network(network) for network in value)
+            return tuple(unmapped_network(ip_network(network)) for network in value)
         except ValueError as error:
             raise ValueError(f"{error}; give a list like ['10.0.0.0/8', '::1']") from error
     raise ValueError("give a list like ['10.0.0.0/8', '::1']")

@@ -10,6 +10,7 @@ from typing import Any, cast
 from flask import Blueprint, Flask, Response, current_app, request
 
 from flask_socketact import process
+from flask_socketact.addresses import unmapped
 from flask_socketact.application import checks, marks
 from flask_socketact.application.checks import Runner
 from flask_socketact.application.config import Settings
@@ -85,7 +86,7 @@ class Health:
         if settings.listener_of(request.environ) in settings.details_listener:
             return True
         try:
-            address = ipaddress.ip_address(request.remote_addr or "")
+            address = ipaddress.ip_address(unmapped(request.remote_addr or ""))
         except ValueError:  # a Unix socket
             return False
         return any(address in network for network in settings.details_networks)

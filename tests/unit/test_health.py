@@ -191,6 +191,11 @@ def test_async_check() -> None:
         (LOCAL, {"REMOTE_ADDR": "10.0.0.9"}, False),
         (LOCAL, {"REMOTE_ADDR": ""}, False),
         ({"SOCKETACT_DETAILS_NETWORKS": ["fd00::/8"]}, {"REMOTE_ADDR": "fd00::1"}, True),
+        (LOCAL, {"REMOTE_ADDR": "::ffff:127.0.0.9"}, True),
+        (LOCAL, {"REMOTE_ADDR": "::ffff:10.0.0.9"}, False),
+        ({"SOCKETACT_DETAILS_NETWORKS": ["::ffff:10.0.0.0/104"]}, {"REMOTE_ADDR": "10.0.0.9"}, True),
+        ({"SOCKETACT_DETAILS_NETWORKS": ["::ffff:10.0.0.0/104"]}, {"REMOTE_ADDR": "::ffff:10.0.0.9"}, True),
+        ({"SOCKETACT_DETAILS_NETWORKS": ["::ffff:10.0.0.0/104"]}, {"REMOTE_ADDR": "11.0.0.9"}, False),
     ],
 )
 def test_details(config: dict[str, object], environ: dict[str, object], seen: bool) -> None:
