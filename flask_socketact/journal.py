@@ -6,7 +6,6 @@ Each record is an entry with fields: ``journalctl -u app STATUS=500``.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import socket
 import sys
@@ -14,17 +13,15 @@ from datetime import timedelta
 from pathlib import Path
 from select import POLLOUT, poll
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from gunicorn import glogging
 from gunicorn.config import Config
 from gunicorn.instrument import statsd
 from systemd import journal
 
-from flask_socketact import current
+from flask_socketact import current, log_places, log_streams
 
-#: systemd.exec(5): device and inode of the stream that systemd has connected to the journal.
-JOURNAL_STREAM = "JOURNAL_STREAM"
 SOCKET = "/run/systemd/journal/socket"
 #: How long a record waits for a journal that takes nothing; those after it are dropped until it does. Seconds.
 PATIENCE = 1.0
@@ -38,16 +35,7 @@ _FIELD_NAME = re.compile("[A-Z][A-Z0-9_]{0,63}")
 _IDENTIFIER = Path("/proc/self/comm").read_text().strip()
 
 
-def is_journal(stream: Any) -> bool:
-    """Whether `stream` writes to the journal."""
-    try:
-        status = os.fstat(stream.fileno())
-    except (AttributeError, OSError, ValueError):  # no file, or none any more
-        return False
-    return os.environ.get(JOURNAL_STREAM) == f"{status.st_dev}:{status.st_ino}"
-
-
-class Handler(journal.JournalHandler):
+class Handler(log_streams.Unfailing, journal.JournalHandler):
     """python-systemd's, with the current request's id; and safe for what strangers send.
 
     Of a record's attributes only those are sent whose name is one of a field, as in ``extra={"ORDER_ID": 7}``:
@@ -140,31 +128,66 @@ def encode(fields: dict[str, Any]) -> list[bytes]:
 
 
 class Logger(glogging.Logger):
-    """gunicorn's, which writes to the journal where ``-`` means the journal."""
+    """gunicorn's, which writes to the journal where ``-`` means the journal; the application cannot silence it."""
 
     def __new__(cls, cfg: Config) -> Logger:
         """With ``statsd_host`` gunicorn takes another class, but not in the place of one that was asked for."""
         logger: Logger = super().__new__(StatsdLogger if cls is Logger and cfg.statsd_host else cls)
         return logger
 
+    def __init__(self, cfg: Config) -> None:
+        self._stdout, self._stderr = log_streams.duplicate(sys.stdout), log_streams.duplicate(sys.stderr)
+        self._as_set_up: list[log_places.Setup] = []
+        super().__init__(cfg)
+        #: What an application is to have as ``wsgi.errors``: gunicorn's own raises when sys.stderr is closed.
+        self.wsgi_errors = log_streams.Errors(self._stderr, lambda: self._as_set_up[0].handlers)
+
     def setup(self, cfg: Config) -> None:
-        """Take the settings: at the start, and anew at every reload."""
+        """Take the settings: at the start, and again at every reload."""
         self._journals_access = False
+        if cfg.capture_output:
+            log_streams.reopen_closed()
         super().setup(cfg)
         if not self.access_log_enabled and _is_ours(self.error_log) and self.error_log.isEnabledFor(logging.ERROR):
             self._set_handler(self.access_log, "-", logging.Formatter(self.access_fmt))
             self.access_log.setLevel(logging.ERROR)
         self._journals_access = _is_ours(self.access_log)
+        self._as_set_up = [log_places.Setup.of(self.error_log), log_places.Setup.of(self.access_log)]
+
+    def restore(self) -> None:
+        """Undo what the application has done to gunicorn's loggers, as ``logging.config.dictConfig`` does by default.
+        Quick when there is nothing to do."""
+        for setup in self._as_set_up:
+            setup.restore()
+
+    def exception(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """Log an error with its traceback; also that of an application that has configured logging, and then
+        failed to load."""
+        self.restore()
+        super().exception(msg, *args, **kwargs)
 
     def _set_handler(self, log: logging.Logger, output: str | None, fmt: logging.Formatter, stream: Any = None) -> None:
-        handler = Handler() if output == "-" and is_journal(stream or sys.stderr) else None
-        if handler is None or not handler.gate.exists:
+        self._follow_capture()
+        ours = self._stdout if stream is sys.stdout and stream is not None else self._stderr
+        if output != "-" or ours is None:
             super()._set_handler(log, output, fmt, stream)
             return
         super()._set_handler(log, None, fmt)  # away with the one before
-        handler.setFormatter(logging.Formatter())  # time, level and process are fields
-        handler._gunicorn = True
+        handler = _handler_for(ours, fmt)
+        handler._gunicorn = True  # type: ignore[attr-defined]
         log.addHandler(handler)
+
+    def reopen_files(self) -> None:
+        """Open log files again, and with ``capture_output`` what takes stdout and stderr."""
+        if self.cfg.capture_output:
+            log_streams.reopen_closed()
+        super().reopen_files()
+        self._follow_capture()
+
+    def _follow_capture(self) -> None:
+        """Write where stdout and stderr go since gunicorn has captured them (``capture_output``)."""
+        if self.logfile is not None:
+            log_streams.redirect((self._stdout, self._stderr), self.logfile)
 
     @property
     def access_log_enabled(self) -> bool:
@@ -194,6 +217,30 @@ class StatsdLogger(Logger, statsd.Statsd):
     """The same, with gunicorn's metrics."""
 
 
+def restore(log: Any) -> None:
+    """Undo what the application has done to gunicorn's loggers, if `log` is one of ours."""
+    if isinstance(log, Logger):
+        log.restore()
+
+
+def set_errors(log: Any, environ: dict[str, Any]) -> None:
+    """Let what a request writes to ``wsgi.errors`` go where it cannot fail, if `log` is one of ours."""
+    if isinstance(log, Logger):
+        environ["wsgi.errors"] = log.wsgi_errors
+
+
+def _handler_for(stream: TextIO, fmt: logging.Formatter) -> logging.Handler:
+    """Return a handler that writes to the journal if `stream` does, and the journal is there; otherwise to `stream`."""
+    if log_places.is_journal(stream):
+        handler = Handler()
+        if handler.gate.exists:
+            handler.setFormatter(logging.Formatter())  # time, level and process are fields
+            return handler
+    plain = log_streams.StreamHandler(stream)
+    plain.setFormatter(fmt)
+    return plain
+
+
 def status_of(response: Any) -> int:
     """Return the status of gunicorn's `response`; 0 when it has none."""
     first = str(response.status).partition(" ")[0]
@@ -213,6 +260,19 @@ def request_fields(environ: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+class _RootHandler(Handler):
+    """Sends what no handler of the application, at the record's logger or above, sends to the journal itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not any(self._doubles(handler, record) for handler in log_places.handlers_for(record)):
+            super().emit(record)
+
+    def _doubles(self, handler: logging.Handler, record: logging.LogRecord) -> bool:
+        if handler is self or record.levelno < handler.level or log_places.place_of(handler) != log_places.JOURNAL:
+            return False
+        return bool(handler.filter(record))
+
+
 def take_root() -> None:
     """Send what the application logs where gunicorn's errors go, with fields, unless it has configured logging.
 
@@ -221,7 +281,7 @@ def take_root() -> None:
     root = logging.getLogger()
     if root.handlers or not _is_ours(logging.getLogger("gunicorn.error")):
         return
-    root.addHandler(Handler())
+    root.addHandler(_RootHandler())
     if flask := sys.modules.get("flask.logging"):  # what Flask adds when nobody else has, and now somebody has
         for logger in glogging.loggers():
             if _propagates(logger):

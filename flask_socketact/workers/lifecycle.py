@@ -123,6 +123,7 @@ class Lifecycle(Worker):
             if not self.alive:  # handle_exit
                 raise
             raise RuntimeError(f"the application left with {error.code!r} while it was imported") from error
+        journal.restore(self.log)
         journal.take_root()
         for application in list(process.applications):
             application.loaded()
@@ -137,6 +138,7 @@ class Lifecycle(Worker):
         if now < self._next_beat:
             return
         self._next_beat = now + HEARTBEAT
+        journal.restore(self.log)
         if not self._settles_at:
             self._settles_at = now + SETTLING
             self.slot[Field.ACCEPTING] = not self.slot[Field.DRAINING]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.load import ask
+from tests.logs import CONFIGURATIONS
 from tests.server import CONF, Server, dial
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.process.conftest import Folder
 
 ERROR_LINE = r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\] \[\d+\] \[[A-Z]+\] .+"
@@ -62,3 +63,153 @@ def test_metrics(plain: Path, http: socket.socket) -> None:
             received: list[bytes] = []
             while b"gunicorn.request.status.200:1|c|@1.0" not in received:
                 received.append(statsd.recv(4096))
+
+
+ACCESS = '"GET / HTTP/1.1" 500'
+
+
+def once(server: Server, *texts: str) -> None:
+    """See that each text is in one line of the log."""
+    counts = {text: sum(text in line for line in server.log.splitlines()) for text in texts}
+    assert counts == dict.fromkeys(texts, 1), server.log
+
+
+@pytest.mark.parametrize("configures", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_logging_that_the_application_configures(folder: Folder, http: socket.socket, configures: str) -> None:
+    """What the worker says, and the access log, arrive once all the same."""
+    arguments = (*CONF, "--access-logfile", "-", "--workers", "1", "app:app")
+    source = FAILS.replace("\n@app", f"\n{configures}\n@app")
+    with Server(folder(source), *arguments, listeners={"http": http}) as server:
+        server.wait_until_ready()
+        assert ask(lambda: dial(http))[0] == 500
+        server.process.terminate()
+        server.wait_until_gone()
+        once(server, ACCESS, "Drained, with nothing left")
+
+
+LATE = """
+import logging.config
+@app.get("/configure")
+def configure():
+    logging.config.dictConfig({"version": 1})
+    return "x"
+"""
+
+
+def test_logging_that_is_configured_by_a_request(folder: Folder, http: socket.socket) -> None:
+    arguments = (*CONF, "--access-logfile", "-", "--workers", "1", "app:app")
+    with Server(folder(FAILS + LATE), *arguments, listeners={"http": http}) as server:
+        server.wait_until_ready()
+        assert ask(lambda: dial(http), "/configure")[0] == 200
+
+        def is_logged() -> bool:
+            assert ask(lambda: dial(http))[0] == 500
+            return ACCESS in server.log
+
+        server.wait_for(is_logged, "the access log")
+
+
+def test_application_that_configures_logging_and_does_not_load(folder: Folder, http: socket.socket) -> None:
+    source = CONFIGURATIONS["dictConfig"] + "raise ValueError('a slip')\n"
+    with Server(folder(source), *CONF, "--workers", "1", "app:app", listeners={"http": http}) as server:
+        server.wait_until_gone()
+        assert "Traceback (most recent call last)" in server.log
+
+
+STREAMS = {
+    "closed": "sys.stdout.close(); sys.stderr.close()",
+    "descriptors closed": "os.close(1); os.close(2)",
+    "descriptors of something else": "os.close(1); os.close(2); files = [open('other', 'a') for _ in range(2)]",
+    "replaced": "sys.stdout = sys.stderr = open('other', 'a')",
+    "none": "sys.stdout = sys.stderr = None",
+}
+WRITES = """
+import os, sys
+from flask import Flask, request
+app = Flask(__name__)
+{}
+
+@app.get("/")
+def fails():
+    request.environ["wsgi.errors"].write("to wsgi.errors\\n")
+    raise RuntimeError("a slip")
+"""
+
+
+@pytest.mark.parametrize("spoils", STREAMS.values(), ids=STREAMS)
+def test_streams_that_the_application_spoils(folder: Folder, http: socket.socket, spoils: str) -> None:
+    arguments = (*CONF, "--access-logfile", "-", "--workers", "1", "app:app")
+    with Server(folder(WRITES.format(spoils)), *arguments, listeners={"http": http}) as server:
+        server.wait_until_ready()
+        for _ in range(2):
+            assert ask(lambda: dial(http))[0] == 500
+        server.process.terminate()
+        assert server.wait_until_gone() == 0
+        once(server, "Drained, with nothing left")
+        assert server.log.count(ACCESS) == 2
+        other = folder(WRITES).joinpath("other")
+        assert not other.exists() or ACCESS not in other.read_text()
+
+
+PRINTS = """
+import sys
+from flask import Flask
+app = Flask(__name__)
+
+@app.get("/")
+def prints():
+    print("to stdout", flush=True)
+    return "no", 500
+
+@app.get("/close")
+def close():
+    sys.stdout.close()
+    sys.stderr.close()
+    return "x"
+"""
+
+
+@pytest.mark.parametrize("closes", [False, True])
+def test_output_that_is_captured_in_a_file(folder: Folder, http: socket.socket, closes: bool) -> None:
+    """All of it goes to the file, and after a rotation to the next."""
+    place = folder(PRINTS)
+    log = place / "error.log"
+    arguments = (*CONF, "--capture-output", "--error-logfile", str(log), "--access-logfile", "-", "--workers", "1")
+    with Server(place, *arguments, "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        assert ask(lambda: dial(http))[0] == 500
+        server.wait_for(lambda: ACCESS in log.read_text(), "the access log")
+        assert "to stdout\n" in log.read_text()
+        if closes:
+            assert ask(lambda: dial(http), "/close")[0] == 200
+        log.rename(place / "error.log.1")
+        server.signal(signal.SIGUSR1)
+
+        def is_reopened() -> bool:
+            ask(lambda: dial(http))
+            return log.exists() and ACCESS in log.read_text()
+
+        server.wait_for(is_reopened, "the new file")
+        before = (place / "error.log.1").read_text()
+        assert ask(lambda: dial(http))[0] == 500
+        assert (place / "error.log.1").read_text() == before
+        assert "to stdout\n" in log.read_text()
+        server.process.terminate()
+        assert server.wait_until_gone() == 0
+        assert "Drained, with nothing left" in log.read_text()
+
+
+def test_no_descriptor_is_left_of_a_reload(folder: Folder, http: socket.socket) -> None:
+    arguments = (*CONF, "--access-logfile", "-", "--workers", "1", "app:app")
+    with Server(folder(FAILS), *arguments, listeners={"http": http}) as server:
+        server.wait_until_ready()
+        descriptors = Path(f"/proc/{server.process.pid}/fd")
+
+        def reload() -> int:
+            server.signal(signal.SIGHUP)
+            server.wait_until_ready()
+            server.wait_for(lambda: len(server.workers()) == 1, "the old worker to leave")
+            return len(list(descriptors.iterdir()))
+
+        first = reload()
+        assert [reload(), reload()] == [first, first]

@@ -10,6 +10,7 @@ import pytest
 
 from flask_socketact import events
 from tests.load import Client, Connect, Load, ask
+from tests.logs import CONFIGURATIONS
 from tests.machine import Machine, drop_in, release
 from tests.server import DEADLINE
 from tests.systemd.test_relay import held_release, restarting, wait_for_old
@@ -193,6 +194,24 @@ def test_application_that_configures_logging_wins(machine: Machine, tcp: Connect
     machine.wait_for(lambda: "mine: from the app" in messages(machine), "its format")
     assert messages(machine).count("mine: imported") == 2  # workers
     assert sum("from the app" in message for message in messages(machine)) == 1
+
+
+@pytest.mark.parametrize("configures", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_logging_that_the_application_configures(machine: Machine, tcp: Connect, configures: str) -> None:
+    """Whatever it does, each record is in the journal once, and what is ours has its fields."""
+    source = TALKS.replace('app.logger.info("imported")', configures).replace(
+        'raise ValueError("a bug")', 'app.logger.error("from the app"); return "no", 500'
+    )
+    generation = start(machine, "--workers 1", source)
+    service = f"_SYSTEMD_INVOCATION_ID={machine.show('app', 'InvocationID')}"
+    assert ask(tcp, "/fails")[0] == 500
+    machine.systemctl("stop", "app")
+    wait_for_entries(machine, _match(events.DRAINED), generation)
+    logged = [entry["MESSAGE"] for entry in entries(machine, service)]
+    for text in ('"GET /fails HTTP/1.1" 500', "from the app", "Drained, with nothing left"):
+        assert sum(text in message for message in logged) == 1, logged
+    (access,) = entries(machine, generation, "STATUS=500")
+    assert access["PATH"] == "/fails"
 
 
 def test_application_may_name_our_handler(machine: Machine, tcp: Connect) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+import subprocess
 import sys
 import uuid
 from pathlib import Path
+from subprocess import PIPE, STDOUT
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +18,16 @@ from gunicorn.config import Config
 from gunicorn.http.parser import RequestParser
 
 from flask_socketact import current, events
-from flask_socketact.journal import JOURNAL_STREAM, encode, fields_of, is_journal, request_fields, status_of
+from flask_socketact.journal import (
+    _RootHandler,
+    encode,
+    fields_of,
+    request_fields,
+    restore,
+    status_of,
+)
+from flask_socketact.log_places import JOURNAL_STREAM, handlers_for, is_journal
+from tests.logs import CONFIGURATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,3 +166,177 @@ def test_place_of_a_record_of_gunicorn() -> None:
     of_gunicorn.pathname = sys.modules["gunicorn.glogging"].__file__ or ""
     assert fields_of(of_gunicorn)["CODE_FILE"] == __file__
     assert fields_of(of_gunicorn)["CODE_FUNC"] == "test_place_of_a_record_of_gunicorn"
+
+
+def said(folder: Path, source: str) -> list[str]:
+    """Run `source` in a process of its own, which has the logger `log`, and return what that wrote."""
+    program = f"{PROGRAM}\n{dedent(source)}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, stdout=PIPE, stderr=STDOUT, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    return [line.rpartition("] ")[2] for line in done.stdout.splitlines()]
+
+
+PROGRAM = """
+import io, logging, os, sys
+from logging.config import dictConfig
+from gunicorn.config import Config
+from flask_socketact.journal import Logger, restore, set_errors
+
+cfg = Config()
+cfg.set("accesslog", "-")
+log = Logger(cfg)
+
+def state():
+    return [
+        (logger.level, logger.propagate, logger.disabled, list(logger.handlers))
+        for logger in (log.error_log, log.access_log)
+    ]
+
+before = state()
+"""
+
+
+@pytest.mark.parametrize("configures", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_loggers_are_put_back(tmp_path: Path, configures: str) -> None:
+    source = "app = type('Application', (), {'logger': logging.getLogger('app')})\n" + configures
+    source += "for _ in range(2):\n    restore(log)\n    assert state() == before, state()\nlog.error('said')\n"
+    assert said(tmp_path, source) == ["said"]
+
+
+def test_exception_is_logged_whatever_the_application_has_done(tmp_path: Path) -> None:
+    """Also of one that fails to load."""
+    lines = said(tmp_path, "dictConfig({'version': 1})\nlog.error('lost')\nlog.exception('failed')")
+    assert lines == ["failed", "NoneType: None"]
+
+
+def test_handlers_that_write_elsewhere_stay(tmp_path: Path) -> None:
+    said(
+        tmp_path,
+        """
+        logger = log.error_log
+        (ours,) = logger.handlers
+        file = logging.FileHandler("file")
+        memory, same = logging.StreamHandler(io.StringIO()), logging.StreamHandler(sys.stderr)
+        path, closed = logging.FileHandler("/proc/self/fd/2"), logging.StreamHandler(io.StringIO())
+        closed.stream.close()
+        logger.handlers[:] = [same, file, path, memory, closed]
+        for _ in range(2):
+            log.restore()
+            assert logger.handlers == [ours, file, memory], logger.handlers
+        """,
+    )
+
+
+def test_other_loggers_are_left_alone() -> None:
+    restore(logging.getLogger())
+    restore(None)
+
+
+def test_settings_of_a_reload_are_those_that_are_restored(tmp_path: Path) -> None:
+    source = """
+    cfg.set("loglevel", "error")
+    log.setup(cfg)
+    log.error_log.setLevel(logging.DEBUG)
+    log.restore()
+    log.warning("too little")
+    """
+    assert said(tmp_path, source) == []
+
+
+def test_set_up_again_and_again_takes_no_descriptors(tmp_path: Path) -> None:
+    said(
+        tmp_path,
+        """
+        before = os.listdir("/proc/self/fd")
+        for _ in range(5):
+            log.setup(cfg)
+        assert os.listdir("/proc/self/fd") == before
+        """,
+    )
+
+
+@pytest.mark.parametrize(
+    "spoils",
+    [
+        "sys.stderr.close()",
+        "os.close(2)",
+        "os.close(2); os.open('other', os.O_WRONLY | os.O_CREAT)",
+        "sys.stderr = io.StringIO()",
+    ],
+)
+def test_stream_that_is_closed_or_replaced(tmp_path: Path, spoils: str) -> None:
+    source = """
+    log.error("first")
+    log.setup(cfg)
+    log.error("second")
+    log.wsgi_errors.write("third\\n")
+    print("fourth", file=log.wsgi_errors)
+    """
+    assert said(tmp_path, f"{spoils}\n{dedent(source)}") == ["first", "second", "third", "fourth"]
+    other = tmp_path / "other"
+    assert not other.exists() or other.read_text() == ""
+
+
+def test_record_that_cannot_be_written(tmp_path: Path) -> None:
+    said(
+        tmp_path,
+        """
+        os.dup2(os.open("/dev/full", os.O_WRONLY), log._stderr.fileno())
+        sys.stderr.close()
+        log.error("nowhere")
+        log.wsgi_errors.write("nowhere")
+        """,
+    )
+
+
+def test_wsgi_errors_go_to_the_error_log(tmp_path: Path) -> None:
+    said(
+        tmp_path,
+        """
+        cfg.set("errorlog", "error.log")
+        log.setup(cfg)
+        dictConfig({"version": 1})  # closes files
+        environ = {}
+        set_errors(log, environ)
+        with environ["wsgi.errors"] as errors:
+            errors.writelines(["a\\n", "b\\n"])
+        environ["wsgi.errors"].write("c\\n")  # another request's
+        """,
+    )
+    assert (tmp_path / "error.log").read_text() == "a\nb\nc\n"
+
+
+def test_record_that_goes_to_the_journal_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By which handlers the root's skips a record."""
+    monkeypatch.setenv(JOURNAL_STREAM, "1:2")
+    shop, sold, root = (logging.getLogger(name) for name in ("places", "places.sold", None))
+    with (tmp_path / "stream").open("w") as stream:
+        status = os.fstat(stream.fileno())
+        handler = logging.StreamHandler(stream)
+        ours = _RootHandler()
+        monkeypatch.setattr(root, "handlers", [ours])
+        monkeypatch.setattr(shop, "handlers", [handler])
+        record = sold.makeRecord("places.sold", logging.INFO, "", 1, "x", (), None)
+        others = [sold.makeRecord(name, logging.INFO, "", 1, "x", (), None) for name in ("root", "unknown", "place")]
+
+        def is_skipped(record: logging.LogRecord) -> bool:
+            return any(ours._doubles(each, record) for each in handlers_for(record))
+
+        assert not is_skipped(record)  # a stream that is not the journal's
+        monkeypatch.setenv(JOURNAL_STREAM, f"{status.st_dev}:{status.st_ino}")
+        assert is_skipped(record)
+        assert not any(is_skipped(each) for each in others)
+        handler.setLevel(logging.WARNING)
+        assert not is_skipped(record)
+        handler.setLevel(logging.NOTSET)
+        handler.addFilter(lambda record: record.msg != "x")
+        assert not is_skipped(record)
+        handler.filters.clear()
+        sold.propagate = False
+        assert not is_skipped(record)
+        sold.propagate = True
+        root.addHandler(logging.StreamHandler(stream))
+        assert all(is_skipped(each) for each in others)
+        ours.gate._socket.close()
