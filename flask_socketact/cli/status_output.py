@@ -66,7 +66,8 @@ def _listeners(seen: Overview) -> Table:
         waiting = "?" if listener.queue is None else f"{listener.queue:,}"
         closed = "" if listener.is_listening else "closed"
         style = "red" if closed else "yellow" if listener.queue else None
-        listeners.add_row(listener.name, listener.address, closed or waiting, f"{listener.backlog:,}", style=style)
+        name, address = Text(listener.name), Text(listener.address)  # [::] is no markup
+        listeners.add_row(name, address, closed or waiting, f"{listener.backlog:,}", style=style)
     return listeners
 
 
