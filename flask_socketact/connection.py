@@ -1,36 +1,40 @@
 """One HTTP/1.1 connection, on gunicorn's parser.
 
 A request's head is read without waiting: while it is not whole, nothing but its bytes is kept, and
-no thread. Body and answer are read and written by the thread that runs the application, which may wait.
+no thread. Body and response are read and written by the thread that runs the application, which may wait.
 """
 
 from __future__ import annotations
 
 import io
+import select
 import socket
 import ssl
 import time
 from typing import Any
 
 from gunicorn import http
-from gunicorn.http import body
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import SocketUnreader
 
+from flask_socketact import request_body
+from flask_socketact.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.settings import Settings
 
-#: Sent at once; after each the client has shown that it still takes something. Bytes.
-SEND_STEP = 64 * 1024
 #: How long a thread reads what is left of a body that the application did not want, in seconds (gthread's).
 BODY_REST_TIMEOUT = 5.0
+#: Read at once of what comes after we have closed, to be dropped. Bytes.
+_DROP = 64 * 1024
+#: One empty line before a request is no part of it (RFC 9112, section 2.2): clients send it after a body.
+_EMPTY_LINE = (b"", b"\r", b"\r\n")
 
-_NOT_YET = (BlockingIOError, ssl.SSLWantReadError)
+_NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Clock:
     """What a thread is doing for a connection, and since when: read by the supervisor."""
 
-    __slots__ = ("began", "moved", "with_client")
+    __slots__ = ("began", "moved", "progress", "with_client")
 
     def __init__(self) -> None:
         self.restart()
@@ -38,14 +42,15 @@ class Clock:
     def restart(self) -> None:
         self.began = self.moved = time.monotonic()
         self.with_client = False  #: waits for the client, to send or to take something
+        self.progress: object = None  #: of the client, when it was looked at last
 
 
 class Connection:
     """A client's connection; `busy` while a thread has it."""
 
     __slots__ = (
-        *("armed", "buffered", "busy", "client", "clock", "closing", "deadline", "fd", "free_since", "is_ready"),
-        *("listener", "parser", "partial", "proxy", "served", "server", "sock"),
+        *("armed", "begun", "broken", "busy", "client", "clock", "closing", "deadline", "fd", "free_since", "is_ready"),
+        *("lent", "listener", "parser", "proxy", "served", "server", "sock", "untried"),
     )
 
     def __init__(self, cfg: Settings, sock: socket.socket, client: Any, server: Any, listener: str | None) -> None:
@@ -59,20 +64,33 @@ class Connection:
         self.parser.unreader = Unreader(self)
         self.proxy: dict[str, Any] | None = None  #: what the PROXY protocol said, for all requests of the connection
         self.served = False  #: a request was answered on it, here or where it came from
-        self.partial = 0  #: bytes of a head that is not whole, at the last attempt to parse it
-        self.buffered = False  #: the next request, or a part of it, has been read already
+        self.begun = False  #: a part of the next request has been read
+        self.untried = False  #: ... and the parser has not seen it yet
+        self.broken = False  #: sending to the client, or receiving from it, has failed
+        self.lent: ClientSocket | TLSClientSocket | None = None  #: what the application has of it
         self.armed = False  #: in the epoll
         self.is_ready = False  #: has sent something, and waits for a thread
         self.busy = False
         self.closing = False  #: we have sent FIN and wait for the client's
         self.deadline = 0.0
-        self.free_since = 0.0  #: when the last answer here ended: CLOCK_MONOTONIC, seconds; 0.0: there was none
+        self.free_since = 0.0  #: when the last response here ended: CLOCK_MONOTONIC, seconds; 0.0: there was none
         self.clock = Clock()
 
     @property
     def idle(self) -> bool:
-        """Whether no byte of a request has been read into this process, and none is being answered."""
-        return not (self.busy or self.is_ready or self.closing or self.partial or self.buffered)
+        """Whether no part of a request has been read into this process, and none is being answered."""
+        return not (self.busy or self.is_ready or self.closing or self.begun)
+
+    @property
+    def is_movable(self) -> bool:
+        """Whether another process can go on with it now: it has no request of its own here, whatever waits in the
+        kernel. A request whose head has begun to come is finished where it began."""
+        return self.portable and not (self.busy or self.closing or (self.begun and not self.untried))
+
+    @property
+    def unread(self) -> bytes:
+        """What has been read beyond the last request."""
+        return bytes(self.parser.unreader.buf.getvalue())
 
     def has_sent(self) -> bool:
         """Whether something has come that nobody has read yet."""
@@ -86,6 +104,11 @@ class Connection:
         """Whether another process could go on with it. The state of TLS is in this process."""
         return True
 
+    def lend(self) -> ClientSocket | TLSClientSocket:
+        """Return what the application may have of the socket, for one request."""
+        self.lent = ClientSocket(self.sock)
+        return self.lent
+
     def read_request(self) -> Request | None:
         """Return the next request when its head is whole, else None.
 
@@ -94,22 +117,32 @@ class Connection:
         :raises OSError: the connection is broken.
         """
         parser, unreader = self.parser, self.parser.unreader
-        self.buffered = False
         unreader.begin_head()
         try:
             request = next(parser)
         except _NOT_YET:
             parser.req_count -= 1
-            self.partial = unreader.give_back_head()
+            self.begun = unreader.give_back_head() not in _EMPTY_LINE
+            self.untried = False
             return None
+        except OSError:
+            self.broken = True
+            raise
         finally:
             unreader.in_head = False
-        self.partial = 0
+        self.begun = self.untried = False
         if request.proxy_protocol_info:
             self.proxy = request.proxy_protocol_info
         elif self.proxy:
             request.proxy_protocol_info = self.proxy
+        if not request_body.is_read(request):
+            request_body.guard(request)
         return request
+
+    def put_back(self, unread: bytes) -> None:
+        """Take what another process has read of the next request."""
+        self.parser.unreader.buf.write(unread)
+        self._look_at_unread()
 
     def receive_now(self, size: int) -> bytes:
         """Return what has arrived; b"" when the client has closed.
@@ -119,55 +152,97 @@ class Connection:
         return self.sock.recv(size, socket.MSG_DONTWAIT)
 
     def receive(self, size: int) -> bytes:
-        """Wait for the next bytes of a body."""
-        self.clock.with_client = True
-        data = self.sock.recv(size)
-        self.clock.with_client = False
-        self.clock.moved = time.monotonic()
-        return data
+        """Wait for the next bytes of a body.
 
-    def send(self, data: bytes) -> None:
-        """Send all of `data`, in steps, so that a client that takes nothing shows."""
-        self.clock.with_client = True
-        if len(data) <= SEND_STEP:
-            self.sock.sendall(data)
-        else:
-            view = memoryview(data)
-            for start in range(0, len(view), SEND_STEP):
-                self.sock.sendall(view[start : start + SEND_STEP])
-                self.clock.moved = time.monotonic()
-        self.clock.with_client = False
-        self.clock.moved = time.monotonic()
+        :raises OSError: the connection is broken.
+        """
+        clock = self.clock
+        clock.with_client = True
+        try:
+            while True:
+                try:
+                    return self.sock.recv(size)
+                except _NOT_YET:  # the application has set its duplicate not to block, and so ours
+                    self._wait(select.POLLIN)
+        except OSError:
+            self.broken = True
+            raise
+        finally:
+            clock.with_client = False
+            clock.moved = time.monotonic()
+
+    def send(self, data: bytes) -> int:
+        """Send all of `data`, and return how many bytes that are.
+
+        :raises OSError: the connection is broken.
+        """
+        clock = self.clock
+        clock.with_client = True
+        try:
+            sent = self._send_some(data)
+            if sent < len(data):
+                view = memoryview(data)
+                while sent < len(data):
+                    sent += self._send_some(view[sent:])
+        except OSError:
+            self.broken = True
+            raise
+        finally:
+            clock.with_client = False
+            clock.moved = time.monotonic()
+        return sent
+
+    sendall = send  #: for gunicorn, which sends "100 Continue" and early hints itself
 
     def send_file(self, file: Any, offset: int, count: int) -> None:
-        """Send `count` bytes of `file` from `offset` on, in steps."""
-        self.clock.with_client = True
-        end = offset + count
-        while offset < end:
-            sent = self.sock.sendfile(file, offset=offset, count=min(SEND_STEP * 4, end - offset))
-            if not sent:  # the file is shorter than it was
-                break
-            offset += sent
-            self.clock.moved = time.monotonic()
-        self.clock.with_client = False
+        """Send `count` bytes of `file` from `offset` on; fewer when it has become shorter.
+
+        :raises OSError: the connection is broken, or the file cannot be read.
+        """
+        clock = self.clock
+        clock.with_client = True
+        try:
+            self.sock.sendfile(file, offset=offset, count=count)
+        except OSError:
+            self.broken = True
+            raise
+        finally:
+            clock.with_client = False
+            clock.moved = time.monotonic()
 
     def finish_request(self, request: Request) -> bool:
         """Skip what the application left of the body, and forget the request; return whether
-        the connection can be used again."""
-        if not _is_read(request) and not self.parser.finish_body(deadline=time.monotonic() + BODY_REST_TIMEOUT):
+        the connection can be used again.
+
+        :raises gunicorn.http.errors.ParseException: what was left is malformed.
+        :raises OSError: the connection is broken.
+        """
+        if not request_body.is_read(request) and not self.parser.finish_body(time.monotonic() + BODY_REST_TIMEOUT):
             return False
         self.parser.mesg = None  # an idle connection keeps no headers
-        self.buffered = self.parser.unreader.buf.tell() > 0 or self._pending() > 0
         self.served = True
+        if self.parser.unreader.buf.tell():
+            self._look_at_unread()
         return True
 
-    def _pending(self) -> int:
-        """Bytes that have been taken from the kernel, but not by the parser."""
-        return 0
+    def _look_at_unread(self) -> None:
+        self.begun = self.untried = self.unread not in _EMPTY_LINE
+
+    def _send_some(self, data: bytes | memoryview) -> int:
+        try:
+            return self.sock.send(data)
+        except _NOT_YET:  # as in receive()
+            self._wait(select.POLLOUT)
+            return 0
+
+    def _wait(self, event: int) -> None:
+        poll = select.poll()
+        poll.register(self.sock, event)
+        poll.poll()
 
     def begin_close(self) -> bool:
         """Send FIN; return whether to wait for the client's (RFC 9112, section 9.6): bytes
-        that nobody reads would make the kernel send a reset, and cut the end of the answer off."""
+        that nobody reads would make the kernel send a reset, and cut the end of the response off."""
         self.closing = True
         try:
             self.sock.shutdown(socket.SHUT_WR)
@@ -178,7 +253,7 @@ class Connection:
     def is_closed_by_client(self) -> bool:
         """Drop what has come, and return whether the client has closed."""
         try:
-            return not self.sock.recv(SEND_STEP, socket.MSG_DONTWAIT)
+            return not self.sock.recv(_DROP, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:  # a reset ends it, too
@@ -199,29 +274,45 @@ class TLSConnection(Connection):
     def portable(self) -> bool:
         return False
 
+    def lend(self) -> TLSClientSocket:
+        self.lent = TLSClientSocket(self.sock)
+        return self.lent
+
     def read_request(self) -> Request | None:
         self.sock.setblocking(False)
         try:
             if not self._handshaken:
-                self.sock.do_handshake()
-                self._handshaken = True
+                self._shake_hands()
             return super().read_request()
         except _NOT_YET:
             return None
         finally:
             self.sock.setblocking(True)
 
+    def _shake_hands(self) -> None:
+        try:
+            self.sock.do_handshake()
+        except _NOT_YET:
+            raise
+        except OSError:
+            self.broken = True
+            raise
+        self._handshaken = True
+
     def receive_now(self, size: int) -> bytes:
         return self.sock.recv(size)
 
-    def _pending(self) -> int:
-        return self.sock.pending()
+    def finish_request(self, request: Request) -> bool:
+        can_go_on = super().finish_request(request)
+        if self.sock.pending():  # taken from the kernel, but not by the parser
+            self.begun = self.untried = True
+        return can_go_on
 
     def is_closed_by_client(self) -> bool:
         """Read below TLS: its layer ended with our FIN."""
         try:
             self.sock.setblocking(False)
-            return not self.sock.recv(SEND_STEP)
+            return not self.sock.recv(_DROP)
         except _NOT_YET:
             return False
         except (OSError, ValueError):
@@ -241,10 +332,12 @@ class Unreader(SocketUnreader):
         self._head = bytearray(self.buf.getvalue())
         self.in_head = True
 
-    def give_back_head(self) -> int:
-        """Keep the bytes of an attempt for the next one, and return how many they are."""
+    def give_back_head(self) -> bytes:
+        """Keep the bytes of an attempt for the next one, and return them."""
+        head = bytes(self._head)
         self.buf = io.BytesIO()
-        return self.buf.write(self._head)
+        self.buf.write(head)
+        return head
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         if self.in_head:
@@ -255,11 +348,3 @@ class Unreader(SocketUnreader):
         if size_hint and size_hint > size:
             size = min(size_hint, self.max_body_chunk)
         return self._connection.receive(size)
-
-
-def _is_read(request: Request) -> bool:
-    """Whether nothing of the body is left on the connection, as far as can be told without reading."""
-    if request.body is None:
-        return True
-    reader = request.body.reader
-    return isinstance(reader, body.LengthReader) and reader.length == 0 and not request.body.failed

@@ -223,10 +223,9 @@ def restore(log: Any) -> None:
         log.restore()
 
 
-def set_errors(log: Any, environ: dict[str, Any]) -> None:
-    """Let what a request writes to ``wsgi.errors`` go where it cannot fail, if `log` is one of ours."""
-    if isinstance(log, Logger):
-        environ["wsgi.errors"] = log.wsgi_errors
+def errors_of(log: Any) -> Any:
+    """Return what requests get as ``wsgi.errors``, which cannot fail; None if `log` is none of ours."""
+    return log.wsgi_errors if isinstance(log, Logger) else None
 
 
 def _handler_for(stream: TextIO, fmt: logging.Formatter) -> logging.Handler:

@@ -3,12 +3,14 @@
 The mailbox is a listening ``SOCK_SEQPACKET`` socket that systemd holds (``ListenSequentialPacket=``).
 A sender connects, sends and closes; what nobody has accepted yet waits in the kernel, so sender
 and receiver need not live at the same time. A message is one line of JSON about connections that
-have the same origin, with their descriptors beside it (``SCM_RIGHTS``, unix(7)).
+have the same origin, with their descriptors alongside (``SCM_RIGHTS``, unix(7)); after the line comes what has been
+read already of a connection's next request.
 """
 
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import select
@@ -16,7 +18,7 @@ import socket
 import stat
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from flask_socketact.errors import MailboxError
@@ -24,9 +26,14 @@ from flask_socketact.errors import MailboxError
 VERSION = 1
 #: The kernel takes 253 in a message (SCM_MAX_FD).
 MAX_DESCRIPTORS = 250
-#: Longer than any message of ours: a name has at most 255 characters. Bytes.
-MAX_MESSAGE = 16 * 1024
+#: Longer than any message of ours without what has been read: a name has at most 255 characters. Bytes.
+MAX_LINE = 16 * 1024
+#: More than this of a next request is not sent along. Bytes.
+MAX_UNREAD = 64 * 1024
+MAX_MESSAGE = MAX_LINE + MAX_UNREAD
 
+#: accept(2): the sender stays in the queue, until there is room for it.
+_NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 _CREDENTIALS = struct.Struct("=iII")  #: pid, uid, gid
 _INT = struct.calcsize("i")
@@ -39,15 +46,19 @@ class Origin:
     listener: str | None  #: name of the listener that it came by
     served: bool  #: a request was answered on it
     proxy: tuple[tuple[str, Any], ...] | None = None  #: what the PROXY protocol said, as sorted pairs
+    unread: bytes = b""  #: what has been read beyond the last request: the next one, or a part of it
 
     def pack(self) -> bytes:
-        return json.dumps({"version": VERSION, **asdict(self)}).encode()
+        fields = {"version": VERSION, "listener": self.listener, "served": self.served, "proxy": self.proxy}
+        line = json.dumps(fields).encode()
+        return line + b"\n" + self.unread if self.unread else line
 
     @classmethod
     def unpack(cls, data: bytes) -> Origin:
         """:raises MailboxError: `data` is no message of this version."""
+        line, _, unread = data.partition(b"\n")
         try:
-            fields = json.loads(data)
+            fields = json.loads(line)
         except (ValueError, RecursionError):
             raise MailboxError("a message that is no JSON") from None
         if not isinstance(fields, dict) or fields.pop("version", None) != VERSION:
@@ -61,7 +72,7 @@ class Origin:
         ):
             raise MailboxError("a message with fields that are not ours")
         pairs = None if proxy is None else tuple((key, value) for key, value in proxy)
-        return cls(fields["listener"], fields["served"], pairs)
+        return cls(fields["listener"], fields["served"], pairs, unread)
 
 
 def _are_pairs(value: object) -> bool:
@@ -110,13 +121,16 @@ class Mailbox:
         return fds
 
     def accept(self) -> socket.socket | None:
-        """Return the next sender's connection; None when nobody waits.
+        """Return the next sender's connection; None when there is none.
 
         :raises MailboxError: the sender was refused, and what it has sent is closed.
+        :raises OSError: there is no descriptor left for it, or no memory.
         """
         try:
             sender, _ = self.listener.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in _NO_RESOURCES:
+                raise
             return None
         sender.setblocking(False)
         _, uid, _ = _credentials(sender)

@@ -1,23 +1,30 @@
-"""How much waits in the kernel: connections that nobody has accepted yet, and requests that nobody has read."""
+"""How much waits in the kernel: connections that nobody has accepted yet, requests that nobody has read, and what a
+client has not taken yet."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import struct
+import termios
 from pathlib import Path
 from typing import Any
 
+from flask_socketact.addresses import unmapped
+
 #: Where struct tcp_info (linux/tcp.h) has tcpi_unacked, of a listener the length of its queue, and
-#: tcpi_last_data_recv, in milliseconds. Both are of 32 bits.
+#: tcpi_last_data_recv, in milliseconds, both of 32 bits; and tcpi_bytes_acked and tcpi_bytes_received, of 64.
 _UNACKED = 24
 _LAST_DATA_RECEIVED = 52
+_BYTES = 120
+_read_bytes = struct.Struct("=QQ").unpack_from
 _read = struct.Struct("=I").unpack_from
 #: /proc/net/unix: the state of a connection that was not accepted yet (SS_CONNECTING).
 _CONNECTING = "02"
 _STATE, _PATH = 5, 7  # columns
 #: /proc/net/tcp, proc(5): of a listener, the second of the queues is the connections that wait.
-_LOCAL, _TCP_STATE, _QUEUES = 1, 3, 4  # columns
+_LOCAL, _REMOTE, _TCP_STATE, _QUEUES = 1, 2, 3, 4  # columns; the queues are what was not sent, and what not read
 _LISTEN = "0A"
 
 
@@ -46,6 +53,52 @@ def seconds_since_data(connection: Any) -> float:
         return 0.0
 
 
+def progress(connection: socket.socket) -> tuple[int, ...]:
+    """Return numbers that change while the client of `connection` sends or takes something, however little of what
+    waits in the kernel it takes.
+
+    Of TCP, what was acknowledged and received. The kernel of a client that reads slowly acknowledges in steps, of a
+    sixteenth of its buffer or more (RFC 9293, section 3.8.6.2.2); of a client on this machine, as a proxy often is,
+    the bytes that it has not read yet are counted, too. Of a Unix socket, what was not taken.
+
+    :raises OSError: the connection is broken.
+    """
+    if connection.family == socket.AF_UNIX:
+        return struct.unpack("=i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES + 16)
+    unread = _unread_by_peer(connection)
+    return (*_read_bytes(info, _BYTES), *(() if unread is None else (unread,)))
+
+
+def _unread_by_peer(connection: socket.socket) -> int | None:
+    """Return how many bytes the other end of a TCP connection has not read; None when it is on another machine."""
+    addresses = [(unmapped(host), port) for host, port, *_ in (connection.getsockname(), connection.getpeername())]
+    try:
+        ours, peer = (_as_in_proc(*address) for address in addresses)
+        table = _tcp_table(socket.AF_INET6 if ":" in addresses[0][0] else socket.AF_INET)
+    except OSError:  # an address with a scope, which is no address of this machine's own
+        return None
+    for fields in table:
+        if fields[_LOCAL] == peer and fields[_REMOTE] == ours:
+            return int(fields[_QUEUES].partition(":")[2], 16)
+    return None
+
+
+def _tcp_table(family: int) -> list[list[str]]:
+    text = Path("/proc/self/net/tcp6" if family == socket.AF_INET6 else "/proc/self/net/tcp").read_text()
+    return [line.split() for line in text.splitlines()[1:]]
+
+
+def _as_in_proc(host: str, port: int) -> str:
+    """Return an address as proc(5) has it: words of 32 bits in the machine's order.
+
+    :raises OSError: `host` is no address.
+    """
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    words = struct.unpack(f"={len(packed) // 4}I", packed)
+    return f"{''.join(f'{word:08X}' for word in words)}:{port:04X}"
+
+
 def length_at(address: str) -> int | None:
     """Return how many connections wait at an address as ``ListenStream=`` has it; None when nobody listens there, or
     the kernel does not tell. Whoever asks needs no right to the listener."""
@@ -54,14 +107,11 @@ def length_at(address: str) -> int | None:
     host, _, port = address.rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        packed = socket.inet_pton(family, host.strip("[]") or "::")
-        table = Path("/proc/self/net/tcp6" if family == socket.AF_INET6 else "/proc/self/net/tcp").read_text()
+        wanted = _as_in_proc(host.strip("[]") or "::", int(port))
+        table = _tcp_table(family)
     except OSError:
         return None
-    words = struct.unpack(f"={len(packed) // 4}I", packed)  # as the kernel prints them, in its own order of bytes
-    wanted = f"{''.join(f'{word:08X}' for word in words)}:{int(port):04X}"
-    for line in table.splitlines()[1:]:
-        fields = line.split()
+    for fields in table:
         if fields[_LOCAL] == wanted and fields[_TCP_STATE] == _LISTEN:
             return int(fields[_QUEUES].partition(":")[2], 16)
     return None

@@ -10,8 +10,11 @@ from gunicorn.http import wsgi
 from gunicorn.http.message import Request
 
 from flask_socketact import current
-from flask_socketact.connection import SEND_STEP, Connection
+from flask_socketact.connection import Connection
 from flask_socketact.settings import Settings
+
+#: A piece that is larger is sent by itself, without a copy. Bytes.
+_LARGE = 64 * 1024
 
 
 class Response(wsgi.Response):
@@ -30,7 +33,14 @@ class Response(wsgi.Response):
         self._ends = ends
         self.environ: dict[str, Any] = {}  #: of the request, when the application is about to run
 
+    @property
+    def is_on_its_way(self) -> bool:
+        """Whether any of it has been given to the kernel: if not, another response can take its place."""
+        return bool(self.sock.has_sent)
+
     def default_headers(self) -> list[str]:
+        if self.status is None:
+            raise AssertionError("the application has sent a body without calling start_response()")
         if self._ends():
             self.force_close()
         headers: list[str] = super().default_headers()
@@ -61,25 +71,29 @@ class Response(wsgi.Response):
 class _Writer:
     """What the response writer takes for its socket."""
 
-    __slots__ = ("_connection", "_held")
+    __slots__ = ("_connection", "_held", "has_sent")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._held: list[bytes] = []
+        self.has_sent = False
 
     def sendall(self, data: bytes) -> None:
-        if len(data) > SEND_STEP:
+        if len(data) > _LARGE:
             self.flush()
+            self.has_sent = True
             self._connection.send(data)
         else:
             self._held.append(data)
 
     def sendfile(self, file: Any, offset: int, count: int) -> None:
         self.flush()
+        self.has_sent = True
         self._connection.send_file(file, offset, count)
 
     def flush(self) -> None:
         if self._held:
             data = b"".join(self._held)
             self._held.clear()
+            self.has_sent = True
             self._connection.send(data)

@@ -179,6 +179,11 @@ class Scoreboard:
                 slot[Field.TAKEN] = 0
 
 
+def private_slot() -> Slot:
+    """Return a slot that no other process sees."""
+    return Slot(memoryview(bytearray(_FIELDS * _BYTES)).cast("q"), -1)
+
+
 def create(folder: Path, master: int) -> Scoreboard:
     """Make the scoreboard of a master, by its pid, in the folder of its service; and remove those of masters before it
     whose workers have all gone.

@@ -1,4 +1,5 @@
-"""What our variants of gunicorn's own workers share: they tell the application what it needs to know."""
+"""What our variants of gunicorn's own workers share: they tell the application what it needs to know, and let nothing
+that it raises, or does to its socket, reach gunicorn's loop."""
 
 from __future__ import annotations
 
@@ -8,14 +9,36 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from flask_socketact import current
+from flask_socketact import current, request_body
+from flask_socketact.addresses import unmapped
+from flask_socketact.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.scoreboard import Field
-from flask_socketact.workers.lifecycle import Lifecycle, listener_name
+from flask_socketact.workers.lifecycle import Lifecycle, listener_name, status_of
 
 #: Name of the listener by which the connection came that this thread or greenlet serves.
 _listener: ContextVar[str | None] = ContextVar("listener", default=None)
-#: Environ key: gunicorn's response.
-_RESPONSE = "socketact.response"
+#: Environ key: the request's `Exchange`.
+_EXCHANGE = "socketact.exchange"
+
+
+class ApplicationError(Exception):
+    """An exception of the application's that gunicorn would take for one of its own: for an error of the client's
+    socket (OSError), or for the end of the greenlet or the worker (BaseException). gunicorn answers this with 500."""
+
+
+class Exchange:
+    """One request, its response, and what went wrong."""
+
+    def __init__(self, response: Any, lent: ClientSocket | TLSClientSocket) -> None:
+        self.response = response  #: gunicorn's
+        self.lent = lent
+        self.failure: BaseException | None = None
+        self.write_error: OSError | None = None  #: of the client
+
+    @property
+    def is_clients(self) -> bool:
+        """Whether the client has broken off, or has sent a malformed body."""
+        return self.write_error is not None or request_body.is_broken(self.response.req)
 
 
 class ClassicWorker(Lifecycle):
@@ -27,40 +50,83 @@ class ClassicWorker(Lifecycle):
         super().__init__(*args, **kwargs)
         self._begun: dict[object, float] = {}  # requests in flight, the oldest first
 
-    def load_wsgi(self) -> None:
-        super().load_wsgi()
-        self._application = self.wsgi
-        self.wsgi = self._run_application
+    def init_process(self) -> None:
+        post_worker_init = self.cfg.post_worker_init
+
+        def wrap_after(worker: Any) -> None:
+            """Wrap what the user's hook has made of the application: gunicorn's start_response goes to us first."""
+            post_worker_init(worker)
+            self._application = self.wsgi
+            self.wsgi = self._run_application
+
+        self.cfg.set("post_worker_init", wrap_after)
+        super().init_process()
 
     def _run_application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         response = start_response.__self__  # type: ignore[attr-defined]  # gunicorn's, a bound method
         self.describe_request(environ, _listener.get(), response.req)
+        client = environ["gunicorn.socket"]
         if response.req.req_number == 1:
-            self.note_wait(environ["gunicorn.socket"])
-        environ[_RESPONSE] = response
+            self.note_wait(client)
+        exchange = environ[_EXCHANGE] = Exchange(response, _lend(client))
+        environ["gunicorn.socket"] = exchange.lent
+        request_body.guard(response.req)
+        try:
+            with self._judging(exchange):
+                body = self._application(environ, self._starter(environ, start_response, exchange))
+            exchange.lent.restore()
+        finally:
+            if self.is_child:
+                self.end_child(exchange.failure)
+        return body if isinstance(body, environ["wsgi.file_wrapper"]) else _Body(self, exchange, body)
+
+    def _starter(
+        self, environ: dict[str, Any], start_response: Callable[..., Any], exchange: Exchange
+    ) -> Callable[..., Any]:
+        """Return the start_response of one request, for the application."""
 
         def start_or_end(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
-            """An answer that begins in the drain is the connection's last, whenever its request came."""
+            """A response that begins in the drain is the connection's last, whenever its request came."""
             if self.is_draining():
-                response.force_close()
+                exchange.response.force_close()
             if name := environ.get(current.ID_HEADER):
                 headers.append((name, current.id_of(environ)))
-            if status >= "5":
-                self.slot[Field.ERRORS] += 1
-            write: Callable[[bytes], None] = start_response(status, headers, exc_info)
-            return write
+            write = start_response(status, headers, exc_info)
 
+            def write_or_note(data: bytes) -> None:
+                try:
+                    write(data)
+                except OSError as error:
+                    exchange.write_error = error
+                    raise
+
+            return write_or_note
+
+        return start_or_end
+
+    @contextmanager
+    def _judging(self, exchange: Exchange) -> Iterator[None]:
+        """Tell an error of the application's from one of the client's, which gunicorn knows how to take."""
         try:
-            return self._application(environ, start_or_end)
-        except Exception:
-            self.slot[Field.ERRORS] += 1
-            raise
+            yield
+        except BaseException as error:
+            exchange.failure = error
+            is_meant = isinstance(error, StopIteration) or exchange.is_clients or self.is_ending(error)
+            if self.is_child or is_meant or (isinstance(error, Exception) and not isinstance(error, OSError)):
+                raise
+            raise ApplicationError(f"{type(error).__name__}: {error}") from error
+
+    def is_ending(self, error: BaseException) -> bool:  # noqa: ARG002 (gevent's looks at it)
+        """Whether the worker itself has raised `error` in the application, to end it."""
+        return False
 
     def handle(self, listener: Any, client: Any, address: Any) -> None:
         """Serve a connection, for as long as it lasts."""
         _listener.set(listener_name(listener))
         self.slot[Field.ACCEPTED] += 1
         self.slot[Field.OPEN] += 1
+        if isinstance(address, tuple):
+            address = (unmapped(address[0]), *address[1:])
         try:
             super().handle(listener, client, address)
         finally:
@@ -82,15 +148,17 @@ class ClassicWorker(Lifecycle):
         token = object()
         self._begun[token] = began
         self._note_oldest()
+        failure: BaseException | None = None
         try:
             yield
-        except BaseException:  # which is logged and answered outside
-            self._end(began)
+        except BaseException as error:  # which is logged and answered outside
+            failure = error
             raise
-        else:
-            self._end(began)
-            current.leave()
         finally:
+            self._settle(began, failure)
+            if failure is None:
+                current.leave()
+            failure = None  # it refers to this frame
             del self._begun[token]
             self._note_oldest()
             self.slot[Field.IN_FLIGHT] -= 1
@@ -99,7 +167,59 @@ class ClassicWorker(Lifecycle):
     def _note_oldest(self) -> None:
         self.slot[Field.OLDEST] = int(next(iter(self._begun.values()), 0.0) * 1e9)
 
-    def _end(self, began: float) -> None:
+    def _settle(self, began: float, failure: BaseException | None) -> None:
+        """Count a request that has ended, by whose fault it failed if it did."""
         environ = current.environ()
-        if environ is not None:
-            self.observe(environ, environ[_RESPONSE], began)
+        if environ is None:  # a hook has failed, before the application
+            self.slot[Field.ERRORS] += failure is not None
+            return
+        exchange: Exchange = environ[_EXCHANGE]
+        exchange.lent.take_back()
+        # gunicorn's own errors are of the client's socket, and its StopIteration closes a connection.
+        is_clients = exchange.is_clients or (exchange.failure is None and isinstance(failure, OSError))
+        status = status_of(exchange.response, exchange.failure, is_clients=is_clients)
+        if status is None or status >= "5":
+            self.slot[Field.ERRORS] += 1
+        self.observe(environ, status, began)
+        exchange.failure = None  # it refers to frames that refer to the exchange, and to the body
+
+
+class _Body:
+    """What the application has returned, for gunicorn to iterate over and to close."""
+
+    def __init__(self, worker: ClassicWorker, exchange: Exchange, body: Iterable[bytes]) -> None:
+        self._worker = worker
+        self._exchange = exchange
+        self._body = body
+        with worker._judging(exchange):
+            self._pieces = iter(body)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            with self._worker._judging(self._exchange):
+                piece = next(self._pieces, None)
+                # Before gunicorn sends the head, so that a 500 can take its place.
+                if self._exchange.response.status is None:
+                    raise AssertionError("the application has sent a body without calling start_response()")
+                if not isinstance(piece, bytes | None):
+                    raise TypeError(f"{piece!r:.80} is not a byte string")
+            self._exchange.lent.restore()
+        finally:
+            if self._worker.is_child:
+                self._worker.end_child(self._exchange.failure)
+        if piece is None:
+            raise StopIteration
+        return piece
+
+    def close(self) -> None:
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            with self._worker._judging(self._exchange):
+                close()
+
+
+def _lend(client: Any) -> ClientSocket | TLSClientSocket:
+    return TLSClientSocket(client) if hasattr(client, "do_handshake") else ClientSocket(client)

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import gevent
+import gevent.hub
 from gevent import monkey
 from gevent.event import Event
 from gevent.pool import Pool
@@ -22,7 +23,7 @@ from gunicorn.workers import ggevent
 from gunicorn.workers.base import Worker
 
 from flask_socketact.workers.classic import ClassicWorker
-from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER, listener_name
+from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER, close_descriptor, listener_name
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
         ]
         self._tls: ssl.SSLContext | None = None
         self._busy: dict[Any, bool] = {}  # connections; whether a request is being answered
+        self._servers: list[StreamServer] = []
+        self._is_killing = False  # greenlets, because the drain time is over
         self._leave = Event()
 
     def named_listeners(self) -> list[tuple[str | None, Any]]:
@@ -102,7 +105,9 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
             self._tls = ssl_context(self.cfg)
             # In handle(), which takes errors, and not before it, where the drain would not see the connection.
             self.cfg.set("do_handshake_on_connect", False)
-        servers = [self._serve(listener, origin) for listener, origin in zip(self.sockets, self._origins, strict=True)]
+        self._servers = servers = [
+            self._serve(listener, origin) for listener, origin in zip(self.sockets, self._origins, strict=True)
+        ]
         while self.alive:
             self.notify()
             self._leave.wait(HEARTBEAT)
@@ -111,8 +116,22 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
         for server in servers:
             server.close()
         self._drain([server.pool for server in servers])
+        self._is_killing = True
         for server in servers:
             server.stop(timeout=1)
+
+    def is_ending(self, error: BaseException) -> bool:
+        return self._is_killing and isinstance(error, gevent.GreenletExit)
+
+    def close_in_child(self) -> None:
+        """Leave the hub to the parent, too: with it, the child would go on with the parent's greenlets. It is kept, as
+        one that is collected is switched to once more."""
+        for sock in (*self.sockets, *self._busy):  # by number: gevent's ask the hub when they are closed
+            close_descriptor(sock.fileno())
+        self._parents_hub = hub = gevent.get_hub()
+        hub.loop.destroy()
+        gevent.hub.set_loop(None)
+        gevent.hub.set_hub(None)
 
     def _serve(self, listener: Any, origin: Origin) -> StreamServer:
         listener.setblocking(True)

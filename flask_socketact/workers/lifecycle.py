@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import _thread
+import atexit
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from gunicorn.workers.base import Worker
 
-from flask_socketact import cgroup, current, events, holds, journal, log_files, pages, process, queues
+from flask_socketact import (
+    cgroup,
+    current,
+    events,
+    holds,
+    journal,
+    log_files,
+    pages,
+    process,
+    queues,
+    scoreboard,
+    systemctl,
+)
+from flask_socketact.client_socket import ClientSocket
 from flask_socketact.errors import CountersError
 from flask_socketact.mailbox import Mailbox
 from flask_socketact.scoreboard import Field, Scoreboard, Slot
@@ -26,10 +43,18 @@ LINGER = 2.0
 SETTLING = 10.0
 #: How often a worker that drains looks at what is left, in seconds.
 DRAIN_POLL = 0.05
-#: A relayed worker leaves so much later than the drain time, if it does not leave by itself. Seconds.
+#: A worker that does not leave by itself, whatever keeps it, leaves so much later than the drain time. Seconds.
 OVERDUE = 1.0
 #: How long after the death of its master a worker may be relayed: after WatchdogSec= it is ended first. Seconds.
 RELAY_TIMEOUT = 2.0
+#: How long the service manager may take to tell whether it stops a scope. Seconds.
+MANAGER_TIMEOUT = 2.0
+
+#: The real ones, taken before gevent puts its own in their place: what ends a worker, or a child of one, must not wait
+#: for its loop.
+_start_thread = _thread.start_new_thread
+_sleep = time.sleep
+close_descriptor = os.close
 
 
 def listener_name(listener: Any) -> str | None:
@@ -47,6 +72,8 @@ class Lifecycle(Worker):
     cgroup: str | None = None  #: control group of the service
     generation: str | None = None
 
+    _taken_signals = (*Worker.SIGNALS, signal.SIGURG)
+
     # gunicorn's:
     ppid: int
     max_requests: int
@@ -58,6 +85,13 @@ class Lifecycle(Worker):
         self._reopens = False
         self._relayed = False
         self._succeeded = False  # the next generation has said that it is ready
+        self._is_told_of_stop = False  # of the scope
+        self.is_child = False  #: this is no worker, but a process that its application has forked
+        self._replaced: dict[int, Any] = {}  # signal handlers of the application, in the place of which we put ours
+        self._errors: Any = None  # ``wsgi.errors``, where gunicorn's would fail with a stream that is closed
+        self._forking = threading.local()  # the signals that a thread has blocked before it forked
+        self._deadline_set = False  # a thread ends the process when the drain time is over
+        self._drain_told_end = False
         self._next_beat = 0.0
         self._told_ready = False  # applications know
         self._drain_began = 0.0
@@ -72,6 +106,9 @@ class Lifecycle(Worker):
             self.board.note_ready(1, time.monotonic())  # nobody else will
         self.slot[Field.PID] = os.getpid()
         current.generation = self.generation
+        os.register_at_fork(
+            before=self._hold_signals, after_in_parent=self._release_signals, after_in_child=self.become_child
+        )
         super().init_process()  # until nothing of a request is left, or the drain time is over
         self._end_drain()
 
@@ -89,6 +126,49 @@ class Lifecycle(Worker):
             self._log_cut_short()
         self._tell(lambda application: application.drained(cut_short=is_cut_short))
         self._log_drain()
+        self._drain_told_end = True
+        self._call_replaced_handler()
+
+    def _call_replaced_handler(self) -> None:
+        """Call what the application has set for SIGTERM: it may have something to finish, as a thread to stop."""
+        handler = self._replaced.get(signal.SIGTERM)
+        if not callable(handler):
+            return
+        try:
+            handler(signal.SIGTERM, None)
+        except SystemExit:  # the usual end of one
+            pass
+        except BaseException:
+            self.log.exception("The application's handler of SIGTERM has failed")
+
+    def _set_deadline(self) -> None:
+        """End the process when the drain time is over, whatever keeps it: a thread of the application, a signal
+        handler, a view in the main thread. Not by a timer's signal, which the application may want for itself."""
+        if not self._deadline_set:
+            self._deadline_set = True
+            _start_thread(self._leave_when_overdue, ())
+
+    def _leave_when_overdue(self) -> None:
+        try:
+            _sleep(max(0.0, self._drain_began + self.cfg.graceful_timeout + OVERDUE - time.monotonic()))
+            if self._drain_told_end:  # the interpreter waits for threads, and calls these after them
+                self._log_threads()
+                atexit._run_exitfuncs()
+            else:
+                self._log_cut_short()
+        finally:
+            os._exit(0)
+
+    def _log_threads(self) -> None:
+        main = threading.main_thread()
+        names = [thread.name for thread in threading.enumerate() if not thread.daemon and thread is not main]
+        if names:
+            self.log.warning(
+                "The drain time of %s s is over: leaving without the application's thread %s (pid: %s)",
+                self.cfg.graceful_timeout,
+                ", ".join(names),
+                os.getpid(),
+            )
 
     def _log_cut_short(self) -> None:
         left = [str(held) for held in holds.current()]
@@ -120,11 +200,13 @@ class Lifecycle(Worker):
         try:
             super().load_wsgi()
         except SystemExit as error:
-            if not self.alive:  # handle_exit
+            if not self.alive or self.slot[Field.DRAINING]:  # handle_exit, or a handler of the application's
                 raise
             raise RuntimeError(f"the application left with {error.code!r} while it was imported") from error
+        self._keep_signals()
         journal.restore(self.log)
         journal.take_root()
+        self._errors = journal.errors_of(self.log)
         for application in list(process.applications):
             application.loaded()
 
@@ -142,6 +224,12 @@ class Lifecycle(Worker):
         if not self._settles_at:
             self._settles_at = now + SETTLING
             self.slot[Field.ACCEPTING] = not self.slot[Field.DRAINING]
+        self._keep_signals()
+        if self._is_told_of_stop:
+            self._is_told_of_stop = False
+            self._look_into_stop()
+        if self.alive and self.slot[Field.DRAINING]:  # the master has said so, and its signal was lost
+            self.handle_exit(signal.SIGTERM, None)
         self._tell(lambda application: application.beat())
         if not self._told_ready and self.board.ready >= self.slot[Field.GENERATION]:
             self._told_ready = True
@@ -152,6 +240,7 @@ class Lifecycle(Worker):
         if not self._drain_told:
             self._drain_told = True
             self._drain_began = self._drain_began or time.monotonic()
+            self._set_deadline()
             self._send(process.DRAIN_BEGUN)
 
     def _tell(self, tell: Callable[[process.Application], None]) -> None:
@@ -176,9 +265,12 @@ class Lifecycle(Worker):
         threading.Thread(target=run, name=signal, daemon=True).start()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain; a worker that still loads the application and has nothing to finish leaves at once."""
+        """Drain; a worker that still loads the application and has nothing to finish leaves at once. A relayed worker
+        has no master any more: the next one tells it to go, or an administrator."""
         super().handle_exit(sig, frame)
+        self._succeeded = self._succeeded or self.is_relayed()
         self._drain_began = self._drain_began or time.monotonic()
+        self._set_deadline()
         self.slot.begin_drain()
         if not self.booted and not self.has_mail():
             sys.exit(0)
@@ -188,6 +280,72 @@ class Lifecycle(Worker):
         super().init_signals()
         signal.signal(signal.SIGURG, self.handle_urg)
         signal.signal(signal.SIGPWR, signal.SIG_IGN)  # WatchdogSignal=, which is for the master
+
+    def _keep_signals(self) -> None:
+        """Put our handlers back where the application has put its own: reloads and stops depend on these."""
+        ours = {
+            signal.SIGTERM: self.handle_exit,
+            signal.SIGURG: self.handle_urg,
+            signal.SIGWINCH: self.handle_winch,
+        }
+        for number, handler in ours.items():
+            found = signal.getsignal(number)
+            if found == handler:
+                continue
+            signal.signal(number, handler)
+            signal.siginterrupt(number, False)
+            if found is not self._replaced.get(number):
+                self._replaced[number] = found
+                then = ", when the worker has drained" if number == signal.SIGTERM else ", never"
+                self.log.warning(
+                    "The application has set a handler for %s: the worker keeps its own, and calls it%s",
+                    number.name,
+                    then,
+                )
+
+    def _hold_signals(self) -> None:
+        """Let signals wait while the application forks: one that comes early is for the child, and not for our handlers
+        in it (``multiprocessing.Process.terminate()``)."""
+        self._forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._taken_signals)
+
+    def _release_signals(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._forking.mask)
+
+    def become_child(self) -> None:
+        """Be no worker any more, in a process that the application has forked: touch nothing that is the worker's, and
+        take signals as any process."""
+        self.is_child = True
+        ClientSocket.in_worker = False
+        signal.set_wakeup_fd(-1)
+        for number in self._taken_signals:
+            if getattr(signal.getsignal(number), "__self__", None) is self:
+                signal.signal(number, signal.SIG_DFL)
+        self._release_signals()
+        self.slot = scoreboard.private_slot()
+        for descriptor in self.PIPE:
+            close_descriptor(descriptor)
+        if self.mailbox is not None:
+            self.mailbox.listener.close()
+        self.close_in_child()
+
+    def close_in_child(self) -> None:
+        """Close the child's copies of what the worker serves on."""
+        for listener in self.sockets:
+            listener.close()
+
+    def end_child(self, error: BaseException | None) -> NoReturn:
+        """End a process that the application has forked in a request, and in which its view has returned, or has raised
+        `error`: its parent answers the client."""
+        status = 0
+        if isinstance(error, SystemExit):
+            status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        elif error is not None:
+            status = 1
+            self.log.error("Error in a process that a view has forked (pid: %s)", os.getpid(), exc_info=error)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(AttributeError, OSError, ValueError):  # none, or closed
+                stream.flush()
+        os._exit(status)
 
     def handle_usr1(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (a signal handler)
         """Open log files anew, soon: gunicorn's handler does so at once, perhaps in the middle of writing a line."""
@@ -202,25 +360,23 @@ class Lifecycle(Worker):
     def handle_urg(self, sig: int, frame: FrameType | None) -> None:
         """The next generation is ready: drain, and carry to it."""
         if self.is_relayed() and not self._succeeded:
-            self._succeeded = True
-            self._drain_in_time(sig, frame)
+            self.handle_exit(sig, frame)
 
-    def handle_winch(self, sig: int, frame: FrameType | None) -> None:
-        """The scope stops, and so does the service: drain, and from now on carry nothing."""
+    def handle_winch(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (a signal handler)
+        """The scope stops, and so does the service; soon it is looked into whether that is so."""
         if self.is_relayed():
-            self.board.stopping = True
-            if not self._succeeded:
-                self._drain_in_time(sig, frame)
+            self._is_told_of_stop = True
+            self._next_beat = 0.0
 
-    def _drain_in_time(self, sig: int, frame: FrameType | None) -> None:
-        """Drain without a master that would end what takes too long."""
-        signal.signal(signal.SIGALRM, self.handle_overdue)
-        signal.setitimer(signal.ITIMER_REAL, self.cfg.graceful_timeout + OVERDUE)
-        self.handle_exit(sig, frame)
-
-    def handle_overdue(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (a signal handler)
-        self._log_cut_short()
-        os._exit(0)
+    def _look_into_stop(self) -> None:
+        """Drain, and from now on carry nothing, if the scope stops: the application may have sent the signal itself."""
+        scope = os.path.basename(cgroup.of(os.getpid()) or "")
+        if not scope_stops(scope):
+            self.log.warning("SIGWINCH ignored: %s does not stop (pid: %s)", scope, os.getpid())
+            return
+        self.board.stopping = True
+        if not self._succeeded:
+            self.handle_exit(signal.SIGWINCH, None)
 
     def is_relayed(self) -> bool:
         """Whether the relay has moved this worker out of the service, so that it serves on while that restarts."""
@@ -267,16 +423,16 @@ class Lifecycle(Worker):
                 self.log.info("The master has died, draining: %s", self)
         return not self.orphaned
 
-    def observe(self, environ: dict[str, Any], response: Any, began: float) -> None:
-        """Tell who has asked for it that an answer has been sent, or has failed. It began at `began`
-        (CLOCK_MONOTONIC, seconds); gunicorn's `response` is None when there was none."""
+    def observe(self, environ: dict[str, Any], status: str | None, began: float) -> None:
+        """Tell an application that has asked for it that a response was sent, or has failed (`status` is None). The
+        request began at `began` (CLOCK_MONOTONIC, seconds)."""
         observe = environ.get(current.OBSERVE)
         if observe is None:
             return
         try:
-            observe(environ, response and response.status, time.monotonic() - began)
+            observe(environ, status, time.monotonic() - began)
         except Exception:
-            self.log.exception("An answer was not counted")
+            self.log.exception("A response was not counted")
 
     def note_wait(self, connection: Any) -> None:
         """Note how long the first request of a connection had waited: what a restart has cost, if this worker has just
@@ -293,4 +449,27 @@ class Lifecycle(Worker):
         environ["socketact.draining"] = self.is_draining
         environ[current.FIRST] = request.req_number == 1
         environ[current.TRUSTS_PEER] = request._peer_is_trusted_proxy
+        if self._errors is not None:
+            environ["wsgi.errors"] = self._errors
         current.enter(environ)
+
+
+def scope_stops(scope: str) -> bool:
+    """Whether the manager stops a scope, or does not tell."""
+    options = ("--user",) if os.getuid() and "/user@" in (cgroup.of(os.getpid()) or "") else ()
+    command = ("systemctl", *options, "show", "--property=ActiveState", "--value", "--", scope)
+    try:
+        return systemctl.call(*command, seconds=MANAGER_TIMEOUT).stdout.strip() not in systemctl.ACTIVE_STATES
+    except (OSError, systemctl.ManagerError, subprocess.SubprocessError):
+        return True
+
+
+def status_of(response: Any, failure: BaseException | None, *, is_clients: bool) -> str | None:
+    """Return the status that a request counts with which has ended, with `failure` if it has failed; None: it failed by
+    the application's fault. `is_clients`: the client has broken off, or has sent a body that is malformed."""
+    status: str | None = response and response.status
+    if isinstance(failure, StopIteration):  # how applications end a connection that they have served themselves
+        return status or "101 Switching Protocols"
+    if is_clients:
+        return status if status and status < "5" else "400 Bad Request"
+    return status if failure is None else None

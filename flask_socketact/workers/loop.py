@@ -1,22 +1,29 @@
-"""The connections of one worker, in one epoll: accept, wait for requests, carry, close."""
+"""The connections of one worker, in one epoll: accept, wait for requests, hand over, close.
+
+An unexpected error closes the connection that it came from, and nothing else.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import resource
 import select
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from gunicorn import sock as gunicorn_sock
 
 from flask_socketact import environment, mailbox
+from flask_socketact.addresses import unmapped
 from flask_socketact.connection import Connection, TLSConnection
 from flask_socketact.errors import MailboxError
 from flask_socketact.scoreboard import Field
@@ -30,6 +37,7 @@ _NOBODY_THERE = (
 )
 #: accept(2): the connection stays in the queue, until there is room for it.
 _NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_TOO_MANY = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 #: How long a worker that has more connections than its siblings leaves the next one to them, in seconds.
 YIELD_PAUSE = 0.001
@@ -41,6 +49,14 @@ LEAD_RATIO = 8
 #: Accepted in a row, before those that we have get their turn.
 ACCEPTS = 64
 NO_RESOURCES_PAUSE = 0.1  #: seconds
+#: So many descriptors are left to the application: it opens files to answer what has been accepted.
+RESERVE = 8
+#: With fewer left, connections that have been idle for longer than this are closed, the oldest first. Seconds.
+SPARE_AFTER = 2.0
+#: ... so many at a time.
+SPARED = 16
+#: How often a want of descriptors is logged, in seconds.
+LOG_INTERVAL = 10.0
 #: How long we wait for the client to close after us, in seconds.
 CLOSE_TIMEOUT = 2.0
 #: How long a sender of the mailbox may take, in seconds: one that has sent all has closed already.
@@ -76,7 +92,8 @@ class Loop:
         self._log = worker.log
         self.lock = threading.Lock()  #: of what is decided about connections that are not busy
         self.ready: deque[Connection] = deque()  #: something has come for them
-        self.connections: dict[int, Connection] = {}
+        self.connections: set[Connection] = set()
+        self._by_fd: dict[int, Connection] = {}  # what the epoll knows them by
         self._board = worker.board
         self._slot = worker.slot
         self._listeners = {listener.fileno(): listener for listener in worker.sockets}
@@ -97,6 +114,9 @@ class Loop:
         self._yield_until = 0.0  # the others wake us again then, or when we are ahead no more
         self._blocked_until = 0.0  # ... not earlier than this
         self._next_sweep = 0.0
+        self._is_short = False  # of descriptors
+        self._highest = _highest_descriptor()
+        self._next_complaint = 0.0
 
     def wake(self) -> None:
         """Let the leader return from `poll`."""
@@ -115,16 +135,23 @@ class Loop:
             timeout = 0.0
         sources = []
         for fd, _ in self._epoll.poll(max(0.0, min(timeout, self._next_sweep - now)), MAX_EVENTS):
-            connection = self.connections.get(fd)
+            connection = self._by_fd.get(fd)
             if connection is None:
                 sources.append(fd)
-            elif connection.closing:
-                if connection.is_closed_by_client():
-                    self.close(connection)
-            elif not connection.is_ready:
-                self._make_ready(connection)
+                continue
+            try:
+                self._note_event(connection)
+            except Exception:  # noqa: BLE001 (whatever it is, it is this connection's alone)
+                self.drop(connection)
         for fd in sources:  # new connections come after those that we have
             self._take_from(fd)
+
+    def _note_event(self, connection: Connection) -> None:
+        if connection.closing:
+            if connection.is_closed_by_client():
+                self.close(connection)
+        elif not connection.is_ready:
+            self._make_ready(connection)
 
     def _take_from(self, fd: int) -> None:
         if fd == self._wakeup:
@@ -145,6 +172,10 @@ class Loop:
         """Let new connections wake us, if it is our turn; return after how many seconds to ask again."""
         if now < self._blocked_until:
             return self._blocked_until - now
+        if self._is_short and not self._has_room():
+            self._make_room(_TOO_MANY)
+            return NO_RESOURCES_PAUSE
+        self._is_short = False
         if now < self._yield_until and self._is_ahead():
             return self._yield_until - now
         if len(self.connections) >= self.cfg.worker_connections:
@@ -158,7 +189,7 @@ class Loop:
     def rejoin(self, connection: Connection) -> None:
         """Wait for the next request of `connection`, or for the rest of one; its deadline has been set."""
         connection.busy = False
-        if connection.buffered:
+        if connection.untried:
             self._make_ready(connection)
         self._arm(connection)
 
@@ -182,21 +213,42 @@ class Loop:
         """Take `connection` out of the epoll while a thread that does not lead has it."""
         if connection.armed:
             connection.armed = False
-            self._epoll.unregister(connection.fd)
+            with suppress(OSError):  # somebody has closed the descriptor, and the epoll has forgotten it already
+                self._epoll.unregister(connection.fd)
 
     def close_gracefully(self, connection: Connection) -> None:
+        """Send FIN, and wait for the client's without a thread."""
         if connection.begin_close():
             connection.deadline = time.monotonic() + CLOSE_TIMEOUT
-            connection.buffered = connection.busy = False
+            connection.begun = connection.busy = False
             self._arm(connection)
         else:
             self.close(connection)
 
     def close(self, connection: Connection) -> None:
+        """Close `connection` for its client, too: a process that the application has forked may have a copy."""
+        with suppress(OSError):  # it has gone by itself
+            connection.sock.shutdown(socket.SHUT_RDWR)
+        self._forget(connection)
+
+    def drop(self, connection: Connection) -> None:
+        """Close `connection` after the error that is being handled."""
+        self._log.exception("Unexpected error with a connection, which is closed")
+        self.close(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        """Close our copy of `connection`."""
         self.release(connection)  # a copy of the descriptor elsewhere would keep it in
-        del self.connections[connection.fd]
+        self.connections.discard(connection)
+        if self._by_fd.get(connection.fd) is connection:
+            del self._by_fd[connection.fd]
+        if connection.is_ready:
+            connection.is_ready = False
+            with suppress(ValueError):
+                self.ready.remove(connection)
         self._slot[Field.OPEN] = len(self.connections)
-        connection.sock.close()
+        with suppress(OSError):
+            connection.sock.close()
 
     def stop_accepting(self) -> None:
         """Take no more connections: close our copies of the listeners."""
@@ -215,23 +267,22 @@ class Loop:
         self._leave_source(box.listener.fileno())
         self._sources.pop(box.listener.fileno(), None)
 
-    def carry(self, box: mailbox.Mailbox, receivers: int) -> None:
-        """Send all connections that are idle to the mailbox, for so many to read.
+    def hand_over(self, connections: Iterable[Connection], box: mailbox.Mailbox, receivers: int) -> None:
+        """Send those of `connections` that can go on elsewhere to the mailbox, for so many to read; with the lock held.
 
         :raises MailboxError: it takes no more; those left are still ours.
         """
-        with self.lock:
-            idle = [c for c in self.connections.values() if c.idle and c.portable]
-            origins = [(mailbox.Origin(c.listener, c.served, _pairs(c.proxy)), c.fd) for c in idle]
-            for fds in box.send(origins, mailbox.batch_size(len(idle), receivers)):
-                self._slot[Field.CARRIED_OUT] += len(fds)
-                for fd in fds:
-                    self.close(self.connections[fd])
+        movable = {c.fd: c for c in connections if c.is_movable and len(c.unread) <= mailbox.MAX_UNREAD}
+        origins = [(mailbox.Origin(c.listener, c.served, _pairs(c.proxy), c.unread), fd) for fd, c in movable.items()]
+        for fds in box.send(origins, mailbox.batch_size(len(movable), receivers)):
+            self._slot[Field.CARRIED_OUT] += len(fds)
+            for fd in fds:
+                self._forget(movable[fd])
 
     def limit_idle(self, deadline: float) -> None:
         """Close connections without a request at `deadline` at the latest."""
         with self.lock:
-            for connection in self.connections.values():
+            for connection in self.connections:
                 if connection.idle:
                     connection.deadline = min(connection.deadline, deadline)
         self._next_sweep = min(self._next_sweep, deadline)
@@ -240,10 +291,23 @@ class Loop:
     def receives_mail(self) -> bool:
         return bool(self._mail)
 
+    def close_in_child(self) -> None:
+        """Close our copies of everything, in a process that the application has forked: it is no second server."""
+        for listener in self._listeners.values():
+            listener.close()
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.sock.close()
+        for sender, _ in self._mail.values():
+            sender.close()
+        self._epoll.close()
+        os.close(self._wakeup)
+
     def _leave_source(self, fd: int) -> None:
         if fd in self._joined:
             self._joined.remove(fd)
-            self._epoll.unregister(fd)
+            with suppress(OSError):  # as in release()
+                self._epoll.unregister(fd)
 
     def _is_ahead(self) -> bool:
         """Whether a sibling that could accept has clearly fewer connections."""
@@ -260,10 +324,10 @@ class Loop:
             client, address = listener.accept()
         except OSError as error:
             if error.errno in _NO_RESOURCES:
-                self._log.error("Cannot accept a connection (%s): raise LimitNOFILE= of the service", error.strerror)
-                self._blocked_until = time.monotonic() + NO_RESOURCES_PAUSE
+                self._make_room(error)
             elif error.errno not in _NOBODY_THERE:
-                raise
+                self._log.exception("Cannot accept a connection")
+                self._blocked_until = time.monotonic() + NO_RESOURCES_PAUSE
             return False
         try:
             connection = self._adopt(client, address, listener.getsockname(), listener_name(listener))
@@ -272,31 +336,69 @@ class Loop:
             return True
         connection.deadline = time.monotonic() + self._header_timeout
         self._make_ready(connection)  # its request has often come with it
+        if connection.fd >= self._highest:
+            self._make_room(_TOO_MANY)
+            return False
         return bool(len(self.connections) < self.cfg.worker_connections)
 
+    def _make_room(self, error: OSError) -> None:
+        """Accept nothing for a moment, for want of descriptors, and close those that have been idle for longest."""
+        now = time.monotonic()
+        self._blocked_until = now + NO_RESOURCES_PAUSE
+        self._is_short = True
+        self._slot[Field.ACCEPTING] = 0
+        if now >= self._next_complaint:
+            self._next_complaint = now + LOG_INTERVAL
+            self._log.error("Cannot accept a connection (%s): raise LimitNOFILE= of the service", error.strerror)
+        with self.lock:
+            idle = [(c.free_since or c.deadline - self._header_timeout, c) for c in self.connections if c.idle]
+            oldest = sorted((since, c.fd, c) for since, c in idle if now - since > SPARE_AFTER)
+            for _, _, connection in oldest[:SPARED]:
+                if not connection.has_sent():
+                    self.close(connection)
+
+    def _has_room(self) -> bool:
+        """Whether a new connection would leave the application its reserve of descriptors."""
+        self._highest = _highest_descriptor()
+        try:
+            probe = os.dup(self._wakeup)
+        except OSError:
+            return False
+        os.close(probe)
+        return probe < self._highest
+
     def _adopt(self, client: socket.socket, address: Any, server: Any, name: str | None) -> Connection:
+        if client.gettimeout() is not None:  # socket.setdefaulttimeout() of the application
+            client.setblocking(True)
+        if client.family == socket.AF_INET6:
+            address = (unmapped(address[0]), *address[1:])
         connection = (
             Connection(self.cfg, client, address, server, name)
             if self._context is None
             else TLSConnection(self.cfg, _wrap(client, self._context, self.cfg), address, server, name)
         )
-        self.connections[connection.fd] = connection
+        self.connections.add(connection)
+        self._by_fd[connection.fd] = connection
         self._slot[Field.ACCEPTED] += 1
         self._slot[Field.OPEN] = len(self.connections)
         return connection
 
     def _accept_mail(self, box: mailbox.Mailbox) -> bool:
-        """Read what one sender has left, and leave the next to a sibling."""
+        """Read what one sender has left; return whether there may be another."""
         try:
             sender = box.accept()
         except MailboxError as error:
             self._log.warning("Mailbox: %s", error)
+            return True
+        except OSError as error:
+            self._make_room(error)
             return False
-        if sender is not None:
-            self._mail[sender.fileno()] = (sender, time.monotonic() + MAIL_TIMEOUT)
-            self._epoll.register(sender, _IN)
-            self._read_mail(sender.fileno())
-        return False
+        if sender is None:
+            return False
+        self._mail[sender.fileno()] = (sender, time.monotonic() + MAIL_TIMEOUT)
+        self._epoll.register(sender, _IN)
+        self._read_mail(sender.fileno())
+        return True
 
     def _read_mail(self, fd: int) -> None:
         sender, _ = self._mail[fd]
@@ -311,7 +413,8 @@ class Loop:
 
     def _end_mail(self, fd: int) -> None:
         sender, _ = self._mail.pop(fd)
-        self._epoll.unregister(fd)
+        with suppress(OSError):  # as in release()
+            self._epoll.unregister(fd)
         sender.close()
 
     def _take_over(self, origin: mailbox.Origin, clients: list[socket.socket], refused: list[str]) -> None:
@@ -328,9 +431,10 @@ class Loop:
             connection.served = origin.served
             connection.parser.req_count = int(origin.served)
             connection.proxy = dict(origin.proxy) if origin.proxy else None
-            connection.deadline = time.monotonic() + (self.cfg.keepalive if origin.served else self._header_timeout)
+            connection.put_back(origin.unread)
             self._slot[Field.CARRIED_IN] += 1
-            self._arm(connection)
+            self.set_deadline(connection, begun=connection.begun or not origin.served)
+            self.rejoin(connection)
 
     def _server_address(self, client: socket.socket, name: str | None) -> Any:
         """Return the address of the listener that `client` came by, as an accepted connection has it."""
@@ -343,19 +447,19 @@ class Loop:
 
     def _arm(self, connection: Connection) -> None:
         if not connection.armed:
-            connection.armed = True
             self._epoll.register(connection.fd, _IN)
+            connection.armed = True
 
     def _sweep(self, now: float) -> None:
         """Close connections whose time is over; one whose request has come meanwhile is ready instead."""
         idle = 0
-        for connection in list(self.connections.values()):
+        for connection in list(self.connections):
             if connection.busy or connection.is_ready:
                 continue
             idle += connection.idle
             if connection.deadline > now:
                 continue
-            if connection.closing or connection.partial or not connection.has_sent():
+            if connection.closing or connection.begun or not connection.has_sent():
                 self.close(connection)
             else:
                 self._make_ready(connection)
@@ -364,6 +468,12 @@ class Loop:
             if deadline <= now:
                 self._log.warning("Mailbox: a sender that does not end")
                 self._end_mail(fd)
+
+
+def _highest_descriptor() -> int:
+    """Return the number from which on descriptors are the application's: the kernel gives the lowest that is free."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit - RESERVE
 
 
 def _pairs(proxy: dict[str, Any] | None) -> tuple[tuple[str, Any], ...] | None:

@@ -3,11 +3,12 @@
 One thread leads: it polls, and reads, runs and answers what has come, all by itself. Only when it has been
 inside one request for a few milliseconds, waiting or computing, does another thread take the lead.
 So short requests are never passed between threads, and never fight for the interpreter's lock.
+
+Whatever an application raises ends one request; no thread ends before the worker does.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import socket
@@ -30,19 +31,21 @@ from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
 
-from flask_socketact import current
+from flask_socketact import current, queues, request_body
 from flask_socketact.alarm import Alarm
 from flask_socketact.connection import Connection
 from flask_socketact.errors import MailboxError
 from flask_socketact.response import Response
 from flask_socketact.scoreboard import Field
-from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER, Lifecycle
+from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER, Lifecycle, status_of
 from flask_socketact.workers.loop import Loop, header_timeout
 
 #: How long the leader may be inside one request before another thread takes the lead, in seconds.
 PATIENCE = 0.005
 #: A mean over about so many requests.
 SMOOTHING = 8
+#: When the loop itself fails more often than this within a second, it cannot go on.
+MAX_FAILURES = 8
 
 
 class Outcome(Enum):
@@ -56,10 +59,11 @@ class Outcome(Enum):
 class Seat:
     """A thread that serves, and what it serves."""
 
-    __slots__ = ("connection", "reported", "thread")
+    __slots__ = ("connection", "is_called", "reported", "thread")
 
     def __init__(self) -> None:
         self.connection: Connection | None = None
+        self.is_called = False  #: has the baton, and does not lead yet
         self.reported = False  #: its request has run longer than ``timeout``
         self.thread: threading.Thread
 
@@ -99,10 +103,16 @@ class ThreadWorker(Lifecycle):
         self._begun = self._ended = 0  # turns of connections; the difference is in flight
         self._drain_deadline: float | None = None
         self._draining = False  # the leader has begun the drain
-        self._carrying = False  # ... and idle connections go to the mailbox
+        self._carrying = False  # ... and connections go to the mailbox as soon as they have no request here
         self._drained = False
+        self._failures: list[float] = []  # of the loop itself, within the last second
+        self._is_broken = False  # the loop cannot go on
 
     # The supervisor is gunicorn's main thread, which gets the signals.
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        refuse_patched_modules()
 
     def run(self) -> None:
         self.loop = Loop(self)
@@ -111,18 +121,36 @@ class ThreadWorker(Lifecycle):
         poll = select.poll()
         poll.register(self.PIPE[0], select.POLLIN)
         poll.register(self._alarm, select.POLLIN)
-        next_beat = 0.0
-        while not self._drained and not self._is_overdue():
-            if not self.alive:
-                self._drain_without_threads()
-            now = time.monotonic()
-            if now >= next_beat:
-                next_beat = now + HEARTBEAT
-                self._supervise(now)
-            poll.poll(1000 * (next_beat - now))
-            self._empty_pipe()
-            self.reopen_files()
-            self._relieve_leader()
+        self._next_beat_at = 0.0
+        while not self._has_ended():
+            try:
+                self._watch(poll)
+            except Exception:
+                self.log.exception("The worker's main thread has failed: draining")
+                self.alive = False
+                time.sleep(DRAIN_POLL)  # what has failed may fail again at once
+
+    def _has_ended(self) -> bool:
+        is_idle = self._begun == self._ended
+        return self._drained or (self._is_broken and is_idle) or self._is_overdue()
+
+    def _watch(self, poll: select.poll) -> None:
+        """Wait for a signal, an alarm or the next beat, and see to what is due."""
+        if not self.alive:
+            self._drain_without_threads()
+        now = time.monotonic()
+        if now >= self._next_beat_at or self._is_told_of_stop:
+            self._next_beat_at = now + HEARTBEAT
+            self._supervise(now)
+        poll.poll(1000 * (self._next_beat_at - now))
+        self._empty_pipe()
+        self.reopen_files()
+        self._relieve_leader()
+
+    def close_in_child(self) -> None:
+        super().close_in_child()
+        self.loop.close_in_child()
+        os.close(self._alarm.fileno())
 
     def _start_threads(self) -> None:
         self._resting = self.cfg.threads - 1
@@ -146,6 +174,8 @@ class ThreadWorker(Lifecycle):
                 moved = now
                 continue
             clock = connection.clock
+            if clock.with_client:
+                _look_at_client(connection, now)
             oldest = min(oldest or clock.began, clock.began)
             # The client's pace is not ours.
             moved = now if clock.with_client else max(moved, clock.moved)
@@ -180,7 +210,11 @@ class ThreadWorker(Lifecycle):
         self._alarm.clear()
         with self.loop.lock:
             connection = self._leader.connection if self._leader else None
-            if connection is None or not self._resting:
+            if not self._resting:
+                return
+            if connection is None:
+                if self.loop.ready:  # the leader is between two of them, and the next may be long
+                    self._alarm.set()
                 return
             if time.monotonic() - connection.clock.began >= PATIENCE:
                 self._pass_lead(connection)
@@ -208,21 +242,48 @@ class ThreadWorker(Lifecycle):
     # The threads that serve.
 
     def _serve_in_turn(self, seat: Seat) -> None:
-        try:
-            while not self._drained:
-                self._baton.get()
+        while not self._drained and not self._is_broken:
+            self._baton.get()
+            seat.is_called = True
+            try:
                 self._lead(seat)
-        except Exception:
-            self.log.exception("The worker's loop has failed")
-            self.alive = False
-            self._drained = True
+            except BaseException as error:  # noqa: BLE001 (the thread goes on, whatever it is)
+                if self.is_child:
+                    self.end_child(error)
+                self._recover(seat)
         self._wake_supervisor()
+
+    def _recover(self, seat: Seat) -> None:
+        """Go on after an unexpected error: close the connection that it came from, and let somebody lead."""
+        self.log.exception("Unexpected error in the worker's loop")
+        now = time.monotonic()
+        with self.loop.lock:
+            connection, seat.connection = seat.connection, None
+            if connection is not None:
+                self._note_ended()
+                self.loop.close(connection)
+            self._failures = [*(then for then in self._failures if now - then < 1), now]
+            self._resting += 1
+            if len(self._failures) > MAX_FAILURES:
+                self._give_up()
+            elif seat.is_called or self._leader is seat:
+                seat.is_called = False
+                self._call_a_resting_thread()
+
+    def _give_up(self) -> None:
+        """Leave when the requests in flight have ended: the loop cannot go on."""
+        self.log.critical("The worker's loop cannot go on: no new requests, and the worker is replaced")
+        self._is_broken = True
+        self.alive = False
+        self.slot.begin_drain()
+        self.loop.stop_accepting()
 
     def _lead(self, seat: Seat) -> None:
         """Poll and serve, until another thread leads or nothing is left."""
         loop = self.loop
         with loop.lock:
             self._leader = seat
+            seat.is_called = False
         while True:
             if not self.alive and self._drain():
                 self._drained = True
@@ -231,13 +292,15 @@ class ThreadWorker(Lifecycle):
             if loop.ready:
                 self._alarm.set()
             for _ in range(len(loop.ready)):
+                if not self.alive and not self._draining:
+                    break  # those that nothing has been read of go to the mailbox first
                 connection = loop.next()
                 if connection is not None and not self._serve(seat, connection):
                     return
 
     def _serve(self, seat: Seat, connection: Connection) -> bool:
         """Give `connection` its turn; return whether this thread leads afterwards."""
-        partial = connection.partial
+        had_begun = connection.begun
         connection.busy = True
         connection.clock.restart()
         seat.connection = connection
@@ -251,20 +314,26 @@ class ThreadWorker(Lifecycle):
             outcome = self._take_turn(connection)
             with self.loop.lock:
                 leads = self._leader is seat
-                if outcome is Outcome.KEEP and connection.buffered and not leads:
+                if outcome is Outcome.KEEP and connection.untried and not leads and not self._carrying:
                     connection.clock.restart()
                     continue  # nobody but us could see it
                 seat.connection = None
                 seat.reported = False
-                self._ended += 1
-                self.slot[Field.IN_FLIGHT] = self._begun - self._ended
-                self.slot[Field.REQUESTS] = self.nr
-                self._end_turn(connection, outcome, new_head=not partial)
+                self._note_ended()
+                try:
+                    self._end_turn(connection, outcome, new_head=not had_begun)
+                except Exception:  # noqa: BLE001 (whatever it is, it is this connection's alone)
+                    self.loop.drop(connection)
                 if not leads:
                     self._alarm.set()  # whoever leads may be inside a long request
                     leads = self._take_lead(seat)
                     self._resting += not leads
                 return leads
+
+    def _note_ended(self) -> None:
+        self._ended += 1
+        self.slot[Field.IN_FLIGHT] = self._begun - self._ended
+        self.slot[Field.REQUESTS] = self.nr
 
     def _end_turn(self, connection: Connection, outcome: Outcome, *, new_head: bool) -> None:
         if outcome is Outcome.CLOSE:
@@ -274,8 +343,13 @@ class ThreadWorker(Lifecycle):
             connection.free_since = time.monotonic()
             seconds = connection.free_since - connection.clock.began
             self._mean += (min(seconds, SMOOTHING * PATIENCE) - self._mean) / SMOOTHING
-            self.loop.set_deadline(connection, begun=connection.buffered)
-        elif connection.partial and new_head:
+            self.loop.set_deadline(connection, begun=connection.begun)
+            if self._carrying:
+                connection.busy = False
+                self._carry([connection])
+                if connection not in self.loop.connections:
+                    return
+        elif connection.begun and new_head and connection.served:  # the first one's time has begun with the connection
             self.loop.set_deadline(connection, begun=True)
         self.loop.rejoin(connection)
 
@@ -306,22 +380,24 @@ class ThreadWorker(Lifecycle):
     def _drain(self) -> bool:
         """Bring the drain forward, and return whether nothing is left."""
         if not self._draining:
-            self._carrying = self._may_carry()
-            self._draining = True
-            self.slot.begin_drain()
-            self.loop.stop_accepting()
-            if self._carrying and self.mailbox:
-                self.loop.leave_mailbox(self.mailbox)
-        if self._carrying and not self._carry():
-            self._carrying = False
-            self.log.warning("Idle connections are closed from now on, not carried")
-            if self.mailbox and self.board.stopping:  # what we have sent may have no other reader
-                self.loop.read_mailbox(self.mailbox)
+            self._begin_to_drain()
+        if self._carrying:
+            with self.loop.lock:
+                self._carry(list(self.loop.connections))
         self.loop.limit_idle(time.monotonic() + LINGER)
         if self.loop.connections or self.loop.receives_mail:
             return False
         # When the service stops, whoever leaves last leaves nothing in the mailbox.
         return not (self.board.stopping and self.has_mail())
+
+    def _begin_to_drain(self) -> None:
+        self.slot.begin_drain()
+        self.loop.stop_accepting()
+        carrying = self._may_carry()
+        if carrying and self.mailbox:
+            self.loop.leave_mailbox(self.mailbox)
+        self._draining = True
+        self._carrying = carrying  # from now on other threads send, too
 
     def _drain_without_threads(self) -> None:
         """Bring the drain forward in the supervisor, while all threads are inside requests:
@@ -341,17 +417,20 @@ class ThreadWorker(Lifecycle):
     def has_mail(self) -> bool:
         return self.mailbox is not None and self.mailbox.has_mail()
 
-    def _carry(self) -> bool:
-        """Send what is idle to the mailbox; return whether to go on with it."""
-        if self.mailbox is None or not self._may_carry():
-            return False
-        siblings = sum(1 for sibling in self.board.taken() if not sibling[Field.DRAINING])
-        try:
-            self.loop.carry(self.mailbox, siblings)
-        except MailboxError as error:
-            self.log.warning("Mailbox: %s", error)
-            return False
-        return True
+    def _carry(self, connections: list[Connection]) -> None:
+        """Send those of `connections` to the mailbox that have no request here; with the lock held."""
+        if self.mailbox is not None and self._may_carry():
+            siblings = sum(1 for sibling in self.board.taken() if not sibling[Field.DRAINING])
+            try:
+                self.loop.hand_over(connections, self.mailbox, siblings)
+            except MailboxError as error:
+                self.log.warning("Mailbox: %s", error)
+            else:
+                return
+        self._carrying = False
+        self.log.warning("Idle connections are closed from now on, not carried")
+        if self.mailbox and self.board.stopping:  # what we have sent may have no other reader
+            self.loop.read_mailbox(self.mailbox)
 
     def _may_carry(self) -> bool:
         """Whether somebody will read the mailbox. When nobody does, it would start the service again."""
@@ -367,75 +446,109 @@ class ThreadWorker(Lifecycle):
             request = connection.read_request()
             if request is None:
                 return Outcome.WAIT
-            return self._answer(connection, request)
-        except (StopIteration, NoMoreData) as error:
-            self.log.debug("Closing connection. %s", error)
-        except ssl.SSLError as error:
-            if error.args[0] == ssl.SSL_ERROR_EOF:
-                self.log.debug("ssl connection closed")
-            else:
-                self.handle_error(request, connection.sock, connection.client, error)
-        except (BrokenPipeError, ConnectionError) as error:
-            self.log.debug("Ignoring %s", error)
-        except OSError as error:
-            if error.errno != errno.ENOTCONN:
-                self.log.exception("Socket error processing request.")
-        except (Exception, SystemExit) as error:  # noqa: BLE001 (a view that fails, or leaves, ends its request alone)
-            self.handle_error(request, connection.sock, connection.client, error)
+            outcome = self._answer(connection, request)
+            if self.is_child:
+                self.end_child(None)
+        except BaseException as error:  # noqa: BLE001 (it ends its request alone)
+            if self.is_child:
+                self.end_child(None if connection.broken else error)
+            self._answer_error(connection, request, error)
+            return Outcome.CLOSE
+        else:
+            return outcome
         finally:
+            if connection.lent is not None:
+                connection.lent.take_back()
+                connection.lent = None
             current.leave()
-        return Outcome.CLOSE
+
+    def _answer_error(self, connection: Connection, request: Request | None, error: BaseException) -> None:
+        """Answer a request for which nothing has been sent, and that has ended with `error`, if it can be answered."""
+        if isinstance(error, StopIteration | NoMoreData):
+            self.log.debug("Closing connection. %s", error)
+        elif not connection.broken:
+            self.handle_error(request, connection.sock, connection.client, error)
+        elif not isinstance(error, ssl.SSLError):
+            self.log.debug("Ignoring %s", error)
+        elif error.args[0] == ssl.SSL_ERROR_EOF:
+            self.log.debug("ssl connection closed")
+        else:
+            self.handle_error(request, connection.sock, connection.client, error)
 
     def _answer(self, connection: Connection, request: Request) -> Outcome:
-        """Run the application, and send its answer."""
-        cfg = self.loop.cfg
+        """Run the application, and send its response."""
         response = None
-        failed = False
         environ: dict[str, Any] = {}
+        failure: BaseException | None = None
         try:
-            cfg.pre_request(self, request)
+            self.loop.cfg.pre_request(self, request)
             began = datetime.now()
             response, environ = self._describe(connection, request)
             self._count()
-            body = self.wsgi(environ, response.start_response)
-            try:
-                response.send(body, environ["wsgi.file_wrapper"])
-            finally:
-                self.log.access(response, request, environ, datetime.now() - began)
-                if hasattr(body, "close"):
-                    body.close()
-        except OSError:
-            raise
-        except (Exception, SystemExit):
-            failed = True
-            if response is None or not response.headers_sent:
+            self._respond(request, response, environ, began)
+        except BaseException as error:
+            failure = error
+            is_begun = response is not None and response.is_on_its_way
+            if self.is_child or connection.broken or not is_begun or isinstance(error, StopIteration):
                 raise
-            # An error page in the middle of an answer would be taken for a part of it.
+            # An error page in the middle of a response would be taken for a part of it.
             self.log.exception("Error handling request")
             return Outcome.CLOSE
         finally:
-            if failed or (response is not None and (response.status or "") >= "5"):
-                self._count_error()
-            self.observe(environ, response, connection.clock.began)
-            try:
-                cfg.post_request(self, request, environ, response)
-            except Exception:
-                self.log.exception("Exception in post_request hook")
+            if not self.is_child:
+                self._settle(connection, request, response, environ, failure)
+            failure = (
+                None  # it refers to this frame, and the frame to the body: nothing waits for the garbage collector
+            )
         if response.should_close() or not connection.finish_request(request):
             return Outcome.CLOSE
         return Outcome.KEEP
+
+    def _respond(self, request: Request, response: Response, environ: dict[str, Any], began: datetime) -> None:
+        body = self.wsgi(environ, response.start_response)
+        if self.is_child:
+            self.end_child(None)
+        try:
+            response.send(body, environ["wsgi.file_wrapper"])
+        finally:
+            if response.is_on_its_way:  # otherwise an error page takes its place, and its line
+                self.log.access(response, request, environ, datetime.now() - began)
+            if hasattr(body, "close"):
+                body.close()
+
+    def _settle(
+        self,
+        connection: Connection,
+        request: Request,
+        response: Response | None,
+        environ: dict[str, Any],
+        failure: BaseException | None,
+    ) -> None:
+        """Count a request that has ended, and tell the hooks."""
+        status = response.status if response is not None else None
+        if failure is not None or status is None or status >= "5":
+            is_clients = connection.broken or request_body.is_broken(request)
+            status = status_of(response, failure, is_clients=is_clients)
+            if status is None or status >= "5":
+                self._count_error()
+        self.observe(environ, status, connection.clock.began)
+        try:
+            self.loop.cfg.post_request(self, request, environ, response)
+        except BaseException:
+            self.log.exception("Exception in post_request hook")
 
     def _describe(self, connection: Connection, request: Request) -> tuple[Response, dict[str, Any]]:
         """Return the response of a request, which has not begun, and the environ that the application is to see."""
         response, environ = wsgi.create(
             request,
-            connection.sock,
+            connection,
             connection.client,
             connection.server,
             self.loop.cfg,
             Response,
             (connection, partial(self._ends, connection)),
         )
+        environ["gunicorn.socket"] = connection.lend()
         environ["wsgi.multithread"] = True
         self.describe_request(environ, connection.listener, request)
         environ[current.FREE_SINCE] = connection.free_since
@@ -460,3 +573,29 @@ class ThreadWorker(Lifecycle):
         if not self.alive:
             return not (connection.portable and self._may_carry() and cfg.keepalive)
         return not cfg.keepalive or len(self.loop.connections) > cfg.worker_connections
+
+
+def _look_at_client(connection: Connection, now: float) -> None:
+    """Note whether the client has sent or taken something, while a thread waits in one call to the kernel for more."""
+    try:
+        progress = queues.progress(connection.sock)
+    except (OSError, ValueError):  # it has just ended
+        return
+    if progress != connection.clock.progress:
+        connection.clock.progress = progress
+        connection.clock.moved = now
+
+
+def refuse_patched_modules() -> None:
+    """Refuse an application that has made threads into greenlets.
+
+    :raises RuntimeError: it has, with gevent or eventlet.
+    """
+    for library, module in (("gevent", "gevent.monkey"), ("eventlet", "eventlet.patcher")):
+        patcher = sys.modules.get(module)
+        is_patched = getattr(patcher, "is_module_patched", None) or getattr(patcher, "is_monkey_patched", None)
+        if is_patched and any(is_patched(name) for name in ("socket", "select", "thread", "threading")):
+            raise RuntimeError(
+                f"the application has called {library}'s monkey patching, which leaves this worker no threads: use "
+                "worker_class = 'flask_socketact.workers.gevent.GeventWorker', or remove the call"
+            )

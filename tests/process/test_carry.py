@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,6 +99,47 @@ def test_half_a_head_is_finished_where_it_began(plain: Path, http: socket.socket
         content = exchange(client, b"pp\r\n\r\n")
         assert (content["pid"], content["draining"]) == (before, True)
         server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+        assert exchange(client)["pid"] == server.workers()[0]
+
+
+def test_pipelined_requests_travel(plain: Path, http: socket.socket, box: socket.socket) -> None:
+    """What has been read of them goes along; the worker does not wait until the client has nothing more to ask."""
+    with serving(plain, http, box, "--threads", "1") as server, dial(http) as client:
+        (before,) = server.workers()
+        count = 100
+        client.sendall(REQUEST.replace(b"/", b"/sleep/0.05", 1) * count)
+        received = client.recv(65536)
+        os.kill(before, signal.SIGTERM)
+        server.wait_for(lambda: before not in server.workers(), "the worker to leave", 2)
+        while received.count(b"HTTP/1.1 200 OK") < count or not received.endswith(b"}"):
+            data = client.recv(65536)
+            assert data, received[-300:]
+            received += data
+        assert received.count(b"Connection: keep-alive") == count
+        assert exchange(client)["pid"] == server.workers()[0]
+
+
+@pytest.mark.parametrize("threads", ["1", "4"])
+def test_client_that_never_pauses_keeps_no_worker(
+    plain: Path, http: socket.socket, box: socket.socket, threads: str
+) -> None:
+    with serving(plain, http, box, "--threads", threads) as server, dial(http) as client:
+        request = REQUEST.replace(b"/", b"/sleep/0.01", 1)
+        for _ in range(3):
+            (before,) = server.workers()
+            os.kill(before, signal.SIGTERM)
+            deadline = time.monotonic() + 2
+            while before in server.workers():
+                assert time.monotonic() < deadline, server.log
+                for _ in range(10):
+                    exchange(client, request)
+            assert exchange(client)["pid"] != before
+
+
+def test_empty_line_that_waits_travels(plain: Path, http: socket.socket, box: socket.socket) -> None:
+    with serving(plain, http, box) as server, dial(http) as client:
+        exchange(client, REQUEST + b"\r\n")
+        replace(server)
         assert exchange(client)["pid"] == server.workers()[0]
 
 

@@ -182,7 +182,7 @@ PROGRAM = """
 import io, logging, os, sys
 from logging.config import dictConfig
 from gunicorn.config import Config
-from flask_socketact.journal import Logger, restore, set_errors
+from flask_socketact.journal import Logger, errors_of, restore
 
 cfg = Config()
 cfg.set("accesslog", "-")
@@ -298,11 +298,9 @@ def test_wsgi_errors_go_to_the_error_log(tmp_path: Path) -> None:
         cfg.set("errorlog", "error.log")
         log.setup(cfg)
         dictConfig({"version": 1})  # closes files
-        environ = {}
-        set_errors(log, environ)
-        with environ["wsgi.errors"] as errors:
+        with errors_of(log) as errors:
             errors.writelines(["a\\n", "b\\n"])
-        environ["wsgi.errors"].write("c\\n")  # another request's
+        errors_of(log).write("c\\n")  # another request's
         """,
     )
     assert (tmp_path / "error.log").read_text() == "a\nb\nc\n"

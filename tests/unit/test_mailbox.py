@@ -83,6 +83,19 @@ def test_each_origin_has_its_own_messages(box: Mailbox) -> None:
             end.close()
 
 
+def test_what_has_been_read_goes_along(box: Mailbox) -> None:
+    """It may look like anything; and a version that does not know of it reads messages without it."""
+    ((client, server),) = connections(1)
+    unread = b"GET / HTTP/1.1\r\n\n\0\xff" + b"x" * (mailbox.MAX_UNREAD - 20)
+    origin = Origin("http", served=True, unread=unread)
+    list(box.send([(origin, server.fileno())], 250))
+    ((received, (carried,), refused),) = read_all(box)
+    assert (received, refused) == (origin, [])
+    assert json.loads(ORIGIN.pack()) == {"version": 1, "listener": "http", "served": True, "proxy": None}
+    for end in (client, server, carried):
+        end.close()
+
+
 def test_mailbox_that_is_full(tmp_path: Path) -> None:
     """What it does not take stays with the sender."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
