@@ -38,10 +38,13 @@ def reopen_closed() -> None:
 
 
 def _open(descriptor: int, encoding: str | None = None) -> TextIO | None:
+    """Return a stream without a buffer, and so without a lock: a process that is forked while another thread writes
+    would wait for that for ever (Python makes new locks for the streams of ``sys`` alone)."""
     try:
-        return open(descriptor, "w", buffering=1, encoding=encoding, errors="backslashreplace", closefd=False)
+        raw = io.FileIO(descriptor, "w", closefd=False)
     except OSError:  # closed
         return None
+    return io.TextIOWrapper(raw, encoding=encoding, errors="backslashreplace", write_through=True)
 
 
 class Unfailing(logging.Handler):
