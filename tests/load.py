@@ -142,6 +142,12 @@ def keep_alive(client: Client) -> float:
     return 0.0
 
 
+def busy(client: Client) -> float:
+    """A request that takes ten milliseconds, again and again."""
+    _expect(client.exchange("GET", "/sleep/0.01"))
+    return 0.01
+
+
 def long(client: Client) -> float:
     """A request that takes three seconds."""
     _expect(client.exchange("GET", "/sleep/3.0"))
@@ -178,6 +184,7 @@ def upload(client: Client) -> float:
 KINDS: dict[str, tuple[Callable[[Client], float], float]] = {
     "new connection": (new, 0.2),
     "keep-alive": (keep_alive, 0.2),
+    "keep-alive, never pausing": (busy, 0.0),
     "keep-alive, mostly idle": (keep_alive, 4.0),
     "long request": (long, 0.5),
     "longer request": (longer, 0.5),

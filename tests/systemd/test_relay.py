@@ -438,12 +438,13 @@ def test_scope_that_the_version_before_has_named(machine: Machine, tcp: Connect)
         relay.write_text(text)
 
 
-#: Takes signals, as an application may, or a library of it in Go or for tasks; and leaves a program behind.
+#: Takes signals, as a library of an application may that is written in Go: Python does not know of it. And leaves a
+#: program behind.
 DEAF = """
-import os, signal, subprocess
+import ctypes, os, signal, subprocess
 from flask import Flask
 for name in {names}:
-    signal.signal(getattr(signal, name), lambda *_: None)
+    ctypes.CDLL(None).signal(getattr(signal, name), ctypes.c_void_p(1))  # SIG_IGN
 app = Flask(__name__)
 
 @app.get("/")

@@ -1,0 +1,112 @@
+"""A hostile application, and hostile clients, under load: those that behave see nothing of it."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.hostile import Hostility
+from tests.load import CLIENTS, Load
+from tests.process.test_carry import box as box  # noqa: PLC0414 (a fixture)
+from tests.server import CONF, Server, dial
+
+if TYPE_CHECKING:
+    import socket
+
+#: For how long, in seconds: ``HOSTILE_SECONDS=900`` for a quarter of an hour.
+SECONDS = float(os.environ.get("HOSTILE_SECONDS", "60"))
+HOSTILE_CLIENTS = 10
+#: What a worker that has ended unasked leaves in the log, and what the worker's own code never says.
+UNASKED = re.compile(
+    "exited with code|was sent SIG|WORKER TIMEOUT|has not left|no sign of life|Unexpected error|cannot go on"
+)
+#: Between two operations, in seconds.
+PAUSE = 3.0
+#: How much the memory of a worker may grow from the middle to the end, in MB: what the allocator keeps.
+GROWTH = 12
+
+
+@pytest.mark.timeout(SECONDS + 120)
+def test_those_who_behave_see_nothing_of_those_who_do_not(
+    tmp_path: Path, http: socket.socket, box: socket.socket, figure: Callable[[str], None]
+) -> None:
+    seed = int(os.environ.get("HOSTILE_SEED") or random.randrange(10**6))  # noqa: S311 (no secret)
+    print(f"HOSTILE_SEED={seed}")
+    root = str(Path(__file__).parent.parent.parent)
+    command = (*CONF, "-w", "2", "--threads", "16", "--graceful-timeout", "8", "--max-requests", "20000")
+    arguments = (*command, "--pythonpath", root, "tests.hostile_app:app")
+    http.listen(512)
+    with Server(tmp_path, *arguments, listeners={"web": http, "mailbox": box}) as server:
+        server.wait_until_ready()
+        before = census(server)
+        kinds = CLIENTS | {"keep-alive, never pausing": 2}
+        with Load(lambda: dial(http), kinds) as load:
+            with hostility(http, seed) as first:
+                operations = operate(server, SECONDS * 0.6)
+            with hostility(http, seed + 1000) as second:  # the memory of new workers grows to what they need
+                time.sleep(SECONDS * 0.2)
+            middle = memory(server)
+            with hostility(http, seed + 2000) as third:
+                time.sleep(SECONDS * 0.2)
+            grown = {pid: round(mb - middle[pid], 1) for pid, mb in memory(server).items() if pid in middle}
+        done = first.done + second.done + third.done
+        story = f"HOSTILE_SEED={seed} {dict(done)}\n{server.log[-6000:]}"
+        assert not load.failures(), f"{load.failures()}\n{story}"
+        assert load.closed_by_server == 0, story
+        assert not UNASKED.search(server.log), f"{UNASKED.findall(server.log)}\n{story}"
+        server.wait_for(lambda: not more(census(server), before), f"no more than {before} to be left")
+        assert all(mb < GROWTH for mb in grown.values()), f"{grown}\n{story}"
+        figure(
+            f"{len(load.outcomes)} requests, 0 failed, 0 connections closed; {done.total()} hostile ones, "
+            f"{operations} reloads and the like; memory {grown} MB"
+        )
+
+
+def hostility(http: socket.socket, seed: int) -> Hostility:
+    return Hostility(lambda: dial(http), HOSTILE_CLIENTS, seed)
+
+
+def operate(server: Server, seconds: float) -> int:
+    """Replace workers again and again; return how often."""
+    deadline = time.monotonic() + seconds
+    operations = 0
+    while time.monotonic() < deadline:
+        for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
+            time.sleep(PAUSE)
+            server.signal(number)
+            operations += 1
+            if number == signal.SIGHUP:
+                reloaded = server.log.count("Reloaded: ") + 1
+                server.wait_for(lambda count=reloaded: server.log.count("Reloaded: ") >= count, "a reload")  # type: ignore[misc]
+    server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave", 30)
+    return operations
+
+
+def census(server: Server) -> tuple[int, int, int]:
+    """Return how many processes there are, and the most threads and descriptors that one of them has."""
+    workers = [Path(f"/proc/{pid}") for pid in server.workers()]
+    return (
+        len(workers),
+        max(len(list((worker / "task").iterdir())) for worker in workers),
+        max(len(list((worker / "fd").iterdir())) for worker in workers),
+    )
+
+
+def more(now: tuple[int, ...], before: tuple[int, ...]) -> bool:
+    return any(here > there for here, there in zip(now, before, strict=True))
+
+
+def memory(server: Server) -> dict[int, float]:
+    """Return the memory of each worker in MB, shared pages shared out."""
+    return {
+        pid: int(re.findall(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)[0]) / 1024
+        for pid in server.workers()
+    }

@@ -1,0 +1,45 @@
+"""Clients that never pause are handed over, too: no request of theirs is lost, and none of them keeps an old worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.busy import configure, operate, wrk
+from tests.systemd.conftest import TCP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.machine import Machine
+
+#: How long a worker may stay when its requests have ended: idle connections are promised as much (docs/workers.md).
+LINGER = 2.0
+SYNC = "-k flask_socketact.workers.sync.SyncWorker"
+GEVENT = "-k flask_socketact.workers.gevent.GeventWorker"
+
+
+@pytest.mark.parametrize(
+    ("path", "connections", "arguments"),
+    [
+        ("/sleep?s=0.01", 6, ""),
+        ("/sleep?s=0.01", 64, "--threads 1 --access-logfile -"),
+        ("/on-close", 6, ""),
+        ("/tail", 6, ""),
+        ("/sleep?s=0.01", 6, SYNC),
+        ("/sleep?s=0.01", 6, GEVENT),
+        ("/on-close", 6, GEVENT),
+    ],
+)
+def test_clients_that_never_pause(
+    machine: Machine, figure: Callable[[str], None], path: str, connections: int, arguments: str
+) -> None:
+    configure(machine, arguments)
+    with wrk(machine, 12, connections, path, TCP[1]) as busy:
+        for verb in ("restart", "reload", "restart", "reload", "restart"):
+            operate(machine, verb, busy)
+    assert busy.lost == ""
+    assert busy.requests > 100
+    assert max(busy.stays) < LINGER + 0.5
+    figure(f"{path} {arguments}: {busy.requests} requests, 0 lost; old workers gone after {max(busy.stays):.2f} s")
