@@ -26,7 +26,7 @@ def is_journal(stream: Any) -> bool:
 
 
 def place_of(handler: logging.Handler) -> object:
-    """Return what handlers that write to the same place have in common; None: nobody knows."""
+    """Return what handlers that write to the same place have in common; None: unknown."""
     if isinstance(handler, JournalHandler):
         return JOURNAL
     if not isinstance(handler, logging.StreamHandler):

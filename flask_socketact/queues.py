@@ -1,4 +1,4 @@
-"""How much waits in the kernel: connections that nobody has accepted yet, requests that nobody has read, and what a
+"""How much waits in the kernel: connections that are not accepted yet, requests that are not read yet, and what a
 client has not taken yet."""
 
 from __future__ import annotations

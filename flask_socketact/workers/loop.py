@@ -213,7 +213,7 @@ class Loop:
         """Take `connection` out of the epoll while a thread that does not lead has it."""
         if connection.armed:
             connection.armed = False
-            with suppress(OSError):  # somebody has closed the descriptor, and the epoll has forgotten it already
+            with suppress(OSError):  # the application has closed the descriptor, and the epoll has forgotten it
                 self._epoll.unregister(connection.fd)
 
     def close_gracefully(self, connection: Connection) -> None:

@@ -149,8 +149,9 @@ class ThreadWorker(Lifecycle):
 
     def close_in_child(self) -> None:
         super().close_in_child()
-        self.loop.close_in_child()
-        os.close(self._alarm.fileno())
+        if self._seats:  # not forked while the application was loaded
+            self.loop.close_in_child()
+            os.close(self._alarm.fileno())
 
     def _start_threads(self) -> None:
         self._resting = self.cfg.threads - 1
@@ -254,7 +255,7 @@ class ThreadWorker(Lifecycle):
         self._wake_supervisor()
 
     def _recover(self, seat: Seat) -> None:
-        """Go on after an unexpected error: close the connection that it came from, and let somebody lead."""
+        """Go on after an unexpected error: close the connection that it came from, and let a thread lead."""
         self.log.exception("Unexpected error in the worker's loop")
         now = time.monotonic()
         with self.loop.lock:

@@ -391,6 +391,25 @@ def served_on(pid: int, http: socket.socket) -> bool:
     return held.count(f"socket:[{os.fstat(http.fileno()).st_ino}]") > 1 or held.count("anon_inode:[eventpoll]") > 1
 
 
+@ALL
+def test_child_of_an_application_that_is_loaded(folder: Folder, http: socket.socket, worker: str) -> None:
+    app = folder(
+        BASE
+        + """
+    import multiprocessing
+
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    process.start()
+    process.terminate()
+    process.join()
+    assert process.exitcode == -15
+    """
+    )
+    with serving(app, http, worker) as server:
+        assert ask(lambda: dial(http))[0] == 200
+        assert "Exception ignored" not in server.log, server.log
+
+
 @pytest.mark.parametrize("call", ["patch_all()", "patch_socket()", "patch_thread()"])
 def test_gevent_in_an_application_of_the_thread_worker(folder: Folder, http: socket.socket, call: str) -> None:
     app = folder(f"    from gevent import monkey; monkey.{call}\n" + BASE)
