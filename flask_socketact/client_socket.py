@@ -71,7 +71,7 @@ class TLSClientSocket:
     """The same for TLS, whose state cannot be shared: what would end our socket ends nothing."""
 
     __slots__ = ("_ours", "_timeout")
-    is_used = False  #: there is a duplicate
+    is_used = True  #: perhaps: it is not known
 
     def __init__(self, ours: ssl.SSLSocket) -> None:
         self._ours = ours

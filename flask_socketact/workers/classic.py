@@ -87,7 +87,8 @@ class ClassicWorker(Lifecycle):
 
         def start_or_end(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
             """A response that begins in the drain is the connection's last, whenever its request came."""
-            if self.is_draining():
+            is_upgraded = "HTTP_UPGRADE" in environ and exchange.lent.is_used  # and has failed: nothing there is HTTP
+            if is_upgraded or self.is_draining():
                 exchange.response.force_close()
             if name := environ.get(current.ID_HEADER):
                 headers.append((name, current.id_of(environ)))

@@ -501,9 +501,17 @@ class ThreadWorker(Lifecycle):
             failure = (
                 None  # it refers to this frame, and the frame to the body: nothing waits for the garbage collector
             )
-        if response.should_close() or not connection.finish_request(request):
+        if self._has_upgraded(connection, environ) or response.should_close():
+            return Outcome.CLOSE
+        if not connection.finish_request(request):
             return Outcome.CLOSE
         return Outcome.KEEP
+
+    @staticmethod
+    def _has_upgraded(connection: Connection, environ: dict[str, Any]) -> bool:
+        """Whether the application has spoken another protocol on the connection, and has failed then: a response has
+        been sent, but nothing on it is HTTP any more."""
+        return "HTTP_UPGRADE" in environ and connection.lent is not None and connection.lent.is_used
 
     def _respond(self, request: Request, response: Response, environ: dict[str, Any], began: datetime) -> None:
         body = self.wsgi(environ, response.start_response)

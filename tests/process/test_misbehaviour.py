@@ -220,6 +220,9 @@ SOCK = """
     @sock.route("/echo")
     def echo(ws):
         while True: ws.send(ws.receive())
+
+    @sock.route("/fails")
+    def fails(ws): raise ValueError("on purpose")
 """
 
 
@@ -269,6 +272,14 @@ def test_websockets_end_every_way(folder: Folder, http: socket.socket, worker: s
         assert slot(server, app)[Field.ERRORS] == 0
         # Where Flask has logged one, its view has found the client gone.
         assert server.log.count("Traceback") == server.log.count("Exception on /"), server.log
+
+
+@pytest.mark.parametrize("worker", ["thread", "gevent"])
+def test_websocket_whose_view_fails_is_closed(folder: Folder, http: socket.socket, worker: str) -> None:
+    app = folder(SOCK)
+    with serving(app, http, worker), websocket(http, "/fails") as client:
+        client.settimeout(5)
+        answer(client)
 
 
 @ALL
