@@ -67,8 +67,10 @@ def restarts_and_reloads(machine: Machine) -> None:
     for verb in ("restart", "reload", "restart"):
         machine.systemctl(verb, "app")
         time.sleep(1.0)
-    machine.run("kill", "-9", machine.show("app", "MainPID"))
-    machine.wait_for(lambda: machine.show("app", "ActiveState") == "active", "the service to be started again")
+    master = machine.show("app", "MainPID")
+    machine.run("kill", "-9", master)
+    machine.wait_for(lambda: machine.show("app", "MainPID") not in (master, "0"), "the service to be started again")
+    machine.wait_for(lambda: machine.show("app", "ActiveState") == "active", "the service to be ready again")
     machine.systemctl("restart", "app")
 
 
