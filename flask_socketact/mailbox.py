@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import errno
+import fcntl
 import json
 import os
 import select
@@ -23,6 +24,8 @@ from typing import Any
 
 from flask_socketact.errors import MailboxError
 
+#: Python's own class: an application may put another in its place (PySocks), which would not do for a mailbox.
+Socket = socket.socket
 VERSION = 1
 #: The kernel takes 253 in a message (SCM_MAX_FD).
 MAX_DESCRIPTORS = 250
@@ -36,6 +39,7 @@ MAX_MESSAGE = MAX_LINE + MAX_UNREAD
 _NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 _CREDENTIALS = struct.Struct("=iII")  #: pid, uid, gid
+_STDERR = 2
 _INT = struct.calcsize("i")
 
 
@@ -85,6 +89,22 @@ def _are_pairs(value: object) -> bool:
     )
 
 
+def accept(listener: Any) -> tuple[socket.socket, Any]:
+    """Return the next connection of a listener, which blocks, and the address of its other end. It is of Python's own
+    class, and its descriptor is above those of stdin, stdout and stderr: an application may close these, and print on.
+
+    :raises OSError: as accept(2).
+    """
+    fd, address = listener._accept()  # socket.accept() makes whatever socket.socket is now of it
+    if fd <= _STDERR:
+        low, fd = fd, fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
+        os.close(low)
+    connection = Socket(listener.family, listener.type, listener.proto, fileno=fd)
+    if connection.gettimeout() is not None:  # socket.setdefaulttimeout() of the application
+        connection.settimeout(None)
+    return connection, address
+
+
 class Mailbox:
     """The mailbox, read and written by the workers."""
 
@@ -108,7 +128,7 @@ class Mailbox:
                 yield self._send(origin, fds[start : start + batch])
 
     def _send(self, origin: Origin, fds: list[int]) -> list[int]:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sender:
+        with Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sender:
             sender.setblocking(False)
             try:
                 sender.connect(self.listener.getsockname())
@@ -127,7 +147,7 @@ class Mailbox:
         :raises OSError: there is no descriptor left for it, or no memory.
         """
         try:
-            sender, _ = self.listener.accept()
+            sender, _ = accept(self.listener)
         except OSError as error:
             if error.errno in _NO_RESOURCES:
                 raise
@@ -211,7 +231,7 @@ def _connection(fd: int) -> socket.socket:
     """
     if not stat.S_ISSOCK(os.fstat(fd).st_mode):
         raise MailboxError("no socket")
-    connection = socket.socket(fileno=fd)
+    connection = Socket(fileno=fd)
     try:
         _check(connection)
     except BaseException:

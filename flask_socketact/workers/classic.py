@@ -13,17 +13,12 @@ from flask_socketact import current, request_body
 from flask_socketact.addresses import unmapped
 from flask_socketact.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.scoreboard import Field
-from flask_socketact.workers.lifecycle import Lifecycle, listener_name, status_of
+from flask_socketact.workers.lifecycle import ApplicationError, Lifecycle, listener_name, status_of
 
 #: Name of the listener by which the connection came that this thread or greenlet serves.
 _listener: ContextVar[str | None] = ContextVar("listener", default=None)
 #: Environ key: the request's `Exchange`.
 _EXCHANGE = "socketact.exchange"
-
-
-class ApplicationError(Exception):
-    """An exception of the application's that gunicorn would take for one of its own: for an error of the client's
-    socket (OSError), or for the end of the greenlet or the worker (BaseException). gunicorn answers this with 500."""
 
 
 class Exchange:

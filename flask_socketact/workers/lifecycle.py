@@ -62,6 +62,11 @@ def listener_name(listener: Any) -> str | None:
     return getattr(listener, "fdname", None)
 
 
+class ApplicationError(Exception):
+    """An exception of the application's that gunicorn would take for one of its own: for an error of the client's
+    socket (OSError), or for the end of the greenlet or the worker (BaseException). gunicorn answers this with 500."""
+
+
 class Lifecycle(Worker):
     """Mixed into gunicorn's worker classes, before them."""
 
@@ -85,6 +90,7 @@ class Lifecycle(Worker):
         self._reopens = False
         self._relayed = False
         self._succeeded = False  # the next generation has said that it is ready
+        self.is_told_to_quit = False  #: by SIGQUIT or SIGABRT, which wait for nothing
         self._is_told_of_stop = False  # of the scope
         self.is_child = False  #: this is no worker, but a process that its application has forked
         self._replaced: dict[int, Any] = {}  # signal handlers of the application, in the place of which we put ours
@@ -146,7 +152,8 @@ class Lifecycle(Worker):
         handler, a view in the main thread. Not by a timer's signal, which the application may want for itself."""
         if not self._deadline_set:
             self._deadline_set = True
-            _start_thread(self._leave_when_overdue, ())
+            with suppress(RuntimeError):  # no thread can be started: the master ends a worker that does not leave
+                _start_thread(self._leave_when_overdue, ())
 
     def _leave_when_overdue(self) -> None:
         try:
@@ -275,10 +282,22 @@ class Lifecycle(Worker):
         if not self.booted and not self.has_mail():
             sys.exit(0)
 
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        """Leave at once."""
+        self.is_told_to_quit = True
+        super().handle_quit(sig, frame)
+
+    def handle_abort(self, sig: int, frame: FrameType | None) -> None:
+        """Leave at once: the master has waited for a sign of life."""
+        self.is_told_to_quit = True
+        super().handle_abort(sig, frame)
+
     def init_signals(self) -> None:
         """Listen to the relay, too. Programs that requests have started get its signals as well, and ignore them."""
         super().init_signals()
         signal.signal(signal.SIGURG, self.handle_urg)
+        # Not at once, as gunicorn has it: the master, to which Ctrl-C goes, too, tells its workers to quit.
+        signal.signal(signal.SIGINT, self.handle_exit)
         signal.signal(signal.SIGPWR, signal.SIG_IGN)  # WatchdogSignal=, which is for the master
 
     def _keep_signals(self) -> None:

@@ -51,6 +51,8 @@ ACCEPTS = 64
 NO_RESOURCES_PAUSE = 0.1  #: seconds
 #: So many descriptors are left to the application: it opens files to answer what has been accepted.
 RESERVE = 8
+#: With a lower limit of descriptors, no more connections are sent at once than the reserve of a receiver takes.
+FEW = 1000
 #: With fewer left, connections that have been idle for longer than this are closed, the oldest first. Seconds.
 SPARE_AFTER = 2.0
 #: ... so many at a time.
@@ -274,7 +276,10 @@ class Loop:
         """
         movable = {c.fd: c for c in connections if c.is_movable and len(c.unread) <= mailbox.MAX_UNREAD}
         origins = [(mailbox.Origin(c.listener, c.served, _pairs(c.proxy), c.unread), fd) for fd, c in movable.items()]
-        for fds in box.send(origins, mailbox.batch_size(len(movable), receivers)):
+        batch = mailbox.batch_size(len(movable), receivers)
+        if self._highest < FEW:
+            batch = min(batch, RESERVE - 1)
+        for fds in box.send(origins, batch):
             self._slot[Field.CARRIED_OUT] += len(fds)
             for fd in fds:
                 self._forget(movable[fd])
@@ -321,7 +326,7 @@ class Loop:
     def _accept(self, listener: Any) -> bool:
         """Take a connection from the queue; return whether there may be another."""
         try:
-            client, address = listener.accept()
+            client, address = mailbox.accept(listener)
         except OSError as error:
             if error.errno in _NO_RESOURCES:
                 self._make_room(error)
@@ -361,6 +366,8 @@ class Loop:
         """Whether a new connection would leave the application its reserve of descriptors."""
         self._highest = _highest_descriptor()
         try:
+            if self._highest < FEW:
+                return len(os.listdir("/proc/self/fd")) <= self._highest
             probe = os.dup(self._wakeup)
         except OSError:
             return False
@@ -368,8 +375,6 @@ class Loop:
         return probe < self._highest
 
     def _adopt(self, client: socket.socket, address: Any, server: Any, name: str | None) -> Connection:
-        if client.gettimeout() is not None:  # socket.setdefaulttimeout() of the application
-            client.setblocking(True)
         if client.family == socket.AF_INET6:
             address = (unmapped(address[0]), *address[1:])
         connection = (
@@ -385,6 +390,9 @@ class Loop:
 
     def _accept_mail(self, box: mailbox.Mailbox) -> bool:
         """Read what one sender has left; return whether there may be another."""
+        if not self._has_room():  # for a batch: what does not find a descriptor would be lost
+            self._make_room(_TOO_MANY)
+            return False
         try:
             sender = box.accept()
         except MailboxError as error:

@@ -37,7 +37,7 @@ from flask_socketact.connection import Connection
 from flask_socketact.errors import MailboxError
 from flask_socketact.response import Response
 from flask_socketact.scoreboard import Field
-from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER, Lifecycle, status_of
+from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER, ApplicationError, Lifecycle, status_of
 from flask_socketact.workers.loop import Loop, header_timeout
 
 #: How long the leader may be inside one request before another thread takes the lead, in seconds.
@@ -59,11 +59,11 @@ class Outcome(Enum):
 class Seat:
     """A thread that serves, and what it serves."""
 
-    __slots__ = ("connection", "is_called", "reported", "thread")
+    __slots__ = ("connection", "is_resting", "reported", "thread")
 
     def __init__(self) -> None:
         self.connection: Connection | None = None
-        self.is_called = False  #: has the baton, and does not lead yet
+        self.is_resting = True  #: waits until it is called to lead
         self.reported = False  #: its request has run longer than ``timeout``
         self.thread: threading.Thread
 
@@ -94,9 +94,9 @@ class ThreadWorker(Lifecycle):
         # Made after the fork:
         self.loop: Loop
         self._alarm: Alarm
-        self._baton: SimpleQueue[None] = SimpleQueue()  # who takes it, leads
+        self._calls: SimpleQueue[None] = SimpleQueue()  # one for each time that a resting thread is to lead
         self._seats: list[Seat] = []
-        self._resting = 0  # threads that wait for the baton
+        self._resting = 0  # threads that wait for a call
         self._leader: Seat | None = None
         self._supervisor = Seat()  # leads when no thread can
         self._mean = 0.0  # seconds that a request takes
@@ -122,13 +122,25 @@ class ThreadWorker(Lifecycle):
         poll.register(self.PIPE[0], select.POLLIN)
         poll.register(self._alarm, select.POLLIN)
         self._next_beat_at = 0.0
-        while not self._has_ended():
+        has_ended = False
+        while not has_ended:
             try:
                 self._watch(poll)
-            except Exception:
-                self.log.exception("The worker's main thread has failed: draining")
-                self.alive = False
-                time.sleep(DRAIN_POLL)  # what has failed may fail again at once
+                has_ended = self._has_ended()
+            except BaseException:
+                if self.is_told_to_quit:
+                    raise
+                self._note_failure()
+
+    def _note_failure(self) -> None:
+        """Go on after an error in the main thread, perhaps out of a signal handler of the application's; drain, if
+        there are many."""
+        self.log.exception("Unexpected error in the worker's main thread")
+        now = time.monotonic()
+        self._failures = [*(then for then in self._failures if now - then < 1), now]
+        if len(self._failures) > MAX_FAILURES:
+            self.alive = False
+        time.sleep(DRAIN_POLL)  # what has failed may fail again at once
 
     def _has_ended(self) -> bool:
         is_idle = self._begun == self._ended
@@ -154,8 +166,8 @@ class ThreadWorker(Lifecycle):
             os.close(self._alarm.fileno())
 
     def _start_threads(self) -> None:
-        self._resting = self.cfg.threads - 1
-        self._baton.put(None)
+        self._resting = self.cfg.threads
+        self._calls.put(None)
         for number in range(self.cfg.threads):
             seat = Seat()
             self._seats.append(seat)
@@ -168,6 +180,8 @@ class ThreadWorker(Lifecycle):
         self.notify()
         self.is_parent_alive()
         self.beat()
+        with self.loop.lock:
+            self._call_if_none_leads()
         oldest = moved = 0.0
         for seat in self._seats:
             connection = seat.connection
@@ -244,18 +258,36 @@ class ThreadWorker(Lifecycle):
 
     def _serve_in_turn(self, seat: Seat) -> None:
         while not self._drained and not self._is_broken:
-            self._baton.get()
-            seat.is_called = True
             try:
-                self._lead(seat)
+                self._calls.get()
+                if self._begin_to_lead(seat):
+                    self._lead(seat)
             except BaseException as error:  # noqa: BLE001 (the thread goes on, whatever it is)
                 if self.is_child:
                     self.end_child(error)
                 self._recover(seat)
         self._wake_supervisor()
 
+    def _begin_to_lead(self, seat: Seat) -> bool:
+        """Lead, unless another thread does: a call may be meant for nobody any more."""
+        with self.loop.lock:
+            if self._leader is not None:
+                return False
+            self._leader = seat
+            seat.is_resting = False
+            self._resting -= 1
+            return True
+
+    def _rest(self, seat: Seat) -> None:
+        if not seat.is_resting:
+            seat.is_resting = True
+            self._resting += 1
+
     def _recover(self, seat: Seat) -> None:
-        """Go on after an unexpected error: close the connection that it came from, and let a thread lead."""
+        """Go on after an unexpected error: close the connection that it came from, and let a thread lead.
+
+        It may be none of ours: a library's time limit (PyThreadState_SetAsyncExc) can come when its view has returned.
+        """
         self.log.exception("Unexpected error in the worker's loop")
         now = time.monotonic()
         with self.loop.lock:
@@ -264,12 +296,17 @@ class ThreadWorker(Lifecycle):
                 self._note_ended()
                 self.loop.close(connection)
             self._failures = [*(then for then in self._failures if now - then < 1), now]
-            self._resting += 1
+            self._rest(seat)
+            if self._leader is seat:
+                self._leader = None
             if len(self._failures) > MAX_FAILURES:
                 self._give_up()
-            elif seat.is_called or self._leader is seat:
-                seat.is_called = False
-                self._call_a_resting_thread()
+            self._call_if_none_leads()
+
+    def _call_if_none_leads(self) -> None:
+        """See that a thread leads, if one can: a call may be lost with an error that comes just then."""
+        if self._leader is None and self._resting:
+            self._calls.put(None)
 
     def _give_up(self) -> None:
         """Leave when the requests in flight have ended: the loop cannot go on."""
@@ -282,9 +319,6 @@ class ThreadWorker(Lifecycle):
     def _lead(self, seat: Seat) -> None:
         """Poll and serve, until another thread leads or nothing is left."""
         loop = self.loop
-        with loop.lock:
-            self._leader = seat
-            seat.is_called = False
         while True:
             if not self.alive and self._drain():
                 self._drained = True
@@ -328,7 +362,8 @@ class ThreadWorker(Lifecycle):
                 if not leads:
                     self._alarm.set()  # whoever leads may be inside a long request
                     leads = self._take_lead(seat)
-                    self._resting += not leads
+                    if not leads:
+                        self._rest(seat)
                 return leads
 
     def _note_ended(self) -> None:
@@ -361,9 +396,8 @@ class ThreadWorker(Lifecycle):
             self._call_a_resting_thread()
 
     def _call_a_resting_thread(self) -> None:
-        self._resting -= 1
         self._leader = None
-        self._baton.put(None)
+        self._calls.put(None)
 
     def _take_lead(self, seat: Seat) -> bool:
         """Lead in the place of a thread that will be busy for long; return whether this one leads now."""
@@ -468,6 +502,8 @@ class ThreadWorker(Lifecycle):
         if isinstance(error, StopIteration | NoMoreData):
             self.log.debug("Closing connection. %s", error)
         elif not connection.broken:
+            if isinstance(error, ssl.SSLError):  # of the application's own; gunicorn would take it for the client's
+                error = ApplicationError(str(error))
             self.handle_error(request, connection.sock, connection.client, error)
         elif not isinstance(error, ssl.SSLError):
             self.log.debug("Ignoring %s", error)

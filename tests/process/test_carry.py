@@ -136,6 +136,54 @@ def test_client_that_never_pauses_keeps_no_worker(
             assert exchange(client)["pid"] != before
 
 
+def test_application_with_sockets_of_its_own(folder: Folder, http: socket.socket, box: socket.socket) -> None:
+    """It has put a class in the place of socket.socket, as PySocks is used, that takes no other kind of sockets."""
+    app = folder(
+        """
+        import socket
+
+        class Proxied(socket.socket):
+            def __init__(self, family=socket.AF_INET, type=socket.SOCK_STREAM, *args, **kwargs):
+                if type != socket.SOCK_STREAM:
+                    raise ValueError("of another kind")
+                super().__init__(family, type, *args, **kwargs)
+
+        socket.socket = Proxied
+
+        def app(environ, start_response):
+            start_response("200 OK", [("Content-Length", "2")])
+            return [b"{}"]
+        """
+    )
+    with serving(app, http, box) as server, dial(http) as client:
+        exchange(client)
+        replace(server)
+        exchange(client)
+        assert "Traceback" not in server.log
+
+
+def test_connections_that_find_no_descriptors_wait(plain: Path, http: socket.socket, box: socket.socket) -> None:
+    (plain / "settings.py").write_text(
+        "from flask_socketact.conf import *\n"
+        "import resource\n"
+        "def post_worker_init(worker): resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+    )
+    listeners = {"web": http, "mailbox": box}
+    with (
+        Server(plain, "-c", "settings.py", "-w", "2", "app:app", listeners=listeners) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        (before, _) = server.wait_until_ready().workers()
+        clients = [stack.enter_context(dial(http)) for _ in range(70)]
+        for client in clients:
+            exchange(client)
+        os.kill(before, signal.SIGTERM)
+        server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+        for client in clients:
+            exchange(client)
+        assert "connections lost" not in server.log
+
+
 def test_empty_line_that_waits_travels(plain: Path, http: socket.socket, box: socket.socket) -> None:
     with serving(plain, http, box) as server, dial(http) as client:
         exchange(client, REQUEST + b"\r\n")

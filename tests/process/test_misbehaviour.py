@@ -693,3 +693,122 @@ def test_names_of_kinds_are_logged_with_a_traceback(folder: Folder, http: socket
     with serving(app, http, "thread") as server:
         fetch(http, get("/view/ConnectionRefusedError"))
         assert re.search(r"Traceback(.|\n)*ConnectionRefusedError: on purpose", server.log)
+
+
+def test_exceptions_that_come_too_late(folder: Folder, http: socket.socket) -> None:
+    """A library that limits the time of a view raises into its thread, which has ended the request, and rests."""
+    app = folder(
+        BASE
+        + """
+    import ctypes
+
+    def raise_late(thread):
+        time.sleep(0.3)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(TimeoutError))
+
+    def misbehave(what, environ, start_response):
+        threading.Thread(target=raise_late, args=(threading.get_ident(),)).start()
+        time.sleep(0.1)
+        return plain(start_response)
+    """
+    )
+    with serving(app, http, "thread", "--threads", "4") as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(dial(http)) for _ in range(4)]
+        for client in clients:
+            client.sendall(get("/late"))
+        for client in clients:
+            assert b"200 OK" in answer(client)
+        time.sleep(0.5)  # no condition to wait for: what was raised waits in threads that rest
+        clients = [stack.enter_context(dial(http)) for _ in range(8)]
+        for client in clients:
+            client.sendall(get("/sleep/0.3"))
+        for client in clients:
+            assert b"200 OK" in answer(client)
+        assert "Exception in thread" not in server.log
+
+
+@pytest.mark.parametrize("kind", ["TimeoutError", "KeyboardInterrupt", "SystemExit", "BaseException"])
+def test_alarm_of_the_application_that_raises(folder: Folder, http: socket.socket, kind: str) -> None:
+    """Its handler runs in the main thread, which supervises the others."""
+    app = folder(
+        BASE
+        + f"""
+    def ring(*_):
+        raise {kind}("on purpose")
+
+    signal.signal(signal.SIGALRM, ring)
+
+    def misbehave(what, environ, start_response):
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        return plain(start_response)
+    """
+    )
+    with serving(app, http, "thread") as server, dial(http) as slow:
+        slow.sendall(REQUEST.replace(b"/", b"/sleep/1", 1))
+        server.wait_for((app / "asleep").exists, "the view to run")
+        assert b"200 OK" in fetch(http, get("/alarm"))
+        server.wait_for_log("Unexpected error in the worker's main thread")
+        assert b"200 OK" in slow.recv(65536)
+
+
+def test_interrupt_of_the_application(folder: Folder, http: socket.socket) -> None:
+    """The worker drains, and another takes its place."""
+    app = folder(
+        BASE
+        + """
+    def misbehave(what, environ, start_response):
+        os.kill(os.getpid(), signal.SIGINT)
+        return plain(start_response)
+    """
+    )
+    with Server(app, *CONF, "-w", "1", "app:app", listeners={"http": http}) as server, dial(http) as slow:
+        (before,) = server.wait_until_ready().workers()
+        slow.sendall(REQUEST.replace(b"/", b"/sleep/1", 1))
+        server.wait_for((app / "asleep").exists, "the view to run")
+        assert b"200 OK" in fetch(http, get("/interrupt"))
+        assert b"200 OK" in slow.recv(65536)
+        server.wait_for(lambda: before not in server.workers(), "the worker to be replaced")
+        assert ask(lambda: dial(http))[0] == 200
+
+
+@ALL
+def test_errors_of_tls_that_are_the_applications(folder: Folder, http: socket.socket, worker: str) -> None:
+    app = folder(
+        BASE
+        + """
+    import ssl
+
+    def misbehave(what, environ, start_response):
+        raise ssl.SSLCertVerificationError("of a secret host")
+    """
+    )
+    with serving(app, http, worker) as server:
+        received = fetch(http, get("/tls"))
+        assert received.startswith(b"HTTP/1.1 500")
+        assert b"secret" not in received
+        wait_for_errors(server, app, 1)
+
+
+def test_closed_output_is_no_clients_connection(folder: Folder, http: socket.socket) -> None:
+    """What takes the numbers of stdout and stderr gets what the application prints."""
+    app = folder(
+        BASE
+        + """
+    os.closerange(0, 3)
+
+    def misbehave(what, environ, start_response):
+        os.write(2, b"a secret")
+        return plain(start_response)
+    """
+    )
+    with serving(app, http, "thread"), contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(dial(http)) for _ in range(5)]
+        for client in clients:
+            exchange(client)
+        for _ in range(3):
+            fetch(http, get("/print"))
+        for client in clients:
+            exchange(client)
+            client.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                client.recv(100)
