@@ -26,7 +26,7 @@ BODY_REST_TIMEOUT = 5.0
 #: Read at once of what comes after we have closed, to be dropped. Bytes.
 _DROP = 64 * 1024
 #: One empty line before a request is no part of it (RFC 9112, section 2.2): clients send it after a body.
-_EMPTY_LINE = (b"", b"\r", b"\r\n")
+EMPTY_LINE = (b"", b"\r", b"\r\n")
 
 _NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -122,7 +122,7 @@ class Connection:
             request = next(parser)
         except _NOT_YET:
             parser.req_count -= 1
-            self.begun = unreader.give_back_head() not in _EMPTY_LINE
+            self.begun = unreader.give_back_head() not in EMPTY_LINE
             self.untried = False
             return None
         except OSError:
@@ -226,7 +226,7 @@ class Connection:
         return True
 
     def _look_at_unread(self) -> None:
-        self.begun = self.untried = self.unread not in _EMPTY_LINE
+        self.begun = self.untried = self.unread not in EMPTY_LINE
 
     def _send_some(self, data: bytes | memoryview) -> int:
         try:

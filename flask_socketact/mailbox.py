@@ -10,8 +10,6 @@ read already of a connection's next request.
 from __future__ import annotations
 
 import array
-import errno
-import fcntl
 import json
 import os
 import select
@@ -22,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from flask_socketact.descriptors import NO_RESOURCES, above_streams
 from flask_socketact.errors import MailboxError
 
 #: Python's own class: an application may put another in its place (PySocks), which would not do for a mailbox.
@@ -34,12 +33,11 @@ MAX_LINE = 16 * 1024
 #: More than this of a next request is not sent along. Bytes.
 MAX_UNREAD = 64 * 1024
 MAX_MESSAGE = MAX_LINE + MAX_UNREAD
+#: How long a sender may take, in seconds: one that has sent all has closed already.
+SENDER_TIMEOUT = 5.0
 
-#: accept(2): the sender stays in the queue, until there is room for it.
-_NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 _CREDENTIALS = struct.Struct("=iII")  #: pid, uid, gid
-_STDERR = 2
 _INT = struct.calcsize("i")
 
 
@@ -91,15 +89,12 @@ def _are_pairs(value: object) -> bool:
 
 def accept(listener: Any) -> tuple[socket.socket, Any]:
     """Return the next connection of a listener, which blocks, and the address of its other end. It is of Python's own
-    class, and its descriptor is above those of stdin, stdout and stderr: an application may close these, and print on.
+    class, and its descriptor is above those of stdin, stdout and stderr.
 
     :raises OSError: as accept(2).
     """
     fd, address = listener._accept()  # socket.accept() makes whatever socket.socket is now of it
-    if fd <= _STDERR:
-        low, fd = fd, fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
-        os.close(low)
-    connection = Socket(listener.family, listener.type, listener.proto, fileno=fd)
+    connection = Socket(listener.family, listener.type, listener.proto, fileno=above_streams(fd))
     if connection.gettimeout() is not None:  # socket.setdefaulttimeout() of the application
         connection.settimeout(None)
     return connection, address
@@ -149,7 +144,7 @@ class Mailbox:
         try:
             sender, _ = accept(self.listener)
         except OSError as error:
-            if error.errno in _NO_RESOURCES:
+            if error.errno in NO_RESOURCES:
                 raise
             return None
         sender.setblocking(False)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from gunicorn.http.wsgi import FileWrapper
+
 from flask_socketact import current, request_body
 from flask_socketact.addresses import unmapped
 from flask_socketact.client_socket import ClientSocket, TLSClientSocket
@@ -73,7 +75,7 @@ class ClassicWorker(Lifecycle):
         finally:
             if self.is_child:
                 self.end_child(exchange.failure)
-        return body if isinstance(body, environ["wsgi.file_wrapper"]) else _Body(self, exchange, body)
+        return (_File if isinstance(body, FileWrapper) else _Body)(self, exchange, body)
 
     def _starter(
         self, environ: dict[str, Any], start_response: Callable[..., Any], exchange: Exchange
@@ -81,9 +83,14 @@ class ClassicWorker(Lifecycle):
         """Return the start_response of one request, for the application."""
 
         def start_or_end(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
-            """A response that begins in the drain is the connection's last, whenever its request came."""
+            """A response that begins in the drain is the connection's last, whenever its request came, unless that can
+            go on in another worker."""
             is_upgraded = "HTTP_UPGRADE" in environ and exchange.lent.is_used  # and has failed: nothing there is HTTP
-            if is_upgraded or self.is_draining():
+            if is_upgraded:
+                exchange.response.force_close()
+            elif self.is_draining() and self.goes_on():
+                exchange.response.must_close = False  # gunicorn ends every connection in a drain
+            elif self.is_draining():
                 exchange.response.force_close()
             if name := environ.get(current.ID_HEADER):
                 headers.append((name, current.id_of(environ)))
@@ -111,6 +118,10 @@ class ClassicWorker(Lifecycle):
             if self.is_child or is_meant or (isinstance(error, Exception) and not isinstance(error, OSError)):
                 raise
             raise ApplicationError(f"{type(error).__name__}: {error}") from error
+
+    def goes_on(self) -> bool:
+        """Whether a connection can go on in another worker when an answer that begins now has ended."""
+        return False
 
     def is_ending(self, error: BaseException) -> bool:  # noqa: ARG002 (gevent's looks at it)
         """Whether the worker itself has raised `error` in the application, to end it."""
@@ -215,6 +226,14 @@ class _Body:
         if close is not None:
             with self._worker._judging(self._exchange):
                 close()
+
+
+class _File(_Body, FileWrapper):
+    """The same for a file, which gunicorn gives to the kernel if it can."""
+
+    def __init__(self, worker: ClassicWorker, exchange: Exchange, file: FileWrapper) -> None:
+        super().__init__(worker, exchange, file)
+        self.filelike, self.blksize = file.filelike, file.blksize
 
 
 def _lend(client: Any) -> ClientSocket | TLSClientSocket:

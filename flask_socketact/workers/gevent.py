@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,11 +18,19 @@ from gevent import monkey
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
+from gevent.socket import wait_read
+from gunicorn import http
 from gunicorn.sock import ssl_context
 from gunicorn.workers import ggevent
 from gunicorn.workers.base import Worker
 
+from flask_socketact import descriptors, mailbox, request_body
+from flask_socketact.connection import BODY_REST_TIMEOUT
+from flask_socketact.errors import MailboxError
+from flask_socketact.scoreboard import Field
+from flask_socketact.workers.carrier import Carrier
 from flask_socketact.workers.classic import ClassicWorker
+from flask_socketact.workers.gevent_client import Client
 from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER, close_descriptor, listener_name
 
 
@@ -37,11 +45,11 @@ class Origin:
         return self.address
 
 
-class GeventWorker(ClassicWorker, ggevent.GeventWorker):
+class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
     """Greenlets: ``-k flask_socketact.workers.gevent.GeventWorker`` (extra ``[gevent]``).
 
-    Other than gunicorn's it drains when its master has died, ends idle connections after a
-    linger time, and leaves as soon as nothing is left.
+    Other than gunicorn's it hands its connections over in a drain, or ends idle ones after a linger time; it drains
+    when its master has died, too, and leaves as soon as nothing is left.
     """
 
     def patch(self) -> None:
@@ -53,6 +61,9 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
         self._tls: ssl.SSLContext | None = None
         self._busy: dict[Any, bool] = {}  # connections; whether a request is being answered
         self._servers: list[StreamServer] = []
+        self._postman: gevent.Greenlet | None = None  # reads the mailbox
+        self._has_mail_in_hand = False
+        self._next_complaint = 0.0  # of a want of descriptors
         self._is_killing = False  # greenlets, because the drain time is over
         self._leave = Event()
 
@@ -81,11 +92,38 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
             except OSError as error:
                 self.log.debug("Closing connection. %s", error)
                 return
+        elif not isinstance(client, Client):
+            client = Client(descriptors.above_streams(client.detach()), listener.fdname)
         self._busy[client] = False
         try:
             super().handle(listener, client, address)
         finally:
             del self._busy[client]
+
+    def handle_request(self, listener: Any, request: Any, client: Any, address: Any) -> None:
+        """Answer a request; in a drain, hand the connection over then.
+
+        :raises StopIteration: the connection has ended, here at least.
+        """
+        if not isinstance(client, Client):
+            super().handle_request(listener, request, client, address)
+            return
+        if client.served and request.req_number == 1:  # elsewhere
+            request.req_number += 1
+        super().handle_request(listener, request, client, address)
+        if not request_body.is_read(request) and not self._skip_body(request, client, address):
+            raise StopIteration
+        client.end_request(bytes(request.unreader.buf.getvalue()))
+        if self._carrying and self._is_portable and not self._is_killing:
+            self.carry([client])
+            if client.has_gone:
+                raise StopIteration
+
+    def _skip_body(self, request: Any, client: Client, address: Any) -> bool:
+        """Read what the application has left of the body; return whether that was all."""
+        parser = http.get_parser(self.cfg, client, address)
+        parser.mesg, parser.unreader = request, request.unreader
+        return bool(parser.finish_body(time.monotonic() + BODY_REST_TIMEOUT))
 
     def handle_http2_request(self, listener: Any, request: Any, client: Any, *arguments: Any) -> Any:
         with self.answering(client):
@@ -108,17 +146,27 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
         self._servers = servers = [
             self._serve(listener, origin) for listener, origin in zip(self.sockets, self._origins, strict=True)
         ]
+        self._is_portable = self._tls is None and self.cfg.proxy_protocol == "off" and self.cfg.http2_cleartext == "off"
+        if self.mailbox:
+            self.read_mailbox(self.mailbox)
         while self.alive:
-            self.notify()
-            self._leave.wait(HEARTBEAT)
+            try:
+                self.notify()
+                self._leave.wait(HEARTBEAT)
+            except BaseException:  # noqa: BLE001 (the worker goes on, whatever it is)
+                self.note_failure()
         self.slot.begin_drain()
         self.begin_drain()
         for server in servers:
             server.close()
+        self.begin_to_carry()
         self._drain([server.pool for server in servers])
         self._is_killing = True
         for server in servers:
             server.stop(timeout=1)
+
+    def goes_on(self) -> bool:
+        return bool(self._is_portable and self.cfg.keepalive and self.may_carry())
 
     def is_ending(self, error: BaseException) -> bool:
         return self._is_killing and isinstance(error, gevent.GreenletExit)
@@ -135,24 +183,142 @@ class GeventWorker(ClassicWorker, ggevent.GeventWorker):
 
     def _serve(self, listener: Any, origin: Origin) -> StreamServer:
         listener.setblocking(True)
-        server = StreamServer(listener, handle=partial(self.handle, origin), spawn=Pool(self.worker_connections))
+        server = _Server(listener, handle=partial(self.handle, origin), spawn=Pool(self.worker_connections))
+        server.make_room = self._make_room
         if self.cfg.workers > 1:
             server.max_accept = 1
         server.start()
         return server
 
     def _drain(self, pools: list[Pool]) -> None:
-        """Wait until nothing is left; after the linger time, end connections that wait for a request.
+        """Wait until nothing is left; hand over connections that wait for a request, or end them after the linger time.
 
         What is left is in the pools: greenlets of connections just accepted have not begun yet.
         """
         began = time.monotonic()
-        while any(pools) and time.monotonic() - began < self.cfg.graceful_timeout:
-            self.notify()
-            if time.monotonic() - began >= LINGER:
-                for client in [client for client, busy in self._busy.items() if not busy]:
+        while self._is_needed(pools) and time.monotonic() - began < self.cfg.graceful_timeout:
+            try:
+                self._drain_further(lingered=time.monotonic() - began >= LINGER)
+            except BaseException:  # noqa: BLE001 (as in run())
+                self.note_failure()
+
+    def _drain_further(self, *, lingered: bool) -> None:
+        self.notify()
+        waiting = [client for client, busy in self._busy.items() if not busy]
+        if self._carrying and self._is_portable:
+            self.carry([client for client in waiting if isinstance(client, Client)])
+        elif lingered:
+            for client in waiting:
+                if not isinstance(client, Client) or client.is_idle:  # TLS does not tell
                     _end_input(client)
-            gevent.sleep(DRAIN_POLL)
+        gevent.sleep(DRAIN_POLL)
+
+    def _make_room(self) -> None:
+        """Close connections that have been idle for longest, for want of descriptors."""
+        now = time.monotonic()
+        if now >= self._next_complaint:
+            self._next_complaint = now + descriptors.LOG_INTERVAL
+            self.log.error("Cannot accept a connection (%s): raise LimitNOFILE= of the service", descriptors.TOO_MANY)
+        idle = [client for client, busy in self._busy.items() if not busy and isinstance(client, Client)]
+        idle = [client for client in idle if client.is_idle and now - client.free_since > descriptors.SPARE_AFTER]
+        for client in sorted(idle, key=lambda client: client.free_since)[: descriptors.SPARED]:
+            _end_input(client)
+
+    def _is_needed(self, pools: list[Pool]) -> bool:
+        """Whether a request or a connection is left; when the service stops, whoever leaves last leaves no mail."""
+        return any(pools) or self._has_mail_in_hand or (self.board.stopping and self.has_mail())
+
+    # The mailbox.
+
+    def read_mailbox(self, box: mailbox.Mailbox) -> None:
+        if self._postman is None or self._postman.dead:
+            self._postman = gevent.spawn(self._read_mail, box)
+
+    def leave_mailbox(self, box: mailbox.Mailbox) -> None:
+        """Do nothing: who reads it looks at ``_carrying``."""
+
+    def forget(self, connection: Client) -> None:
+        connection.leave()
+
+    def _read_mail(self, box: mailbox.Mailbox) -> None:
+        """Take connections over from the mailbox, as long as this worker sends none."""
+        while True:
+            wait_read(box.listener.fileno())
+            if self._carrying:
+                return
+            is_full = len(self._busy) >= self.worker_connections
+            if is_full or not descriptors.have_room(box.listener.fileno()):
+                gevent.sleep(descriptors.PAUSE)
+                continue
+            try:
+                sender = box.accept()
+            except (MailboxError, OSError) as error:
+                self.log.warning("Mailbox: %s", error)
+                gevent.sleep(descriptors.PAUSE)
+                continue
+            if sender is not None:
+                self._read_sender(sender)
+
+    def _read_sender(self, sender: socket.socket) -> None:
+        """Take over what one sender has left."""
+        self._has_mail_in_hand = True
+        try:
+            while message := self._receive(sender):
+                self._take_over(*message)
+        except (MailboxError, OSError) as error:
+            self.log.warning("Mailbox: %s", error)
+        except Exception:
+            self.log.exception("Unexpected error with the mailbox")
+        finally:
+            sender.close()
+            self._has_mail_in_hand = False
+
+    @staticmethod
+    def _receive(sender: socket.socket) -> tuple[mailbox.Origin, list[socket.socket], list[str]] | None:
+        while True:
+            try:
+                return mailbox.receive(sender)
+            except BlockingIOError:
+                wait_read(sender.fileno(), timeout=mailbox.SENDER_TIMEOUT)
+
+    def _take_over(self, origin: mailbox.Origin, connections: list[socket.socket], refused: list[str]) -> None:
+        for reason in refused:
+            self.log.warning("Mailbox: %s", reason)
+        for connection in connections:
+            try:
+                address, own = connection.getpeername(), connection.getsockname()
+            except OSError:  # it has closed meanwhile
+                connection.close()
+                continue
+            if origin.proxy or self.cfg.proxy_protocol != "off":  # its parser would want the PROXY header once more
+                connection.close()
+                continue
+            fd = descriptors.above_streams(connection.detach())
+            client = Client(fd, origin.listener, served=origin.served, unread=origin.unread)
+            listener, server = self._server_of(origin.listener, own)
+            self.slot[Field.CARRIED_IN] += 1
+            server.pool.spawn(self.handle, listener, client, address)
+
+    def _server_of(self, name: str | None, own: Any) -> tuple[Origin, StreamServer]:
+        """Return who serves a connection that came by the listener `name` and has the address `own` on our side."""
+        for origin, server in zip(self._origins, self._servers, strict=True):
+            if origin.fdname == name and type(origin.address) is type(own) and origin.address[1:2] == own[1:2]:
+                return origin, server
+        return Origin(name, own), self._servers[0]
+
+
+class _Server(StreamServer):
+    """Accepts nothing while the application would have no descriptors left: those connections wait in the kernel."""
+
+    make_room: Callable[[], None]
+
+    def do_read(self) -> Any:
+        if descriptors.have_room(self.socket.fileno()):
+            return super().do_read()
+        self.make_room()
+        self.stop_accepting()
+        gevent.spawn_later(descriptors.PAUSE, self._start_accepting_if_started)
+        return None
 
 
 def _end_input(client: Any) -> None:

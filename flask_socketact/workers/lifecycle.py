@@ -43,6 +43,8 @@ LINGER = 2.0
 SETTLING = 10.0
 #: How often a worker that drains looks at what is left, in seconds.
 DRAIN_POLL = 0.05
+#: When a worker's loop fails more often than this within a second, it cannot go on.
+MAX_FAILURES = 8
 #: A worker that does not leave by itself, whatever keeps it, leaves so much later than the drain time. Seconds.
 OVERDUE = 1.0
 #: How long after the death of its master a worker may be relayed: after WatchdogSec= it is ended first. Seconds.
@@ -103,6 +105,7 @@ class Lifecycle(Worker):
         self._drain_began = 0.0
         self._drain_told = False
         self._settles_at = 0.0  # 0.0: it has not begun
+        self._failures: list[float] = []  # of the loop itself, within the last second
 
     def init_process(self) -> None:
         self._managed = hasattr(self, "slot")
@@ -270,6 +273,22 @@ class Lifecycle(Worker):
                 holds.release(held)
 
         threading.Thread(target=run, name=signal, daemon=True).start()
+
+    def note_failure(self) -> None:
+        """Go on after the error that is being handled, which has come out of the main thread's loop: a signal handler
+        of the application's has raised it. Drain, if there are many."""
+        if self.is_told_to_quit or self.is_child:
+            raise  # noqa: PLE0704 (called while it is handled)
+        self.log.exception("Unexpected error in the worker's main thread")
+        if self.fails_often():
+            self.alive = False
+        time.sleep(DRAIN_POLL)  # what has failed may fail again at once
+
+    def fails_often(self) -> bool:
+        """Count a failure of the worker's loop; return whether there are so many that it cannot go on."""
+        now = time.monotonic()
+        self._failures = [*(then for then in self._failures if now - then < 1), now]
+        return len(self._failures) > MAX_FAILURES
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain; a worker that still loads the application and has nothing to finish leaves at once. A relayed worker

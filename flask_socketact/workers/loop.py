@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import select
 import socket
 import ssl
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from gunicorn import sock as gunicorn_sock
 
-from flask_socketact import environment, mailbox
+from flask_socketact import descriptors, environment, mailbox
 from flask_socketact.addresses import unmapped
 from flask_socketact.connection import Connection, TLSConnection
 from flask_socketact.errors import MailboxError
@@ -35,9 +33,6 @@ _NOBODY_THERE = (
     *(errno.EAGAIN, errno.ECONNABORTED, errno.EPERM, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT),
     *(errno.EHOSTDOWN, errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH),
 )
-#: accept(2): the connection stays in the queue, until there is room for it.
-_NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_TOO_MANY = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 #: How long a worker that has more connections than its siblings leaves the next one to them, in seconds.
 YIELD_PAUSE = 0.001
@@ -48,21 +43,8 @@ LEAD = 2
 LEAD_RATIO = 8
 #: Accepted in a row, before those that we have get their turn.
 ACCEPTS = 64
-NO_RESOURCES_PAUSE = 0.1  #: seconds
-#: So many descriptors are left to the application: it opens files to answer what has been accepted.
-RESERVE = 8
-#: With a lower limit of descriptors, no more connections are sent at once than the reserve of a receiver takes.
-FEW = 1000
-#: With fewer left, connections that have been idle for longer than this are closed, the oldest first. Seconds.
-SPARE_AFTER = 2.0
-#: ... so many at a time.
-SPARED = 16
-#: How often a want of descriptors is logged, in seconds.
-LOG_INTERVAL = 10.0
 #: How long we wait for the client to close after us, in seconds.
 CLOSE_TIMEOUT = 2.0
-#: How long a sender of the mailbox may take, in seconds: one that has sent all has closed already.
-MAIL_TIMEOUT = 5.0
 #: How often connections whose time is over are looked for, in seconds.
 SWEEP = 1.0
 #: Events taken from the kernel at once: what one thread has taken waits while it serves the first.
@@ -117,7 +99,7 @@ class Loop:
         self._blocked_until = 0.0  # ... not earlier than this
         self._next_sweep = 0.0
         self._is_short = False  # of descriptors
-        self._highest = _highest_descriptor()
+        self._highest = descriptors.highest()
         self._next_complaint = 0.0
 
     def wake(self) -> None:
@@ -175,13 +157,13 @@ class Loop:
         if now < self._blocked_until:
             return self._blocked_until - now
         if self._is_short and not self._has_room():
-            self._make_room(_TOO_MANY)
-            return NO_RESOURCES_PAUSE
+            self._make_room(descriptors.TOO_MANY)
+            return descriptors.PAUSE
         self._is_short = False
         if now < self._yield_until and self._is_ahead():
             return self._yield_until - now
         if len(self.connections) >= self.cfg.worker_connections:
-            return NO_RESOURCES_PAUSE
+            return descriptors.PAUSE
         for fd in self._sources.keys() - self._joined:
             self._epoll.register(fd, _IN_EXCLUSIVE)
             self._joined.add(fd)
@@ -231,14 +213,14 @@ class Loop:
         """Close `connection` for its client, too: a process that the application has forked may have a copy."""
         with suppress(OSError):  # it has gone by itself
             connection.sock.shutdown(socket.SHUT_RDWR)
-        self._forget(connection)
+        self.forget(connection)
 
     def drop(self, connection: Connection) -> None:
         """Close `connection` after the error that is being handled."""
         self._log.exception("Unexpected error with a connection, which is closed")
         self.close(connection)
 
-    def _forget(self, connection: Connection) -> None:
+    def forget(self, connection: Connection) -> None:
         """Close our copy of `connection`."""
         self.release(connection)  # a copy of the descriptor elsewhere would keep it in
         self.connections.discard(connection)
@@ -268,21 +250,6 @@ class Loop:
         """Leave the mailbox to the others: we would receive what we send. Mail that has been accepted is read on."""
         self._leave_source(box.listener.fileno())
         self._sources.pop(box.listener.fileno(), None)
-
-    def hand_over(self, connections: Iterable[Connection], box: mailbox.Mailbox, receivers: int) -> None:
-        """Send those of `connections` that can go on elsewhere to the mailbox, for so many to read; with the lock held.
-
-        :raises MailboxError: it takes no more; those left are still ours.
-        """
-        movable = {c.fd: c for c in connections if c.is_movable and len(c.unread) <= mailbox.MAX_UNREAD}
-        origins = [(mailbox.Origin(c.listener, c.served, _pairs(c.proxy), c.unread), fd) for fd, c in movable.items()]
-        batch = mailbox.batch_size(len(movable), receivers)
-        if self._highest < FEW:
-            batch = min(batch, RESERVE - 1)
-        for fds in box.send(origins, batch):
-            self._slot[Field.CARRIED_OUT] += len(fds)
-            for fd in fds:
-                self._forget(movable[fd])
 
     def limit_idle(self, deadline: float) -> None:
         """Close connections without a request at `deadline` at the latest."""
@@ -328,11 +295,11 @@ class Loop:
         try:
             client, address = mailbox.accept(listener)
         except OSError as error:
-            if error.errno in _NO_RESOURCES:
-                self._make_room(error)
+            if error.errno in descriptors.NO_RESOURCES:
+                self._make_room(error.strerror or str(error))
             elif error.errno not in _NOBODY_THERE:
                 self._log.exception("Cannot accept a connection")
-                self._blocked_until = time.monotonic() + NO_RESOURCES_PAUSE
+                self._blocked_until = time.monotonic() + descriptors.PAUSE
             return False
         try:
             connection = self._adopt(client, address, listener.getsockname(), listener_name(listener))
@@ -342,37 +309,30 @@ class Loop:
         connection.deadline = time.monotonic() + self._header_timeout
         self._make_ready(connection)  # its request has often come with it
         if connection.fd >= self._highest:
-            self._make_room(_TOO_MANY)
+            self._make_room(descriptors.TOO_MANY)
             return False
         return bool(len(self.connections) < self.cfg.worker_connections)
 
-    def _make_room(self, error: OSError) -> None:
+    def _make_room(self, reason: str) -> None:
         """Accept nothing for a moment, for want of descriptors, and close those that have been idle for longest."""
         now = time.monotonic()
-        self._blocked_until = now + NO_RESOURCES_PAUSE
+        self._blocked_until = now + descriptors.PAUSE
         self._is_short = True
         self._slot[Field.ACCEPTING] = 0
         if now >= self._next_complaint:
-            self._next_complaint = now + LOG_INTERVAL
-            self._log.error("Cannot accept a connection (%s): raise LimitNOFILE= of the service", error.strerror)
+            self._next_complaint = now + descriptors.LOG_INTERVAL
+            self._log.error("Cannot accept a connection (%s): raise LimitNOFILE= of the service", reason)
         with self.lock:
             idle = [(c.free_since or c.deadline - self._header_timeout, c) for c in self.connections if c.idle]
-            oldest = sorted((since, c.fd, c) for since, c in idle if now - since > SPARE_AFTER)
-            for _, _, connection in oldest[:SPARED]:
+            oldest = sorted((since, c.fd, c) for since, c in idle if now - since > descriptors.SPARE_AFTER)
+            for _, _, connection in oldest[: descriptors.SPARED]:
                 if not connection.has_sent():
                     self.close(connection)
 
     def _has_room(self) -> bool:
         """Whether a new connection would leave the application its reserve of descriptors."""
-        self._highest = _highest_descriptor()
-        try:
-            if self._highest < FEW:
-                return len(os.listdir("/proc/self/fd")) <= self._highest
-            probe = os.dup(self._wakeup)
-        except OSError:
-            return False
-        os.close(probe)
-        return probe < self._highest
+        self._highest = descriptors.highest()
+        return descriptors.have_room(self._wakeup)
 
     def _adopt(self, client: socket.socket, address: Any, server: Any, name: str | None) -> Connection:
         if client.family == socket.AF_INET6:
@@ -391,7 +351,7 @@ class Loop:
     def _accept_mail(self, box: mailbox.Mailbox) -> bool:
         """Read what one sender has left; return whether there may be another."""
         if not self._has_room():  # for a batch: what does not find a descriptor would be lost
-            self._make_room(_TOO_MANY)
+            self._make_room(descriptors.TOO_MANY)
             return False
         try:
             sender = box.accept()
@@ -399,11 +359,11 @@ class Loop:
             self._log.warning("Mailbox: %s", error)
             return True
         except OSError as error:
-            self._make_room(error)
+            self._make_room(error.strerror or str(error))
             return False
         if sender is None:
             return False
-        self._mail[sender.fileno()] = (sender, time.monotonic() + MAIL_TIMEOUT)
+        self._mail[sender.fileno()] = (sender, time.monotonic() + mailbox.SENDER_TIMEOUT)
         self._epoll.register(sender, _IN)
         self._read_mail(sender.fileno())
         return True
@@ -476,16 +436,6 @@ class Loop:
             if deadline <= now:
                 self._log.warning("Mailbox: a sender that does not end")
                 self._end_mail(fd)
-
-
-def _highest_descriptor() -> int:
-    """Return the number from which on descriptors are the application's: the kernel gives the lowest that is free."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if limit == resource.RLIM_INFINITY else limit - RESERVE
-
-
-def _pairs(proxy: dict[str, Any] | None) -> tuple[tuple[str, Any], ...] | None:
-    return tuple(sorted(proxy.items())) if proxy else None
 
 
 def _wrap(client: socket.socket, context: ssl.SSLContext, cfg: Settings) -> ssl.SSLSocket:

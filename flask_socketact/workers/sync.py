@@ -23,6 +23,15 @@ class SyncWorker(ClassicWorker, sync.SyncWorker):
     A client that is slow to send or to take blocks the worker, as it does gunicorn's: put a proxy in front.
     """
 
+    def run(self) -> None:
+        while self.alive:
+            try:
+                super().run()
+            except BaseException:  # noqa: BLE001 (the worker goes on, whatever it is)
+                self.note_failure()
+            else:
+                return  # the master has died
+
     def accept(self, listener: Any) -> None:
         """Accept a connection, and serve it; without a descriptor for it leave it in the queue for a while."""
         try:

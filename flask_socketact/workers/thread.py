@@ -34,18 +34,17 @@ from gunicorn.http.message import Request
 from flask_socketact import current, queues, request_body
 from flask_socketact.alarm import Alarm
 from flask_socketact.connection import Connection
-from flask_socketact.errors import MailboxError
+from flask_socketact.mailbox import Mailbox
 from flask_socketact.response import Response
 from flask_socketact.scoreboard import Field
-from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER, ApplicationError, Lifecycle, status_of
+from flask_socketact.workers.carrier import Carrier
+from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER, ApplicationError, status_of
 from flask_socketact.workers.loop import Loop, header_timeout
 
 #: How long the leader may be inside one request before another thread takes the lead, in seconds.
 PATIENCE = 0.005
 #: A mean over about so many requests.
 SMOOTHING = 8
-#: When the loop itself fails more often than this within a second, it cannot go on.
-MAX_FAILURES = 8
 
 
 class Outcome(Enum):
@@ -68,7 +67,7 @@ class Seat:
         self.thread: threading.Thread
 
 
-class ThreadWorker(Lifecycle):
+class ThreadWorker(Carrier):
     """A worker that serves with threads: ``-k flask_socketact.workers.thread.ThreadWorker``.
 
     ``threads`` is how many requests run at once; a client that is connected, but has not sent the
@@ -102,10 +101,7 @@ class ThreadWorker(Lifecycle):
         self._mean = 0.0  # seconds that a request takes
         self._begun = self._ended = 0  # turns of connections; the difference is in flight
         self._drain_deadline: float | None = None
-        self._draining = False  # the leader has begun the drain
-        self._carrying = False  # ... and connections go to the mailbox as soon as they have no request here
         self._drained = False
-        self._failures: list[float] = []  # of the loop itself, within the last second
         self._is_broken = False  # the loop cannot go on
 
     # The supervisor is gunicorn's main thread, which gets the signals.
@@ -127,20 +123,8 @@ class ThreadWorker(Lifecycle):
             try:
                 self._watch(poll)
                 has_ended = self._has_ended()
-            except BaseException:
-                if self.is_told_to_quit:
-                    raise
-                self._note_failure()
-
-    def _note_failure(self) -> None:
-        """Go on after an error in the main thread, perhaps out of a signal handler of the application's; drain, if
-        there are many."""
-        self.log.exception("Unexpected error in the worker's main thread")
-        now = time.monotonic()
-        self._failures = [*(then for then in self._failures if now - then < 1), now]
-        if len(self._failures) > MAX_FAILURES:
-            self.alive = False
-        time.sleep(DRAIN_POLL)  # what has failed may fail again at once
+            except BaseException:  # noqa: BLE001 (the worker goes on, whatever it is)
+                self.note_failure()
 
     def _has_ended(self) -> bool:
         is_idle = self._begun == self._ended
@@ -289,17 +273,16 @@ class ThreadWorker(Lifecycle):
         It may be none of ours: a library's time limit (PyThreadState_SetAsyncExc) can come when its view has returned.
         """
         self.log.exception("Unexpected error in the worker's loop")
-        now = time.monotonic()
         with self.loop.lock:
             connection, seat.connection = seat.connection, None
             if connection is not None:
                 self._note_ended()
                 self.loop.close(connection)
-            self._failures = [*(then for then in self._failures if now - then < 1), now]
+            cannot_go_on = self.fails_often()
             self._rest(seat)
             if self._leader is seat:
                 self._leader = None
-            if len(self._failures) > MAX_FAILURES:
+            if cannot_go_on:
                 self._give_up()
             self._call_if_none_leads()
 
@@ -382,7 +365,7 @@ class ThreadWorker(Lifecycle):
             self.loop.set_deadline(connection, begun=connection.begun)
             if self._carrying:
                 connection.busy = False
-                self._carry([connection])
+                self.carry([connection])
                 if connection not in self.loop.connections:
                     return
         elif connection.begun and new_head and connection.served:  # the first one's time has begun with the connection
@@ -418,7 +401,7 @@ class ThreadWorker(Lifecycle):
             self._begin_to_drain()
         if self._carrying:
             with self.loop.lock:
-                self._carry(list(self.loop.connections))
+                self.carry(list(self.loop.connections))
         self.loop.limit_idle(time.monotonic() + LINGER)
         if self.loop.connections or self.loop.receives_mail:
             return False
@@ -428,11 +411,7 @@ class ThreadWorker(Lifecycle):
     def _begin_to_drain(self) -> None:
         self.slot.begin_drain()
         self.loop.stop_accepting()
-        carrying = self._may_carry()
-        if carrying and self.mailbox:
-            self.loop.leave_mailbox(self.mailbox)
-        self._draining = True
-        self._carrying = carrying  # from now on other threads send, too
+        self.begin_to_carry()
 
     def _drain_without_threads(self) -> None:
         """Bring the drain forward in the supervisor, while all threads are inside requests:
@@ -449,29 +428,14 @@ class ThreadWorker(Lifecycle):
             if self._resting:  # one has ended its request meanwhile, perhaps the leader
                 self._call_a_resting_thread()
 
-    def has_mail(self) -> bool:
-        return self.mailbox is not None and self.mailbox.has_mail()
+    def read_mailbox(self, box: Mailbox) -> None:
+        self.loop.read_mailbox(box)
 
-    def _carry(self, connections: list[Connection]) -> None:
-        """Send those of `connections` to the mailbox that have no request here; with the lock held."""
-        if self.mailbox is not None and self._may_carry():
-            siblings = sum(1 for sibling in self.board.taken() if not sibling[Field.DRAINING])
-            try:
-                self.loop.hand_over(connections, self.mailbox, siblings)
-            except MailboxError as error:
-                self.log.warning("Mailbox: %s", error)
-            else:
-                return
-        self._carrying = False
-        self.log.warning("Idle connections are closed from now on, not carried")
-        if self.mailbox and self.board.stopping:  # what we have sent may have no other reader
-            self.loop.read_mailbox(self.mailbox)
+    def leave_mailbox(self, box: Mailbox) -> None:
+        self.loop.leave_mailbox(box)
 
-    def _may_carry(self) -> bool:
-        """Whether somebody will read the mailbox. When nobody does, it would start the service again."""
-        if self._draining and not self._carrying:
-            return False
-        return self.mailbox is not None and self.has_successor()
+    def forget(self, connection: Connection) -> None:
+        self.loop.forget(connection)
 
     # One turn of a connection. Who calls its hooks, logs what and answers which error is as in gunicorn's gthread.
 
@@ -616,7 +580,7 @@ class ThreadWorker(Lifecycle):
         """Whether `connection` is to be closed after an answer that begins now."""
         cfg = self.loop.cfg
         if not self.alive:
-            return not (connection.portable and self._may_carry() and cfg.keepalive)
+            return not (connection.portable and self.may_carry() and cfg.keepalive)
         return not cfg.keepalive or len(self.loop.connections) > cfg.worker_connections
 
 

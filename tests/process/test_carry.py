@@ -22,6 +22,14 @@ from tests.server import CONF, Server, dial, unix
 if TYPE_CHECKING:
     from tests.process.conftest import Folder
 
+WORKERS = pytest.mark.parametrize(
+    "worker",
+    [
+        pytest.param((), id="thread"),
+        pytest.param(("-k", "flask_socketact.workers.gevent.GeventWorker"), id="gevent"),
+    ],
+)
+
 
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[socket.socket]:
@@ -46,8 +54,11 @@ def replace(server: Server, number: signal.Signals = signal.SIGHUP) -> None:
 
 
 @pytest.mark.parametrize("family", ["tcp", "unix"])
-def test_idle_and_silent_connections_live_on(plain: Path, http: socket.socket, box: socket.socket, family: str) -> None:
-    with unix(plain / "http") as path, serving(plain, path if family == "unix" else http, box) as server:
+@WORKERS
+def test_idle_and_silent_connections_live_on(
+    plain: Path, http: socket.socket, box: socket.socket, family: str, worker: tuple[str, ...]
+) -> None:
+    with unix(plain / "http") as path, serving(plain, path if family == "unix" else http, box, *worker) as server:
         listener = path if family == "unix" else http
         with dial(listener) as idle, dial(listener) as silent:
             before = exchange(idle)
@@ -89,8 +100,11 @@ def test_sent_but_not_read(folder: Folder, http: socket.socket, box: socket.sock
         exchange(blocking)
 
 
-def test_half_a_head_is_finished_where_it_began(plain: Path, http: socket.socket, box: socket.socket) -> None:
-    with serving(plain, http, box) as server, dial(http) as client:
+@WORKERS
+def test_half_a_head_is_finished_where_it_began(
+    plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]
+) -> None:
+    with serving(plain, http, box, *worker) as server, dial(http) as client:
         (before,) = server.workers()
         client.sendall(HALF)
         assert ask(lambda: dial(http))[0] == 200
@@ -102,9 +116,12 @@ def test_half_a_head_is_finished_where_it_began(plain: Path, http: socket.socket
         assert exchange(client)["pid"] == server.workers()[0]
 
 
-def test_pipelined_requests_travel(plain: Path, http: socket.socket, box: socket.socket) -> None:
+@WORKERS
+def test_pipelined_requests_travel(
+    plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]
+) -> None:
     """What has been read of them goes along; the worker does not wait until the client has nothing more to ask."""
-    with serving(plain, http, box, "--threads", "1") as server, dial(http) as client:
+    with serving(plain, http, box, "--threads", "1", *worker) as server, dial(http) as client:
         (before,) = server.workers()
         count = 100
         client.sendall(REQUEST.replace(b"/", b"/sleep/0.05", 1) * count)
@@ -120,10 +137,11 @@ def test_pipelined_requests_travel(plain: Path, http: socket.socket, box: socket
 
 
 @pytest.mark.parametrize("threads", ["1", "4"])
+@WORKERS
 def test_client_that_never_pauses_keeps_no_worker(
-    plain: Path, http: socket.socket, box: socket.socket, threads: str
+    plain: Path, http: socket.socket, box: socket.socket, threads: str, worker: tuple[str, ...]
 ) -> None:
-    with serving(plain, http, box, "--threads", threads) as server, dial(http) as client:
+    with serving(plain, http, box, "--threads", threads, *worker) as server, dial(http) as client:
         request = REQUEST.replace(b"/", b"/sleep/0.01", 1)
         for _ in range(3):
             (before,) = server.workers()
@@ -136,7 +154,10 @@ def test_client_that_never_pauses_keeps_no_worker(
             assert exchange(client)["pid"] != before
 
 
-def test_application_with_sockets_of_its_own(folder: Folder, http: socket.socket, box: socket.socket) -> None:
+@WORKERS
+def test_application_with_sockets_of_its_own(
+    folder: Folder, http: socket.socket, box: socket.socket, worker: tuple[str, ...]
+) -> None:
     """It has put a class in the place of socket.socket, as PySocks is used, that takes no other kind of sockets."""
     app = folder(
         """
@@ -155,14 +176,17 @@ def test_application_with_sockets_of_its_own(folder: Folder, http: socket.socket
             return [b"{}"]
         """
     )
-    with serving(app, http, box) as server, dial(http) as client:
+    with serving(app, http, box, *worker) as server, dial(http) as client:
         exchange(client)
         replace(server)
         exchange(client)
         assert "Traceback" not in server.log
 
 
-def test_connections_that_find_no_descriptors_wait(plain: Path, http: socket.socket, box: socket.socket) -> None:
+@WORKERS
+def test_connections_that_find_no_descriptors_wait(
+    plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]
+) -> None:
     (plain / "settings.py").write_text(
         "from flask_socketact.conf import *\n"
         "import resource\n"
@@ -170,7 +194,7 @@ def test_connections_that_find_no_descriptors_wait(plain: Path, http: socket.soc
     )
     listeners = {"web": http, "mailbox": box}
     with (
-        Server(plain, "-c", "settings.py", "-w", "2", "app:app", listeners=listeners) as server,
+        Server(plain, "-c", "settings.py", "-w", "2", *worker, "app:app", listeners=listeners) as server,
         contextlib.ExitStack() as stack,
     ):
         (before, _) = server.wait_until_ready().workers()
@@ -184,16 +208,22 @@ def test_connections_that_find_no_descriptors_wait(plain: Path, http: socket.soc
         assert "connections lost" not in server.log
 
 
-def test_empty_line_that_waits_travels(plain: Path, http: socket.socket, box: socket.socket) -> None:
-    with serving(plain, http, box) as server, dial(http) as client:
+@WORKERS
+def test_empty_line_that_waits_travels(
+    plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]
+) -> None:
+    with serving(plain, http, box, *worker) as server, dial(http) as client:
         exchange(client, REQUEST + b"\r\n")
         replace(server)
         assert exchange(client)["pid"] == server.workers()[0]
 
 
-def test_request_in_flight_keeps_its_connection(plain: Path, http: socket.socket, box: socket.socket) -> None:
+@WORKERS
+def test_request_in_flight_keeps_its_connection(
+    plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]
+) -> None:
     """Its answer is that of the old worker; the next one comes from the new."""
-    with serving(plain, http, box) as server, dial(http) as client:
+    with serving(plain, http, box, *worker) as server, dial(http) as client:
         (before,) = server.workers()
         client.sendall(REQUEST.replace(b"/", b"/sleep/1", 1))
         server.wait_for((plain / "asleep").exists, "the view to run")
@@ -215,12 +245,13 @@ def test_worker_replaced_for_a_timeout(plain: Path, http: socket.socket, box: so
 
 
 @pytest.mark.parametrize("with_box", [True, False])
+@WORKERS
 def test_nothing_is_closed_by_max_requests(
-    plain: Path, http: socket.socket, box: socket.socket, with_box: bool
+    plain: Path, http: socket.socket, box: socket.socket, with_box: bool, worker: tuple[str, ...]
 ) -> None:
     """Without a mailbox connections are closed, but no request is lost."""
     listeners = {"web": http, "mailbox": box} if with_box else {"web": http}
-    with Server(plain, *CONF, "--max-requests", "100", "app:app", listeners=listeners) as server:
+    with Server(plain, *CONF, "--max-requests", "100", *worker, "app:app", listeners=listeners) as server:
         server.wait_until_ready()
         with Load(lambda: dial(http), {"keep-alive": 20, "new connection": 2}) as load:
             server.wait_for(lambda: server.log.count("Worker exiting") >= 6, "recycled workers")
@@ -229,9 +260,10 @@ def test_nothing_is_closed_by_max_requests(
             assert load.closed_by_server == 0
 
 
-def test_stop_is_polite(plain: Path, http: socket.socket, box: socket.socket) -> None:
+@WORKERS
+def test_stop_is_polite(plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]) -> None:
     """Nobody would read the mailbox but a service that systemd had to start for it."""
-    with serving(plain, http, box) as server, dial(http) as client, dial(http) as silent:
+    with serving(plain, http, box, *worker) as server, dial(http) as client, dial(http) as silent:
         exchange(client)
         server.process.terminate()
         server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
@@ -260,13 +292,14 @@ def app(environ, start_response):
 
 
 @pytest.mark.parametrize("boots", [True, False])
+@WORKERS
 def test_mail_that_nobody_has_read_when_the_service_stops(
-    folder: Folder, http: socket.socket, box: socket.socket, boots: bool
+    folder: Folder, http: socket.socket, box: socket.socket, boots: bool, worker: tuple[str, ...]
 ) -> None:
     """The new worker still loads the application. It is waited for, because of the mail; if it
     fails the mail is dropped, or systemd would start the service again for it."""
     app = folder(HELD)
-    with serving(app, http, box) as server, dial(http) as client:
+    with serving(app, http, box, *worker) as server, dial(http) as client:
         exchange(client)
         (before,) = server.workers()
         (app / "hold").touch()
@@ -289,22 +322,26 @@ def test_mail_that_nobody_has_read_when_the_service_stops(
         box.accept()
 
 
-def test_master_that_has_died(plain: Path, http: socket.socket, box: socket.socket) -> None:
+@WORKERS
+def test_master_that_has_died(plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]) -> None:
     """systemd starts another generation, which finds the connections in the mailbox."""
     with dial(http) as client:
-        with serving(plain, http, box) as server:
+        with serving(plain, http, box, *worker) as server:
             before = exchange(client)["pid"]
             server.process.kill()
             server.wait_for(lambda: not server.workers(), "the worker to leave")
         client.sendall(REQUEST)
-        with serving(plain, http, box):
+        with serving(plain, http, box, *worker):
             assert b"Connection: keep-alive" in client.recv(65536)
             assert exchange(client)["pid"] != before
 
 
-def test_mailbox_that_takes_nothing(plain: Path, http: socket.socket, box: socket.socket) -> None:
+@WORKERS
+def test_mailbox_that_takes_nothing(
+    plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]
+) -> None:
     (plain / "mailbox").unlink()
-    with serving(plain, http, box) as server, dial(http) as client:
+    with serving(plain, http, box, *worker) as server, dial(http) as client:
         exchange(client)
         (before,) = server.workers()
         os.kill(before, signal.SIGTERM)

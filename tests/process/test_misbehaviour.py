@@ -31,6 +31,7 @@ CLASSES = {
     "gevent": ("-k", "flask_socketact.workers.gevent.GeventWorker"),
 }
 ALL = pytest.mark.parametrize("worker", CLASSES)
+KEEP_ALIVE = pytest.mark.parametrize("worker", ["thread", "gevent"])
 
 #: What others ask for meanwhile.
 BASE = """
@@ -104,13 +105,18 @@ RAISES = (
             yield b"first"
         raise kind("on purpose")
 
+    class File:
+        def __init__(self, pieces): self.pieces = pieces
+        def read(self, size): return next(self.pieces)
+
     def misbehave(what, environ, start_response):
         where, _, name = what.partition("/")
         kind = {"Odd": Odd, "CancelledError": asyncio.CancelledError}.get(name) or getattr(builtins, name)
         if where == "view":
             raise kind("on purpose")
         start_response("200 OK", [("Content-Length", "10")])
-        return pieces(kind, where == "later")
+        body = pieces(kind, where.startswith("later"))
+        return environ["wsgi.file_wrapper"](File(body)) if where.endswith("file") else body
 """
 )
 #: Exceptions of all kinds, those that servers take for their own among them.
@@ -125,15 +131,16 @@ def test_whatever_is_raised_ends_one_request(folder: Folder, http: socket.socket
     app = folder(RAISES)
     with serving(app, http, worker) as server:
         for kind in KINDS:
-            for where in ("view", "first"):
+            for where in ("view", "first", "first-file"):
                 received = fetch(http, get(f"/{where}/{kind}"))
                 assert received.startswith(b"HTTP/1.1 500"), (kind, where, received)
-            received = fetch(http, get(f"/later/{kind}"))
-            assert received.startswith(b"HTTP/1.1 200")
-            assert received.endswith(b"first"), (kind, received)
+            for where in ("later", "later-file"):
+                received = fetch(http, get(f"/{where}/{kind}"))
+                assert received.startswith(b"HTTP/1.1 200")
+                assert received.endswith(b"first"), (kind, where, received)
             assert f"{kind}: on purpose" in server.log or kind in ("Odd", "CancelledError", "SystemExit")
-        wait_for_errors(server, app, 3 * len(KINDS))
-        assert server.log.count("on purpose") >= 3 * len(KINDS)
+        wait_for_errors(server, app, 5 * len(KINDS))
+        assert server.log.count("on purpose") >= 5 * len(KINDS)
 
 
 @ALL
@@ -246,7 +253,7 @@ def reset(client: socket.socket) -> None:
 CLOSE_FRAME = b"\x88\x82\0\0\0\0\x03\xe8"
 
 
-@pytest.mark.parametrize("worker", ["thread", "gevent"])
+@KEEP_ALIVE
 def test_websockets_end_every_way(folder: Folder, http: socket.socket, worker: str) -> None:
     """simple-websocket closes the socket itself; the worker's others see nothing of it, and nothing is an error."""
     app = folder(SOCK)
@@ -274,7 +281,7 @@ def test_websockets_end_every_way(folder: Folder, http: socket.socket, worker: s
         assert server.log.count("Traceback") == server.log.count("Exception on /"), server.log
 
 
-@pytest.mark.parametrize("worker", ["thread", "gevent"])
+@KEEP_ALIVE
 def test_websocket_whose_view_fails_is_closed(folder: Folder, http: socket.socket, worker: str) -> None:
     app = folder(SOCK)
     with serving(app, http, worker), websocket(http, "/fails") as client:
@@ -610,7 +617,8 @@ def test_ipv4_clients_of_a_dual_stack_listener(folder: Folder, worker: str) -> N
                     assert answer(client).endswith(seen)
 
 
-def test_few_descriptors_are_left_to_the_application(folder: Folder, http: socket.socket) -> None:
+@KEEP_ALIVE
+def test_few_descriptors_are_left_to_the_application(folder: Folder, http: socket.socket, worker: str) -> None:
     """With more clients than descriptors: who is accepted is answered, by a view that opens files."""
     app = folder(
         BASE
@@ -627,8 +635,9 @@ def test_few_descriptors_are_left_to_the_application(folder: Folder, http: socke
         "import resource\n"
         "def post_worker_init(worker): resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
     )
-    with Server(app, "-c", "settings.py", "-w", "1", "app:app", listeners={"http": http}) as server:
-        (worker,) = server.wait_until_ready().workers()
+    arguments = ("-c", "settings.py", "-w", "1", *CLASSES[worker], "app:app")
+    with Server(app, *arguments, listeners={"http": http}) as server:
+        (pid,) = server.wait_until_ready().workers()
         http.listen(256)
         clients = [dial(http) for _ in range(200)]
         for client in clients:
@@ -642,10 +651,10 @@ def test_few_descriptors_are_left_to_the_application(folder: Folder, http: socke
                 with contextlib.suppress(TimeoutError):
                     assert b"200 OK" in client.recv(65536)
                     answered.add(client)
-        before = cpu(worker)
+        before = cpu(pid)
         time.sleep(1)
-        assert cpu(worker) - before < 0.3  # nothing spins
-        assert server.workers() == [worker]
+        assert cpu(pid) - before < 0.3  # nothing spins
+        assert server.workers() == [pid]
         assert "Traceback" not in server.log
         assert server.log.count("Cannot accept a connection") < 8
         for client in clients:
@@ -727,9 +736,10 @@ def test_exceptions_that_come_too_late(folder: Folder, http: socket.socket) -> N
         assert "Exception in thread" not in server.log
 
 
+@ALL
 @pytest.mark.parametrize("kind", ["TimeoutError", "KeyboardInterrupt", "SystemExit", "BaseException"])
-def test_alarm_of_the_application_that_raises(folder: Folder, http: socket.socket, kind: str) -> None:
-    """Its handler runs in the main thread, which supervises the others."""
+def test_alarm_of_the_application_that_raises(folder: Folder, http: socket.socket, worker: str, kind: str) -> None:
+    """Its handler runs in the main thread, whatever that does just then."""
     app = folder(
         BASE
         + f"""
@@ -743,11 +753,11 @@ def test_alarm_of_the_application_that_raises(folder: Folder, http: socket.socke
         return plain(start_response)
     """
     )
-    with serving(app, http, "thread") as server, dial(http) as slow:
+    with serving(app, http, worker) as server, dial(http) as slow:
         slow.sendall(REQUEST.replace(b"/", b"/sleep/1", 1))
         server.wait_for((app / "asleep").exists, "the view to run")
         assert b"200 OK" in fetch(http, get("/alarm"))
-        server.wait_for_log("Unexpected error in the worker's main thread")
+        server.wait_for_log("on purpose")
         assert b"200 OK" in slow.recv(65536)
 
 
@@ -789,7 +799,8 @@ def test_errors_of_tls_that_are_the_applications(folder: Folder, http: socket.so
         wait_for_errors(server, app, 1)
 
 
-def test_closed_output_is_no_clients_connection(folder: Folder, http: socket.socket) -> None:
+@KEEP_ALIVE
+def test_closed_output_is_no_clients_connection(folder: Folder, http: socket.socket, worker: str) -> None:
     """What takes the numbers of stdout and stderr gets what the application prints."""
     app = folder(
         BASE
@@ -801,7 +812,7 @@ def test_closed_output_is_no_clients_connection(folder: Folder, http: socket.soc
         return plain(start_response)
     """
     )
-    with serving(app, http, "thread"), contextlib.ExitStack() as stack:
+    with serving(app, http, worker), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(dial(http)) for _ in range(5)]
         for client in clients:
             exchange(client)
