@@ -18,6 +18,7 @@ from flask_socketact.manager import Manager
 from flask_socketact.predecessors import Predecessors, RelayedWorker
 from flask_socketact.reload import ReloadingArbiter
 from flask_socketact.watchdog import Watchdog
+from flask_socketact.workers.lifecycle import Lifecycle
 
 #: How often the master looks at its workers, in seconds.
 TURN = 1.0
@@ -103,6 +104,8 @@ class Arbiter(ReloadingArbiter):
         signals: list[int] = super().wait_for_signals(BOOT_POLL if is_waiting else self._turn)
         self.readiness.collect(self.WORKERS)
         self._predecessors.look()
+        if self.mailbox is not None and not issubclass(self.cfg.worker_class, Lifecycle):
+            self._empty_mailbox()  # nobody else reads it
         if len(self.readiness.accepting) >= self.num_workers:  # those that are replaced already have answered, too
             self.load_time = self.load_time or time.monotonic() - self.loading_since
             self._booted = True
@@ -212,7 +215,7 @@ class Arbiter(ReloadingArbiter):
         self.board.stopping = not scope and not self._leaves_mail
         self._drain_end = time.monotonic() + self.cfg.graceful_timeout
         super().stop(graceful)
-        if self.board.stopping:
+        if self.board.stopping and not any(self._predecessors.workers()):
             self._empty_mailbox()
 
     def kill_workers(self, sig: int) -> None:
@@ -262,9 +265,7 @@ class Arbiter(ReloadingArbiter):
             self.log.exception("The hook child_exit has failed for worker %s of an earlier generation", worker.pid)
 
     def _empty_mailbox(self) -> None:
-        if self.mailbox is None or any(self._predecessors.workers()):
-            return
-        if dropped := self.mailbox.drop_all():
+        if self.mailbox is not None and (dropped := self.mailbox.drop_all()):
             self.log.warning("Mailbox: dropped what %s senders had left, with nobody to read it", dropped)
 
     def _announce_stop(self, text: str) -> None:

@@ -49,9 +49,6 @@ class Carrier(Lifecycle):
     def forget(self, connection: Any) -> None:
         """Close our copy of a connection that has been sent."""
 
-    def has_mail(self) -> bool:
-        return self.mailbox is not None and self.mailbox.has_mail()
-
     def begin_to_carry(self) -> None:
         """Let connections go from now on, if somebody can take them: called once, as the drain begins."""
         carrying = self.may_carry()

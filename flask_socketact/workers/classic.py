@@ -3,10 +3,12 @@ that it raises, or does to its socket, reach gunicorn's loop."""
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from gunicorn.http.wsgi import FileWrapper
@@ -14,6 +16,7 @@ from gunicorn.http.wsgi import FileWrapper
 from flask_socketact import current, request_body
 from flask_socketact.addresses import unmapped
 from flask_socketact.client_socket import ClientSocket, TLSClientSocket
+from flask_socketact.mailbox import Origin
 from flask_socketact.scoreboard import Field
 from flask_socketact.workers.lifecycle import ApplicationError, Lifecycle, listener_name, status_of
 
@@ -21,6 +24,32 @@ from flask_socketact.workers.lifecycle import ApplicationError, Lifecycle, liste
 _listener: ContextVar[str | None] = ContextVar("listener", default=None)
 #: Environ key: the request's `Exchange`.
 _EXCHANGE = "socketact.exchange"
+
+
+@dataclass(frozen=True)
+class Listener:
+    """What a connection needs to know of its listener, which is closed in a drain, perhaps before it is asked."""
+
+    fdname: str | None
+    address: Any
+
+    def getsockname(self) -> Any:
+        return self.address
+
+
+@dataclass(frozen=True)
+class CarriedClient:
+    """A connection that comes from another worker."""
+
+    address: Any  #: of the client
+    own: Any  #: address on our side
+    origin: Origin
+    connection: socket.socket
+
+    def came_by(self, listener: Any) -> bool:
+        address = listener.getsockname()
+        same_kind = type(address) is type(self.own) and address[1:2] == self.own[1:2]
+        return bool(listener_name(listener) == self.origin.listener and same_kind)
 
 
 class Exchange:
@@ -58,6 +87,24 @@ class ClassicWorker(Lifecycle):
 
         self.cfg.set("post_worker_init", wrap_after)
         super().init_process()
+
+    def take_over(
+        self, origin: Origin, connections: list[socket.socket], refused: list[str]
+    ) -> Iterator[CarriedClient]:
+        """Return what may be served of a message of the mailbox."""
+        for reason in refused:
+            self.log.warning("Mailbox: %s", reason)
+        for connection in connections:
+            try:
+                client = CarriedClient(connection.getpeername(), connection.getsockname(), origin, connection)
+            except OSError:  # it has closed meanwhile
+                connection.close()
+                continue
+            if origin.proxy or self.cfg.proxy_protocol != "off":  # the parser would want the PROXY header once more
+                connection.close()
+                continue
+            self.slot[Field.CARRIED_IN] += 1
+            yield client
 
     def _run_application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         response = start_response.__self__  # type: ignore[attr-defined]  # gunicorn's, a bound method

@@ -7,7 +7,6 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -27,22 +26,10 @@ from gunicorn.workers.base import Worker
 from flask_socketact import descriptors, mailbox, request_body
 from flask_socketact.connection import BODY_REST_TIMEOUT
 from flask_socketact.errors import MailboxError
-from flask_socketact.scoreboard import Field
 from flask_socketact.workers.carrier import Carrier
-from flask_socketact.workers.classic import ClassicWorker
+from flask_socketact.workers.classic import CarriedClient, ClassicWorker, Listener
 from flask_socketact.workers.gevent_client import Client
 from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER, close_descriptor, listener_name
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a connection needs to know of its listener, which is closed in a drain, perhaps before it is asked."""
-
-    fdname: str | None
-    address: Any
-
-    def getsockname(self) -> Any:
-        return self.address
 
 
 class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
@@ -56,7 +43,7 @@ class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
         names = [listener_name(listener) for listener in self.sockets]
         super().patch()  # makes other objects of the listeners
         self._origins = [
-            Origin(name, listener.getsockname()) for name, listener in zip(names, self.sockets, strict=True)
+            Listener(name, listener.getsockname()) for name, listener in zip(names, self.sockets, strict=True)
         ]
         self._tls: ssl.SSLContext | None = None
         self._busy: dict[Any, bool] = {}  # connections; whether a request is being answered
@@ -181,7 +168,7 @@ class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
         gevent.hub.set_loop(None)
         gevent.hub.set_hub(None)
 
-    def _serve(self, listener: Any, origin: Origin) -> StreamServer:
+    def _serve(self, listener: Any, origin: Listener) -> StreamServer:
         listener.setblocking(True)
         server = _Server(listener, handle=partial(self.handle, origin), spawn=Pool(self.worker_connections))
         server.make_room = self._make_room
@@ -264,7 +251,8 @@ class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
         self._has_mail_in_hand = True
         try:
             while message := self._receive(sender):
-                self._take_over(*message)
+                for client in self.take_over(*message):
+                    self._serve_carried(client)
         except (MailboxError, OSError) as error:
             self.log.warning("Mailbox: %s", error)
         except Exception:
@@ -281,30 +269,15 @@ class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
             except BlockingIOError:
                 wait_read(sender.fileno(), timeout=mailbox.SENDER_TIMEOUT)
 
-    def _take_over(self, origin: mailbox.Origin, connections: list[socket.socket], refused: list[str]) -> None:
-        for reason in refused:
-            self.log.warning("Mailbox: %s", reason)
-        for connection in connections:
-            try:
-                address, own = connection.getpeername(), connection.getsockname()
-            except OSError:  # it has closed meanwhile
-                connection.close()
-                continue
-            if origin.proxy or self.cfg.proxy_protocol != "off":  # its parser would want the PROXY header once more
-                connection.close()
-                continue
-            fd = descriptors.above_streams(connection.detach())
-            client = Client(fd, origin.listener, served=origin.served, unread=origin.unread)
-            listener, server = self._server_of(origin.listener, own)
-            self.slot[Field.CARRIED_IN] += 1
-            server.pool.spawn(self.handle, listener, client, address)
-
-    def _server_of(self, name: str | None, own: Any) -> tuple[Origin, StreamServer]:
-        """Return who serves a connection that came by the listener `name` and has the address `own` on our side."""
-        for origin, server in zip(self._origins, self._servers, strict=True):
-            if origin.fdname == name and type(origin.address) is type(own) and origin.address[1:2] == own[1:2]:
-                return origin, server
-        return Origin(name, own), self._servers[0]
+    def _serve_carried(self, client: CarriedClient) -> None:
+        fd = descriptors.above_streams(client.connection.detach())
+        origin = client.origin
+        ours = Client(fd, origin.listener, served=origin.served, unread=origin.unread)
+        listener, server = Listener(origin.listener, client.own), self._servers[0]
+        for known, candidate in zip(self._origins, self._servers, strict=True):
+            if client.came_by(known):
+                listener, server = known, candidate
+        server.pool.spawn(self.handle, listener, ours, client.address)
 
 
 class _Server(StreamServer):

@@ -441,7 +441,7 @@ class Lifecycle(Worker):
 
     def has_mail(self) -> bool:
         """Whether connections wait for this worker, or another, to take them from the mailbox."""
-        return False
+        return self.mailbox is not None and self.mailbox.has_mail()
 
     def is_draining(self) -> bool:
         """Whether this worker takes nothing new and leaves when it has nothing left."""

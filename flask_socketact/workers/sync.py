@@ -3,49 +3,64 @@
 from __future__ import annotations
 
 import errno
+import select
+import socket
 import time
 from typing import Any
 
 from gunicorn.workers import sync
 
-from flask_socketact.workers.classic import ClassicWorker
-from flask_socketact.workers.lifecycle import HEARTBEAT
+from flask_socketact import descriptors, mailbox
+from flask_socketact.errors import MailboxError
+from flask_socketact.workers.classic import CarriedClient, ClassicWorker, Listener
+from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER
 
 #: What gunicorn's loop takes for an empty queue; anything else would end the worker.
 _NONE_WAITS = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
-#: After an error in accept(2), in seconds.
-PAUSE = 0.1
 
 
 class SyncWorker(ClassicWorker, sync.SyncWorker):
     """One request at a time, without keep-alive: ``-k flask_socketact.workers.sync.SyncWorker``.
 
-    A client that is slow to send or to take blocks the worker, as it does gunicorn's: put a proxy in front.
+    A client that is slow to send or to take blocks the worker, as it does gunicorn's: put a proxy in front. Connections
+    that workers of another class have handed over, from before this one was configured, are answered once more, and
+    then closed.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._carried: dict[_Client, tuple[CarriedClient, float]] = {}  # ... and how long they may wait for a request
+
     def run(self) -> None:
+        if self.mailbox is not None:
+            self.wait_fds.append(self.mailbox.listener)
         while self.alive:
             try:
                 super().run()
             except BaseException:  # noqa: BLE001 (the worker goes on, whatever it is)
                 self.note_failure()
             else:
-                return  # the master has died
+                break  # the master has died
+        while self._carried or (self.board.stopping and self.has_mail()):
+            self.notify()
+            time.sleep(DRAIN_POLL)
 
     def accept(self, listener: Any) -> None:
         """Accept a connection, and serve it; without a descriptor for it leave it in the queue for a while."""
+        if self.mailbox is not None and listener is self.mailbox.listener:
+            return  # notify() has read it
         try:
             super().accept(listener)
         except OSError as error:
             if error.errno in _NONE_WAITS:
                 raise  # gunicorn waits for the next one
             self.log.error("Cannot accept a connection (%s)", error.strerror or error)
-            time.sleep(PAUSE)
+            time.sleep(descriptors.PAUSE)
 
     def wait(self, timeout: float) -> Any:
         """Wait for a connection; not as long as gunicorn does, whose idle workers give a sign of life
         every ``timeout / 2`` seconds."""
-        return super().wait(min(timeout, HEARTBEAT))
+        return super().wait(min(timeout, DRAIN_POLL if self._carried else HEARTBEAT))
 
     def notify(self) -> None:
         """Tell the master that the worker lives, and see that the master does: under
@@ -54,3 +69,70 @@ class SyncWorker(ClassicWorker, sync.SyncWorker):
         self.reopen_files()
         self.beat()
         self.is_parent_alive()
+        if self.mailbox is not None and (self.alive or self.board.stopping):
+            self._read_mail(self.mailbox)
+        if self._carried:
+            self._serve_carried()
+
+    def close_in_child(self) -> None:
+        super().close_in_child()
+        for client in self._carried:
+            client.close()
+
+    def _read_mail(self, box: mailbox.Mailbox) -> None:
+        try:
+            sender = box.accept()
+            if sender is not None:
+                with sender:
+                    self._read_sender(sender)
+        except (MailboxError, OSError) as error:
+            self.log.warning("Mailbox: %s", error)
+
+    def _read_sender(self, sender: socket.socket) -> None:
+        """:raises MailboxError: it does not end, or sends what is not ours.
+        :raises OSError: its connection is broken."""
+        poll = select.poll()
+        poll.register(sender, select.POLLIN)
+        while poll.poll(1000 * LINGER):
+            message = mailbox.receive(sender)
+            if message is None:
+                return
+            for client in self.take_over(*message):
+                ours = _Client(client.connection.detach(), client.origin.unread)
+                self._carried[ours] = (client, time.monotonic() + LINGER)
+        raise MailboxError("a sender that does not end")
+
+    def _serve_carried(self) -> None:
+        """Answer those that have sent a request, one each; close those that have had time to."""
+        now = time.monotonic()
+        for client, (carried, deadline) in list(self._carried.items()):
+            if client.has_sent():
+                del self._carried[client]
+                self.handle(self._listener_of(carried), client, carried.address)
+            elif deadline < now:
+                del self._carried[client]
+                client.close()
+
+    def _listener_of(self, client: CarriedClient) -> Any:
+        found = next((listener for listener in self.sockets if client.came_by(listener)), None)
+        return found or Listener(client.origin.listener, client.own)
+
+
+class _Client(socket.socket):
+    """A connection of which another process has read something already."""
+
+    def __init__(self, fd: int, unread: bytes) -> None:
+        super().__init__(fileno=fd)
+        self.settimeout(None)  # socket.setdefaulttimeout() of the application
+        self._unread = unread
+
+    def has_sent(self) -> bool:
+        """Whether there is something to read, or the end."""
+        poll = select.poll()
+        poll.register(self, select.POLLIN)
+        return bool(self._unread or poll.poll(0))
+
+    def recv(self, *args: Any) -> bytes:
+        """As ``socket.recv``."""
+        unread, self._unread = self._unread, b""
+        return unread or super().recv(*args)

@@ -350,6 +350,51 @@ def test_mailbox_that_takes_nothing(
         assert b"Connection: close" in answer(client)
 
 
+@pytest.mark.parametrize(
+    ("successor", "answers"),
+    [
+        ("flask_socketact.workers.gevent.GeventWorker", 2),
+        ("flask_socketact.workers.sync.SyncWorker", 1),
+        ("gunicorn.workers.gthread.ThreadWorker", 0),
+    ],
+)
+def test_successors_of_another_class(
+    plain: Path, http: socket.socket, box: socket.socket, successor: str, answers: int
+) -> None:
+    """What does not keep connections alive answers them once more; what knows no mailbox closes them."""
+
+    def configure(worker: str) -> None:
+        (plain / "settings.py").write_text(f"from flask_socketact.conf import *\nworker_class = {worker!r}\n")
+
+    configure("flask_socketact.workers.thread.ThreadWorker")
+    listeners = {"web": http, "mailbox": box}
+    with (
+        Server(plain, "-c", "settings.py", "-w", "1", "app:app", listeners=listeners) as server,
+        dial(http) as idle,
+        dial(http) as busy,
+        dial(http) as silent,
+    ):
+        (before,) = server.wait_until_ready().workers()
+        exchange(idle)
+        busy.sendall(REQUEST.replace(b"/", b"/sleep/1", 1) + REQUEST)
+        server.wait_for((plain / "asleep").exists, "the view to run")
+        configure(successor)
+        server.signal(signal.SIGHUP)
+        server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+        received = b""
+        while received.count(b"200 OK") < min(answers, 1) + 1:
+            received += busy.recv(65536)
+        for client in (idle, silent):
+            if answers == 2:
+                assert exchange(client)["pid"] == exchange(client)["pid"] != before
+            elif answers == 1:
+                client.sendall(REQUEST)
+                assert b"Connection: close" in answer(client)
+            else:
+                assert answer(client) == b""
+        assert "Traceback" not in server.log
+
+
 def test_two_mailboxes(plain: Path, http: socket.socket, box: socket.socket) -> None:
     with Server(plain, *ONE_WORKER, listeners={"web": http, "one": box, "other": box}) as server:
         assert server.wait_until_gone() == 1
