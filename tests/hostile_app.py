@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import gc
 import logging
 import logging.config
 import multiprocessing
@@ -76,6 +77,12 @@ async def fails_asynchronously(name: str) -> str:
 @app.get("/large")
 def large() -> bytes:
     return bytes(8_000_000)
+
+
+@app.get("/collect")
+def collect() -> str:
+    """An async view that raises leaves a thread of asgiref's until then, whatever the server is."""
+    return str(gc.collect())
 
 
 @app.get("/pid")
