@@ -248,12 +248,15 @@ class Arbiter(ReloadingArbiter):
         self.manager.status(status.stopping(self))
 
     def _forget_relayed(self) -> str | None:
-        """Forget workers that the relay has moved out of the service; return the name of their scope."""
+        """Forget workers that the relay has moved out of the service; return the name of their scope. Those that still
+        load the application, for a reload or in the place of others, leave: the next generation loads it anew."""
         scope = None
         for pid in list(self.WORKERS):
             group = cgroup.of(pid)
             if group != self.cgroup and group is not None:
                 scope = os.path.basename(group)
+                if pid not in self.readiness.accepting:
+                    self.kill_worker(pid, signal.SIGTERM)
                 self.WORKERS.pop(pid).tmp.close()
         return scope
 

@@ -253,6 +253,13 @@ def _setns(fd: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
+def units(name: str) -> list[str]:
+    """Return the units of an application."""
+    return [
+        f"{name}{kind}" for kind in (".service", ".socket", "-relay.service", "-watchdog.path", "-watchdog.service")
+    ]
+
+
 def install(machine: Machine, *names: str) -> None:
     """Install the example application and its units as the README says, and open the ports.
 
@@ -268,8 +275,8 @@ def install(machine: Machine, *names: str) -> None:
     helpers.mkdir(parents=True, exist_ok=True)
     shutil.copy(RELAY, helpers)
     for name in names:
-        for kind in ("socket", "service"):
-            shutil.copy(EXAMPLES / f"units/{name}.{kind}", machine.path("/etc/systemd/system"))
+        for unit in units(name):
+            shutil.copy(EXAMPLES / "units" / unit, machine.path("/etc/systemd/system"))
     machine.systemctl("daemon-reload")
     machine.systemctl("enable", "--now", *(f"{name}.socket" for name in names))
 
@@ -278,7 +285,9 @@ def install_plain(machine: Machine, threads: int) -> None:
     """Install the example application on plain gunicorn, at port 8001: our units without what is ours in them."""
     ours = (
         "ExecStop",
+        "ExecStopPost",
         "ExecStartPre",
+        "Wants",
         "ExecReload=/usr",
         "Watchdog",
         "TimeoutSec",

@@ -148,7 +148,7 @@ def application(*, listen: tuple[str, ...], **given: Any) -> Application:
 
 
 def render(wanted: Application) -> dict[str, str]:
-    """Return the text of each unit by its file name; the service is the first.
+    """Return the text of each unit by its file name; the service is the first, and then the sockets.
 
     :raises UnitError: the application's folder cannot be looked at.
     """
@@ -164,6 +164,11 @@ def render(wanted: Application) -> dict[str, str]:
     texts = {f"{wanted.name}.service": templates.get_template("service.jinja").render(values)}
     for socket in wanted.sockets:
         texts[socket.unit] = templates.get_template("socket.jinja").render(values, socket=socket)
+    helpers = {"relay.service": "relay.jinja"}
+    if not wanted.user_manager:  # where one need not be root to move workers
+        helpers |= {"watchdog.path": "watchdog_path.jinja", "watchdog.service": "watchdog_service.jinja"}
+    for suffix, template in helpers.items():
+        texts[f"{wanted.name}-{suffix}"] = templates.get_template(template).render(values)
     return texts
 
 
@@ -179,8 +184,6 @@ def _values(wanted: Application) -> dict[str, Any]:
         "relay": "%h/.local/lib/flask-socketact/relay --user"
         if wanted.user_manager
         else "/usr/local/lib/flask-socketact/relay",
-        # Root runs the relay in the system's manager (+); without one a restart drains in place (-).
-        "as_root": "-" if wanted.user_manager else "-+",
         "protect_home": "read-only" if _needs_home(wanted.directory, wanted.python) else "yes",
         "drain": drain,
         "notify_reload": _NOTIFY_RELOAD,

@@ -91,8 +91,14 @@ def _refuse_others(wanted: Application, files: Mapping[Path, str]) -> None:
         lines = text.splitlines()
         if not ("flask-socketact" in text if path.name == RELAY else any(line.startswith(_MARK) for line in lines)):
             raise UnitError(f"{path} was not made by flask-socketact and is left as it is: move it away first")
-        # The listener "unix" of app has a socket unit of the same name as the application app-unix.
-        if path.suffix == ".socket" and not any(line.endswith(f", beside {wanted.name}.service.") for line in lines):
+        # The listener "unix" of app has a socket unit of the same name as the application app-unix, and the relay of
+        # app that of app-relay.
+        of = {line.rpartition(", beside ")[2].removesuffix(".") for line in lines if ".service." in line}
+        own = f"{wanted.name}.service"
+        if path.name == own:
+            if any(name.endswith(".service") for name in of):
+                raise UnitError(f"{path} is of another service: change --name")
+        elif path.name != RELAY and own not in of:
             raise UnitError(f"{path} is of another service than {wanted.name}: change --name, or the listener's name")
 
 

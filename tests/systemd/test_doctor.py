@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 DOCTOR = "/srv/app/venv/bin/flask-socketact"
 GUNICORN = "/srv/app/venv/bin/gunicorn -c python:flask_socketact.conf"
 HELPERS = "/usr/local/lib/flask-socketact"
+DROP_INS = "/etc/systemd/system/app.service.d"
 
 
 def doctor(machine: Machine, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -27,7 +28,8 @@ def doctor(machine: Machine, *arguments: str) -> subprocess.CompletedProcess[str
 def patient(machine: Machine) -> Iterator[Machine]:
     """The machine, with everything put back afterwards that a test may spoil."""
     yield machine
-    shutil.rmtree(machine.path("/etc/systemd/system/app.socket.d"), ignore_errors=True)
+    for unit in ("app.socket", "app-relay.service"):
+        shutil.rmtree(machine.path(f"/etc/systemd/system/{unit}.d"), ignore_errors=True)
     machine.run("sh", "-c", f"chown root:root {HELPERS} && chmod 755 {HELPERS} /srv/app && rm -f {HELPERS}/relay")
     shutil.copy(RELAY, machine.path(HELPERS))
     machine.run("chmod", "644", "/srv/app/app.py")
@@ -74,9 +76,14 @@ SPOILT: list[Case] = [
     ("app.service", "[Service]\nSendSIGKILL=no", 0, "warning  final kill: SendSIGKILL=no"),
     ("app.service", "[Service]\nNonBlocking=no", 1, "error    non-blocking: NonBlocking=no"),
     ("app.service", "[Service]\nRemoveIPC=yes", 0, "warning  shared memory: RemoveIPC=yes"),
-    ("app.service", "[Service]\nExecStop=", 1, f"error    relay: there is no ExecStop=-+{HELPERS}/relay stop %n"),
-    ("app.service", "[Service]\nExecStopPost=", 1, "error    relay: there is no ExecStopPost="),
-    ("app.service", f"[Service]\nExecStop=\nExecStop=-{HELPERS}/relay stop %n", 1, "error    relay: ExecStop="),
+    (
+        "app-relay.service",
+        "[Service]\nExecStop=\nExecStop=/bin/true",
+        1,
+        "error    relay: there is no ExecStop=…/relay stop app.service",
+    ),
+    ("app.service", "[Service]\nExecStopPost=", 1, "error    watchdog relay: there is no ExecStopPost="),
+    ("app.service", f"[Service]\nExecStop=-+{HELPERS}/relay stop %n", 1, "error    root: ExecStop=+"),
     ("app.service", "[Service]\nUser=nobody", 1, "error    mailbox access: nobody may not connect"),
     ("app.service", "[Service]\nUser=nobody-here", 1, "error    application: there is no user nobody-here"),
     ("app.service", "[Service]\nUser=root", 0, "warning  application: app.service runs as root"),
@@ -164,6 +171,11 @@ def test_units_that_are_spoilt(patient: Machine, cases: list[Case]) -> None:
             f"mv {HELPERS}/relay /tmp && ln -s /tmp/relay {HELPERS}",
             1,
             "error    relay permissions: others than root may change /tmp,",
+        ),
+        (
+            f"mkdir {DROP_INS}; echo >{DROP_INS}/a.conf; chown app {DROP_INS}; systemctl daemon-reload",
+            1,
+            f"error    relay permissions: others than root may change {DROP_INS},",
         ),
         (f"ln -sf relay {HELPERS}/relay", 1, f"error    relay permissions: {HELPERS}/relay cannot be run: Too many"),
         (f"rm {HELPERS}/relay", 1, f"error    relay permissions: {HELPERS}/relay cannot be run: No such file"),

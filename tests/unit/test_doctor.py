@@ -40,7 +40,7 @@ COMMAND = (
 TERM = """kill -TERM "$$1"; while kill -0 "$$1" 2>/dev/null; do sleep 0.05; done sh $MAINPID"""
 
 
-def command(words: str, flags: str = "ignore-failure privileged", path: str = RELAY) -> str:
+def command(words: str, flags: str = "ignore-failure", path: str = RELAY) -> str:
     return COMMAND.format(path=path, words=words, flags=flags)
 
 
@@ -50,6 +50,7 @@ KILL = command(f"-c {TERM}", "ignore-failure", "/bin/sh")
 STOP = command("stop app.service")
 SERVICE = f"""\
 Type=notify
+Wants=app-relay.service app-watchdog.path
 Restart=on-failure
 NotifyAccess=main
 RestartUSec=2s
@@ -60,7 +61,6 @@ WatchdogSignal=30
 OOMPolicy=continue
 ExecReloadEx={HUP}
 ExecReloadEx={RELOAD}
-ExecStopEx={STOP}
 ExecStopEx={KILL}
 ExecStopPostEx={command("stop-post app.service")}
 LimitNOFILESoft=65536
@@ -109,6 +109,32 @@ FragmentPath=/etc/systemd/system/app.socket
 DropInPaths=
 NeedDaemonReload=no
 """
+RELAY_UNIT = f"""\
+LoadState=loaded
+FragmentPath=/etc/systemd/system/app-relay.service
+DropInPaths=
+NeedDaemonReload=no
+ActiveState=active
+PartOf=app.service
+After=app.service system.slice
+ExecStopEx={STOP}
+"""
+WATCHDOG_PATH = """\
+LoadState=loaded
+FragmentPath=/etc/systemd/system/app-watchdog.path
+DropInPaths=
+NeedDaemonReload=no
+ActiveState=active
+Paths=/run/app-metrics/watchdog (PathModified)
+"""
+WATCHDOG_SERVICE = f"""\
+LoadState=loaded
+FragmentPath=/etc/systemd/system/app-watchdog.service
+DropInPaths=
+NeedDaemonReload=no
+ActiveState=inactive
+ExecStartEx={command("watchdog app.service")}
+"""
 SETTINGS = Settings(
     graceful_timeout=30,
     worker_connections=10000,
@@ -131,12 +157,21 @@ def unit(name: str, text: str, changes: Changes) -> Unit:
     return Unit(name, parse_properties(text) | lines)
 
 
-def system(service: Changes | None = None, socket: Changes | None = None, **changes: Any) -> System:
+def system(
+    service: Changes | None = None,
+    socket: Changes | None = None,
+    relay: Changes | None = None,
+    watchdog: Changes | None = None,
+    **changes: Any,
+) -> System:
     """Return what is read of the example, with some changes."""
     read = System(
         user_manager=False,
         service=unit("app.service", SERVICE, service or {}),
         sockets=(unit("app.socket", SOCKET, socket or {}),),
+        relay=unit("app-relay.service", RELAY_UNIT, relay or {}),
+        watchdog_path=unit("app-watchdog.path", WATCHDOG_PATH, watchdog or {}),
+        watchdog_service=unit("app-watchdog.service", WATCHDOG_SERVICE, {}),
         settings=SETTINGS,
         version="252.39-1~deb12u2",
         bus="",
@@ -206,12 +241,18 @@ def test_examples_are_healthy() -> None:
         ("private /tmp", {"JoinsNamespaceOf": ""}, "error", "uploads to the old workers fail"),
         ("private /tmp", {"JoinsNamespaceOf": "", "PrivateTmp": "no"}, "ok", "outlives"),
         ("private /tmp", {"JoinsNamespaceOf": "", "PrivateTmpEx": "disconnected"}, "ok", "outlives"),
-        ("relay", {"ExecStopEx": KILL}, "error", f"no ExecStop=-+{RELAY} stop %n"),
-        ("relay", {"ExecStopEx": command("stop other.service")}, "error", "no ExecStop="),
-        ("relay", {"ExecStopEx": (KILL, STOP)}, "error", "not the first"),
-        ("relay", {"ExecStopEx": command("stop app.service", "ignore-failure")}, "error", "has no +"),
-        ("relay", {"ExecStopEx": command("stop app.service", "privileged")}, "warning", "has no -"),
-        ("relay", {"ExecStopPostEx": ()}, "error", f"no ExecStopPost=-+{RELAY} stop-post %n"),
+        (
+            "root",
+            {"ExecStopEx": command("stop app.service", "privileged")},
+            "error",
+            "can become root. Install it anew",
+        ),
+        ("root", {"ExecStartPreEx": command("", "privileged", "/bin/a")}, "error", "Move it to a unit of its own"),
+        ("root", {"ExecStartPreEx": command("", "privileged", "/bin/a"), "User": ""}, "ok", "no command"),
+        ("relay", {"Wants": "app-watchdog.path"}, "error", "no Wants=app-relay.service in app.service"),
+        ("watchdog relay", {"ExecStopPostEx": ()}, "error", "no ExecStopPost=…/relay stop-post %n"),
+        ("watchdog relay", {"Wants": "app-relay.service"}, "error", "no Wants=app-watchdog.path in app.service"),
+        ("watchdog relay", {"RuntimeDirectory": "other"}, "error", "does not look at watchdog in RuntimeDirectory="),
         ("mailbox access", {"User": "root"}, "ok", "root may connect"),
         ("mailbox access", {"User": "daemon"}, "error", "daemon may not connect"),
         ("mailbox access", {"User": "nobody-here"}, "error", "there is no user nobody-here"),
@@ -262,6 +303,28 @@ def test_socket(check: str, changes: Changes, verdict: str, words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"LoadState": "not-found"}, "there is no app-relay.service: clients wait in a restart"),
+        ({"ExecStopEx": command("stop other.service")}, "there is no ExecStop=…/relay stop app.service"),
+        ({"PartOf": ""}, "no PartOf=app.service in app-relay.service"),
+        ({"After": "system.slice"}, "no After=app.service in app-relay.service"),
+        ({"ActiveState": "inactive"}, "app-relay.service is inactive: clients wait in the next restart"),
+    ],
+)
+def test_relay_unit(changes: Changes, words: str) -> None:
+    expect(system(relay=changes), "relay", "error", words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"LoadState": "not-found"}, "is missing"), ({"ActiveState": "failed"}, "app-watchdog.path is failed")],
+)
+def test_watchdog_path(changes: Changes, words: str) -> None:
+    expect(system(watchdog=changes), "watchdog relay", "error", words)
+
+
+@pytest.mark.parametrize(
     ("check", "changes", "verdict", "words"),
     [
         ("systemd", {"version": "251.4"}, "error", "systemd 251.4 is too old"),
@@ -273,7 +336,6 @@ def test_socket(check: str, changes: Changes, verdict: str, words: str) -> None:
         ("linger", {"linger": None, "user_manager": True}, "warning", "not known"),
         ("port", {"sockets": ()}, "error", "no socket unit holds the port"),
         ("mailbox", {"sockets": ()}, "error", "no mailbox"),
-        ("relay", {"user_manager": True}, "error", f"no ExecStop=-{RELAY} --user stop %n"),
         ("backlog", {"somaxconn": 128}, "warning", "only 128"),
         ("application", {"settings": warning("w", "r")}, "warning", "w"),
         ("application", {"settings": error("e", "r")}, "error", "e"),
@@ -305,18 +367,21 @@ def test_check_that_does_not_apply(check: str) -> None:
 
 
 def test_relay_that_is_not_there() -> None:
-    away = {
-        "ExecStopEx": command("stop app.service", path="/nowhere/relay"),
-        "ExecStopPostEx": "",
-    }
-    expect(
-        system(service=away), "relay permissions", "error", "/nowhere/relay cannot be run: No such file or directory"
+    away = system(
+        service={"ExecReloadEx": "", "ExecStopPostEx": ""},
+        relay={"ExecStopEx": command("stop app.service", path="/nowhere/relay")},
     )
-    assert CHECKS["relay version"](system(service=away)) is None
+    expect(away, "relay permissions", "error", "/nowhere/relay cannot be run: No such file or directory")
+    assert CHECKS["relay version"](away) is None
     line = command("start-pre app.service", "yes", "/elsewhere/relay").replace("flags=", "ignore_errors=")
     before = {"ExecStartPre": line}
-    steps: Changes = {"ExecStopEx": "", "ExecStopPostEx": ""}
-    expect(system(steps, before), "relay permissions", "error", "/elsewhere/relay cannot be run")
+    steps: Changes = {"ExecReloadEx": "", "ExecStopPostEx": ""}
+    expect(
+        replace(system(steps, before, {"ExecStopEx": ""}), watchdog_service=Unit("", {})),
+        "relay permissions",
+        "error",
+        "/elsewhere/relay cannot be run",
+    )
 
 
 def test_relay_in_a_folder_of_another_user(tmp_path: Path) -> None:
@@ -329,8 +394,11 @@ def test_relay_in_a_folder_of_another_user(tmp_path: Path) -> None:
     link.parent.mkdir()
     link.symlink_to("../relay")
     for path in (relay, link):
-        called = system(service={"ExecStopEx": command("stop app.service", path=str(path))})
-        called = replace(called, service=Unit("app.service", {"ExecStopEx": called.service.lines("ExecStopEx")}))
+        only = {"ExecStopEx": (command("stop app.service", path=str(path)),)}
+        nothing = Unit("app.service", {})
+        called = replace(
+            system(), service=nothing, sockets=(), relay=Unit("app-relay.service", only), watchdog_service=nothing
+        )
         expect(called, "relay permissions", "error", "others than root may change")
         expect(called, "relay version", "ok", "of this version")
         expect(replace(called, user_manager=True), "relay permissions", "ok", "is executable")
@@ -382,9 +450,11 @@ def test_what_is_no_time_span(text: str) -> None:
 
 
 def test_commands() -> None:
-    found = unit("app.service", SERVICE, {}).commands("ExecStopEx")
+    found = unit("app.service", SERVICE, {"ExecStopEx": (command("a", "ignore-failure privileged"), KILL)}).commands(
+        "ExecStopEx"
+    )
     assert [each.path for each in found] == [RELAY, "/bin/sh"]
-    assert found[0].text == f"{RELAY} stop app.service"
+    assert found[0].text == f"{RELAY} a"
     assert found[0].flags == {"ignore-failure", "privileged"}
     assert found[1].text == f"/bin/sh -c {TERM}"
     assert parse_command(command("x", "")).flags == frozenset()

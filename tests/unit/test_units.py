@@ -23,6 +23,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples/units"
 SERVICE, SOCKET = "/etc/systemd/system/app.service", "/etc/systemd/system/app.socket"
 COMMAND = (sys.executable, "-B", "-m", "flask_socketact.cli", "units")
 
+#: The units of an application with one socket.
+KINDS = (".service", ".socket", "-relay.service", "-watchdog.path", "-watchdog.service")
 #: The options of examples/units.
 EXAMPLE_OPTIONS = {
     "app": ("--systemd-version", "252"),
@@ -65,16 +67,16 @@ def refusal(*options: str) -> str:
 def test_examples_are_what_is_rendered(name: str, tmp_path: Path) -> None:
     done = units(*EXAMPLE_OPTIONS[name], "--output", str(tmp_path))
     assert done.exit_code == 0, done.output
-    files = [f"{name}.service", f"{name}.socket"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [*files, "relay"]
+    files = [name + kind for kind in KINDS]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*files, "relay"])
     for file in files:
         assert (tmp_path / file).read_text() == (EXAMPLES / file).read_text()
 
 
 def test_documentation_has_the_units_in_full() -> None:
-    """When this fails, copy examples/units/app.service and app.socket to the end of docs/systemd.md."""
+    """When this fails, copy examples/units/app* to the end of docs/systemd.md."""
     page = (EXAMPLES.parents[1] / "docs/systemd.md").read_text()
-    for unit in ("app.service", "app.socket"):
+    for unit in (f"app{kind}" for kind in KINDS):
         assert f"# /etc/systemd/system/{unit}\n{(EXAMPLES / unit).read_text()}```" in page
 
 
@@ -85,7 +87,6 @@ def test_layout(options: tuple[str, ...]) -> None:
     assert max(map(len, text.splitlines())) <= 120
     assert "\n\n\n" not in text
     assert not any(line != line.strip() for line in text.splitlines())
-    assert text.endswith("target\n")
 
 
 def test_listeners_are_grouped_by_name() -> None:
@@ -97,6 +98,7 @@ def test_listeners_are_grouped_by_name() -> None:
         f"{folder}/app.socket",
         f"{folder}/app-local.socket",
         f"{folder}/app-http.socket",
+        *(f"{folder}/app{kind}" for kind in KINDS[2:]),
     ]
     addresses = [[line for line in lines if line.startswith("ListenS")] for lines in files.values()]
     assert addresses == [
@@ -104,10 +106,13 @@ def test_listeners_are_grouped_by_name() -> None:
         ["ListenStream=127.0.0.1:80", "ListenStream=81", "ListenSequentialPacket=/run/app/mailbox"],
         ["ListenStream=/run/a.sock", "ListenStream=/run/b.sock"],
         ["ListenStream=[2001:db8::1]:82"],
+        [],
+        [],
+        [],
     ]
     names = [line for lines in files.values() for line in lines if line.startswith("FileDescriptorName=")]
     assert names == [f"FileDescriptorName={name}" for name in ("web", "local", "http")]
-    assert ["Service=app.service" in lines for lines in files.values()] == [False, False, True, True]
+    assert ["Service=app.service" in lines for lines in list(files.values())[:4]] == [False, False, True, True]
     sockets = "app.socket app-local.socket app-http.socket"
     expected = {f"Requires={sockets}", f"After={sockets} network.target", f"Also={sockets}"}
     assert expected <= set(files[SERVICE])
@@ -116,13 +121,13 @@ def test_listeners_are_grouped_by_name() -> None:
 def test_user_manager() -> None:
     files = rendered("--user-manager", "--listen", "8000", "--listen", "/run/user/1000/app/http.sock=local")
     folder = "~/.config/systemd/user"
-    assert list(files) == [f"{folder}/app{unit}" for unit in (".service", ".socket", "-local.socket")]
-    service, socket, local = files.values()
-    assert "ExecStop=-%h/.local/lib/flask-socketact/relay --user stop %n" in service
+    assert list(files) == [f"{folder}/app{unit}" for unit in (".service", ".socket", "-local.socket", "-relay.service")]
+    service, socket, local, relay = files.values()
+    assert "ExecStop=-%h/.local/lib/flask-socketact/relay --user stop app.service" in relay
     assert "WantedBy=default.target" in service
     assert "ListenSequentialPacket=%t/app/mailbox" in socket
     others = ("User=", "Group=", "Socket", "Protect", "Private", "CapabilityB", "StateD", "JoinsN")
-    assert not [line for line in (*service, *socket, *local) if line.startswith(others)]
+    assert not [line for line in (*service, *socket, *local, *relay) if line.startswith(others)]
 
 
 @pytest.mark.parametrize(
@@ -373,6 +378,12 @@ def test_socket_unit_of_another_application_is_left_alone(tmp_path: Path) -> Non
     assert (tmp_path / "app-unix.socket").read_text() == before
 
 
+@pytest.mark.parametrize(("first", "second"), [("app", "app-relay"), ("app-relay", "app")])
+def test_relay_of_another_application_is_left_alone(tmp_path: Path, first: str, second: str) -> None:
+    assert units("--name", first, "--output", str(tmp_path)).exit_code == 0
+    assert "is of another service" in refusal("--name", second, "--output", str(tmp_path))
+
+
 def test_ours_is_replaced_whole(tmp_path: Path) -> None:
     """A service that runs the relay reads on in the old one; modes are what systemd and root need."""
     assert units("--output", str(tmp_path)).exit_code == 0
@@ -387,7 +398,7 @@ def test_ours_is_replaced_whole(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     modes = {path.name: path.stat().st_mode & 0o7777 for path in tmp_path.iterdir()}
-    assert modes == {"relay": 0o755, "app.service": 0o644, "app.socket": 0o644}
+    assert modes == {"relay": 0o755} | {f"app{kind}": 0o644 for kind in KINDS}
     assert "ListenStream=9000" in (tmp_path / "app.socket").read_text()
 
 
@@ -397,7 +408,7 @@ def test_full_disk_leaves_all_as_it_was(tmp_path: Path) -> None:
     before = {path: path.read_text() for path in tmp_path.iterdir()}
     done = subprocess.run(
         [*COMMAND, "--output", str(tmp_path), "--listen", "9000"],
-        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (5500, 5500)),
+        preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (7000, 7000)),
         capture_output=True,
         text=True,
         check=False,
@@ -437,7 +448,7 @@ def test_install_for_a_user(tmp_path: Path) -> None:
     done = units("--user-manager", "--install", "--name", "web", "--directory", "/nowhere", env=home(tmp_path))
     assert done.exit_code == 0, done.output
     folder, relay = tmp_path / ".config/systemd/user", tmp_path / ".local/lib/flask-socketact/relay"
-    assert sorted(path.name for path in folder.iterdir()) == ["web.service", "web.socket"]
+    assert sorted(path.name for path in folder.iterdir()) == ["web-relay.service", "web.service", "web.socket"]
     assert relay.stat().st_mode & 0o7777 == 0o755
     assert (tmp_path / "asked").read_text() == "--version\n--user daemon-reload\n"
     assert "systemctl --user enable --now web.socket web.service\n" in done.stdout

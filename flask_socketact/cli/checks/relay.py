@@ -8,63 +8,122 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flask_socketact.cli.checks.finding import INSTALL, Finding, error, ok, warning
+from flask_socketact.systemctl import Manager, runtime_folders
 
 if TYPE_CHECKING:
     import os
 
     from flask_socketact.cli.checks.system import System
 
-STEPS = {"ExecStop": "stop", "ExecStopPost": "stop-post"}
+#: What a service may run, and so with "+" as root.
+DIRECTIVES = ("ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost")
+
+
+def privileges(system: System) -> Finding | None:
+    """Root runs nothing in the environment of the service, which its user may have a hand in."""
+    if system.user_manager:
+        return None
+    for directive in DIRECTIVES:
+        for command in system.service.commands(f"{directive}Ex"):
+            if "privileged" in command.flags and system.service["User"] not in ("", "root", "0"):
+                what = (
+                    f"{directive}=+{command.path} in {system.service.name}: root runs it in the service's environment, "
+                    "and who can change that (by an EnvironmentFile=, say) can become root"
+                )
+                ours = Path(command.path).name == "relay"
+                return error(what, INSTALL if ours else f"Move it to a unit of its own, or leave the + out: {INSTALL}")
+    return ok(f"no command of {system.service.name} runs as root (+)")
 
 
 def lines(system: System) -> Finding:
-    """The service calls the relay in both of its steps, as the manager's own user."""
-    findings = [_step(system, directive, step) for directive, step in STEPS.items()]
-    path = next(iter(paths(system)), "the relay")
-    done = ok(f"{path} in {', '.join(f'{directive}=' for directive in STEPS)} of {system.service.name}")
-    return next((finding for finding in findings if finding is not None), done)
+    """A restart of the service begins with the relay."""
+    service, relay = system.service, system.relay
+    if relay["LoadState"] != "loaded":
+        is_there = f"{relay.name} is {relay['LoadState']}"
+        what = f"there is no {relay.name}" if relay["LoadState"] == "not-found" else is_there
+        return error(f"{what}: clients wait in a restart", INSTALL)
+    ending = f" stop {service.name}"
+    if not any(command.text.endswith(ending) for command in relay.commands("ExecStopEx")):
+        return error(f"there is no ExecStop=…/relay{ending} in {relay.name}: clients wait in a restart", INSTALL)
+    for directive in ("PartOf", "After"):
+        if service.name not in relay[directive].split():
+            what = f"no {directive}={service.name} in {relay.name}: it does not come first in a restart"
+            return error(f"{what}, and clients wait", INSTALL)
+    if relay.name not in service["Wants"].split():
+        what = f"no Wants={relay.name} in {service.name}: clients wait in a restart"
+        return error(what, system.set(f"Wants={relay.name} in [Unit]"))
+    if service["ActiveState"] == "active" and relay["ActiveState"] != "active":
+        what = f"{relay.name} is {relay['ActiveState']}: clients wait in the next restart"
+        return error(what, f"{system.systemctl} start {relay.name}")
+    return ok(f"a restart of {service.name} begins with {relay.name}")
 
 
-def _step(system: System, directive: str, step: str) -> Finding | None:
-    """Look for the line of one step; None if it is right."""
-    name = system.service.name
-    option = " --user" if system.user_manager else ""
-    folder = "%h/.local" if system.user_manager else "/usr/local"
-    path = next(iter(paths(system)), f"{folder}/lib/flask-socketact/relay")
-    line = f"{directive}={'-' if system.user_manager else '-+'}{path}{option} {step} %n"
-    remedy = f"{INSTALL}; or set {line} in {name}{', before other ExecStop= lines' if step == 'stop' else ''}"
-    commands = system.service.commands(f"{directive}Ex")
-    places = [place for place, command in enumerate(commands) if command.text == f"{path}{option} {step} {name}"]
-    if not places:
-        return error(f"there is no {line} in {name}: clients wait in a restart", remedy)
-    flags = commands[places[0]].flags
-    if not system.user_manager and "privileged" not in flags:
-        return error(f"{directive}={path} {step} has no + in {name}: its user may not move the workers", remedy)
-    if step == "stop" and places[0] > 0:
-        return error(f"ExecStop={path} stop is not the first ExecStop= of {name}: it finds no workers left", remedy)
-    if "ignore-failure" not in flags:
-        return warning(f"{directive}={path} {step} has no - in {name}: when it fails, so does the service", remedy)
-    return None
+def watchdog(system: System) -> Finding | None:
+    """Workers whose master hangs serve on after WatchdogSec=, too."""
+    service = system.service
+    if not any(command.text.endswith(f" stop-post {service.name}") for command in service.commands("ExecStopPostEx")):
+        what = f"there is no ExecStopPost=…/relay stop-post %n in {service.name}: a stop does not wait for old workers"
+        return error(f"{what}, and after WatchdogSec= requests are cut", INSTALL)
+    return None if system.user_manager else _watchdog_path(system)
+
+
+def _watchdog_path(system: System) -> Finding:
+    service, path = system.service, system.watchdog_path
+    if path["LoadState"] != "loaded" or system.watchdog_service["LoadState"] != "loaded":
+        return error(
+            f"{path.name} or {system.watchdog_service.name} is missing: after WatchdogSec= requests wait", INSTALL
+        )
+    if path.name not in service["Wants"].split():
+        what = f"no Wants={path.name} in {service.name}: after WatchdogSec= requests wait"
+        return error(what, system.set(f"Wants={path.name} in [Unit]"))
+    folders = [str(folder) for folder in runtime_folders(service, Manager(user=False))]
+    if not folders or f"{folders[0]}/watchdog" not in path["Paths"]:
+        what = f"{path.name} does not look at watchdog in RuntimeDirectory= of {service.name}"
+        return error(f"{what}: after WatchdogSec= requests wait", INSTALL)
+    if service["ActiveState"] == "active" and path["ActiveState"] != "active":
+        what = f"{path.name} is {path['ActiveState']}: after WatchdogSec= requests wait"
+        return error(what, f"{system.systemctl} restart {path.name}, and look for who writes to what it watches")
+    return ok(f"after WatchdogSec= {path.name} has the workers moved")
 
 
 def permissions(system: System) -> Finding | None:
-    """Nobody but root can change what root runs, not by a folder above it either."""
+    """Nobody but root can change what root runs, and the units that tell it to, not by a folder above them either."""
     for path in map(Path, paths(system)):
         try:
-            changeable = None if system.user_manager else first_changeable(path)
+            finding = None if system.user_manager else _told_of(path, "which root runs")
             executable = path.stat().st_mode & 0o111
         except OSError as failed:
             return error(f"{path} cannot be run: {failed.strerror}", INSTALL)
-        if changeable == path:
-            remedy = f"{INSTALL} (who has changed it may have become root)"
-            return error(f"others than root may change {path}, which root runs", remedy)
-        if changeable is not None:
-            remedy = f"Let root alone own and write that folder, or move {path.name} to one where that is so"
-            return error(f"others than root may change {changeable}, and so {path}, which root runs", remedy)
+        if finding is not None:
+            return finding
         if not executable:
             return error(f"{path} is not executable", f"chmod 755 {path}")
-    told = "is executable" if system.user_manager else "can be changed by root alone"
+    for path in [] if system.user_manager else _unit_files(system):
+        try:
+            finding = _told_of(path, "which tells root what to run")
+        except OSError:
+            continue  # it has gone since systemd has read it
+        if finding is not None:
+            return finding
+    told = "is executable" if system.user_manager else "can be changed by root alone, as the units"
     return ok(f"{', '.join(paths(system))} {told}") if paths(system) else None
+
+
+def _told_of(path: Path, what: str) -> Finding | None:
+    """:raises OSError: there is no such file."""
+    changeable = first_changeable(path)
+    if changeable == path:
+        remedy = f"{INSTALL} (who has changed it may have become root)"
+        return error(f"others than root may change {path}, {what}", remedy)
+    if changeable is not None:
+        remedy = f"Let root alone own and write that, or move {path.name} to where that is so"
+        return error(f"others than root may change {changeable}, and so {path}, {what}", remedy)
+    return None
+
+
+def _unit_files(system: System) -> list[Path]:
+    units = (system.service, *system.sockets, *system.helpers)
+    return [Path(path) for unit in units for path in (unit["FragmentPath"], *unit["DropInPaths"].split()) if path]
 
 
 def version(system: System) -> Finding | None:
@@ -81,8 +140,9 @@ def version(system: System) -> Finding | None:
 
 
 def paths(system: System) -> list[str]:
-    """Return the different relays that the service and its sockets call: one, or something is wrong."""
-    commands = [command for directive in STEPS for command in system.service.commands(f"{directive}Ex")]
+    """Return the different relays that the units call: one, or something is wrong."""
+    units = (system.service, system.relay, system.watchdog_service)
+    commands = [command for unit in units for name in DIRECTIVES for command in unit.commands(f"{name}Ex")]
     commands += [command for unit in system.sockets for command in unit.commands("ExecStartPre")]
     return list(dict.fromkeys(command.path for command in commands if Path(command.path).name == "relay"))
 

@@ -19,7 +19,7 @@ RESTARTS_KILLED = ("on-abnormal", "on-abort")
 
 def unit_files(system: System) -> Finding:
     """The units in memory are those on disk."""
-    units = (system.service, *system.sockets)
+    units = (system.service, *system.sockets, *system.helpers)
     changed = [unit.name for unit in units if unit["NeedDaemonReload"] == "yes"]
     if changed:
         what = f"{' and '.join(changed)} changed on disk: what follows is what systemd has read before"

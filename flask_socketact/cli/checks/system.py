@@ -33,6 +33,11 @@ SERVICE = (
     "TimeoutStopUSec",
     "StartLimitIntervalUSec",
     "StartLimitBurst",
+    "Wants",
+    "ExecConditionEx",
+    "ExecStartPreEx",
+    "ExecStartEx",
+    "ExecStartPostEx",
     "ExecReloadEx",
     "ExecStopEx",
     "ExecStopPostEx",
@@ -72,6 +77,20 @@ SOCKET = (
     "PrivateTmp",
     "ExecStartPre",
 )
+#: Of the units that do what only root may.
+HELPER = (
+    "LoadState",
+    "FragmentPath",
+    "DropInPaths",
+    "NeedDaemonReload",
+    "ActiveState",
+    "PartOf",
+    "After",
+    "Paths",
+    "Triggers",
+    "ExecStartEx",
+    "ExecStopEx",
+)
 
 
 @dataclass(frozen=True)
@@ -85,11 +104,20 @@ class System:
     user_manager: bool
     service: Unit
     sockets: tuple[Unit, ...]
+    relay: Unit  #: moves the workers in a restart
+    watchdog_path: Unit  #: ... after WatchdogSec=, with the next; in the system's manager alone
+    watchdog_service: Unit
     settings: Settings | Finding
     version: str
     bus: str
     somaxconn: int
     linger: bool | None = None
+
+    @property
+    def helpers(self) -> tuple[Unit, ...]:
+        """The units beside the service and its sockets that are there."""
+        units = (self.relay, self.watchdog_path, self.watchdog_service)
+        return tuple(unit for unit in units if unit["LoadState"] == "loaded")
 
     @property
     def systemctl(self) -> str:
@@ -115,6 +143,9 @@ def read(name: str, *, user_manager: bool) -> System:
         user_manager,
         service,
         sockets=_sockets(manager, service, own),
+        relay=manager.show(f"{name}-relay.service", *HELPER),
+        watchdog_path=manager.show(f"{name}-watchdog.path", *HELPER),
+        watchdog_service=manager.show(f"{name}-watchdog.service", *HELPER),
         settings=_settings(manager, service),
         version=manager.version(),
         bus=manager.ping_bus(),

@@ -1,0 +1,72 @@
+"""A restart in any moment: while a reload or a restart loads the application, or the replacement of a worker does."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.load import Connect, Load, ask
+from tests.machine import Machine, drop_in, release
+from tests.systemd.test_relay import wait_for_old
+from tests.systemd.test_reload import CLIENTS, LONGEST_WAIT, SHORT, SLOW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RESTART, TRY_RESTART = ("systemctl", "restart", "app"), ("systemctl", "try-restart", "app")
+BY_SYSTEMD_RUN = ("systemd-run", "--wait", "--quiet", *RESTART)
+#: More requests than a restart takes, fewer than the load asks in that time.
+MAX_REQUESTS = 200
+
+
+def is_loading(machine: Machine, what: str) -> bool:
+    if what == "max_requests":
+        return "max_requests answered" in machine.journal("app")
+    return machine.show("app", "StatusText").startswith({"reload": "Reloading", "restart": "Loading"}[what])
+
+
+@pytest.mark.parametrize(
+    ("loading", "command"),
+    [
+        ("reload", RESTART),
+        ("reload", TRY_RESTART),
+        ("reload", BY_SYSTEMD_RUN),
+        ("restart", RESTART),
+        ("max_requests", RESTART),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+)
+def test_restart_while(
+    rendered: Machine, tcp: Connect, figure: Callable[[str], None], loading: str, command: tuple[str, ...]
+) -> None:
+    machine = rendered
+    more = f" --max-requests {MAX_REQUESTS}" if loading == "max_requests" else ""
+    drop_in(machine, "app.service", f'[Service]\nEnvironment="GUNICORN_CMD_ARGS=--threads 8{more}"\n')
+    release(machine, SLOW)
+    machine.run("journalctl", "--rotate")
+    machine.run("journalctl", "--vacuum-time=1s", "--unit=app", check=False)
+    machine.systemctl("start", "app")
+    with Load(tcp, CLIENTS) as load:
+        machine.wait_for(lambda: len(load.outcomes) > 50, "answers")
+        for _ in range(2):
+            before = ask(tcp)[1]
+            if loading == "max_requests":
+                machine.wait_for(lambda: is_loading(machine, loading), "a worker to be replaced")
+                machine.run(*command)
+            else:
+                with machine.start("systemctl", loading, "app") as first:
+                    machine.wait_for(lambda: is_loading(machine, loading), "the application to load")
+                    machine.run(*command)
+                    first.communicate()
+            time.sleep(0.5)
+            assert ask(tcp)[1] != before
+        wait_for_old(machine)
+    assert not load.failures(), machine.journal("app")[-3000:]
+    assert load.closed_by_server == 0
+    assert load.longest_wait(*SHORT) < LONGEST_WAIT
+    figure(
+        f"{' '.join(command)} while {loading} loads: {len(load.outcomes)} requests, 0 failed, 0 closed, longest wait "
+        f"of a short request {load.longest_wait(*SHORT):.3f} s"
+    )
