@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import subprocess
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,13 +122,19 @@ class Service:
 def _ask(address: str, path: str) -> Answer:
     """Send one request on a connection of its own."""
     connection = http.client.HTTPConnection("localhost", timeout=LOOK_TIMEOUT)
+    watch = None
     try:
         connection.sock = _connect(address)
+        # One that sends "100 Continue" without end never makes a read wait.
+        watch = threading.Timer(LOOK_TIMEOUT, connection.sock.shutdown, (socket.SHUT_RDWR,))
+        watch.start()
         connection.request("GET", path, headers={"User-Agent": "flask-socketact-deploy", "Connection": "close"})
         answer = connection.getresponse()  # its head tells; the rest may be without an end
     except (OSError, http.client.HTTPException) as error:
         return Answer(None, f"{path} at {address}: {error or type(error).__name__}")
     finally:
+        if watch is not None:
+            watch.cancel()
         connection.close()
     return Answer(answer.status, f"{path} at {address}: {answer.status} {printable(answer.reason)}")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shlex
+import tempfile
 from array import array
 from collections.abc import Sequence
 from datetime import datetime
@@ -65,11 +67,15 @@ def write(path: Path, runs: Sequence[dict[str, Any]]) -> None:
 
     :raises OSError: it cannot be written.
     """
-    beside = path.with_name(f"{path.name}.new")
+    # A name that nobody knows: in a folder of somebody else's a link may wait at any other.
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    beside = Path(name)
     try:
-        beside.write_text(render(runs), encoding="utf-8")
+        with open(fd, "w", encoding="utf-8") as file:
+            os.fchmod(fd, 0o644)
+            file.write(render(runs))
         beside.replace(path)
-    except OSError:
+    except BaseException:
         beside.unlink(missing_ok=True)
         raise
 

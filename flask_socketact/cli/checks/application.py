@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flask_socketact.cli.checks import bounded
 from flask_socketact.cli.checks.account import Account, AccountError, account
 from flask_socketact.cli.checks.environment import environment, expand
 from flask_socketact.cli.checks.finding import Finding, error, warning
@@ -142,21 +143,16 @@ def _ask(question: _Question, user: Account) -> str:
     words = json.dumps({name: value for name, value in asdict(question).items() if name != "variables"})
     identity: dict[str, Any] = {"user": user.uid, "group": user.gid, "extra_groups": sorted(user.groups)}
     try:
-        done: subprocess.CompletedProcess[str] = subprocess.run(  # noqa: S603 (as the service's user)
+        done = bounded.run(
             ["/bin/sh", "-c", START, "sh", question.program, question.python, source, words],
             **(identity if os.geteuid() == 0 else {}),
             cwd="/",  # it goes to its folder as the user
             env={**question.variables, "PYTHONDONTWRITEBYTECODE": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
             start_new_session=True,
-            timeout=SECONDS,
+            seconds=SECONDS,
         )
     except OSError as failed:
-        raise _cannot(user, "run a shell", failed.strerror or "") from None
+        raise _cannot(user, "read gunicorn's settings", failed.strerror or "") from None
     except subprocess.TimeoutExpired:
         raise _cannot(user, "read gunicorn's settings", f"not done within {SECONDS} s") from None
     if done.returncode != 0:

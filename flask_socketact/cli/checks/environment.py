@@ -6,8 +6,9 @@ import os
 import re
 import shlex
 from glob import glob
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from flask_socketact.cli.checks import bounded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -57,7 +58,7 @@ def _folders(account: Account, *, user_manager: bool) -> dict[str, str]:
 def _read_files(pattern: str, *, optional: bool) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted(glob(pattern)) or ([] if optional else [pattern]):
-        found |= parse_environment(Path(path).read_text())
+        found |= parse_environment(bounded.read_file(path))
     return found
 
 

@@ -1,0 +1,78 @@
+"""What the service's user may do to commands that root runs: make them fail, in a line, but neither hang nor grow."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flask_socketact.cli.checks import bounded
+from flask_socketact.deployment import service
+from flask_socketact.rehearsal import report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "long").write_text("x" * (bounded.LIMIT + 1))
+    (tmp_path / "good").write_text("A=ä\n")
+    assert bounded.read_file(str(tmp_path / "good")) == "A=ä\n"
+    for name, words in (("fifo", "no regular file"), ("long", "is longer than"), ("none", "No such file")):
+        with pytest.raises(OSError, match=words):
+            bounded.read_file(str(tmp_path / name))
+    with pytest.raises(OSError, match="no regular file"):
+        bounded.read_file("/dev/zero")
+
+
+def python(program: str, seconds: float = 20.0) -> subprocess.CompletedProcess[str]:
+    return bounded.run([sys.executable, "-c", program], seconds=seconds)
+
+
+def test_programs_that_print_or_wait_without_end() -> None:
+    done = python("import sys; print('a'); print('b', file=sys.stderr); sys.exit(3)")
+    assert (done.stdout, done.stderr, done.returncode) == ("a\n", "b\n", 3)
+    for stream in ("stdout", "stderr"):
+        with pytest.raises(OSError, match="prints more than"):
+            python(f"import sys\nwhile True: sys.{stream}.write('x' * 65536)")
+    with pytest.raises(subprocess.TimeoutExpired):
+        python("import time; time.sleep(60)", 0.5)
+    with pytest.raises(subprocess.TimeoutExpired):
+        python("import os, time; os.close(1); os.close(2); time.sleep(60)", 0.5)
+
+
+def test_link_beside_the_report_is_not_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("as it was")
+    for name in ("report.html.new", ".report.html", "report.html"):
+        (tmp_path / name).symlink_to(precious)
+    report.write(tmp_path / "report.html", [])
+    assert precious.read_text() == "as it was"
+    assert "<html" in (tmp_path / "report.html").read_text()
+    assert not (tmp_path / "report.html").is_symlink()
+
+
+def test_service_that_lets_one_continue_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "LOOK_TIMEOUT", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with listener.accept()[0] as client, contextlib.suppress(OSError):
+                while True:
+                    client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+                    time.sleep(0.01)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        began = time.monotonic()
+        assert service._ask(f"127.0.0.1:{listener.getsockname()[1]}", "/").status is None
+        assert time.monotonic() - began < 10
+        thread.join()
