@@ -56,7 +56,12 @@ def install(wanted: Application, texts: Mapping[str, str]) -> list[Path]:
     _make_folder(folder, root_owned=False)
     _make_folder(helpers, root_owned=not wanted.user_manager)
     _write(files, root_owned=not wanted.user_manager)
-    _reload(systemctl, *wanted.systemctl.split()[1:])
+    manager = (systemctl, *wanted.systemctl.split()[1:])
+    _run(*manager, "daemon-reload")
+    service = f"{wanted.name}.service"
+    # One that runs, with units of an earlier version, has not started those that its next restart begins with.
+    if subprocess.run([*manager, "is-active", "--quiet", service], check=False).returncode == 0:  # noqa: S603 (checked)
+        _run(*manager, "start", *(unit for unit in texts if unit.endswith(("-relay.service", "-watchdog.path"))))
     return list(files)
 
 
@@ -167,9 +172,8 @@ def running_systemd(otherwise: int) -> int:
     return int(found[1]) if found else otherwise
 
 
-def _reload(*systemctl: str) -> None:
-    command = (*systemctl, "daemon-reload")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (nothing of it is given)
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (checked)
     if done.returncode != 0:
         why = " ".join(done.stderr.split())
         raise UnitError(f"the units are written, but `{shlex.join(command)}` has failed: {why}")

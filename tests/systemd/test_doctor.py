@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.machine import RELAY, Machine, drop_in
+from tests.machine import RELAY, Machine, drop_in, release
 
 if TYPE_CHECKING:
     import subprocess
@@ -200,6 +200,17 @@ def test_files_that_are_spoilt(patient: Machine, command: str, status: int, line
     assert any(each.startswith(line) for each in done.stdout.splitlines()), done.stdout + done.stderr
     assert done.returncode == status
     assert done.stderr == ""
+
+
+def test_release_that_does_not_boot(patient: Machine) -> None:
+    release(patient, "import nosuch\n")
+    patient.systemctl("start", "app", check=False)
+    done = doctor(patient, "app")
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("error "))
+    assert line.startswith(
+        "error    state: app.service is activating (exit-code): Worker failed to boot. ModuleNotFound"
+    )
+    assert done.returncode == 1
 
 
 def test_what_the_user_wrote_runs_as_the_user(patient: Machine) -> None:

@@ -56,6 +56,9 @@ NotifyAccess=main
 RestartUSec=2s
 TimeoutStopUSec=1min 15s
 ActiveState=active
+SubState=running
+Result=success
+StatusText=Serving with 2 of 2 workers
 WatchdogUSec=1min
 WatchdogSignal=30
 OOMPolicy=continue
@@ -103,6 +106,7 @@ TriggerLimitBurst=20
 ExecStartPre={ path=/bin/true ; argv[]=/bin/true ; ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=0 }
 PrivateTmp=yes
 Triggers=app.service
+UnitFileState=enabled
 LoadState=loaded
 ActiveState=active
 FragmentPath=/etc/systemd/system/app.socket
@@ -194,6 +198,20 @@ def test_examples_are_healthy() -> None:
     ("check", "changes", "verdict", "words"),
     [
         ("unit files", {"NeedDaemonReload": "yes"}, "warning", "app.service changed on disk"),
+        (
+            "state",
+            {"ActiveState": "failed", "Result": "exit-code"},
+            "error",
+            "app.service is failed (exit-code): Serving",
+        ),
+        (
+            "state",
+            {"SubState": "auto-restart", "StatusText": "Worker failed"},
+            "error",
+            "(success): Worker failed. jour",
+        ),
+        ("state", {"StatusText": "Reload failed (x)"}, "warning", "app.service is active: Reload failed (x)"),
+        ("state", {"ActiveState": "inactive", "StatusText": ""}, "ok", "app.service is inactive"),
         ("drain time", {"TimeoutStopUSec": "30s"}, "error", "are killed before the drain time is over"),
         ("drain time", {"TimeoutStopUSec": "1min"}, "warning", "two drains"),
         ("drain time", {"TimeoutStopUSec": "infinity"}, "warning", "never killed"),
@@ -266,6 +284,7 @@ def test_service(check: str, changes: Changes, verdict: str, words: str) -> None
     ("check", "changes", "verdict", "words"),
     [
         ("unit files", {"NeedDaemonReload": "yes"}, "warning", "app.socket changed on disk"),
+        ("boot", {"UnitFileState": "disabled"}, "warning", "app.socket not enabled: nobody listens after a reboot"),
         ("port", {"ActiveState": "failed", "Result": "trigger-limit-hit"}, "error", "failed (trigger-limit-hit)"),
         ("port", {"Listen": "/run/app/mailbox (SequentialPacket)"}, "error", "no ListenStream="),
         ("accept", {"Accept": "yes"}, "error", "Accept=yes"),
@@ -361,7 +380,7 @@ def expect(read: System, check: str, verdict: str, words: str) -> None:
     assert bool(finding.remedy) == (finding.verdict is not Verdict.OK)
 
 
-@pytest.mark.parametrize("check", ["linger", "backlog", "mailbox access", "configuration"])
+@pytest.mark.parametrize("check", ["linger", "boot", "backlog", "mailbox access", "configuration"])
 def test_check_that_does_not_apply(check: str) -> None:
     assert CHECKS[check](system(sockets=(), settings=warning("w", "r"))) is None
 

@@ -450,7 +450,10 @@ def test_install_for_a_user(tmp_path: Path) -> None:
     folder, relay = tmp_path / ".config/systemd/user", tmp_path / ".local/lib/flask-socketact/relay"
     assert sorted(path.name for path in folder.iterdir()) == ["web-relay.service", "web.service", "web.socket"]
     assert relay.stat().st_mode & 0o7777 == 0o755
-    assert (tmp_path / "asked").read_text() == "--version\n--user daemon-reload\n"
+    assert (
+        (tmp_path / "asked").read_text()
+        == "--version\n--user daemon-reload\n--user is-active --quiet web.service\n--user start web-relay.service\n"
+    )
     assert "systemctl --user enable --now web.socket web.service\n" in done.stdout
     assert "systemctl --user restart web\n" in done.stdout
     assert "flask-socketact doctor --user-manager web\n" in done.stdout

@@ -18,6 +18,8 @@ CHECKS: dict[str, Callable[[System], Finding | None]] = {
     "D-Bus": host.bus,
     "linger": host.linger,
     "unit files": service.unit_files,
+    "state": service.state,
+    "boot": sockets.boot,
     "application": configuration.application,
     "configuration": configuration.configuration,
     "drain time": configuration.drain_time,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flask_socketact.cli.checks.finding import INSTALL, Finding, error, ok, warning
+from flask_socketact.errors import printable
 from flask_socketact.ledger import FOLDER
 
 if TYPE_CHECKING:
@@ -26,6 +27,19 @@ def unit_files(system: System) -> Finding:
         return warning(what, f"{system.systemctl} daemon-reload, and run doctor again")
     files = [path for unit in units for path in (unit["FragmentPath"], *unit["DropInPaths"].split())]
     return ok(", ".join(files))
+
+
+def state(system: System) -> Finding:
+    """The release on disk boots."""
+    service = system.service
+    active, result, told = service["ActiveState"], service["Result"], printable(service["StatusText"])
+    what = f"{service.name} is {active}"
+    remedy = f"journalctl -u {service.name}; old workers from before the restart, if there are some, serve on"
+    if active == "failed" or service["SubState"] == "auto-restart":
+        return error(f"{what} ({result}){f': {told}' if told else ''}", remedy)
+    if told.startswith("Reload failed") or "no more workers" in told:
+        return warning(f"{what}: {told}", f"journalctl -u {service.name}")
+    return ok(f"{what}{f': {told}' if told else ''}")
 
 
 def readiness(system: System) -> Finding:

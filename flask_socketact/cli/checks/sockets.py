@@ -35,6 +35,15 @@ def port(system: System) -> Finding:
     return ok(f"{', '.join(addresses)} held by {', '.join(unit.name for unit in system.sockets)}")
 
 
+def boot(system: System) -> Finding | None:
+    """The port is there after a reboot."""
+    names = [unit.name for unit in system.sockets if unit["UnitFileState"] == "disabled"]
+    if names:
+        what = f"{' and '.join(names)} not enabled: nobody listens after a reboot"
+        return warning(what, f"{system.systemctl} enable {' '.join(names)}")
+    return ok("the port is there after a reboot") if system.sockets else None
+
+
 def accept(system: System) -> Finding:
     """The service gets listeners, not connections."""
     for unit in system.sockets:
