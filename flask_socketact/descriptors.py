@@ -24,6 +24,8 @@ TOO_MANY = os.strerror(errno.EMFILE)
 #: accept(2): there is no descriptor left, or no memory; the connection stays in the queue, until there is room for it.
 NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _STDERR = 2
+#: The real one: gevent's closes a descriptor later, and a process that is forked meanwhile keeps it.
+_close = os.close
 
 
 def highest() -> int:
@@ -41,7 +43,7 @@ def have_room(fd: int) -> bool:
         probe = os.dup(fd)
     except OSError:
         return False
-    os.close(probe)
+    _close(probe)
     return probe < most
 
 
@@ -53,4 +55,4 @@ def above_streams(fd: int) -> int:
     try:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
     finally:
-        os.close(fd)
+        _close(fd)
