@@ -21,6 +21,23 @@ BY_SYSTEMD_RUN = ("systemd-run", "--wait", "--quiet", *RESTART)
 MAX_REQUESTS = 200
 
 
+def test_restart_before_the_relay_has_begun(rendered: Machine, tcp: Connect) -> None:
+    """It is a unit of its own, and begins a moment after the service."""
+    machine = rendered
+    release(machine, SLOW)
+    machine.systemctl("start", "app")
+    for _ in range(2):
+        with Load(tcp, CLIENTS) as load:
+            machine.systemctl("stop", "app-relay")
+            machine.systemctl("restart", "app")
+            wait_for_old(machine)
+        assert not load.failures()
+        assert load.closed_by_server == 0, machine.run("journalctl", "-n150", "-ocat", "--no-pager").stdout
+        assert load.longest_wait(*SHORT) < LONGEST_WAIT, machine.run(
+            "journalctl", "-n150", "-ocat", "--no-pager"
+        ).stdout
+
+
 def is_loading(machine: Machine, what: str) -> bool:
     if what == "max_requests":
         return "max_requests answered" in machine.journal("app")
@@ -64,7 +81,7 @@ def test_restart_while(
             assert ask(tcp)[1] != before
         wait_for_old(machine)
     assert not load.failures(), machine.journal("app")[-3000:]
-    assert load.closed_by_server == 0
+    assert load.closed_by_server == 0, machine.journal("app")[-20000:]
     assert load.longest_wait(*SHORT) < LONGEST_WAIT
     figure(
         f"{' '.join(command)} while {loading} loads: {len(load.outcomes)} requests, 0 failed, 0 closed, longest wait "
