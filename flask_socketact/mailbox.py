@@ -25,6 +25,8 @@ from flask_socketact.errors import MailboxError
 
 #: Python's own class: an application may put another in its place (PySocks), which would not do for a mailbox.
 Socket = socket.socket
+#: The real one, for the same reason: gevent's would wait for the loop, also in a signal handler that the loop runs.
+_poll = select.poll
 VERSION = 1
 #: The kernel takes 253 in a message (SCM_MAX_FD).
 MAX_DESCRIPTORS = 250
@@ -156,7 +158,7 @@ class Mailbox:
 
     def has_mail(self) -> bool:
         """Whether a sender waits that nobody has accepted."""
-        poll = select.poll()
+        poll = _poll()
         poll.register(self.listener, select.POLLIN)
         return bool(poll.poll(0))
 
