@@ -104,7 +104,7 @@ class Arbiter(ReloadingArbiter):
         signals: list[int] = super().wait_for_signals(BOOT_POLL if is_waiting else self._turn)
         self.readiness.collect(self.WORKERS)
         self._predecessors.look()
-        if self.mailbox is not None and not issubclass(self.cfg.worker_class, Lifecycle):
+        if self.mailbox is not None and not issubclass(self.worker_class, Lifecycle):
             self._empty_mailbox()  # nobody else reads it
         if len(self.readiness.accepting) >= self.num_workers:  # those that are replaced already have answered, too
             self.load_time = self.load_time or time.monotonic() - self.loading_since

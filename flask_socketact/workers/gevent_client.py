@@ -26,7 +26,7 @@ class Client(gevent.socket.socket):
         self._put_back = unread
         self._begun = False  # what has been read is a part of a request
         self._untried = False  # ... which the parser has not seen yet
-        self._has_gone = False  # to another worker
+        self.has_gone = False  #: to another worker
 
     def recv(self, *args: Any) -> bytes:
         """As ``socket.recv``.
@@ -41,7 +41,7 @@ class Client(gevent.socket.socket):
         try:
             data: bytes = super().recv(*args)
         except OSError:
-            if self._has_gone:
+            if self.has_gone:
                 raise StopIteration from None
             raise
         if not self._begun:
@@ -59,19 +59,14 @@ class Client(gevent.socket.socket):
     @property
     def is_idle(self) -> bool:
         """Whether no part of a request has been read, unless one is being answered."""
-        return not self._begun and not self._has_gone
+        return not self._begun and not self.has_gone
 
     @property
     def is_movable(self) -> bool:
         """Whether another process can go on with it now, unless a request is being answered."""
-        return not self._has_gone and (not self._begun or self._untried)
-
-    @property
-    def has_gone(self) -> bool:
-        """Whether it has been sent to another worker."""
-        return self._has_gone
+        return not self.has_gone and (not self._begun or self._untried)
 
     def leave(self) -> None:
         """Close our copy of what has been sent to another worker."""
-        self._has_gone = True
+        self.has_gone = True
         self.close()

@@ -113,29 +113,25 @@ FragmentPath=/etc/systemd/system/app.socket
 DropInPaths=
 NeedDaemonReload=no
 """
-RELAY_UNIT = f"""\
+HELPER = """\
 LoadState=loaded
-FragmentPath=/etc/systemd/system/app-relay.service
 DropInPaths=
 NeedDaemonReload=no
+"""
+RELAY_UNIT = f"""{HELPER}\
+FragmentPath=/etc/systemd/system/app-relay.service
 ActiveState=active
 PartOf=app.service
 After=app.service system.slice
 ExecStopEx={STOP}
 """
-WATCHDOG_PATH = """\
-LoadState=loaded
+WATCHDOG_PATH = f"""{HELPER}\
 FragmentPath=/etc/systemd/system/app-watchdog.path
-DropInPaths=
-NeedDaemonReload=no
 ActiveState=active
 Paths=/run/app-metrics/watchdog (PathModified)
 """
-WATCHDOG_SERVICE = f"""\
-LoadState=loaded
+WATCHDOG_SERVICE = f"""{HELPER}\
 FragmentPath=/etc/systemd/system/app-watchdog.service
-DropInPaths=
-NeedDaemonReload=no
 ActiveState=inactive
 ExecStartEx={command("watchdog app.service")}
 """

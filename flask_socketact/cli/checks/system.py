@@ -91,7 +91,6 @@ HELPER = (
     "PartOf",
     "After",
     "Paths",
-    "Triggers",
     "ExecStartEx",
     "ExecStopEx",
 )
