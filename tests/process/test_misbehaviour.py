@@ -405,7 +405,10 @@ def test_child_that_lives_on_holds_nothing(folder: Folder, worker: str) -> None:
 def served_on(pid: int, http: socket.socket) -> bool:
     """Whether a process has the listener, beyond the copy that the server was started with; or an epoll, beyond that of
     a gevent loop of its own."""
-    held = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    held = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed in that very moment
+            held.append(os.readlink(path))
     return held.count(f"socket:[{os.fstat(http.fileno()).st_ino}]") > 1 or held.count("anon_inode:[eventpoll]") > 1
 
 
