@@ -17,6 +17,7 @@ import socket
 import stat
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,11 @@ class Origin:
     served: bool  #: a request was answered on it
     proxy: tuple[tuple[str, Any], ...] | None = None  #: what the PROXY protocol said, as sorted pairs
     unread: bytes = b""  #: what has been read beyond the last request: the next one, or a part of it
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing has been read of the connection."""
+        return not (self.served or self.proxy or self.unread)
 
     def pack(self) -> bytes:
         fields = {"version": VERSION, "listener": self.listener, "served": self.served, "proxy": self.proxy}
@@ -136,6 +142,13 @@ class Mailbox:
             except OSError as error:
                 raise MailboxError(f"{self._address} takes nothing ({error.strerror})") from error
         return fds
+
+    def knock(self) -> None:
+        """Wake another reader, if there is something to read: the kernel may have woken one who reads no more."""
+        if self.has_mail():
+            with Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sender, suppress(OSError):  # full: they are awake
+                sender.setblocking(False)
+                sender.connect(self.listener.getsockname())
 
     def accept(self) -> socket.socket | None:
         """Return the next sender's connection; None when there is none.

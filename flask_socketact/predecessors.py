@@ -78,6 +78,14 @@ class Predecessors:
         """Return the pids of workers that are still there."""
         return [pid for scope in self._scopes() for pid in cgroup.workers(scope)]
 
+    def supersede(self) -> None:
+        """Let the workers leave new connections to ours, which answer: before systemd hears of us, so that whoever asks
+        afterwards gets our release. Should this master die just then, they take new connections again."""
+        for scope in self._scopes():
+            with suppress(OSError, ValueError):  # nothing to be had, but a few answers of the release before
+                if self._folder is not None:
+                    scoreboard.supersede(self._folder, cgroup.master_of(scope), os.getpid())
+
     def retire(self, drain_time: float) -> None:
         """Let the workers that the last look has seen hand their idle connections to us, finish what they have and
         leave. Called again and again: what does not hear is told once more, and what has not left a few seconds after

@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+import struct
 import time
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
@@ -32,6 +33,10 @@ _BEGAN = 3  # when that generation began to load the application: CLOCK_MONOTONI
 _READY_AT = 4  # when its workers had all answered; as above
 _DRAIN_TIME = 5  # how long a drain may last, in nanoseconds
 _LAYOUT = 6  # of the file
+_SUCCESSOR = 7  # pid of the next master, whose workers take what is new from now on; 0: none
+_DEAF = 8  # 1: those that take what is new do not read the mailbox
+
+_FIELD = struct.Struct("=q")
 
 
 class Field(IntEnum):
@@ -135,6 +140,21 @@ class Scoreboard:
     def drain_time(self, seconds: float) -> None:
         self._memory[_DRAIN_TIME] = int(seconds * 1e9)
 
+    @property
+    def is_superseded(self) -> bool:
+        """Whether new connections are the next generation's: it answers, and its master lives."""
+        successor = self._memory[_SUCCESSOR]
+        return bool(successor) and os.path.exists(f"/proc/{successor}")
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether those that take new connections do not read the mailbox: they are of a class that is not ours."""
+        return bool(self._memory[_DEAF])
+
+    @is_deaf.setter
+    def is_deaf(self, value: bool) -> None:
+        self._memory[_DEAF] = value
+
     def note_ready(self, generation: int, began: float) -> None:
         """All workers of a generation have answered; `began` is when it began to load the application (CLOCK_MONOTONIC,
         seconds)."""
@@ -222,6 +242,21 @@ def read(folder: Path, master: int) -> Scoreboard | None:
         raise
     except (OSError, ValueError):
         return None
+
+
+def supersede(folder: Path, master: int, successor: int) -> None:
+    """Let the workers of `master` leave new connections to those of `successor`, another master; both by their pids.
+
+    :raises OSError: its scoreboard cannot be written.
+    :raises ValueError: it is not a scoreboard of this version.
+    """
+    path = _path(folder, master)
+    _read(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.pwrite(descriptor, _FIELD.pack(successor), _SUCCESSOR * _BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def find(folders: Iterable[Path], master: int) -> Scoreboard | None:

@@ -100,8 +100,10 @@ class ClassicWorker(Lifecycle):
             except OSError:  # it has closed meanwhile
                 connection.close()
                 continue
-            if origin.proxy or self.cfg.proxy_protocol != "off":  # the parser would want the PROXY header once more
-                connection.close()
+            if origin.proxy or (origin.served and self.cfg.proxy_protocol != "off"):
+                connection.close()  # the parser would want the PROXY header once more
+                continue
+            if origin.is_new and self.pass_on(connection, origin.listener):
                 continue
             self.slot[Field.CARRIED_IN] += 1
             yield client

@@ -73,6 +73,8 @@ class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
         gevent.spawn(self.reopen_files)  # in the loop's next turn, not after its pause
 
     def handle(self, listener: Any, client: Any, address: Any) -> None:
+        if not isinstance(client, Client) and self.pass_on(client, listener.fdname):
+            return
         if self._tls:
             try:
                 client = self._tls.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
@@ -233,6 +235,9 @@ class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
             wait_read(box.listener.fileno())
             if self._carrying:
                 return
+            if self.board.is_superseded:
+                gevent.sleep(DRAIN_POLL)
+                continue
             is_full = len(self._busy) >= self.worker_connections
             if is_full or not descriptors.have_room(box.listener.fileno()):
                 gevent.sleep(descriptors.PAUSE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import faulthandler
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from flask_socketact import (
     events,
     holds,
     journal,
+    loading,
     log_files,
     pages,
     process,
@@ -31,8 +33,8 @@ from flask_socketact import (
     systemctl,
 )
 from flask_socketact.client_socket import ClientSocket
-from flask_socketact.errors import CountersError
-from flask_socketact.mailbox import Mailbox
+from flask_socketact.errors import CountersError, MailboxError
+from flask_socketact.mailbox import Mailbox, Origin
 from flask_socketact.scoreboard import Field, Scoreboard, Slot
 
 #: How often a worker gives a sign of life, in seconds.
@@ -51,6 +53,8 @@ OVERDUE = 1.0
 RELAY_TIMEOUT = 2.0
 #: How long the service manager may take to tell whether it stops a scope. Seconds.
 MANAGER_TIMEOUT = 2.0
+
+STDERR = 2
 
 #: The real ones, taken before gevent puts its own in their place: what ends a worker, or a child of one, must not wait
 #: for its loop.
@@ -207,12 +211,16 @@ class Lifecycle(Worker):
             pages.use()
         except CountersError as error:
             self.log.error("%s", error)
+        # Just before the master kills it: what keeps it, in C perhaps, holds a handler back.
+        faulthandler.dump_traceback_later(loading.load_timeout(), file=STDERR)
         try:
             super().load_wsgi()
         except SystemExit as error:
             if not self.alive or self.slot[Field.DRAINING]:  # handle_exit, or a handler of the application's
                 raise
             raise RuntimeError(f"the application left with {error.code!r} while it was imported") from error
+        finally:
+            faulthandler.cancel_dump_traceback_later()
         self._keep_signals()
         journal.restore(self.log)
         journal.take_root()
@@ -433,11 +441,30 @@ class Lifecycle(Worker):
 
     def has_successor(self) -> bool:
         """Whether somebody reads the mailbox when this worker has left."""
-        if self.board.stopping:
+        if self.board.stopping or self.board.is_deaf:
             return False
         if not self.is_relayed() or self._succeeded:
             return True  # a sibling, or the next generation, which systemd starts also when the master has died
         return any(not sibling[Field.DRAINING] for sibling in self.board.taken())
+
+    def is_superseded(self) -> bool:
+        """Whether new connections are the next generation's, which answers; this worker may not have begun to drain."""
+        if self.board.is_superseded:
+            return True
+        return bool(self.slot[Field.DRAINING]) and not self.is_relayed() and self.has_successor()
+
+    def pass_on(self, client: Any, listener: str | None) -> bool:
+        """Leave a connection of which nothing has been read to the next generation, if that takes what is new: the
+        kernel may still give us some. Return whether it has gone."""
+        if self.mailbox is None or not self.is_superseded():
+            return False
+        try:
+            for _ in self.mailbox.send([(Origin(listener, served=False), client.fileno())], 1):
+                client.close()
+        except MailboxError as error:
+            self.log.warning("Mailbox: %s", error)
+            return False
+        return True
 
     def has_mail(self) -> bool:
         """Whether connections wait for this worker, or another, to take them from the mailbox."""

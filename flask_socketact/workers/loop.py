@@ -26,7 +26,7 @@ from flask_socketact.connection import Connection, TLSConnection
 from flask_socketact.errors import MailboxError
 from flask_socketact.scoreboard import Field
 from flask_socketact.settings import Settings
-from flask_socketact.workers.lifecycle import Lifecycle, listener_name
+from flask_socketact.workers.lifecycle import DRAIN_POLL, Lifecycle, listener_name
 
 #: accept(2): somebody else was faster, the client has gone, or its connection has an error of its own.
 _NOBODY_THERE = (
@@ -79,6 +79,7 @@ class Loop:
         self.connections: set[Connection] = set()
         self._by_fd: dict[int, Connection] = {}  # what the epoll knows them by
         self._board = worker.board
+        self._pass_on = worker.pass_on
         self._slot = worker.slot
         self._listeners = {listener.fileno(): listener for listener in worker.sockets}
         self._mail: dict[int, tuple[socket.socket, float]] = {}  # senders, and until when they may send
@@ -93,6 +94,7 @@ class Loop:
             fd: partial(self._accept, listener) for fd, listener in self._listeners.items()
         }
         self._joined: set[int] = set()  # of the sources, those that wake us
+        self._mailbox: mailbox.Mailbox | None = None  # that is read
         if worker.mailbox:
             self.read_mailbox(worker.mailbox)
         self._yield_until = 0.0  # the others wake us again then, or when we are ahead no more
@@ -142,6 +144,8 @@ class Loop:
             os.eventfd_read(fd)
         elif fd in self._mail:
             self._read_mail(fd)
+        elif fd in self._joined and self._board.is_superseded:
+            self.leave_sources()
         elif fd in self._joined:
             for _ in range(ACCEPTS):
                 if not self._sources[fd]() or self._is_ahead():
@@ -154,6 +158,9 @@ class Loop:
 
     def _rejoin_sources(self, now: float) -> float:
         """Let new connections wake us, if it is our turn; return after how many seconds to ask again."""
+        if self._board.is_superseded:
+            self.leave_sources()
+            return DRAIN_POLL
         if now < self._blocked_until:
             return self._blocked_until - now
         if self._is_short and not self._has_room():
@@ -169,6 +176,18 @@ class Loop:
             self._joined.add(fd)
         self._slot[Field.ACCEPTING] = bool(self._listeners)
         return SWEEP
+
+    def leave_sources(self) -> None:
+        """Let others be woken for what is new, and pass on what we may have been woken for."""
+        for fd in list(self._joined):
+            self._leave_source(fd)
+        self._slot[Field.ACCEPTING] = 0
+        if self._mailbox:
+            self._mailbox.knock()
+        for listener in self._listeners.values():
+            for _ in range(ACCEPTS):
+                if not self._accept(listener):
+                    break
 
     def rejoin(self, connection: Connection) -> None:
         """Wait for the next request of `connection`, or for the rest of one; its deadline has been set."""
@@ -244,12 +263,15 @@ class Loop:
         self._listeners = {}
 
     def read_mailbox(self, box: mailbox.Mailbox) -> None:
+        self._mailbox = box
         self._sources[box.listener.fileno()] = partial(self._accept_mail, box)
 
     def leave_mailbox(self, box: mailbox.Mailbox) -> None:
         """Leave the mailbox to the others: we would receive what we send. Mail that has been accepted is read on."""
         self._leave_source(box.listener.fileno())
         self._sources.pop(box.listener.fileno(), None)
+        self._mailbox = None
+        box.knock()
 
     def limit_idle(self, deadline: float) -> None:
         """Close connections without a request at `deadline` at the latest."""
@@ -301,6 +323,8 @@ class Loop:
                 self._log.exception("Cannot accept a connection")
                 self._blocked_until = time.monotonic() + descriptors.PAUSE
             return False
+        if self._pass_on(client, listener_name(listener)):
+            return True
         try:
             connection = self._adopt(client, address, listener.getsockname(), listener_name(listener))
         except OSError:  # TLS finds that the client has gone
@@ -389,6 +413,8 @@ class Loop:
         for reason in refused:
             self._log.warning("Mailbox: %s", reason)
         for client in clients:
+            if origin.is_new and self._pass_on(client, origin.listener):
+                continue
             try:
                 address = client.getpeername()
                 server = self._server_address(client, origin.listener)

@@ -13,7 +13,7 @@ from gunicorn.workers import sync
 from flask_socketact import descriptors, mailbox
 from flask_socketact.errors import MailboxError
 from flask_socketact.workers.classic import CarriedClient, ClassicWorker, Listener
-from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER
+from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER, listener_name
 
 #: What gunicorn's loop takes for an empty queue; anything else would end the worker.
 _NONE_WAITS = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
@@ -69,10 +69,17 @@ class SyncWorker(ClassicWorker, sync.SyncWorker):
         self.reopen_files()
         self.beat()
         self.is_parent_alive()
-        if self.mailbox is not None and (self.alive or self.board.stopping):
+        if self.mailbox is not None and self._may_read():
             self._read_mail(self.mailbox)
         if self._carried:
             self._serve_carried()
+
+    def _may_read(self) -> bool:
+        return (self.alive and not self.board.is_superseded) or self.board.stopping
+
+    def handle(self, listener: Any, client: Any, address: Any) -> None:
+        if isinstance(client, _Client) or not self.pass_on(client, listener_name(listener)):
+            super().handle(listener, client, address)
 
     def close_in_child(self) -> None:
         super().close_in_child()

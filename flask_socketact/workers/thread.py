@@ -410,6 +410,8 @@ class ThreadWorker(Carrier):
 
     def _begin_to_drain(self) -> None:
         self.slot.begin_drain()
+        if self.is_superseded():
+            self.loop.leave_sources()
         self.loop.stop_accepting()
         self.begin_to_carry()
 

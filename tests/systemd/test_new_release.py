@@ -1,0 +1,65 @@
+"""When ``systemctl restart`` or ``reload`` has returned, a new connection is answered by the new release."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.load import Connect, Load
+from tests.machine import EXAMPLES, Machine, drop_in, release
+from tests.systemd.test_relay import wait_for_old
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: ``NEW_RELEASE_OPERATIONS=100`` for a longer run by hand.
+OPERATIONS = int(os.environ.get("NEW_RELEASE_OPERATIONS", "4"))
+ASKED = 100
+LONGEST_WAIT = 0.5  #: seconds
+CLIENTS = {"new connection": 3, "keep-alive": 3}
+#: Asks at once, from inside the machine, where nothing lies between it and systemctl.
+SCRIPT = f"""
+import http.client, json, subprocess, sys, time
+subprocess.run(["systemctl", sys.argv[1], "app"], check=True)
+answers, waits = [], []
+for _ in range({ASKED}):
+    began = time.monotonic()
+    client = http.client.HTTPConnection("127.0.0.1", 8000)
+    client.request("GET", "/release")
+    answers.append(client.getresponse().read().decode())
+    client.close()
+    waits.append(time.monotonic() - began)
+print(json.dumps([answers, max(waits)]))
+"""
+
+
+@pytest.mark.parametrize("verb", ["restart", "reload"])
+@pytest.mark.parametrize("worker", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"])
+def test_new_connections_see_the_new_release(
+    rendered: Machine, tcp: Connect, figure: Callable[[str], None], worker: str, verb: str
+) -> None:
+    machine = rendered
+    arguments = f"--threads 8 -k flask_socketact.workers.{worker}"
+    drop_in(machine, "app.service", f'[Service]\nEnvironment="GUNICORN_CMD_ARGS={arguments}"\n')
+    source = (EXAMPLES / "app.py").read_text()
+    machine.systemctl("start", "app")
+    old, longest = 0, 0.0
+    with Load(tcp, CLIENTS) as load:
+        for number in range(OPERATIONS):
+            release(machine, f"{source}\napp.add_url_rule('/release', view_func=lambda: 'release {number}')\n")
+            done = machine.run("/srv/app/venv/bin/python", "-c", SCRIPT, verb)
+            answers, wait = json.loads(done.stdout)
+            old += sum(answer != f"release {number}" for answer in answers)
+            longest = max(longest, wait)
+            wait_for_old(machine)
+    figure(
+        f"{OPERATIONS} times {verb}, {worker}: {old} of {ASKED * OPERATIONS} first requests answered by the release "
+        f"before, longest {longest:.3f} s"
+    )
+    assert old == 0
+    assert longest < LONGEST_WAIT
+    assert not load.failures(), machine.journal("app")[-3000:]
+    assert worker.startswith("sync") or load.closed_by_server == 0
