@@ -29,9 +29,7 @@ def read_anew(app: BaseApplication) -> None:
         app.reload()
     except SystemExit as error:  # gunicorn's way to say it, with a traceback
         app.cfg = before
-        cause = error.__context__
-        reason = f"{type(cause).__name__}: {cause}" if cause else "see the journal"
-        raise ReloadError(f"the configuration cannot be read: {reason}") from error
+        raise ReloadError("the configuration cannot be read") from error.__context__
 
 
 def leave_environment(cfg: Config) -> None:

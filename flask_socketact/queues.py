@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import termios
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,23 @@ _read_bytes = struct.Struct("=QQ").unpack_from
 _read = struct.Struct("=I").unpack_from
 #: /proc/net/unix: the state of a connection that was not accepted yet (SS_CONNECTING).
 _CONNECTING = "02"
-_STATE, _PATH = 5, 7  # columns
+_FLAGS, _STATE, _INODE, _PATH = 3, 5, 6, 7  # columns
+#: Of a listener (__SO_ACCEPTCON).
+_ACCEPTS = 0x10000
 #: /proc/net/tcp, proc(5): of a listener, the second of the queues is the connections that wait.
-_LOCAL, _REMOTE, _TCP_STATE, _QUEUES = 1, 2, 3, 4  # columns; the queues are what was not sent, and what not read
+_LOCAL, _REMOTE, _TCP_STATE, _QUEUES, _TCP_INODE = 1, 2, 3, 4, 9  # columns; the queues: not sent, and not read
 _LISTEN = "0A"
+
+
+def listening() -> Iterator[tuple[int, str]]:
+    """Yield the sockets that listen on this machine: the inode of each, and its address as ``ListenStream=`` has it."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for fields in _tcp_table(family):
+            if fields[_TCP_STATE] == _LISTEN:
+                yield int(fields[_TCP_INODE]), _as_written(fields[_LOCAL])
+    for fields in _unix_table():
+        if int(fields[_FLAGS], 16) & _ACCEPTS:
+            yield int(fields[_INODE]), "".join(fields[_PATH:])
 
 
 def length(listener: Any) -> int | None:
@@ -99,6 +113,15 @@ def _as_in_proc(host: str, port: int) -> str:
     return f"{''.join(f'{word:08X}' for word in words)}:{port:04X}"
 
 
+def _as_written(address: str) -> str:
+    host, _, port = address.partition(":")
+    words = [int(host[start : start + 8], 16) for start in range(0, len(host), 8)]
+    packed = struct.pack(f"={len(words)}I", *words)
+    family = socket.AF_INET6 if len(words) > 1 else socket.AF_INET
+    text = socket.inet_ntop(family, packed)
+    return f"{f'[{text}]' if family == socket.AF_INET6 else text}:{int(port, 16)}"
+
+
 def length_at(address: str) -> int | None:
     """Return how many connections wait at an address as ``ListenStream=`` has it; None when nobody listens there, or
     the kernel does not tell. Whoever asks needs no right to the listener."""
@@ -124,6 +147,9 @@ def somaxconn() -> int:
 
 def _count(path: str) -> int:
     """Count the connections to a Unix socket that wait: what has its path, and is not accepted."""
-    lines = Path("/proc/self/net/unix").read_text(errors="surrogateescape").splitlines()
-    entries = (line.split(maxsplit=_PATH) for line in lines)
-    return sum(1 for entry in entries if entry[_PATH:] == [path] and entry[_STATE] == _CONNECTING)
+    return sum(1 for fields in _unix_table() if fields[_PATH:] == [path] and fields[_STATE] == _CONNECTING)
+
+
+def _unix_table() -> list[list[str]]:
+    text = Path("/proc/self/net/unix").read_text(errors="surrogateescape")
+    return [line.split(maxsplit=_PATH) for line in text.splitlines()[1:]]

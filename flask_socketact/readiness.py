@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from gunicorn.workers.base import Worker
 
+from flask_socketact import overlap
 from flask_socketact.errors import describe
+from flask_socketact.failures import Failure, locate
 
 
 class Readiness:
@@ -20,7 +22,7 @@ class Readiness:
         self._read, self._write = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._read.setblocking(False)
         self.accepting: set[int] = set()
-        self._failures: dict[int, str] = {}
+        self._failures: dict[int, Failure] = {}
         self._begun = False  # in the process of a worker: it has reported its first heartbeat
 
     def watch(self, worker: Worker) -> None:
@@ -35,7 +37,7 @@ class Readiness:
         def first_heartbeat() -> None:
             worker.notify = heartbeat
             self._begun = True
-            self._report("")
+            self._report()
             heartbeat()
 
         def init_or_report() -> None:
@@ -62,7 +64,8 @@ class Readiness:
             failure = error if isinstance(error, Exception) else RuntimeError(f"ended by {describe(error)}")
             if not self._begun:
                 worker.booted = False
-                self._report(describe(failure))
+                self._report(Failure(describe(failure), locate(error)))
+                _explain(worker, error)
             if failure is error:
                 raise
             raise failure from error
@@ -71,18 +74,27 @@ class Readiness:
         """Read the reports, and forget workers that are not among the pids `alive`."""
         while True:
             try:
-                pid, _, reason = self._read.recv(4096).decode(errors="replace").partition(" ")
+                pid, *reason = self._read.recv(4096).decode(errors="replace").split("\n")
             except BlockingIOError:
                 break
             if reason:
-                self._failures[int(pid)] = reason
+                self._failures[int(pid)] = Failure(*reason)
             else:
                 self.accepting.add(int(pid))
         self.accepting.intersection_update(alive)
 
-    def failure(self, pid: int) -> str | None:
+    def failure(self, pid: int) -> Failure | None:
         """Return, once, why the worker `pid` could not boot; None when it has not said so."""
         return self._failures.pop(pid, None)
 
-    def _report(self, reason: str) -> None:
-        self._write.send(f"{os.getpid()} {reason}".encode(errors="replace"))
+    def _report(self, failure: Failure | None = None) -> None:
+        lines = (str(os.getpid()), *((failure.text, failure.public) if failure else ()))
+        self._write.send("\n".join(lines).encode(errors="replace"))
+
+
+def _explain(worker: Worker, error: BaseException) -> None:
+    """Log who holds what `worker` could not have."""
+    if worker.cgroup is not None:
+        with suppress(OSError, ValueError):  # /proc is not as it should be: the error itself is told anyway
+            for line in overlap.explain(error, worker.cgroup):
+                worker.log.error("%s. Old and new workers live at the same time: see docs/systemd.md, Overlap", line)

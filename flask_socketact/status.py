@@ -13,14 +13,14 @@ def serving(master: ReloadingArbiter, old: int) -> str:
     """Describe a service that is ready; `old` workers are left from before a restart."""
     generations = Counter(master.WORKERS[pid].slot[Field.GENERATION] for pid in master.serving)
     present = f"{generations[master.generation]} of {master.num_workers} workers"
-    begin = f"Reload failed ({master.failure}); serving on" if master.failure else "Serving"
+    begin = f"Reload failed ({master.failure.public}); serving on" if master.failure else "Serving"
     parts = [
         f"{begin} with {present} at {listeners.describe(master.LISTENERS)}",
         f"generation {master.generation}, {master.in_flight} requests in flight, {master.served} served",
         *_leaving(master),
     ]
     if master.trouble:
-        parts.append(f"no more workers, {master.trouble}")
+        parts.append(f"no more workers, {master.trouble.public}")
     if old:
         parts.append(f"{old} old, from before a restart")
     return "; ".join(parts)

@@ -1,0 +1,37 @@
+"""What a new process cannot have because one from before holds it: old and new workers live at the same time."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+from flask_socketact import cgroup, holders
+
+#: An exclusive lock that somebody has: flock(2), fcntl(2).
+_LOCKED = (errno.EAGAIN, errno.EACCES)
+
+
+def explain(error: BaseException, service: str) -> list[str]:
+    """Return who of a service, by its control group, holds what `error` says cannot be had: a line for each."""
+    numbers = {cause.errno for cause in _causes(error) if isinstance(cause, OSError)}
+    others = [pid for pid in _processes(service) if pid != os.getpid()]
+    found: list[holders.Holder] = []
+    if errno.EADDRINUSE in numbers:
+        # What systemd passes we have, too.
+        found += holders.listeners(others, but=holders.sockets_of(os.getpid()))
+    if numbers.intersection(_LOCKED):
+        found += holders.locks(others)
+    return sorted(set(map(str, found)))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _processes(service: str) -> Iterator[int]:
+    """Yield the processes of a service, and those of its scopes."""
+    for group in (service, *cgroup.relayed(service)):
+        yield from cgroup.processes(group)
