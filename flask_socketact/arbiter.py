@@ -10,7 +10,7 @@ import gunicorn.app.base
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 
-from flask_socketact import activation, cgroup, events, idle, listeners, log_files, notify, status
+from flask_socketact import activation, cgroup, events, idle, listeners, loading, log_files, notify, status
 from flask_socketact.errors import SettingsError
 from flask_socketact.idle import IdleExit
 from flask_socketact.ledger import FOLDER, Ledger
@@ -26,10 +26,13 @@ TURN = 1.0
 BOOT_POLL = 0.05
 #: A worker that has not left by itself when the drain time is over is killed so much later. Seconds.
 OVERDUE = 2.0
-#: While requests are in flight, a stop may last so much longer than systemd has heard last. Seconds.
+#: While requests are in flight, a stop may last so much longer than systemd has heard last; and a start, or a reload,
+#: while workers load the application, which has a limit of its own. Seconds.
 EXTENSION = 10.0
 #: How often that is said. Seconds.
 EXTENSION_INTERVAL = 1.0
+#: When the application has been loaded for so long it begins to be said. Seconds.
+LONG = 5.0
 
 
 def install() -> None:
@@ -80,6 +83,7 @@ class Arbiter(ReloadingArbiter):
             listeners.keep(self.LISTENERS, self.cfg, self.log)
 
     def start(self) -> None:
+        limit = loading.load_timeout()
         if self.num_workers < 1:
             raise SettingsError(f"workers = {self.num_workers} would answer nobody: set workers or WEB_CONCURRENCY")
         if self._names:
@@ -93,9 +97,9 @@ class Arbiter(ReloadingArbiter):
                 "and a restart refuses connections until it is done",
                 activation.why_none(),
             )
-        loading = f"Loading the application in {self.num_workers} workers"
-        self.log.info(loading, extra=events.STARTED)
-        self.manager.status(loading)
+        text = f"Loading the application in {self.num_workers} workers, for at most {limit:g} s"
+        self.log.info(text, extra=events.STARTED)
+        self.manager.status(text)
 
     def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:  # noqa: ARG002 (gunicorn's is a second)
         """Wait as gunicorn does; then see which workers have begun to accept."""
@@ -104,13 +108,16 @@ class Arbiter(ReloadingArbiter):
         signals: list[int] = super().wait_for_signals(BOOT_POLL if is_waiting else self._turn)
         self.readiness.collect(self.WORKERS)
         self._predecessors.look()
-        if self.mailbox is not None and not issubclass(self.worker_class, Lifecycle):
+        if (self.is_loading or not self._ready) and time.monotonic() - self.loading_since > LONG:
+            self._extend_timeout()
+        self.board.is_deaf = not issubclass(self.worker_class, Lifecycle)
+        if self.board.is_deaf:
             self._empty_mailbox()  # nobody else reads it
         if len(self.readiness.accepting) >= self.num_workers:  # those that are replaced already have answered, too
             self.load_time = self.load_time or time.monotonic() - self.loading_since
             self._booted = True
         if len(self.serving.difference(self.worn)) >= self.num_workers:
-            self.trouble = ""
+            self.trouble = None
         if self._booted:
             self.report_state()
             self.advance_reload()
@@ -146,6 +153,8 @@ class Arbiter(ReloadingArbiter):
         if self._ready:
             self.manager.status(text)
         else:
+            if not self._started and not self.board.is_deaf:
+                self._predecessors.supersede()
             self._ready = self.manager.ready(text)
             self.board.note_ready(self.generation, self.loading_since)
             if self._ready and not self._started:
@@ -202,7 +211,7 @@ class Arbiter(ReloadingArbiter):
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         if reason is not None:
             self._leaves_mail = True
-            self._announce_stop(reason)
+            self._announce_stop(self.trouble.censor(reason) if self.trouble else reason)
         super().halt(reason, exit_status)
 
     def stop(self, graceful: bool = True) -> None:
@@ -240,12 +249,17 @@ class Arbiter(ReloadingArbiter):
 
     def _report_drain(self) -> None:
         """While requests are in flight, and may be, ask for the time that they take, and tell how many there are."""
+        if (self.in_flight or self.held) and time.monotonic() < self._drain_end and self._extend_timeout():
+            self.manager.status(status.stopping(self))
+
+    def _extend_timeout(self) -> bool:
+        """Ask for more time, now and then, for what may take it; return whether that was done."""
         now = time.monotonic()
-        if not (self.in_flight or self.held) or not self._extend_at <= now < self._drain_end:
-            return
+        if now < self._extend_at:
+            return False
         self._extend_at = now + EXTENSION_INTERVAL
         self.manager.extend_timeout(EXTENSION)
-        self.manager.status(status.stopping(self))
+        return True
 
     def _forget_relayed(self) -> str | None:
         """Forget workers that the relay has moved out of the service; return the name of their scope. Those that still

@@ -15,7 +15,8 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 from gunicorn.workers.base import Worker
 
-from flask_socketact import cgroup, current, early_signals, scoreboard
+from flask_socketact import cgroup, current, early_signals, loading, scoreboard
+from flask_socketact.failures import Failure
 from flask_socketact.ledger import FOLDER
 from flask_socketact.mailbox import Mailbox
 from flask_socketact.readiness import Readiness
@@ -44,8 +45,9 @@ class Pool(gunicorn.arbiter.Arbiter):
         self.generation = 1  #: number of the workers that are forked now: one more with each reload
         current.generation = current.name_generation(os.getpid(), self.generation)
         self.retired: set[int] = set()  #: pids of workers that a reload has told to go
-        self.trouble = ""  #: why workers are missing
+        self.trouble: Failure | None = None  #: why workers are missing
         self._respawn_at = 0.0
+        self._load_deadlines: dict[int, float] = {}  # of workers that load the application
         self._kill_at: dict[int, float] = {}  # pids of workers that drain; infinity: it has been done
         self._served = 0  # by workers that have gone
         super().__init__(app)
@@ -125,9 +127,32 @@ class Pool(gunicorn.arbiter.Arbiter):
         super().kill_worker(pid, sig)
 
     def murder_workers(self) -> None:
-        """Kill workers that give no sign of life, and those that do not leave."""
+        """Kill workers that give no sign of life, do not leave, or do not end to load the application."""
+        self._watch_loading()
         super().murder_workers()
         self._kill_overdue()
+
+    def _watch_loading(self) -> None:
+        """Give workers the time to load the application that is theirs, and kill those that take longer.
+
+        :raises HaltServer: one has, and no other serves.
+        """
+        now = time.monotonic()
+        limit = loading.load_timeout() + loading.STACK_TIME
+        pids = self.WORKERS.keys() - self.readiness.accepting
+        self._load_deadlines = {pid: self._load_deadlines.get(pid, now + limit) for pid in pids}
+        for pid, deadline in self._load_deadlines.items():
+            self.WORKERS[pid].tmp.notify()
+            if now > deadline and pid not in self.draining:
+                self._load_deadlines[pid] = math.inf
+                self.kill_worker(pid, signal.SIGKILL)
+                self._note_slow_load(pid)
+
+    def _note_slow_load(self, pid: int) -> None:
+        reason = f"worker {pid} has not loaded the application in {loading.describe()}, and is killed"
+        if not self.serving:
+            raise HaltServer(reason, self.WORKER_BOOT_ERROR)
+        self._wait_before_respawn(Failure.known(reason))
 
     def _kill_overdue(self) -> None:
         """Kill workers that have begun to drain, or have been told to, and should have left by now."""
@@ -166,7 +191,7 @@ class Pool(gunicorn.arbiter.Arbiter):
                 os._exit(self.WORKER_BOOT_ERROR)
             if not self.serving or not isinstance(error, Exception):
                 raise
-            self._wait_before_respawn(f"no worker can be forked: {type(error).__name__}: {error}")
+            self._wait_before_respawn(Failure.of(error, "no worker can be forked: "))
             return 0
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -194,18 +219,18 @@ class Pool(gunicorn.arbiter.Arbiter):
         :raises HaltServer: none does.
         """
         if not self.serving:
-            raise HaltServer(f"{halt.reason} {self.trouble}".strip(), halt.exit_status)
-        self._wait_before_respawn(self.trouble or halt.reason)
+            raise HaltServer(f"{halt.reason} {self.trouble.text if self.trouble else ''}".strip(), halt.exit_status)
+        self._wait_before_respawn(self.trouble or Failure.known(halt.reason))
 
     def _sum(self, field: Field) -> int:
         return sum(int(worker.slot[field]) for worker in self.WORKERS.values())
 
-    def _wait_before_respawn(self, reason: str) -> None:
+    def _wait_before_respawn(self, reason: Failure) -> None:
         self.trouble = reason
         self._respawn_at = time.monotonic() + RESPAWN_PAUSE
-        self.log.error("%s: the others serve on, and it is tried again every %s s", reason, RESPAWN_PAUSE)
+        self.log.error("%s: the others serve on, and it is tried again every %s s", reason.text, RESPAWN_PAUSE)
 
-    def handle_death(self, pid: int, worker: Worker, reason: str | None) -> bool:  # noqa: ARG002 (for who overrides it)
+    def handle_death(self, pid: int, worker: Worker, reason: Failure | None) -> bool:  # noqa: ARG002 (for who overrides)
         """Note why a worker has gone that has just been buried, if it has said why it could not boot; return whether
         that has consequences for nobody."""
         self.trouble = reason or self.trouble

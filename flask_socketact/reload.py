@@ -17,15 +17,13 @@ from gunicorn.config import Config
 from gunicorn.pidfile import Pidfile
 from gunicorn.workers.base import Worker
 
-from flask_socketact import configuration, current, events, log_files
+from flask_socketact import configuration, current, events, loading, log_files
 from flask_socketact.errors import ReloadError
+from flask_socketact.failures import Failure
 from flask_socketact.pool import Pool
 from flask_socketact.scoreboard import Field
 
-#: How long new workers may load the application: as long as systemd waits for a start, unless something else is
-#: said (DefaultTimeoutStartSec=), in seconds; or so many times as long as the start has taken.
-LOAD_TIMEOUT = 90.0
-LOAD_FACTOR = 3
+STDOUT, STDERR = 1, 2
 #: Attributes of the master that follow from the settings.
 _ATTRIBUTES = ("generation", "cfg", "worker_class", "address", "timeout", "proc_name", "LISTENERS", "_num_workers")
 
@@ -37,6 +35,7 @@ class Before:
     deadline: float  #: of the new workers: CLOCK_MONOTONIC, seconds
     attributes: dict[str, Any]
     modules: dict[str, ModuleType] = field(default_factory=dict)  #: that the configuration has imported
+    streams: dict[int, int] = field(default_factory=dict)  #: copies of stdout and stderr, which capture_output replaces
 
 
 class ReloadingArbiter(Pool):
@@ -47,7 +46,7 @@ class ReloadingArbiter(Pool):
 
     def __init__(self, app: BaseApplication) -> None:
         self.load_time = 0.0  #: of the start, in seconds
-        self.failure = ""  #: why the last reload has failed
+        self.failure: Failure | None = None  #: why the last reload has failed
         self._reload_wanted = False
         self._before: Before | None = None  # while new workers load
         self._generations = 1
@@ -79,7 +78,7 @@ class ReloadingArbiter(Pool):
     def begin_reload(self) -> None:
         """Start the new workers."""
         self._reload_wanted = False
-        deadline = time.monotonic() + max(LOAD_TIMEOUT, LOAD_FACTOR * self.load_time)
+        deadline = time.monotonic() + loading.load_timeout() + loading.STACK_TIME
         attributes = {name: getattr(self, name) for name in _ATTRIBUTES}
         self._before = before = Before(deadline, attributes)
         self._stats["reloads"] += 1
@@ -91,7 +90,7 @@ class ReloadingArbiter(Pool):
             self._configure(before)
             self.manage_workers()
         except Exception as error:  # noqa: BLE001 (hooks and settings are the user's)
-            self._fail(str(error) if isinstance(error, ReloadError) else f"{type(error).__name__}: {error}")
+            self._fail(Failure.of(error))
 
     def advance_reload(self) -> None:
         """Let the old workers go, if all of the new ones answer."""
@@ -100,14 +99,15 @@ class ReloadingArbiter(Pool):
             return
         if len(self._loaded()) < self.num_workers:
             if time.monotonic() > before.deadline:
-                self._fail("the new workers do not end to load the application")
+                self._fail(Failure.known(f"the new workers have not loaded the application in {loading.describe()}"))
             return
         self._before = None
         self.foreign = ()
-        self.failure = self.trouble = ""
+        self.failure = self.trouble = None
         self._retire(self._active(new=False))
-        if before.attributes["LISTENERS"] is not self.LISTENERS:
-            sock.close_sockets(before.attributes["LISTENERS"], unlink=False)
+        sock.close_sockets(_without(before.attributes["LISTENERS"], self.LISTENERS), unlink=False)
+        for copy in before.streams:
+            os.close(copy)
         self._move_pidfile(before.attributes["cfg"])
         util._setproctitle(f"master [{self.proc_name}]")
         current.generation = current.name_generation(self.pid, self.generation)
@@ -128,15 +128,15 @@ class ReloadingArbiter(Pool):
             return
         missing = self.num_workers - len(self._active(new=True))
         if missing > 0 and not all(self.spawn_worker() for _ in range(missing)):
-            self._fail(self.trouble)
+            self._fail(self.trouble or Failure.known("no worker can be forked"))
 
-    def handle_death(self, pid: int, worker: Worker, reason: str | None) -> bool:
+    def handle_death(self, pid: int, worker: Worker, reason: Failure | None) -> bool:
         if worker.slot[Field.GENERATION] > self.generation:  # of a reload that has failed already
             return True
         is_new = worker.slot[Field.GENERATION] == self.generation and not worker.slot[Field.DRAINING]
         if self._before is None or not is_new:
             return super().handle_death(pid, worker, reason)
-        self._fail(reason or f"new worker {pid} has died before all of them answered")
+        self._fail(reason or Failure.known(f"new worker {pid} has died before all of them answered"))
         return True
 
     def stop(self, graceful: bool = True) -> None:
@@ -155,6 +155,8 @@ class ReloadingArbiter(Pool):
         configuration.leave_environment(self.cfg)
         before.modules.update(configuration.forget_modules(self.cfg))
         configuration.read_anew(self.app)
+        if self.app.cfg.capture_output and not self.cfg.capture_output:
+            before.streams.update((os.dup(stream), stream) for stream in (STDOUT, STDERR))
         self.setup(self.app)
         log_files.reopen(self.log)
         if hasattr(self.worker_class, "check_config"):
@@ -164,26 +166,32 @@ class ReloadingArbiter(Pool):
         self.cfg.on_reload(self)
 
     def _open_listeners(self) -> None:
-        """Open others, where systemd does not pass them."""
-        before = self.LISTENERS
+        """Open those that are new, where systemd does not pass them; the others stay open."""
+        listeners = {listener.cfg_addr: listener for listener in self.LISTENERS}
+        bind, addresses = self.cfg.settings["bind"].get(), self.cfg.address
+        missing = [text for text, address in zip(bind, addresses, strict=True) if address not in listeners]
+        self.cfg.set("bind", missing)
         try:
-            self.LISTENERS = sock.create_sockets(self.cfg, self.log)
-        except SystemExit as error:
-            raise ReloadError(f"cannot listen at bind = {self.cfg.settings['bind'].get()}") from error
-        self.foreign = before
+            opened = sock.create_sockets(self.cfg, self.log) if missing else []
+        except SystemExit:
+            raise ReloadError(f"cannot listen at bind = {missing}") from None
+        finally:
+            self.cfg.set("bind", bind)
+        listeners |= {listener.cfg_addr: listener for listener in opened}
+        self.foreign = _without(self.LISTENERS, kept := [listeners[address] for address in addresses])
+        self.LISTENERS = kept
         self.log.info("Listening at: %s", ",".join(map(str, self.LISTENERS)))
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: Failure) -> None:
         """Drop the new workers, and go on with the old ones."""
         before, self._before = self._before, None
         if before is None:
             return
         self.failure = reason
         self.note_reload(succeeded=False)
-        self.log.error("Reload failed, the workers from before serve on: %s", reason, extra=events.RELOAD_FAILED)
+        self.log.error("Reload failed, the workers from before serve on: %s", reason.text, extra=events.RELOAD_FAILED)
         self._retire(self._active(new=True))
-        if before.attributes["LISTENERS"] is not self.LISTENERS:
-            sock.close_sockets(self.LISTENERS, unlink=False)
+        sock.close_sockets(_without(self.LISTENERS, before.attributes["LISTENERS"]), unlink=False)
         self._restore(before)
         self.report_state()
 
@@ -199,6 +207,7 @@ class ReloadingArbiter(Pool):
             lambda: configuration.leave_environment(failed),
             lambda: os.environ.update(self.cfg.env),
             lambda: os.chdir(self.cfg.chdir),
+            lambda: _put_back(before.streams),
             lambda: self.log.setup(self.cfg),
         ):
             try:
@@ -233,3 +242,13 @@ class ReloadingArbiter(Pool):
             with suppress(OSError, RuntimeError):
                 self.pidfile = Pidfile(self.cfg.pidfile)
                 self.pidfile.create(os.getpid())
+
+
+def _without(listeners: list[Any], others: list[Any]) -> list[Any]:
+    return [listener for listener in listeners if listener not in others]
+
+
+def _put_back(streams: dict[int, int]) -> None:
+    for copy, descriptor in streams.items():
+        os.dup2(copy, descriptor)
+        os.close(copy)

@@ -13,15 +13,16 @@ from flask_socketact.cli.unit_values import (
     Listener,
     UnitError,
     check_account,
-    check_app,
     check_name,
     check_path,
     parse_listener,
+    plain_app,
 )
 
 CONFIG = "flask_socketact.conf"
 #: gunicorn's graceful_timeout, where nothing else is said.
 _DRAIN = 30
+_WATCHDOG = 60
 #: The oldest version that everything works with; and the first that has Type=notify-reload.
 OLDEST_SYSTEMD = 252
 _NOTIFY_RELOAD = 253
@@ -64,7 +65,6 @@ class Application:
     user_manager: bool
 
     def __post_init__(self) -> None:
-        check_app(self.app)
         check_name(self.name)
         if not self.user_manager:
             if self.user in ("root", "0"):
@@ -128,6 +128,7 @@ def application(*, listen: tuple[str, ...], **given: Any) -> Application:
     :raises UnitError: a value cannot stand in a unit file, or two contradict.
     """
     listeners = tuple(map(parse_listener, listen))
+    given["app"] = plain_app(given["app"])
     if given["user_manager"]:
         for option in ("user", "group", "socket_group"):
             if given[option] is not None:
@@ -176,9 +177,11 @@ def _values(wanted: Application) -> dict[str, Any]:
     """Return what the templates call by name."""
     options = {"workers": wanted.workers, "threads": wanted.threads, "graceful-timeout": wanted.drain}
     drain = _DRAIN if wanted.drain is None else wanted.drain
-    names = ("app", "name", "user", "group", "directory", "socket_group", "user_manager")
+    names = ("name", "user", "group", "directory", "socket_group", "user_manager")
     computed = ("folder", "systemctl", "gunicorn", "sockets", "idle_exit", "systemd_version")
     return {name: getattr(wanted, name) for name in (*names, *computed)} | {
+        # Between double quotes systemd takes single ones as they are.
+        "app": f'"{wanted.app}"' if "'" in wanted.app else wanted.app,
         "config": _config(wanted.directory),
         "options": "".join(f"--{option} {number} " for option, number in options.items() if number is not None),
         "relay": "%h/.local/lib/flask-socketact/relay --user"
@@ -188,6 +191,7 @@ def _values(wanted: Application) -> dict[str, Any]:
         "drain": drain,
         "notify_reload": _NOTIFY_RELOAD,
         "timeout_stop": 2 * drain + 15,
+        "watchdog": max(_WATCHDOG, 2 * drain),
     }
 
 

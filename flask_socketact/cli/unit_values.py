@@ -24,8 +24,10 @@ _ACCOUNT = r"[a-z_][a-z0-9_-]{0,31}|[1-9][0-9]{0,9}"
 _PATH = r"(/[A-Za-z0-9_.+@-]+)+"
 _PORT = r"[1-9][0-9]{0,4}"
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
-#: As gunicorn takes it: the object is a name, not a path of names.
-_APP = rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}(\(\))?"
+_TEXT = r"[A-Za-z0-9_./:@+-]*"
+_ARGUMENT = rf"({_IDENTIFIER}=)?('{_TEXT}'|-?[0-9]+(\.[0-9]+)?|True|False|None)"
+#: As gunicorn takes it: the object is a name, not a path of names, and the arguments of a factory are literals.
+_APP = rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}(\(({_ARGUMENT}(,{_ARGUMENT})*)?\))?"
 
 #: Numbers of accounts end here; and this one in between means "none", as those behind the end.
 _MAX_ACCOUNT = 4294967294
@@ -48,9 +50,15 @@ class Listener:
         return self.address.startswith("/")
 
 
-def check_app(value: str) -> None:
-    if not re.fullmatch(_APP, value):
-        raise UnitError(f"--app {value!r} is not MODULE:OBJECT, as app:app, package.web:app or app:create_app()")
+def plain_app(value: str) -> str:
+    """Return the application in the one way that we write it: without spaces, and texts between single quotes."""
+    plain = re.sub(rf'"({_TEXT})"', r"'\1'", re.sub(" *([(),=]) *", r"\1", value))
+    if not re.fullmatch(_APP, plain):
+        raise UnitError(
+            f"--app {value!r} is not MODULE:OBJECT, as app:app, package.web:app, app:create_app() or "
+            "app:create_app('production'), where texts have letters, digits and _./:@+- alone"
+        )
+    return plain
 
 
 def check_name(value: str) -> None:

@@ -46,7 +46,7 @@ def test_ready_only_when_every_worker_accepts(folder: Folder, http: socket.socke
     )
     with Server(app, *CONF, "app:app", listeners={"http": http}) as server:
         assert ask(lambda: dial(http))[0] == 200  # the first worker serves already
-        assert server.wait_for_message("STATUS=") == "STATUS=Loading the application in 2 workers"
+        assert server.wait_for_message("STATUS=") == "STATUS=Loading the application in 2 workers, for at most 600 s"
         assert len(server.messages) == 1
         (app / "go").touch()
         server.wait_until_ready()
@@ -54,7 +54,7 @@ def test_ready_only_when_every_worker_accepts(folder: Folder, http: socket.socke
         assert server.wait_until_gone() == 0
     address = f"http://127.0.0.1:{http.getsockname()[1]} (http)"
     assert server.messages == [
-        "STATUS=Loading the application in 2 workers",
+        "STATUS=Loading the application in 2 workers, for at most 600 s",
         f"READY=1\nSTATUS=Serving with 2 of 2 workers at {address}; generation 1, 0 requests in flight, 1 served",
         "BARRIER=1",
         "STOPPING=1\nSTATUS=Stopping: 0 requests in flight end, at most 30 s",
@@ -99,6 +99,7 @@ def test_application_that_cannot_be_imported(
         assert reason in server.log
         assert status == APP_LOAD_ERROR or "Traceback (most recent call last)" in server.log
         assert server.messages[-1].startswith("STOPPING=1\nSTATUS=")
+        assert "no database" not in server.messages[-1]  # every local user may read it
         assert not any("READY" in message for message in server.messages)
 
 
@@ -305,15 +306,15 @@ def test_slot_of_a_dead_worker_is_free(plain: Path, http: socket.socket) -> None
         assert [slot[Field.IN_FLIGHT] for slot in slots()] == [0, 0]
 
 
-#: What ends a worker that has loaded the application, and how the log and systemd call it.
+#: What ends a worker that has loaded the application, and how the journal and, for all to see, systemd call it.
 ENDS = [
-    ("raise RuntimeError('no database')", "RuntimeError: no database"),
-    ("raise SystemExit(0)", "RuntimeError: ended by SystemExit: 0"),
-    ("raise SystemExit('no database')", "RuntimeError: ended by SystemExit: no database"),
-    ("raise KeyboardInterrupt", "RuntimeError: ended by KeyboardInterrupt"),
-    ("raise GeneratorExit", "RuntimeError: ended by GeneratorExit"),
-    ("raise StopIteration", "StopIteration"),
-    ("import asyncio; raise asyncio.CancelledError", "RuntimeError: ended by CancelledError"),
+    ("raise RuntimeError('no database')", "RuntimeError: no database", "RuntimeError"),
+    ("raise SystemExit(0)", "RuntimeError: ended by SystemExit: 0", "SystemExit"),
+    ("raise SystemExit('no database')", "RuntimeError: ended by SystemExit: no database", "SystemExit"),
+    ("raise KeyboardInterrupt", "RuntimeError: ended by KeyboardInterrupt", "KeyboardInterrupt"),
+    ("raise GeneratorExit", "RuntimeError: ended by GeneratorExit", "GeneratorExit"),
+    ("raise StopIteration", "StopIteration", "StopIteration"),
+    ("import asyncio; raise asyncio.CancelledError", "RuntimeError: ended by CancelledError", "CancelledError"),
 ]
 #: Hooks, and what of a worker class runs them.
 HOOK = "from flask_socketact.conf import *\ndef {name}({arguments}):\n    {body}\n"
@@ -325,17 +326,18 @@ def settings(folder: Path, body: str, name: str = "post_worker_init") -> None:
 
 
 @pytest.mark.parametrize("name", ["post_worker_init", "post_fork"])
-@pytest.mark.parametrize(("body", "reason"), ENDS)
+@pytest.mark.parametrize(("body", "reason", "kind"), ENDS)
 def test_hook_that_ends_workers_is_a_failed_boot(
-    plain: Path, http: socket.socket, name: str, body: str, reason: str
+    plain: Path, http: socket.socket, name: str, body: str, reason: str, kind: str
 ) -> None:
     settings(plain, body, name)
     with Server(plain, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
         assert server.wait_until_gone() == WORKER_BOOT_ERROR
         assert server.log.count("Booting worker") <= 2
         assert "Traceback" in server.log
-        assert reason in server.log
-        assert server.messages[-1] == f"STOPPING=1\nSTATUS=Worker failed to boot. {reason}"
+        assert f"Reason: Worker failed to boot. {reason}" in server.log
+        public = f"{kind} at {plain}/settings.py:3"
+        assert server.messages[-1] == f"STOPPING=1\nSTATUS=Worker failed to boot. {public}"
 
 
 def test_loop_that_cannot_begin_is_a_failed_boot(plain: Path, http: socket.socket) -> None:
@@ -346,7 +348,8 @@ def test_loop_that_cannot_begin_is_a_failed_boot(plain: Path, http: socket.socke
     )
     with Server(plain, *CONF, "-k", "own.Own", "app:app", listeners={"http": http}) as server:
         assert server.wait_until_gone() == WORKER_BOOT_ERROR
-        assert server.messages[-1] == "STOPPING=1\nSTATUS=Worker failed to boot. AttributeError: no epoll"
+        public = f"AttributeError at {plain}/own.py:4"
+        assert server.messages[-1] == f"STOPPING=1\nSTATUS=Worker failed to boot. {public}"
 
 
 def test_worker_that_is_ended_later_is_no_second_master(plain: Path, http: socket.socket) -> None:

@@ -54,7 +54,7 @@ def test_nobody_notices_a_reload(rendered: Machine, tcp: Connect, figure: Callab
     assert load.closed_by_server == 0
     assert load.longest_wait(*SHORT) < LONGEST_WAIT
     status = rendered.show("app", "StatusText")
-    assert status.startswith("Serving with 2 of 2" if good else "Reload failed (RuntimeError: ")
+    assert status.startswith("Serving with 2 of 2" if good else "Reload failed (RuntimeError at /srv/app/app.py:")
     assert f"generation {RELOADS + 1 if good else 1}," in status
     assert "Traceback" in rendered.journal("app") or good
     event = events.RELOADED if good else events.RELOAD_FAILED

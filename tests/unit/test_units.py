@@ -131,21 +131,30 @@ def test_user_manager() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "gunicorn", "timeout"),
+    ("options", "gunicorn", "timeout", "watchdog"),
     [
-        ((), "app:app", 75),
+        ((), "app:app", 75, 60),
         (
             ("--workers", "3", "--threads", "8", "--drain", "1"),
             "--workers 3 --threads 8 --graceful-timeout 1 app:app",
             17,
+            60,
         ),
-        (("--drain", "300", "--app", "a.b_2:create_app()"), "--graceful-timeout 300 a.b_2:create_app()", 615),
+        (("--drain", "300", "--app", "a.b_2:create_app()"), "--graceful-timeout 300 a.b_2:create_app()", 615, 600),
     ],
 )
-def test_numbers(options: tuple[str, ...], gunicorn: str, timeout: int) -> None:
+def test_numbers(options: tuple[str, ...], gunicorn: str, timeout: int, watchdog: int) -> None:
     service = rendered(*options)[SERVICE]
     assert f"ExecStart=/srv/app/venv/bin/gunicorn -c python:flask_socketact.conf {gunicorn}" in service
     assert f"TimeoutStopSec={timeout}" in service
+    assert f"WatchdogSec={watchdog}" in service
+
+
+def test_arguments_of_a_factory() -> None:
+    """Literals, without spaces; systemd takes single quotes between double ones as they are."""
+    service = rendered("--app", 'web:create_app("prod", debug = False, ratio=-1.5)')[SERVICE]
+    command = "/srv/app/venv/bin/gunicorn -c python:flask_socketact.conf"
+    assert f"ExecStart={command} \"web:create_app('prod',debug=False,ratio=-1.5)\"" in service
 
 
 def test_configuration_of_the_application_is_used(tmp_path: Path) -> None:
@@ -195,7 +204,11 @@ def test_group_of_paths(options: tuple[str, ...], groups: list[str]) -> None:
     [
         ("--app", "app", "is not MODULE:OBJECT"),
         ("--app", "app:app\n", "is not MODULE:OBJECT"),
-        ("--app", "app:create('x')", "is not MODULE:OBJECT"),
+        ("--app", "app:create('x y')", "is not MODULE:OBJECT"),
+        ("--app", "app:create('%i')", "is not MODULE:OBJECT"),
+        ("--app", "app:create('$HOME')", "is not MODULE:OBJECT"),
+        ("--app", "app:create(open('x'))", "is not MODULE:OBJECT"),
+        ("--app", "app:create('x", "is not MODULE:OBJECT"),
         ("--app", "app:app.wsgi", "is not MODULE:OBJECT"),
         ("--app", "äpp:app", "is not MODULE:OBJECT"),
         ("--name", "", "is not a name of a unit"),

@@ -1,0 +1,71 @@
+"""Applications that take long to load, and those that never end to."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+from gunicorn.arbiter import Arbiter
+
+from tests.load import ask
+from tests.process.test_reload import WORKERS, asking, release
+from tests.process.test_reload import site as site  # noqa: PLC0414 (a fixture)
+from tests.server import CONF, Server, dial
+
+if TYPE_CHECKING:
+    import socket
+    from pathlib import Path
+
+LIMIT = {"SOCKETACT_LOAD_TIMEOUT": "1.5"}
+WHY = r"worker \d+ has not loaded the application in SOCKETACT_LOAD_TIMEOUT = 1\.5 s, and is killed"
+#: In Python, or in C, where no handler of a signal runs.
+STUCK = ["import time; time.sleep(600)", "import ctypes; ctypes.PyDLL(None).pause()"]
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_import_may_take_longer_than_a_request(site: Path, http: socket.socket, worker: str) -> None:
+    """gunicorn's ``timeout`` is that of requests; systemd is asked for the time, and told when it is over."""
+    release(site, "one", "import time; time.sleep(7)")
+    arguments = (*CONF, "-k", f"flask_socketact.workers.{worker}", "--timeout", "2", "app:app")
+    with Server(site, *arguments, listeners={"http": http}) as server:
+        server.wait_for_message("EXTEND_TIMEOUT_USEC=10000000")
+        server.wait_until_ready()
+        assert ask(lambda: dial(http)) == (200, b"one")
+        assert "TIMEOUT" not in server.log
+
+
+@pytest.mark.parametrize("stuck", STUCK)
+def test_start_that_never_ends(site: Path, http: socket.socket, stuck: str) -> None:
+    release(site, "one", stuck)
+    with Server(site, *CONF, "app:app", listeners={"http": http}, environ=LIMIT) as server:
+        assert server.wait_until_gone(20) == Arbiter.WORKER_BOOT_ERROR
+        assert re.fullmatch(f"STOPPING=1\nSTATUS={WHY}", server.messages[-1])
+        assert re.search(f"Reason: {WHY}", server.log)
+        assert re.search(r'File "\S+/app.py", line 2 in <module>', server.log)
+
+
+@pytest.mark.parametrize("stuck", STUCK)
+def test_replacement_that_never_loads(site: Path, http: socket.socket, stuck: str) -> None:
+    """It is ended, told, and tried again, while the others serve."""
+    with Server(site, *CONF, "app:app", listeners={"http": http}, environ=LIMIT) as server:
+        before = server.wait_until_ready().workers()
+        release(site, "two", stuck)
+        os.kill(before[0], signal.SIGKILL)
+        with asking(http) as load:
+            server.wait_for(lambda: len(re.findall(f"{WHY}: the others serve on", server.log)) >= 2, "two attempts", 20)
+            told = re.compile(f"STATUS=Serving with 1 of 2 .*; no more workers, {WHY}")
+            server.wait_for(lambda: told.match(server.wait_for_message("STATUS=")), "the reason")
+            release(site, "three")
+            server.wait_for(lambda: "Serving with 2 of 2" in server.wait_for_message("STATUS="), "two of them", 20)
+        assert not load.failures()
+
+
+def test_limit_that_is_no_number(site: Path, http: socket.socket) -> None:
+    environ = {"SOCKETACT_LOAD_TIMEOUT": "long"}
+    with Server(site, *CONF, "app:app", listeners={"http": http}, environ=environ) as server:
+        assert server.wait_until_gone() == 1
+        assert "SOCKETACT_LOAD_TIMEOUT='long' is not a positive number of seconds" in server.log
+        assert "Traceback" not in server.log
