@@ -13,7 +13,7 @@ from gunicorn.errors import HaltServer
 from flask_socketact import activation, cgroup, events, idle, listeners, loading, log_files, notify, status
 from flask_socketact.errors import SettingsError
 from flask_socketact.idle import IdleExit
-from flask_socketact.ledger import FOLDER, Ledger
+from flask_socketact.ledger import Ledger, find_folder
 from flask_socketact.manager import Manager
 from flask_socketact.predecessors import Predecessors, RelayedWorker
 from flask_socketact.reload import ReloadingArbiter
@@ -74,11 +74,16 @@ class Arbiter(ReloadingArbiter):
         self._ledger = Ledger(self.log)
         if self.board_error:
             self.log.warning("%s", self.board_error)
-        folder = os.environ.get(FOLDER)
-        self._predecessors = Predecessors(self.cgroup, folder, self.log, on_exit=self._bury_relayed)
+        self._predecessors = Predecessors(self.cgroup, find_folder(), self.log, on_exit=self._bury_relayed)
 
     def setup(self, app: BaseApplication) -> None:
         super().setup(app)
+        if not issubclass(self.worker_class, Lifecycle):
+            self.log.warning(
+                "worker_class = %s is not flask_socketact's: its workers close connections in a restart, and new "
+                "connections may reach the release before. See docs/workers.md",
+                self.cfg.worker_class_str,
+            )
         if self.LISTENERS and self.systemd:
             listeners.keep(self.LISTENERS, self.cfg, self.log)
 

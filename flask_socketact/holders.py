@@ -37,18 +37,16 @@ def listeners(pids: Iterable[int], but: Iterable[int] = ()) -> Iterator[Holder]:
 
 def locks(pids: Iterable[int]) -> Iterator[Holder]:
     """Yield which of the processes have locked which files: flock(2), fcntl(2)."""
-    locked = dict[int, set[tuple[int, int, int]]]()
+    locked = dict[int, set[int]]()
     for line in Path("/proc/locks").read_text().splitlines():
         _, kind, _, _, owner, file, *_ = line.split()
         if kind in ("FLOCK", "POSIX", "OFDLCK"):
-            major, minor, inode = file.split(":")
-            locked.setdefault(int(owner), set()).add((int(major, 16), int(minor, 16), int(inode)))
+            # Without the device, which stat(2) does not tell of a file system in several layers (overlayfs, btrfs).
+            locked.setdefault(int(owner), set()).add(int(file.rpartition(":")[2]))
     for pid in pids:
         for path in _open_files(pid):
             with suppress(OSError):
-                status = os.stat(path)
-                key = (os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
-                if key in locked.get(pid, ()):
+                if os.stat(path).st_ino in locked.get(pid, ()):
                     yield Holder(pid, os.readlink(path))
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gunicorn.glogging import Logger
 
-#: Environment variable, prometheus_client's: the folder of all counters of a service. ``RuntimeDirectory=`` of the
-#: unit, so that it outlives a restart, and not the machine.
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+#: Environment variable, systemd's: the folders of ``RuntimeDirectory=`` (systemd.exec(5)), which outlive a restart, and
+#: not the machine. Ours is the first.
+FOLDER = "RUNTIME_DIRECTORY"
 _FILE = "service.json"
 
 
@@ -23,8 +23,7 @@ class Ledger:
     """
 
     def __init__(self, log: Logger) -> None:
-        folder = os.environ.get(FOLDER)
-        self._folder = Path(folder) if folder else None
+        self._folder = find_folder()
         self._log = log
         self._entries = read(self._folder) if self._folder else {}
         self._warned = False
@@ -47,6 +46,12 @@ class Ledger:
             if not self._warned:
                 self._warned = True
                 self._log.warning("%s=%s: %s, so restarts are not counted", FOLDER, self._folder, error.strerror)
+
+
+def find_folder() -> Path | None:
+    """Return the folder that the processes of this service share; None where it has none."""
+    folder = os.environ.get(FOLDER, "").partition(":")[0]
+    return Path(folder) if folder else None
 
 
 def read(folder: Path) -> dict[str, float]:

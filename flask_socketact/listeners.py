@@ -30,7 +30,8 @@ def take(names: dict[int, str], cfg: Config, log: Logger) -> tuple[list[Any], Ma
     if len(mailboxes) == len(names):
         raise ActivationError(
             f"descriptor {mailboxes[0]} (FileDescriptorName={names[mailboxes[0]]}) is a mailbox "
-            "(ListenSequentialPacket=), and there is no listener for HTTP: add ListenStream="
+            "(ListenSequentialPacket=), and there is no listener for HTTP: add ListenStream=, or, if it is there, stop "
+            "socket unit and service, and start them: systemd opens an address when its unit starts"
         )
     if any(isinstance(address, int) for address in cfg.address):
         raise SettingsError(

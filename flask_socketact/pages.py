@@ -17,9 +17,10 @@ import threading
 from pathlib import Path
 
 from flask_socketact.errors import CountersError
-from flask_socketact.ledger import FOLDER
 from flask_socketact.scoreboard import SLOTS
 
+#: Environment variable, prometheus_client's: the folder of what processes count together.
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _LOCK = "pages.lock"
 #: The begin of a file, which has the length of the rest. Bytes.
 _HEAD = 8

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import gunicorn.arbiter
@@ -17,7 +16,7 @@ from gunicorn.workers.base import Worker
 
 from flask_socketact import cgroup, current, early_signals, loading, scoreboard
 from flask_socketact.failures import Failure
-from flask_socketact.ledger import FOLDER
+from flask_socketact.ledger import find_folder
 from flask_socketact.mailbox import Mailbox
 from flask_socketact.readiness import Readiness
 from flask_socketact.scoreboard import Field, Scoreboard
@@ -275,10 +274,10 @@ class Pool(gunicorn.arbiter.Arbiter):
 
 def _make_board() -> tuple[Scoreboard, str]:
     """Return the scoreboard, and why nobody outside can look at it, if somebody was to."""
-    folder = os.environ.get(FOLDER)
-    if not folder:
+    folder = find_folder()
+    if folder is None:
         return Scoreboard(), ""
     try:
-        return scoreboard.create(Path(folder), os.getpid()), ""
+        return scoreboard.create(folder, os.getpid()), ""
     except OSError as error:
-        return Scoreboard(), f"{FOLDER}={folder}: {error.strerror}, so flask-socketact status sees no workers"
+        return Scoreboard(), f"{folder}: {error.strerror}, so flask-socketact status sees no workers"

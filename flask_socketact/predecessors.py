@@ -49,13 +49,13 @@ class Predecessors:
     """The scopes beside the control group of a service; none outside systemd."""
 
     def __init__(
-        self, service: str | None, folder: str | None, log: Logger, *, on_exit: Callable[[RelayedWorker], None]
+        self, service: str | None, folder: Path | None, log: Logger, *, on_exit: Callable[[RelayedWorker], None]
     ) -> None:
         """Take the control group of the service, the folder of its scoreboards, and what is to hear of each worker that
         has gone."""
         self._service = service
         self._ours = cgroup.ends_of_own_scope(os.getpid())
-        self._folder = Path(folder) if folder else None
+        self._folder = folder
         self._log = log
         self._on_exit = on_exit
         self._generations: dict[str, Generation] = {}  # by their scopes

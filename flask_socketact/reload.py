@@ -17,7 +17,7 @@ from gunicorn.config import Config
 from gunicorn.pidfile import Pidfile
 from gunicorn.workers.base import Worker
 
-from flask_socketact import configuration, current, events, loading, log_files
+from flask_socketact import configuration, current, events, loading, log_files, overlap
 from flask_socketact.errors import ReloadError
 from flask_socketact.failures import Failure
 from flask_socketact.pool import Pool
@@ -71,6 +71,11 @@ class ReloadingArbiter(Pool):
 
     def handle_hup(self) -> None:
         """Load settings and application anew, when no other reload is at work."""
+        if not overlap.is_allowed(os.environ):
+            self.log.error(
+                "SIGHUP refused: %s=no, and a reload is an overlap. Use 'systemctl restart'", overlap.OVERLAP
+            )
+            return
         if self._before is not None:
             self.log.info("A reload is at work: the next one waits for its turn")
         self._reload_wanted = True

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flask_socketact import overlap
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -111,6 +113,11 @@ class Unit:
         """``WorkingDirectory=``, which systemctl prints with ``!`` if it may be missing."""
         return self["WorkingDirectory"].removeprefix("!")
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether old and new workers of a service live at the same time."""
+        return overlap.is_allowed(dict(word.split("=", 1) for word in self["Environment"].split() if "=" in word))
+
     def lines(self, key: str) -> Sequence[str]:
         return self.properties.get(key, ())
 
@@ -153,6 +160,15 @@ class Manager:
         if unit["LoadState"] == "not-found":
             raise ManagerError(f"there is no {name}: flask-socketact units makes one")
         return unit
+
+    def listening(self) -> list[tuple[str, str]]:
+        """Return the addresses of all socket units that are active, as their files have them, and the units.
+
+        :raises ManagerError: the manager does not answer.
+        """
+        text = self.run("systemctl", self.option, "list-sockets", "--plain", "--no-legend", "--full")
+        lines = (line.split() for line in text.splitlines())
+        return [(words[0], words[1]) for words in lines if len(words) > 1]
 
     def version(self) -> str:
         return self.run("systemctl", self.option, "show", "--value", "--property=Version").strip()

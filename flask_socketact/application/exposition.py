@@ -20,6 +20,8 @@ from flask_socketact.application.metrics import PAGES
 
 def add_to(app: Flask, settings: Settings, refresh: Callable[[], None]) -> None:
     """Add the endpoint; `refresh` brings this process's own gauges up to date."""
+    if PAGES is None and process.server is not None:
+        app.logger.warning("SOCKETACT_METRICS: each worker counts for itself; make the units with --metrics")
     endpoint = Blueprint("socketact_metrics", __name__)
 
     def metrics() -> Response:
@@ -53,8 +55,8 @@ class _Service(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield what the master has noted, and the queues of the listeners."""
-        if PAGES is not None:
-            yield from _of_master(ledger.read(PAGES.folder))
+        if folder := ledger.find_folder():
+            yield from _of_master(ledger.read(folder))
         if process.server is not None:
             queue = GaugeMetricFamily(
                 "socketact_listener_queue", "Connections that nobody has accepted yet.", labels=["listener"]

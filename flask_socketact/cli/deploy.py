@@ -92,7 +92,7 @@ def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> Non
             "interrupted while the old release was put back: deploy again, which ends that"
         )
         status = LEFT_BROKEN
-    told.end(error)
+    told.end(error, is_told=status == NOT_DEPLOYED)
     sys.exit(status)
 
 
@@ -116,22 +116,34 @@ class _Told:
         self._steps: list[str] = []
 
     def __call__(self, step: str) -> None:
-        self._steps.append(step)
         if not self._quiet:
             _say(step)
+        self._note(step)
+
+    def failure(self, reason: str) -> None:
+        """Say why the release is not deployed, at once: it may take a while until the one before it serves again."""
+        self._say_error(f"Error: not deployed: {reason}")
+        self._note(f"Not deployed: {reason}")
+
+    def _note(self, step: str) -> None:
+        self._steps.append(step)
         if self.about is not None:
             from flask_socketact.deployment.journal import write
 
             write(self.about, step)
 
-    def end(self, error: Exception | None) -> None:
-        """Tell how it has ended."""
+    def end(self, error: Exception | None, *, is_told: bool) -> None:
+        """Tell how it has ended; `is_told`: what the error says has been said."""
         if self._quiet:
             result = {"service": self._name, "deployed": error is None, "error": str(error or ""), "steps": self._steps}
             _say(json.dumps(result, indent=2))
-        elif error is not None:
+        elif error is not None and not is_told:
+            self._say_error(f"Error: {error}")
+
+    def _say_error(self, text: str) -> None:
+        if not self._quiet:
             with suppress(OSError):
-                click.secho(f"Error: {error}", fg="red", err=True)
+                click.secho(text, fg="red", err=True)
 
 
 def _say(text: str) -> None:

@@ -20,6 +20,7 @@ _SERVICE = (
     "TriggeredBy",
     "ControlGroup",
     "RuntimeDirectory",
+    "Environment",
     "InactiveEnterTimestampMonotonic",
     "InactiveExitTimestampMonotonic",
     "ActiveEnterTimestampMonotonic",
@@ -87,6 +88,7 @@ class Overview:
     generation: int | None  #: of this master: one more with each reload
     workers: tuple[Worker, ...]  #: of the service, and old ones in scopes
     restart: Restart | None
+    overlaps: bool  #: whether old and new workers live at the same time in a restart
     remark: str  #: why something is not known, and what to do
 
     @property
@@ -114,6 +116,7 @@ def look(name: str, manager: Manager, before: Overview | None = None, apart: flo
         generation=board.ready or None if board else None,
         workers=tuple(_with_rate(worker, counted.get(worker.pid), apart) for worker in workers),
         restart=_restart(unit, board),
+        overlaps=unit.overlaps,
         remark=remark,
     )
 

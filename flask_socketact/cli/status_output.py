@@ -47,8 +47,12 @@ def _head(seen: Overview) -> Text:
     text.append(f": {seen.state}", "green" if seen.is_active else "red")
     if not seen.is_active:
         text.append(f" (journalctl -e -u {seen.service} tells why)")
-    if seen.status and seen.main_pid:
+    if seen.status and (seen.main_pid or not seen.is_active):
         text.append(f"\n{seen.status}")
+    if not seen.is_active and (old := sum(each.state == "relayed" for each in seen.workers)):
+        text.append(f"\n{old} old workers, from before the restart, serve on")
+    if not seen.overlaps:
+        text.append("\nin a restart the old workers leave before others start, and clients wait (--no-overlap)")
     if seen.restart:
         restart = seen.restart
         generation = f"generation {seen.generation}, " if seen.generation else ""

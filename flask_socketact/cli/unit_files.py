@@ -63,6 +63,8 @@ class Application:
     idle_exit: int | None
     systemd_version: int
     user_manager: bool
+    overlap: bool
+    metrics: bool
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -165,8 +167,8 @@ def render(wanted: Application) -> dict[str, str]:
     texts = {f"{wanted.name}.service": templates.get_template("service.jinja").render(values)}
     for socket in wanted.sockets:
         texts[socket.unit] = templates.get_template("socket.jinja").render(values, socket=socket)
-    helpers = {"relay.service": "relay.jinja"}
-    if not wanted.user_manager:  # where one need not be root to move workers
+    helpers = {"relay.service": "relay.jinja"} if wanted.overlap else {}
+    if wanted.overlap and not wanted.user_manager:  # where one need not be root to move workers
         helpers |= {"watchdog.path": "watchdog_path.jinja", "watchdog.service": "watchdog_service.jinja"}
     for suffix, template in helpers.items():
         texts[f"{wanted.name}-{suffix}"] = templates.get_template(template).render(values)
@@ -178,7 +180,7 @@ def _values(wanted: Application) -> dict[str, Any]:
     options = {"workers": wanted.workers, "threads": wanted.threads, "graceful-timeout": wanted.drain}
     drain = _DRAIN if wanted.drain is None else wanted.drain
     names = ("name", "user", "group", "directory", "socket_group", "user_manager")
-    computed = ("folder", "systemctl", "gunicorn", "sockets", "idle_exit", "systemd_version")
+    computed = ("folder", "systemctl", "gunicorn", "sockets", "idle_exit", "systemd_version", "overlap", "metrics")
     return {name: getattr(wanted, name) for name in (*names, *computed)} | {
         # Between double quotes systemd takes single ones as they are.
         "app": f'"{wanted.app}"' if "'" in wanted.app else wanted.app,

@@ -93,18 +93,28 @@ def _refuse_others(wanted: Application, files: Mapping[Path, str]) -> None:
             continue
         except OSError as error:
             raise UnitError(f"{path} cannot be looked at: {error.strerror}") from None
-        lines = text.splitlines()
-        if not ("flask-socketact" in text if path.name == RELAY else any(line.startswith(_MARK) for line in lines)):
+        if "flask-socketact" not in text if path.name == RELAY else not is_ours(text):
             raise UnitError(f"{path} was not made by flask-socketact and is left as it is: move it away first")
-        # The listener "unix" of app has a socket unit of the same name as the application app-unix, and the relay of
-        # app that of app-relay.
-        of = {line.rpartition(", beside ")[2].removesuffix(".") for line in lines if ".service." in line}
-        own = f"{wanted.name}.service"
+        of, own = made_for(text), f"{wanted.name}.service"
         if path.name == own:
             if any(name.endswith(".service") for name in of):
                 raise UnitError(f"{path} is of another service: change --name")
         elif path.name != RELAY and own not in of:
             raise UnitError(f"{path} is of another service than {wanted.name}: change --name, or the listener's name")
+
+
+def is_ours(text: str) -> bool:
+    """Whether a unit was made by this command."""
+    return any(line.startswith(_MARK) for line in text.splitlines())
+
+
+def made_for(text: str) -> set[str]:
+    """Return the service that a unit of ours was made for; in a set, as a changed one may not say it.
+
+    The listener "unix" of app has a socket unit of the same name as the application app-unix, and the relay of app that
+    of app-relay.
+    """
+    return {line.rpartition(", beside ")[2].removesuffix(".") for line in text.splitlines() if ".service." in line}
 
 
 def _refuse_packaged(wanted: Application, units: Mapping[str, str]) -> None:

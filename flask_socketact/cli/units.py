@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flask_socketact.cli.unit_changes import Changes, look
 from flask_socketact.cli.unit_files import OLDEST_SYSTEMD, application, render
 from flask_socketact.cli.unit_install import install as install_units
 from flask_socketact.cli.unit_install import missing, running_systemd, write_out
 from flask_socketact.cli.unit_values import UnitError
+from flask_socketact.systemctl import ManagerError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +42,8 @@ _COUNT = click.IntRange(1, 1_000_000)
 @click.option("--workers", metavar="N", type=_COUNT, help="Processes.")
 @click.option("--threads", metavar="N", type=_COUNT, help="Threads in each.")
 @click.option("--drain", metavar="SECONDS", type=_COUNT, help="How long requests may take to end.  [gunicorn's: 30]")
+@click.option("--no-overlap", is_flag=True, help="Old workers leave before others start: clients wait in a restart.")
+@click.option("--metrics", is_flag=True, help="Let the workers count together, for SOCKETACT_METRICS.")
 @click.option("--idle-exit", metavar="SECONDS", type=_COUNT, help="Leave after so long without a connection.")
 @click.option(
     "--systemd-version",
@@ -55,13 +59,13 @@ _COUNT = click.IntRange(1, 1_000_000)
 )
 @click.option("--install", is_flag=True, help="Write them where systemd reads them, and let it.")
 @click.option("--user-manager", is_flag=True, help="For systemctl --user.")
-def units(*, output: Path | None, install: bool, systemd_version: int | None, **given: Any) -> None:
+def units(*, output: Path | None, install: bool, systemd_version: int | None, no_overlap: bool, **given: Any) -> None:
     """Print the systemd units of an application, or write or install them."""
     if install and output is not None:
         raise click.UsageError("--install knows where to write: leave --output out")
     try:
         version = systemd_version or max(OLDEST_SYSTEMD, running_systemd(OLDEST_SYSTEMD))
-        wanted = application(**given, systemd_version=version)
+        wanted = application(**given, overlap=not no_overlap, systemd_version=version)
         texts = render(wanted)
         if install:
             _tell_installed(wanted, install_units(wanted, texts))
@@ -84,10 +88,18 @@ def _tell_written(paths: list[Path]) -> None:
 
 
 def _tell_installed(wanted: Application, paths: list[Path]) -> None:
-    """Say what was written, what is missing, and what to type next."""
+    """Say what was written, what is missing or in the way, and what to type next."""
     _tell_written(paths)
-    for line in missing(wanted):
+    try:
+        changes = look(wanted, paths)
+    except ManagerError as error:
+        changes = Changes((f"what systemd holds is not known: {error}",), "")
+    for line in (*missing(wanted), *changes.warnings):
         click.echo(f"Warning: {line}", err=True)
+    if changes.change_over:
+        click.echo("The addresses have changed, and systemd holds those from before. To change over (clients notice):")
+        click.echo(f"  {changes.change_over}")
+        return
     # One that leaves when nobody asks for anything need not be there before somebody does.
     service = "" if wanted.idle_exit else f" {wanted.name}.service"
     click.echo(f"Start with:  {wanted.systemctl} enable --now {wanted.name}.socket{service}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from flask_socketact.deployment import link, watch
 from flask_socketact.deployment.link import Link
@@ -24,8 +24,16 @@ RESTART, RELOAD = "restart", "reload"
 UNDO_TIMEOUT = 150.0
 #: What makes a deployment be undone.
 _BAD = (CommandError, UnhealthyError, ManagerError, OSError, KeyboardInterrupt)
-#: Hears of each step, in a sentence.
-Tell = Callable[[str], None]
+
+
+class Tell(Protocol):
+    """Who hears of it."""
+
+    def __call__(self, step: str) -> None:
+        """Hear of a step, in a sentence."""
+
+    def failure(self, reason: str) -> None:
+        """Hear why the release is not deployed: once, before the one before it is put back."""
 
 
 class NotDeployedError(SocketActError):
@@ -62,6 +70,7 @@ class Deployment:
         self._wanted = wanted
         self._tell = tell
         self._is_restarted = False
+        self._answered = True  # somebody, before anything was changed: one can tell by asking
 
     def run(self) -> None:
         """Deploy, after the last deployment has been undone, if that was killed half-way.
@@ -86,19 +95,25 @@ class Deployment:
         if pending is None:
             return False
         current = link.find(self._service.directory)
-        is_changed = current.target() != pending.old or self._service.main_pid != pending.main_pid
-        if is_changed:
-            self._tell(
-                f"The deployment of {pending.new}, begun {pending.begun}, was cut off: {pending.old} is put back"
-            )
+        now = current.target()
+        is_untouched = now == pending.old and self._service.main_pid == pending.main_pid
+        what = f"The deployment of {pending.new}, begun {pending.begun}, was cut off"
+        is_undone = False
+        if now not in (pending.old, pending.new):
+            self._tell(f"{what}, and since then {now} was put in place: that stays")
+        elif not current.leads_to_folder(pending.old):
+            self._tell(f"{what}, and {pending.old} is no more: {now} stays")
+        elif not is_untouched:
+            self._tell(f"{what}: {pending.old} is put back")
             self._put_back(current, pending.old, pending.verb)
+            is_undone = True
         self._record.end()
-        return is_changed
+        return is_undone
 
     def _deploy_release(self, release: Path) -> None:
         current = link.find(self._service.directory)
         new, old = current.check(release), current.target()
-        before = watch.baseline(self._service, self._wanted.health)
+        before = self._look_first()
         begun = datetime.now().astimezone().isoformat(timespec="seconds")
         self._record.begin(Pending(old, str(new), self._wanted.verb, self._service.main_pid, begun))
         try:
@@ -109,21 +124,31 @@ class Deployment:
             reason = self._tell_failure(error)
             self._put_back(current, old, self._wanted.verb)
             self._record.end()
-            raise NotDeployedError(f"{reason}. {old} serves again") from None
+            raise NotDeployedError(reason) from None
         self._record.end()
         self._tell(f"Deployed {new}")
 
     def _deploy_in_place(self) -> None:
         try:
-            self._restart(watch.baseline(self._service, self._wanted.health))
+            self._restart(self._look_first())
         except _BAD as error:
             reason = self._tell_failure(error)
             if self._is_restarted:
                 raise LeftBrokenError(
-                    f"{reason}. It serves, as there is no release to put back: deploy a good one, with --release"
+                    "it serves, as there is no release to put back: deploy a good one, with --release"
                 ) from None
-            raise NotDeployedError(f"{reason}. The workers from before serve on, if there are any") from None
+            self._tell("The workers from before serve on, if there are any")
+            raise NotDeployedError(reason) from None
         self._tell("Deployed what is in place")
+
+    def _look_first(self) -> Baseline:
+        """Look at the service before anything is changed."""
+        before = watch.baseline(self._service, self._wanted.health)
+        self._answered = before.answered
+        if not self._answered:
+            where = ", ".join(self._service.addresses)
+            self._tell(f"Nobody answers at {where}: only READY=1 and the counts of errors tell whether it is well")
+        return before
 
     def _restart(self, before: Baseline) -> None:
         """Restart or reload, and wait until the new generation is well.
@@ -140,7 +165,7 @@ class Deployment:
 
     def _tell_failure(self, error: BaseException) -> str:
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-        self._tell(f"Not deployed: {reason}")
+        self._tell.failure(reason)
         return reason
 
     def _put_back(self, current: Link, old: str, verb: str) -> None:
@@ -154,10 +179,19 @@ class Deployment:
             self._load_again(verb)
         except (CommandError, ManagerError, OSError) as error:
             raise LeftBrokenError(f"{old} does not start: {error}: see {self._journal}") from None
-        page = self._service.ask(self._wanted.health.page)
-        if page.status is None:
-            raise LeftBrokenError(f"{old} does not answer: {page.text}: see {self._journal}")
+        self._await_answer(old)
         self._tell(f"{old} serves again")
+
+    def _await_answer(self, old: str) -> None:
+        """Wait until the old release answers: slow workers of the bad one may still have what is asked first.
+
+        :raises LeftBrokenError: it does not, for as long as it may take.
+        """
+        deadline = time.monotonic() + UNDO_TIMEOUT
+        while (page := self._service.ask(self._wanted.health.page)).status is None and self._answered:
+            if time.monotonic() > deadline:
+                raise LeftBrokenError(f"{old} does not answer: {page.text}: see {self._journal}")
+            time.sleep(watch.INTERVAL)
 
     def _load_again(self, verb: str) -> None:
         """Restart, or reload; of a reload that is at work, of the bad release perhaps, another would only be a part.

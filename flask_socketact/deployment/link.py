@@ -22,6 +22,10 @@ class Link:
     path: Path
     inside: Path  #: of a release, the folder that the service runs in
 
+    def leads_to_folder(self, target: str) -> bool:
+        """Whether it would lead to a folder, if it said `target`."""
+        return (self.path.parent / target).is_dir()
+
     def target(self) -> str:
         """Return what the link says, as it says it.
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import http.client
 import socket
+import ssl
 import subprocess
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flask_socketact import scoreboard
 from flask_socketact.errors import SocketActError, printable
 from flask_socketact.scoreboard import Field
-from flask_socketact.systemctl import Manager, Unit, call, complaint, runtime_folders
+from flask_socketact.systemctl import Manager, ManagerError, Unit, call, complaint, runtime_folders
 
 _PROPERTIES = (
     "ActiveState",
@@ -21,6 +23,7 @@ _PROPERTIES = (
     "TriggeredBy",
     "WorkingDirectory",
     "RuntimeDirectory",
+    "StatusText",
 )
 #: An answer to a look that has not come by then does not come. Seconds.
 LOOK_TIMEOUT = 5.0
@@ -95,12 +98,31 @@ class Service:
         :raises CommandError: it has failed, or takes longer.
         :raises ManagerError: there is no systemctl.
         """
+        began = int(time.time())
         try:
             done = call("systemctl", self._manager.option, verb, "--", self.name, seconds=seconds)
         except subprocess.TimeoutExpired:
-            raise CommandError(f"systemctl {verb} has not ended within {seconds:.0f} s") from None
+            raise CommandError(f"systemctl {verb} has not ended within {seconds:.0f} s{self._status()}") from None
         if done.returncode != 0:
-            raise CommandError(f"systemctl {verb}: {complaint(done)}")
+            said = complaint(done).removesuffix(".").removesuffix(".")  # systemd 252 has two
+            raise CommandError(f"systemctl {verb}: {said}{self._last_error(began) or self._status()}")
+
+    def _status(self) -> str:
+        """Return what the service says of itself, to end a sentence with."""
+        text = printable(self._show()["StatusText"])
+        return f": {text}" if text else ""
+
+    def _last_error(self, since: int) -> str:
+        """Return the last error in the journal of the service itself, to end a sentence with; empty where one must not
+        look, or there is none."""
+        field = "_SYSTEMD_USER_UNIT" if self._manager.user else "_SYSTEMD_UNIT"
+        options = ("--priority=err", "--lines=1", "--output=cat", f"--since=@{since}", f"{field}={self.name}")
+        try:
+            done = call("journalctl", "--quiet", "--no-pager", *options, seconds=LOOK_TIMEOUT)
+        except (ManagerError, subprocess.TimeoutExpired):
+            return ""
+        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+        return f": {printable(lines[-1])}" if lines else ""
 
     def counts(self) -> Counts:
         """Return what the newest generation has answered, as far as its scoreboard can be read."""
@@ -120,11 +142,20 @@ class Service:
 
 
 def _ask(address: str, path: str) -> Answer:
-    """Send one request on a connection of its own."""
+    """Send one request on a connection of its own; by TLS to who does not understand HTTP."""
+    began = time.monotonic()
+    answer = _ask_by(_connect, address, path)
+    if answer.status is not None or time.monotonic() - began > LOOK_TIMEOUT / 2:
+        return answer
+    encrypted = _ask_by(_connect_encrypted, address, path)
+    return answer if encrypted.status is None else encrypted
+
+
+def _ask_by(connect: Callable[[str], socket.socket], address: str, path: str) -> Answer:
     connection = http.client.HTTPConnection("localhost", timeout=LOOK_TIMEOUT)
     watch = None
     try:
-        connection.sock = _connect(address)
+        connection.sock = connect(address)
         # One that sends "100 Continue" without end never makes a read wait.
         watch = threading.Timer(LOOK_TIMEOUT, connection.sock.shutdown, (socket.SHUT_RDWR,))
         watch.start()
@@ -137,6 +168,13 @@ def _ask(address: str, path: str) -> Answer:
             watch.cancel()
         connection.close()
     return Answer(answer.status, f"{path} at {address}: {answer.status} {printable(answer.reason)}")
+
+
+def _connect_encrypted(address: str) -> socket.socket:
+    """Connect by TLS; whose certificate it is does not matter, as the address is this service's."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(_connect(address))
 
 
 def _connect(address: str) -> socket.socket:

@@ -33,6 +33,7 @@ class Health:
 class Baseline:
     """What the generation before did."""
 
+    answered: bool  #: anything at all; or it did not run
     page_was_good: bool
     readyz: Sequence[str]  #: listeners that have /readyz; none if that is not known, or there is none
     counts: Counts
@@ -41,9 +42,11 @@ class Baseline:
 def baseline(service: Service, health: Health) -> Baseline:
     """Look at the service before anything is changed; one that does not run is not started by it."""
     if not service.is_active:
-        return Baseline(page_was_good=True, readyz=(), counts=Counts())
-    having = [address for address in service.addresses if not service.ask(READYZ, [address]).is_missing]
-    return Baseline(service.ask(health.page).is_good, having, service.counts())
+        return Baseline(answered=True, page_was_good=True, readyz=(), counts=Counts())
+    ready = {address: service.ask(READYZ, [address]) for address in service.addresses}
+    having = [address for address, answer in ready.items() if answer.status is not None and not answer.is_missing]
+    page = service.ask(health.page)
+    return Baseline(page.status is not None or bool(having), page.is_good, having, service.counts())
 
 
 def wait(service: Service, health: Health, before: Baseline, deadline: float) -> None:
@@ -70,11 +73,13 @@ def _what_is_wrong(service: Service, health: Health, before: Baseline) -> str:
     """
     if not service.is_active:
         return "the service is not active any more"
-    page, readyz = service.ask(health.page), service.ask(READYZ, before.readyz)
+    page = service.ask(health.page)
     _count_errors(service.counts(), health, before)
     if before.page_was_good and not page.is_good:
         return page.text
-    return "" if readyz.is_good else readyz.text
+    if before.readyz and not (readyz := service.ask(READYZ, before.readyz)).is_good:
+        return readyz.text
+    return ""
 
 
 def _count_errors(now: Counts, health: Health, before: Baseline) -> None:

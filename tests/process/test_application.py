@@ -242,7 +242,7 @@ def test_metrics_of_all_workers(
 ) -> None:
     """Those included that have left, by max_requests, a reload or kill -9; and after the next start, too."""
     path = folder(SOURCE)
-    environ = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "counters")}
+    environ = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "counters"), "RUNTIME_DIRECTORY": str(tmp_path / "state")}
     arguments = (*CONF, "-w", "2", "-k", worker, "--max-requests", "40", "app:app")
     sent = 0
     for start in (1, 2):
@@ -333,7 +333,7 @@ def test_scoreboard_shows_errors_and_the_oldest_request(folder: Folder, http: so
             return []
         """
     )
-    environ = {"PROMETHEUS_MULTIPROC_DIR": str(app / "counters")}
+    environ = {"RUNTIME_DIRECTORY": str(app / "counters")}
     with Server(app, *CONF, "-w1", "-k", worker, "app:app", listeners={"http": http}, environ=environ) as gunicorn:
         gunicorn.wait_until_ready()
         for path, status in (("/", 200), ("/404", 404), ("/503", 503), ("/raise", 500)):

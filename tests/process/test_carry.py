@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from flask_socketact import scoreboard
 from tests.load import Load, ask
 from tests.process.test_thread import HALF, answer_over_tls, certificate, exchange
 from tests.process.test_worker import ONE_WORKER, REQUEST, answer, in_drain
@@ -438,3 +440,33 @@ def test_proxy_protocol(folder: Folder, http: socket.socket, box: socket.socket)
         third = exchange(client)
         assert {content["address"] for content in (first, second, third)} == {"192.0.2.1"}
         assert first["pid"] == second["pid"] != third["pid"]
+
+
+@pytest.mark.parametrize("worker", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"])
+def test_new_connections_are_the_successors_as_long_as_its_master_lives(
+    plain: Path, http: socket.socket, box: socket.socket, worker: str
+) -> None:
+    """Workers take none from the moment on in which the next master says so; and again, if it dies just then."""
+    environ = {"RUNTIME_DIRECTORY": str(plain / "state")}
+    arguments = (*CONF, "-k", f"flask_socketact.workers.{worker}", "app:app")
+    listeners = {"web": http, "mailbox": box}
+    with (
+        Server(plain, *arguments, listeners=listeners, environ=environ) as server,
+        subprocess.Popen(["sleep", "600"]) as successor,
+    ):
+        server.wait_until_ready()
+        assert ask(lambda: dial(http))[0] == 200
+        scoreboard.supersede(plain / "state", server.process.pid, successor.pid)
+        with dial(http) as first, dial(http) as second:
+            for client in (first, second):
+                client.sendall(REQUEST)
+                client.settimeout(0.5)
+                with pytest.raises(TimeoutError):  # it waits in the mailbox
+                    client.recv(1)
+                client.settimeout(10)
+            successor.kill()
+            successor.wait()
+            assert ask(lambda: dial(http))[0] == 200
+            for client in (first, second):
+                assert client.recv(65536).startswith(b"HTTP/1.1 200 OK")
+        assert "Traceback" not in server.log

@@ -288,7 +288,7 @@ def test_worker_that_is_one_too_many_and_takes_sigterm(folder: Folder, http: soc
 
 def test_slot_of_a_dead_worker_is_free(plain: Path, http: socket.socket) -> None:
     """Also when no other takes its place: what it had in flight is counted no more."""
-    environ = {"PROMETHEUS_MULTIPROC_DIR": str(plain / "counters")}
+    environ = {"RUNTIME_DIRECTORY": str(plain / "counters")}
     with Server(plain, *CONF, "app:app", listeners={"http": http}, environ=environ) as server, dial(http) as client:
         server.wait_until_ready()
         client.sendall(b"GET /sleep/600 HTTP/1.1\r\nHost: app\r\n\r\n")

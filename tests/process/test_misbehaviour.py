@@ -58,7 +58,7 @@ def serving(
     folder: Path, http: socket.socket, worker: str, *arguments: str, environ: dict[str, str] | None = None
 ) -> Iterator[Server]:
     """One worker, which must still be there at the end."""
-    environ = {"PROMETHEUS_MULTIPROC_DIR": str(folder / "state")} | (environ or {})
+    environ = {"RUNTIME_DIRECTORY": str(folder / "state")} | (environ or {})
     command = (*CONF, "-w", "1", *CLASSES[worker], *arguments, "app:app")
     with Server(folder, *command, listeners={"http": http}, environ=environ) as server:
         before = server.wait_until_ready().workers()

@@ -38,13 +38,13 @@ def site(machine: Machine) -> Iterator[Machine]:
     folder = machine.path("/etc/systemd/system")
     before = {unit: (folder / unit).read_text() for unit in ("app.service", "app.socket")}
     machine.systemctl("stop", "app.socket", "app.service")
-    listeners = ("--listen", "127.0.0.1:8000", "--listen", "127.0.0.1:9000=admin")
+    options = ("--listen", "127.0.0.1:8000", "--listen", "127.0.0.1:9000=admin", "--metrics")
     machine.run(
         "sh",
         "-c",
         'cd / && /srv/app/venv/bin/flask-socketact units --output /etc/systemd/system "$@"',
         "sh",
-        *listeners,
+        *options,
     )
     release(machine, EVERYTHING)
     machine.systemctl("daemon-reload")
@@ -96,7 +96,7 @@ def test_metrics_add_up_to_what_clients_have_counted(
     in_flight = sum(SHORT.values())
     site.wait_for(lambda: abs(counted(admin) - answered) <= in_flight, f"about {answered} requests in /metrics")
     assert counted(admin) >= answered - 3 * 4  # threads of the three
-    files = site.run("sh", "-c", "ls /run/app-metrics/histogram_fast_*").stdout.split()
+    files = site.run("sh", "-c", "ls /run/app-metrics/prometheus/histogram_fast_*").stdout.split()
     figure(
         f"{len(load.outcomes)} requests, all counted; {answered} answered, {counted(admin)} counted with three workers "
         f"killed; longest wait {load.longest_wait():.3f} s; {len(files)} files of histograms"

@@ -96,7 +96,7 @@ def test_a_reload(machine: Machine) -> None:
 
 
 def test_units_from_before_show_what_systemd_knows(machine: Machine) -> None:
-    drop_in(machine, "app.service", "[Service]\nUnsetEnvironment=PROMETHEUS_MULTIPROC_DIR\nRuntimeDirectory=\n")
+    drop_in(machine, "app.service", "[Service]\nRuntimeDirectory=\n")
     machine.systemctl("start", "app")
     text = machine.run(CLI, "status", "app").stdout
     assert "Serving with 2 of 2 workers at http://127.0.0.1:8000 (http)" in text

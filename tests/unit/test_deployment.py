@@ -158,7 +158,7 @@ def test_a_disk_without_room_lets_nothing_begin(tmp_path: Path) -> None:
     ],
 )
 def test_errors_are_compared_with_those_before(before: Counts, now: tuple[int, int], is_bad: bool) -> None:
-    baseline = Baseline(page_was_good=True, readyz=(), counts=before)
+    baseline = Baseline(answered=True, page_was_good=True, readyz=(), counts=before)
     if not is_bad:
         watch._count_errors(Counts(*now), Health("/", 5.0, 0.05), baseline)
         return

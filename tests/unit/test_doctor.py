@@ -78,7 +78,7 @@ NonBlocking=yes
 StateDirectory=app
 RuntimeDirectory=app-metrics
 RuntimeDirectoryMode=0711
-Environment=PYTHONUNBUFFERED=1 PWD=/srv/app PROMETHEUS_MULTIPROC_DIR=/run/app-metrics
+Environment=PYTHONUNBUFFERED=1 PWD=/srv/app PROMETHEUS_MULTIPROC_DIR=/run/app-metrics/prometheus
 KillMode=control-group
 SendSIGKILL=yes
 TriggeredBy=app.socket
@@ -169,6 +169,8 @@ def system(
         user_manager=False,
         service=unit("app.service", SERVICE, service or {}),
         sockets=(unit("app.socket", SOCKET, socket or {}),),
+        closed=(),
+        occupants={},
         relay=unit("app-relay.service", RELAY_UNIT, relay or {}),
         watchdog_path=unit("app-watchdog.path", WATCHDOG_PATH, watchdog or {}),
         watchdog_service=unit("app-watchdog.service", WATCHDOG_SERVICE, {}),
@@ -240,8 +242,14 @@ def test_examples_are_healthy() -> None:
         ("kill mode", {"KillMode": "none"}, "error", "left behind"),
         ("final kill", {"SendSIGKILL": "no"}, "warning", "SendSIGKILL=no"),
         ("shared memory", {"RemoveIPC": "yes"}, "warning", "RemoveIPC=yes"),
-        ("counters", {"Environment": "A=b"}, "warning", "no PROMETHEUS_MULTIPROC_DIR= in app.service"),
-        ("counters", {"RuntimeDirectory": ""}, "warning", "is not below RuntimeDirectory="),
+        ("counters", {"Environment": "A=b"}, "ok", "/run/app-metrics of app.service"),
+        ("counters", {"Environment": "PROMETHEUS_MULTIPROC_DIR=/run/app-metrics"}, "warning", "recipes for prometheus"),
+        (
+            "counters",
+            {"RuntimeDirectory": ""},
+            "warning",
+            "no RuntimeDirectory= in app.service: status sees no",
+        ),
         ("counters", {"RuntimeDirectoryMode": "0700"}, "warning", "RuntimeDirectoryMode=0700"),
         ("reload", {"Type": "notify-reload"}, "warning", "Type=notify-reload sends SIGHUP, and so does ExecReload="),
         ("reload", {"Type": "notify-reload", "ExecReloadEx": RELOAD}, "ok", "waits for the new workers"),

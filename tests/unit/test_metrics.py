@@ -45,7 +45,7 @@ def ask(path):
 def run(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", APPLICATION + textwrap.dedent(code)],
-        env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)},
+        env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder), "RUNTIME_DIRECTORY": str(folder)},
         capture_output=True,
         text=True,
         check=False,
@@ -210,7 +210,7 @@ def test_without_the_library() -> None:
 
 
 def test_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "new"))
+    monkeypatch.setenv("RUNTIME_DIRECTORY", f"{tmp_path}/new:{tmp_path}/other")
     for starts in (1, 2, 3):
         ledger = Ledger(logging.getLogger())
         ledger.count("starts")
@@ -228,7 +228,7 @@ def test_ledger_that_takes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "file"))
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "file"))
     ledger = Ledger(logging.getLogger())
     for _ in range(3):
         ledger.count("starts")

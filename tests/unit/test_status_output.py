@@ -14,5 +14,6 @@ if TYPE_CHECKING:
 def test_ipv6_address(capsys: pytest.CaptureFixture[str]) -> None:
     """rich takes what is in brackets for markup."""
     listener = Listener("[x]", "[fd00::5]:8000", queue=0, backlog=4096, is_listening=True)
-    status_output.show(Overview("app", "active", "", 1, (listener,), None, (), None, ""))
+    overview = Overview("app", "active", "", 1, (listener,), None, (), None, overlaps=True, remark="")
+    status_output.show(overview)
     assert capsys.readouterr().out.splitlines()[-1].split() == ["[x]", "[fd00::5]:8000", "0", "4,096"]

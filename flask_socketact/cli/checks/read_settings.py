@@ -7,10 +7,12 @@ of this package, and prints JSON. What goes wrong is the last line on stderr, wi
 from __future__ import annotations
 
 import importlib.machinery
+import importlib.metadata
 import importlib.util
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 SETTINGS = ("graceful_timeout", "worker_connections", "workers", "threads")
@@ -42,6 +44,32 @@ def find_application(uri: str, cfg: Any) -> dict[str, Any]:
     return {"found": True, "file": file, "readable": file is None or os.access(file, os.R_OK)}
 
 
+def check_environment() -> None:
+    """See what would end gunicorn's import, or ours, in a traceback."""
+    workers = os.environ.get("WEB_CONCURRENCY", "1")
+    try:
+        int(workers)
+    except ValueError:
+        sys.exit(f"WEB_CONCURRENCY={workers!r} is not a number: gunicorn cannot start")
+    for found, wanted in misfits():
+        sys.exit(f"{found} is installed, and flask-socketact needs {wanted}")
+
+
+def misfits() -> Iterator[tuple[str, str]]:
+    """Yield what is installed of the packages that we need in a version that we do not know."""
+    try:
+        from packaging.requirements import Requirement  # gunicorn needs it
+
+        texts = importlib.metadata.requires("flask-socketact") or []
+    except ImportError:  # of packaging, or there is no such distribution
+        return
+    for requirement in map(Requirement, texts):
+        if requirement.marker is None or requirement.marker.evaluate():
+            version = importlib.metadata.version(requirement.name)
+            if not requirement.specifier.contains(version, prereleases=True):
+                yield f"{requirement.name} {version}", str(requirement)
+
+
 def main() -> None:
     request = json.loads(sys.argv[1])
     os.chdir(request["directory"])
@@ -50,6 +78,7 @@ def main() -> None:
         sys.exit(f"{request['program']} is not there, or may not be run")
     sys.argv = request["argv"]
     sys.path[0] = request["path"]
+    check_environment()
     from gunicorn.app.wsgiapp import WSGIApplication
 
     app = WSGIApplication("%(prog)s [OPTIONS] [APP_MODULE]")

@@ -37,6 +37,18 @@ def privileges(system: System) -> Finding | None:
 
 def lines(system: System) -> Finding:
     """A restart of the service begins with the relay."""
+    return _relay_first(system) if system.overlaps else _no_relay(system)
+
+
+def _no_relay(system: System) -> Finding:
+    relay = system.relay
+    told = f"in a restart of {system.service.name} the old workers leave first, and clients wait (--no-overlap)"
+    if relay["ActiveState"] == "active":
+        return error(f"{told}, but {relay.name} moves them", f"{system.systemctl} stop {relay.name}, and remove it")
+    return ok(told)
+
+
+def _relay_first(system: System) -> Finding:
     service, relay = system.service, system.relay
     if relay["LoadState"] != "loaded":
         is_there = f"{relay.name} is {relay['LoadState']}"
@@ -61,6 +73,8 @@ def lines(system: System) -> Finding:
 def watchdog(system: System) -> Finding | None:
     """Workers whose master hangs serve on after WatchdogSec=, too."""
     service = system.service
+    if not system.overlaps:
+        return None
     if not any(command.text.endswith(f" stop-post {service.name}") for command in service.commands("ExecStopPostEx")):
         what = f"there is no ExecStopPost=…/relay stop-post %n in {service.name}: a stop does not wait for old workers"
         return error(f"{what}, and after WatchdogSec= requests are cut", INSTALL)

@@ -6,9 +6,10 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flask_socketact import pages
 from flask_socketact.cli.checks.finding import INSTALL, Finding, error, ok, warning
 from flask_socketact.errors import printable
-from flask_socketact.ledger import FOLDER
+from flask_socketact.systemctl import Manager, runtime_folders
 
 if TYPE_CHECKING:
     from flask_socketact.cli.checks.system import System
@@ -112,7 +113,7 @@ def non_blocking(system: System) -> Finding:
 def private_tmp(system: System) -> Finding:
     """An upload that began before a restart may end after it."""
     service = system.service
-    if service["PrivateTmp"] != "yes" or service["PrivateTmpEx"] == "disconnected":
+    if not system.overlaps or service["PrivateTmp"] != "yes" or service["PrivateTmpEx"] == "disconnected":
         return ok(f"the /tmp of {service.name} outlives a restart")
     joined = service["JoinsNamespaceOf"].split()
     for unit in system.sockets:
@@ -132,9 +133,11 @@ def remove_ipc(system: System) -> Finding:
     return ok("RemoveIPC=no")
 
 
-def reload(system: System) -> Finding:
+def reload(system: System) -> Finding | None:
     """A reload reaches the master once, and ends when the new workers answer."""
     service = system.service
+    if not system.overlaps:
+        return None
     commands = [command.text for command in service.commands("ExecReloadEx")]
     signals = any("kill -HUP" in text for text in commands)
     if service["Type"] == "notify-reload" and signals:
@@ -176,13 +179,15 @@ def out_of_memory(system: System) -> Finding:
 def counters(system: System) -> Finding:
     """The workers count together, and whoever may use systemctl may look."""
     service = system.service
-    folder = next((word for word in service["Environment"].split() if word.startswith(f"{FOLDER}=")), "")
-    what = f"{folder} in {service.name}"
-    if not folder:
-        return warning(f"no {FOLDER}= in {service.name}: status sees no workers, and each counts for itself", INSTALL)
-    if Path(folder.partition("=")[2]).name not in service["RuntimeDirectory"].split():
-        return warning(f"{what} is not below RuntimeDirectory=: status sees no workers", INSTALL)
+    folders = runtime_folders(service, Manager(user=system.user_manager))
+    if not folders:
+        return warning(f"no RuntimeDirectory= in {service.name}: status sees no workers", INSTALL)
+    prefix = f"{pages.FOLDER}="
+    metrics = next((word for word in service["Environment"].split() if word.startswith(prefix)), prefix)
+    if Path(metrics.removeprefix(prefix)) == folders[0]:
+        what = f"{metrics} in {service.name} is the folder of status, too: recipes for prometheus_client empty it"
+        return warning(what, INSTALL)
     mode = service["RuntimeDirectoryMode"]
     if mode[-1:] not in ("1", "5"):
         return warning(f"RuntimeDirectoryMode={mode}: only root sees in status what the workers do", INSTALL)
-    return ok(what)
+    return ok(f"{folders[0]} of {service.name}")

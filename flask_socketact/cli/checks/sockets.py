@@ -26,13 +26,24 @@ def port(system: System) -> Finding:
         return error(f"no socket unit holds the port of {service.name}: every restart refuses connections", remedy)
     for unit in system.sockets:
         if unit["ActiveState"] != "active":
-            what = f"{unit.name} is {unit['ActiveState']} ({unit['Result']}): its port is closed"
-            return error(what, f"{system.systemctl} enable --now {unit.name}")
+            return _closed(system, unit)
     addresses = [address for unit in system.sockets for address in unit.listens("Stream")]
     if not addresses:
         names = ", ".join(unit.name for unit in system.sockets)
         return error(f"there is no ListenStream= in {names}", _reopen(system, "Add it"))
+    if system.closed:
+        what = f"nobody listens at {', '.join(system.closed)}: systemd holds what the units had before a change"
+        return error(what, _reopen(system, "Clients are refused meanwhile"))
     return ok(f"{', '.join(addresses)} held by {', '.join(unit.name for unit in system.sockets)}")
+
+
+def _closed(system: System, unit: Unit) -> Finding:
+    what = f"{unit.name} is {unit['ActiveState']} ({unit['Result']}): its port is closed"
+    for address in unit.listens("Stream"):
+        if who := system.occupants.get(address):
+            remedy = f"Stop that, or give another address with --listen; then {system.systemctl} start {unit.name}"
+            return error(f"{what}, and {address} is held by {who}", remedy)
+    return error(what, f"{system.systemctl} enable --now {unit.name}")
 
 
 def boot(system: System) -> Finding | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flask_socketact import queues
+from flask_socketact.cli import ports
 from flask_socketact.cli.checks.application import Settings, UnreadError, read_settings
 from flask_socketact.cli.checks.finding import Finding
 from flask_socketact.systemctl import Manager, ManagerError, Unit
@@ -107,6 +109,8 @@ class System:
     user_manager: bool
     service: Unit
     sockets: tuple[Unit, ...]
+    closed: tuple[str, ...]  #: addresses of active socket units at which the manager does not listen
+    occupants: Mapping[str, str]  #: who listens at the addresses of socket units that are not active, if somebody does
     relay: Unit  #: moves the workers in a restart
     watchdog_path: Unit  #: ... after WatchdogSec=, with the next; in the system's manager alone
     watchdog_service: Unit
@@ -121,6 +125,11 @@ class System:
         """The units beside the service and its sockets that are there."""
         units = (self.relay, self.watchdog_path, self.watchdog_service)
         return tuple(unit for unit in units if unit["LoadState"] == "loaded")
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether old and new workers live at the same time."""
+        return self.service.overlaps
 
     @property
     def systemctl(self) -> str:
@@ -142,10 +151,13 @@ def read(name: str, *, user_manager: bool) -> System:
     service = manager.find(f"{name}.service", *SERVICE)
     if service["LoadState"] != "loaded":
         raise ManagerError(f"{service.name} is not loaded, but {service['LoadState']}: {service['LoadError']}")
+    sockets = _sockets(manager, service, own)
     return System(
         user_manager,
         service,
-        sockets=_sockets(manager, service, own),
+        sockets=sockets,
+        closed=tuple(address for unit in sockets if unit.is_active for address in ports.missing(unit, manager)),
+        occupants=_occupants(manager, sockets),
         relay=manager.show(f"{name}-relay.service", *HELPER),
         watchdog_path=manager.show(f"{name}-watchdog.path", *HELPER),
         watchdog_service=manager.show(f"{name}-watchdog.service", *HELPER),
@@ -164,6 +176,12 @@ def _sockets(manager: Manager, service: Unit, own: Unit) -> tuple[Unit, ...]:
     if own.name not in names and own["LoadState"] == "loaded" and own["Accept"] == "yes":
         sockets.append(own)
     return tuple(sockets)
+
+
+def _occupants(manager: Manager, sockets: tuple[Unit, ...]) -> dict[str, str]:
+    names = tuple(unit.name for unit in sockets)
+    addresses = [address for unit in sockets if not unit.is_active for address in unit.listens("Stream")]
+    return {address: who for address in addresses if (who := ports.occupant(address, manager, names))}
 
 
 def _settings(manager: Manager, service: Unit) -> Settings | Finding:

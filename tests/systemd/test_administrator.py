@@ -1,0 +1,170 @@
+"""What an administrator types, and what is told then: the usual, and the usual mistakes."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.load import Client, RequestError, ask
+from tests.machine import EXAMPLES, Machine, install, release
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SOURCE = (EXAMPLES / "app.py").read_text()
+CLI = "/srv/app/venv/bin/flask-socketact"
+INSTALL = (CLI, "units", "--install", "--threads", "8")
+
+
+@pytest.fixture(scope="module")
+def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    with Machine(request.config.getoption("--tree")) as machine:
+        install(machine, "app")
+        yield machine
+
+
+@pytest.fixture
+def machine(booted: Machine) -> Machine:
+    """A service as README has it: installed, enabled, running."""
+    stop(booted, "app")
+    for path in booted.path("/etc/systemd/system").glob("app*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    release(booted)
+    booted.run(*INSTALL)
+    booted.systemctl("enable", "--now", "app.socket", "app.service")
+    return booted
+
+
+def stop(machine: Machine, name: str) -> None:
+    units = [f"{name}.socket", f"{name}.service", f"{name}-admin.socket"]
+    machine.systemctl("stop", *units, check=False)
+    machine.wait_for(lambda: not machine.scopes(f"{name}*"), "old workers to leave")
+    machine.systemctl("reset-failed", *units, check=False)
+
+
+def page(machine: Machine, port: int) -> int:
+    """Return the status of the first page at a port; 0 if nobody listens there."""
+    try:
+        return ask(partial(machine.connect, ("127.0.0.1", port)))[0]
+    except RequestError:
+        return 0
+
+
+def doctor(machine: Machine, name: str = "app") -> tuple[int, str]:
+    """Return its exit status, and all that is not well."""
+    done = machine.run(CLI, "doctor", name, check=False)
+    return done.returncode, "\n".join(line for line in done.stdout.splitlines() if not line.startswith("ok"))
+
+
+def test_another_address(machine: Machine) -> None:
+    """systemd opens it when the socket unit starts: what to type is said, and doctor knows what is really held."""
+    done = machine.run(*INSTALL, "--listen", "127.0.0.1:9305")
+    assert "The addresses have changed, and systemd holds those from before." in done.stdout
+    (commands,) = re.findall(r"^  (systemctl stop .*)$", done.stdout, re.MULTILINE)
+    assert "Start with" not in done.stdout
+    status, told = doctor(machine)
+    assert status == 1
+    assert "error    port: nobody listens at 127.0.0.1:9305: systemd holds what the units had before a change" in told
+    machine.run("sh", "-c", commands)
+    assert (page(machine, 8000), page(machine, 9305)) == (0, 200)
+    assert doctor(machine) == (0, "")
+    assert "Start with" in machine.run(*INSTALL, "--listen", "127.0.0.1:9305").stdout
+
+
+def test_another_address_and_a_restart_alone(machine: Machine) -> None:
+    """The old workers serve on; what is missing is said by its name."""
+    machine.run(*INSTALL, "--listen", "127.0.0.1:9305")
+    machine.systemctl("restart", "app", check=False)
+    status, told = doctor(machine)
+    assert (status, "nobody listens at 127.0.0.1:9305" in told) == (1, True), told
+
+
+def test_one_listener_more_and_again_less(machine: Machine) -> None:
+    more = machine.run(*INSTALL, "--listen", "127.0.0.1:8000", "--listen", "127.0.0.1:9306=admin")
+    machine.run("sh", "-c", re.findall(r"^  (systemctl stop .*)$", more.stdout, re.MULTILINE)[0])
+    assert (page(machine, 8000), page(machine, 9306)) == (200, 200)
+    less = machine.run(*INSTALL)
+    warning = r"^Warning: app-admin\.socket was made with other options, and is still in use: (.*)$"
+    (removal,) = re.findall(warning, less.stderr, re.MULTILINE)
+    machine.run("sh", "-c", removal)
+    machine.systemctl("restart", "app")
+    machine.wait_for(lambda: (page(machine, 8000), page(machine, 9306)) == (200, 0), "one listener")
+    assert doctor(machine) == (0, "")
+
+
+@pytest.mark.parametrize("line", ["import nosuch\n", "def app(:\n", "del app\n"])
+def test_a_release_that_does_not_boot(machine: Machine, line: str) -> None:
+    """doctor and status say so, and why; and that the old workers serve on."""
+    release(machine, SOURCE + line)
+    assert machine.systemctl("restart", "app", check=False).returncode != 0
+    status, told = doctor(machine)
+    assert status == 1
+    reason = {
+        "import nosuch\n": r"Worker failed to boot\. ModuleNotFoundError at /srv/app/app\.py:\d+",
+        "def app(:\n": r"Worker failed to boot\. SyntaxError at /srv/app/app\.py:\d+",
+        "del app\n": r"App failed to load\.",
+    }[line]
+    assert re.search(rf"^error    state: app\.service is \w+ \(exit-code\): {reason}", told, re.MULTILINE), told
+    seen = machine.run(CLI, "status", "app", check=False).stdout
+    assert re.search(reason, seen), seen
+    assert "2 old workers, from before the restart, serve on" in seen
+    assert page(machine, 8000) == 200
+
+
+def test_not_enabled(machine: Machine) -> None:
+    machine.systemctl("disable", "app.socket", "app.service")
+    status, told = doctor(machine)
+    assert (status, "warning  boot: app.socket not enabled" in told) == (0, True), told
+    machine.systemctl("enable", "app.socket")
+
+
+@pytest.mark.parametrize("by", ["a socket unit", "a process"])
+def test_the_port_is_taken(machine: Machine, by: str) -> None:
+    who = "app.socket"
+    if by == "a process":
+        stop(machine, "app")
+        program = "import socket, time; s = socket.create_server(('', 8000)); time.sleep(600)"
+        machine.run("systemd-run", "--unit=squatter", "/usr/bin/python3", "-c", program)
+        machine.wait_for(lambda: bool(machine.run("ss", "-Hltn", "sport", "=", "8000").stdout), "it to listen")
+        who = r"process \d+ \(python3\) of squatter\.service"
+    try:
+        arguments = ("--name", "shop", "--user", "app", "--directory", "/srv/app")
+        done = machine.run(*INSTALL, *arguments)
+        assert re.search(rf"^Warning: 127\.0\.0\.1:8000 is held by {who}: stop that", done.stderr, re.MULTILINE)
+        assert machine.systemctl("enable", "--now", "shop.socket", "shop.service", check=False).returncode != 0
+        status, told = doctor(machine, "shop")
+        what = r"error    port: shop\.socket is failed \(resources\): its port is closed"
+        held = rf"{what}, and 127\.0\.0\.1:8000 is held by {who}"
+        assert (status, bool(re.search(held, told))) == (1, True), told
+    finally:
+        machine.systemctl("stop", "squatter", check=False)
+        stop(machine, "shop")
+        machine.systemctl("disable", "shop.socket", "shop.service", check=False)
+
+
+def test_a_slow_release_is_taken_back(machine: Machine) -> None:
+    """A slow worker may still have what is asked first of the old one: it is asked again."""
+    view = '    return f"Hello'
+    slow = SOURCE.replace(view, f"    time.sleep(8)\n{view}")
+    for name, source in (("good", SOURCE), ("slow", slow)):
+        folder = machine.path(f"/srv/app/releases/{name}")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "app.py").write_text(source)
+    machine.run("ln", "-sfn", "releases/good", "/srv/app/current")
+    machine.run(*INSTALL, "--directory", "/srv/app/current", "--python", "/srv/app/venv/bin/python3")
+    machine.systemctl("restart", "app")
+    for _ in range(2):
+        done = machine.run(CLI, "deploy", "app", "--release", "/srv/app/releases/slow", "--timeout", "12", check=False)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "cut off" not in done.stdout
+        assert done.stdout.splitlines()[-1] == "releases/good serves again"
+        began = time.monotonic()
+        client = Client(partial(machine.connect, ("127.0.0.1", 8000)))
+        assert client.exchange("GET", "/")[0] == 200
+        client.close()
+        assert time.monotonic() - began < 5

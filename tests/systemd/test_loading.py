@@ -1,0 +1,35 @@
+"""An application that takes longer to load than systemd waits for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.load import Connect, Load
+from tests.machine import EXAMPLES, Machine, drop_in, release
+from tests.systemd.test_relay import wait_for_old
+from tests.systemd.test_reload import CLIENTS, LONGEST_WAIT, SHORT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Seconds. As 90 and more, for those who have the time.
+PATIENCE, LOADING = 8, 14
+SOURCE = (EXAMPLES / "app.py").read_text().replace("app = Flask", f"time.sleep({LOADING})\napp = Flask")
+
+
+def test_start_restart_and_reload_take_the_time_they_take(
+    rendered: Machine, tcp: Connect, figure: Callable[[str], None]
+) -> None:
+    machine = rendered
+    lines = f'TimeoutStartSec={PATIENCE}\nEnvironment="GUNICORN_CMD_ARGS=--threads 8"\n'
+    drop_in(machine, "app.service", f"[Service]\n{lines}")
+    release(machine, SOURCE)
+    machine.systemctl("start", "app")
+    with Load(tcp, CLIENTS) as load:
+        for verb in ("restart", "reload"):
+            machine.systemctl(verb, "app")
+        wait_for_old(machine)
+    assert not load.failures(), machine.journal("app")[-3000:]
+    assert load.closed_by_server == 0
+    assert load.longest_wait(*SHORT) < LONGEST_WAIT
+    figure(f"{LOADING} s to load, {PATIENCE} s of patience: {len(load.outcomes)} requests, 0 failed")
