@@ -63,6 +63,10 @@ class Counts:
         """The part of requests that were answered with 500 or above."""
         return self.errors / self.requests if self.requests else 0.0
 
+    def without(self, others: Counts) -> Counts:
+        """Return what is left when some of these are not to count."""
+        return Counts(max(0, self.requests - others.requests), max(0, self.errors - others.errors))
+
 
 class Service:
     """One service, looked at anew whenever something is asked of it."""
@@ -70,6 +74,7 @@ class Service:
     def __init__(self, name: str, manager: Manager) -> None:
         """:raises ManagerError: there is no such service, or no manager that answers."""
         self.name = f"{name}.service"
+        self.asked = Counts()  #: by us
         self._manager = manager
         self.addresses = [
             address
@@ -137,6 +142,9 @@ class Service:
     def ask(self, path: str, addresses: Sequence[str] = ()) -> Answer:
         """Ask for a page at each of its listeners, or of those given; return the first answer that is not 404."""
         answers = [_ask(address, path) for address in addresses or self.addresses]
+        given = [answer for answer in answers if answer.status is not None]
+        failed = [answer for answer in given if not answer.is_good]
+        self.asked = Counts(self.asked.requests + len(given), self.asked.errors + len(failed))
         found = [answer for answer in answers if not answer.is_missing]
         return (found or answers or [Answer(None, "it has no listener")])[0]
 

@@ -54,9 +54,9 @@ def wait(service: Service, health: Health, before: Baseline, deadline: float) ->
 
     :raises UnhealthyError: too many errors; or it has not been until the deadline (CLOCK_MONOTONIC, seconds).
     """
-    well_since = None
+    well_since, asked = None, service.asked
     while True:
-        wrong = _what_is_wrong(service, health, before)
+        wrong = _what_is_wrong(service, health, before, asked)
         now = time.monotonic()
         well_since = None if wrong else well_since or now
         if well_since is not None and now - well_since >= health.seconds:
@@ -66,15 +66,16 @@ def wait(service: Service, health: Health, before: Baseline, deadline: float) ->
         time.sleep(INTERVAL)
 
 
-def _what_is_wrong(service: Service, health: Health, before: Baseline) -> str:
-    """Return what is wrong at this moment, empty if nothing is.
+def _what_is_wrong(service: Service, health: Health, before: Baseline, asked: Counts) -> str:
+    """Return what is wrong at this moment, empty if nothing is. What we ourselves ask since we had `asked` so much does
+    not count: /readyz, answered with 503 for a while, would be errors.
 
     :raises UnhealthyError: what is wrong will not mend itself.
     """
     if not service.is_active:
         return "the service is not active any more"
     page = service.ask(health.page)
-    _count_errors(service.counts(), health, before)
+    _count_errors(service.counts().without(service.asked.without(asked)), health, before)
     if before.page_was_good and not page.is_good:
         return page.text
     if before.readyz and not (readyz := service.ask(READYZ, before.readyz)).is_good:
