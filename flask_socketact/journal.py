@@ -5,6 +5,7 @@ Each record is an entry with fields: ``journalctl -u app STATUS=500``.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import socket
@@ -147,6 +148,8 @@ class Logger(glogging.Logger):
         self._journals_access = False
         if cfg.capture_output:
             log_streams.reopen_closed()
+        elif self.logfile is not None:
+            self._end_capture(self.logfile)
         super().setup(cfg)
         if not self.access_log_enabled and _is_ours(self.error_log) and self.error_log.isEnabledFor(logging.ERROR):
             self._set_handler(self.access_log, "-", logging.Formatter(self.access_fmt))
@@ -183,6 +186,14 @@ class Logger(glogging.Logger):
             log_streams.reopen_closed()
         super().reopen_files()
         self._follow_capture()
+
+    def _end_capture(self, file: TextIO) -> None:
+        """Write where stdout and stderr go, and no longer to where settings that have failed had captured them."""
+        file.close()
+        self.logfile = None
+        for ours, theirs in ((self._stdout, sys.stdout), (self._stderr, sys.stderr)):
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # none, or closed
+                log_streams.redirect((ours,), theirs)
 
     def _follow_capture(self) -> None:
         """Write where stdout and stderr go since gunicorn has captured them (``capture_output``)."""

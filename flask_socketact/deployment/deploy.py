@@ -137,7 +137,11 @@ class Deployment:
                 raise LeftBrokenError(
                     "it serves, as there is no release to put back: deploy a good one, with --release"
                 ) from None
-            self._tell("The workers from before serve on, if there are any")
+            if not self._service.is_served:
+                raise LeftBrokenError(
+                    f"{self._service.name} does not serve: flask-socketact doctor tells more"
+                ) from None
+            self._tell("The workers from before serve on")
             raise NotDeployedError(reason) from None
         self._tell("Deployed what is in place")
 

@@ -385,18 +385,68 @@ def test_other_address_outside_systemd(site: Path) -> None:
                 assert client.connect_ex(("127.0.0.1", ports[0])) == errno.ECONNREFUSED
 
 
+def test_one_address_more_and_one_less_outside_systemd(site: Path) -> None:
+    """What stays is never closed, though nobody but us has it open."""
+    with tcp() as one, tcp() as two:
+        ports = [listener.getsockname()[1] for listener in (one, two)]
+        one.close()
+        two.close()
+
+        def configure(*numbers: int) -> None:
+            bind = [f"127.0.0.1:{ports[number]}" for number in numbers]
+            (site / "settings.py").write_text(f"from flask_socketact.conf import *\nbind = {bind}\n")
+
+        def dial_port(number: int) -> socket.socket:
+            return socket.create_connection(("127.0.0.1", ports[number]))
+
+        configure(0)
+        with Server(site, "-c", "settings.py", "app:app") as server:
+            server.wait_until_ready()
+            with Load(lambda: dial_port(0), {"new connection": 2}) as load:
+                for numbers in ((0, 1), (1, 0), (0,)):
+                    configure(*numbers)
+                    server.signal(signal.SIGHUP)
+                    assert "Serving with" in server.wait_for_message("READY=1")
+                    server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+                    assert {ask(lambda: dial_port(number)) for number in numbers} == {(200, b"one")}  # noqa: B023
+            assert not load.failures()
+            with socket.socket() as client:
+                assert client.connect_ex(("127.0.0.1", ports[1])) == errno.ECONNREFUSED
+
+
+def test_output_of_a_failed_configuration_is_put_back(site: Path, http: socket.socket) -> None:
+    """``capture_output`` sends it to a file: not when the workers from before serve on."""
+    (site / "settings.py").write_text("from flask_socketact.conf import *\n")
+    with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        captured = f"capture_output = True\nerrorlog = {str(site / 'captured')!r}\n"
+        (site / "settings.py").write_text(f"from flask_socketact.conf import *\n{captured}")
+        release(site, "two", "raise RuntimeError('no database')")
+        server.signal(signal.SIGHUP)
+        assert "Reload failed" in server.wait_for_message("READY=1")
+        server.wait_for(lambda: len(server.workers()) == 2, "the new workers to be gone")
+        size = (site / "captured").stat().st_size
+        release(site, "three", "print('printed', flush=True)")
+        (site / "settings.py").write_text("from flask_socketact.conf import *\n")
+        server.signal(signal.SIGHUP)
+        assert "Serving with 2 of 2" in server.wait_for_message("READY=1")
+        server.wait_for(lambda: server.log.count("printed\n") == 2, "what the workers print")
+        assert (site / "captured").stat().st_size == size
+
+
 def test_other_worker_class(site: Path, http: socket.socket) -> None:
     """gunicorn's own do, too."""
     (site / "settings.py").write_text("from flask_socketact.conf import *\n")
     with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
         server.wait_until_ready()
-        for kind in ("gthread", "sync", "flask_socketact.workers.sync.SyncWorker"):
+        for warned, kind in ((1, "gthread"), (2, "sync"), (2, "flask_socketact.workers.sync.SyncWorker")):
             (site / "settings.py").write_text(f"from flask_socketact.conf import *\nworker_class = {kind!r}\n")
             release(site, kind)
             server.signal(signal.SIGHUP)
             assert "Serving with 2 of 2" in server.wait_for_message("READY=1")
             server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
             assert ask(lambda: dial(http)) == (200, kind.encode())
+            assert server.log.count(" is not flask_socketact's: its workers close connections") == warned
 
 
 def test_settings_from_before_need_no_file(site: Path, http: socket.socket) -> None:

@@ -141,6 +141,9 @@ def test_the_port_is_taken(machine: Machine, by: str) -> None:
         what = r"error    port: shop\.socket is failed \(resources\): its port is closed"
         held = rf"{what}, and 127\.0\.0\.1:8000 is held by {who}"
         assert (status, bool(re.search(held, told))) == (1, True), told
+        done = machine.run(CLI, "deploy", "shop", check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (4, 2), done.stderr
+        assert "shop.service does not serve: ask flask-socketact doctor" in done.stderr
     finally:
         machine.systemctl("stop", "squatter", check=False)
         stop(machine, "shop")

@@ -11,6 +11,8 @@ import pytest
 
 from tests.load import Connect, Load, ask
 from tests.machine import Machine, drop_in, release
+from tests.systemd.test_relay import wait_for_old
+from tests.systemd.test_reload import LONGEST_WAIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +92,26 @@ def test_master_that_hangs(watched: Machine, tcp: Connect, figure: Callable[[str
         f"WatchdogSec={WATCHDOG:g}, up again after {seconds:.1f} s, {len(load.outcomes)} requests, "
         f"{load.failures().total()} failed, longest wait {load.longest_wait():.2f} s"
     )
+
+
+@pytest.mark.parametrize("moment", ["stop-post", "auto-restart"])
+def test_restart_at_the_end_of_the_watchdogs_time(
+    watched: Machine, tcp: Connect, figure: Callable[[str], None], moment: str
+) -> None:
+    """While systemd ends a master that hangs, or waits for RestartSec=: the workers serve on, as without it."""
+    states = ("stop-watchdog", "stop-post", "final-watchdog") if moment == "stop-post" else (moment,)
+    if moment == "stop-post":  # else it is over before one sees it
+        drop_in(watched, "app.service", "[Service]\nExecStopPost=/bin/sleep 1\n", "slow.conf")
+    with Load(tcp, CLIENTS) as load:
+        kill(watched, signal.SIGSTOP, int(watched.show("app", "MainPID")))
+        watched.wait_for(lambda: watched.show("app", "SubState") in states, moment, 3 * WATCHDOG)
+        watched.systemctl("restart", "app")
+        wait_for_old(watched)
+    assert not load.failures(), watched.journal("app")[-3000:]
+    assert load.closed_by_server == 0
+    longest = load.longest_wait("new connection", "keep-alive")
+    assert longest < LONGEST_WAIT
+    figure(f"{moment}: {len(load.outcomes)} requests, 0 failed, 0 closed, longest wait {longest:.3f} s")
 
 
 def test_workers_that_all_hang(watched: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:

@@ -696,6 +696,24 @@ def test_settings_that_cannot_be_read(tmp_path: Path, words: tuple[str, ...], li
     assert ask(tmp_path / "none", *words).stderr.splitlines()[-1].startswith("FileNotFoundError: ")
 
 
+def test_variable_that_ends_gunicorn_in_a_traceback(tmp_path: Path) -> None:
+    done = ask(tmp_path, "app:app", WEB_CONCURRENCY="abc")
+    assert done.stderr == "WEB_CONCURRENCY='abc' is not a number: gunicorn cannot start\n"
+    assert done.returncode == 1
+
+
+def test_versions_that_do_not_fit(tmp_path: Path) -> None:
+    """As a virtual environment has them in which somebody has installed an older gunicorn afterwards."""
+    folder = tmp_path / "flask_socketact-0.1.0.dist-info"
+    folder.mkdir()
+    needs = "Requires-Dist: flask>=3.0\nRequires-Dist: gunicorn>=999\nRequires-Dist: none-such; extra == 'none'\n"
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: flask-socketact\nVersion: 0.1.0\n{needs}")
+    done = ask(tmp_path, "app:app", PYTHONPATH=str(tmp_path))
+    assert done.stderr.startswith("gunicorn ")
+    assert done.stderr.endswith(" is installed, and flask-socketact needs gunicorn>=999\n")
+    assert done.returncode == 1
+
+
 def test_finding_is_one_line() -> None:
     for spoilt in (system(), system(sockets=()), system(settings=Finding(Verdict.ERROR, "e", "r"))):
         for check, finding in run(spoilt):
