@@ -202,7 +202,7 @@ def test_output_that_is_captured_in_a_file(folder: Folder, http: socket.socket, 
 def test_no_descriptor_is_left_of_a_reload(folder: Folder, http: socket.socket) -> None:
     arguments = (*CONF, "--access-logfile", "-", "--workers", "1", "app:app")
     with Server(folder(FAILS), *arguments, listeners={"http": http}) as server:
-        server.wait_until_ready()
+        server.wait_for_message("BARRIER=1")  # for which the master has a pipe, until it sees that it is passed
         descriptors = Path(f"/proc/{server.process.pid}/fd")
 
         before = len(list(descriptors.iterdir()))
@@ -211,4 +211,4 @@ def test_no_descriptor_is_left_of_a_reload(folder: Folder, http: socket.socket) 
             server.wait_until_ready()
             server.wait_for(lambda gone=reloads: server.log.count("Worker exiting") == gone, "the old worker to leave")  # type: ignore[misc]
             # The master closes what it has of a worker when it has buried it.
-            server.wait_for(lambda: len(list(descriptors.iterdir())) == before, f"{before} descriptors")
+            server.wait_for(lambda: len(list(descriptors.iterdir())) <= before, f"{before} descriptors")

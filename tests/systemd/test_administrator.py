@@ -143,7 +143,7 @@ def test_the_port_is_taken(machine: Machine, by: str) -> None:
         assert (status, bool(re.search(held, told))) == (1, True), told
         done = machine.run(CLI, "deploy", "shop", check=False)
         assert (done.returncode, done.stderr.count("\n")) == (4, 2), done.stderr
-        assert "shop.service does not serve: ask flask-socketact doctor" in done.stderr
+        assert "shop.service does not serve: flask-socketact doctor tells more" in done.stderr
     finally:
         machine.systemctl("stop", "squatter", check=False)
         stop(machine, "shop")
