@@ -24,6 +24,8 @@ MAX_REQUESTS = 200
 def test_restart_before_the_relay_has_begun(rendered: Machine, tcp: Connect) -> None:
     """It is a unit of its own, and begins a moment after the service."""
     machine = rendered
+    # Or long requests and uploads could take all threads of one worker, and its connections would wait for these.
+    drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--threads 8"\n')
     release(machine, SLOW)
     machine.systemctl("start", "app")
     for _ in range(2):
