@@ -10,7 +10,7 @@ import gunicorn.app.base
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 
-from flask_socketact import activation, cgroup, events, idle, listeners, loading, log_files, notify, status
+from flask_socketact import activation, cgroup, events, idle, listeners, log_files, notify, status
 from flask_socketact.errors import SettingsError
 from flask_socketact.idle import IdleExit
 from flask_socketact.ledger import Ledger, find_folder
@@ -88,7 +88,6 @@ class Arbiter(ReloadingArbiter):
             listeners.keep(self.LISTENERS, self.cfg, self.log)
 
     def start(self) -> None:
-        limit = loading.load_timeout()
         if self.num_workers < 1:
             raise SettingsError(f"workers = {self.num_workers} would answer nobody: set workers or WEB_CONCURRENCY")
         if self._names:
@@ -102,7 +101,7 @@ class Arbiter(ReloadingArbiter):
                 "and a restart refuses connections until it is done",
                 activation.why_none(),
             )
-        text = f"Loading the application in {self.num_workers} workers, for at most {limit:g} s"
+        text = f"Loading the application in {self.num_workers} workers, for at most {self.load_timeout:g} s"
         self.log.info(text, extra=events.STARTED)
         self.manager.status(text)
 

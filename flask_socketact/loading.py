@@ -19,6 +19,6 @@ def load_timeout() -> float:
     return environment.seconds(LOAD_TIMEOUT) or DEFAULT_LOAD_TIMEOUT
 
 
-def describe() -> str:
+def describe(limit: float) -> str:
     """Name the limit, and where it is set."""
-    return f"{LOAD_TIMEOUT} = {load_timeout():g} s"
+    return f"{LOAD_TIMEOUT} = {limit:g} s"

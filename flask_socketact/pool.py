@@ -35,6 +35,7 @@ class Pool(gunicorn.arbiter.Arbiter):
     """gunicorn's arbiter, as far as its workers are concerned."""
 
     mailbox: Mailbox | None = None
+    load_timeout: float  #: how long a worker may load the application, in seconds
     foreign: Sequence[Any] = ()  #: listeners that new workers must not keep
 
     def __init__(self, app: BaseApplication) -> None:
@@ -52,10 +53,14 @@ class Pool(gunicorn.arbiter.Arbiter):
         super().__init__(app)
 
     def setup(self, app: BaseApplication) -> None:
-        """Read the configuration: at the start, and anew at every reload."""
+        """Read the configuration: at the start, and anew at every reload.
+
+        :raises SettingsError: the environment has no positive number for a time.
+        """
         if str(app.cfg.settings["worker_class"].get()).endswith("SyncWorker"):
             app.cfg.set("threads", 1)  # with more gunicorn takes its gthread instead, even for our class
         super().setup(app)
+        self.load_timeout = loading.load_timeout()  # not before: raw_env may have it
         self.board.drain_time = self.cfg.graceful_timeout
         self._watch_workers()
 
@@ -137,7 +142,7 @@ class Pool(gunicorn.arbiter.Arbiter):
         :raises HaltServer: one has, and no other serves.
         """
         now = time.monotonic()
-        limit = loading.load_timeout() + loading.STACK_TIME
+        limit = self.load_timeout + loading.STACK_TIME
         pids = self.WORKERS.keys() - self.readiness.accepting
         self._load_deadlines = {pid: self._load_deadlines.get(pid, now + limit) for pid in pids}
         for pid, deadline in self._load_deadlines.items():
@@ -148,7 +153,7 @@ class Pool(gunicorn.arbiter.Arbiter):
                 self._note_slow_load(pid)
 
     def _note_slow_load(self, pid: int) -> None:
-        reason = f"worker {pid} has not loaded the application in {loading.describe()}, and is killed"
+        reason = f"worker {pid} has not loaded the application in {loading.describe(self.load_timeout)}, and is killed"
         if not self.serving:
             raise HaltServer(reason, self.WORKER_BOOT_ERROR)
         self._wait_before_respawn(Failure.known(reason))

@@ -25,7 +25,17 @@ from flask_socketact.scoreboard import Field
 
 STDOUT, STDERR = 1, 2
 #: Attributes of the master that follow from the settings.
-_ATTRIBUTES = ("generation", "cfg", "worker_class", "address", "timeout", "proc_name", "LISTENERS", "_num_workers")
+_ATTRIBUTES = (
+    "generation",
+    "cfg",
+    "worker_class",
+    "address",
+    "timeout",
+    "proc_name",
+    "LISTENERS",
+    "_num_workers",
+    "load_timeout",
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,7 @@ class ReloadingArbiter(Pool):
     def begin_reload(self) -> None:
         """Start the new workers."""
         self._reload_wanted = False
-        deadline = time.monotonic() + loading.load_timeout() + loading.STACK_TIME
+        deadline = time.monotonic() + self.load_timeout + loading.STACK_TIME
         attributes = {name: getattr(self, name) for name in _ATTRIBUTES}
         self._before = before = Before(deadline, attributes)
         self._stats["reloads"] += 1
@@ -104,7 +114,8 @@ class ReloadingArbiter(Pool):
             return
         if len(self._loaded()) < self.num_workers:
             if time.monotonic() > before.deadline:
-                self._fail(Failure.known(f"the new workers have not loaded the application in {loading.describe()}"))
+                limit = loading.describe(self.load_timeout)
+                self._fail(Failure.known(f"the new workers have not loaded the application in {limit}"))
             return
         self._before = None
         self.foreign = ()

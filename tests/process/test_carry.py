@@ -397,7 +397,9 @@ def test_successors_of_another_class(
                 assert b"Connection: keep-alive" in received
                 assert exchange(client)["pid"] != before
             else:
-                assert b"Connection: close" in answer(client)
+                received = answer(client)
+                # Or the worker before has answered when it had not begun to drain yet.
+                assert b"Connection: close" in received or f'"pid": {before},'.encode() in received
         assert "Traceback" not in server.log
 
 

@@ -63,6 +63,23 @@ def test_replacement_that_never_loads(site: Path, http: socket.socket, stuck: st
         assert not load.failures()
 
 
+def test_limit_that_is_no_number_any_more(site: Path, http: socket.socket) -> None:
+    """It fails the reload, and nothing else."""
+    (site / "settings.py").write_text("from flask_socketact.conf import *\n")
+    with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        with asking(http) as load:
+            text = "from flask_socketact.conf import *\nraw_env = ['SOCKETACT_LOAD_TIMEOUT=long']\n"
+            (site / "settings.py").write_text(text)
+            server.signal(signal.SIGHUP)
+            failed = "Reload failed (SOCKETACT_LOAD_TIMEOUT='long' is not a positive number of seconds"
+            assert failed in server.wait_for_message("READY=1")
+            (site / "settings.py").write_text(text.replace("long", "60"))
+            server.signal(signal.SIGHUP)
+            assert "Serving with 2 of 2" in server.wait_for_message("READY=1")
+        assert not load.failures()
+
+
 def test_limit_that_is_no_number(site: Path, http: socket.socket) -> None:
     environ = {"SOCKETACT_LOAD_TIMEOUT": "long"}
     with Server(site, *CONF, "app:app", listeners={"http": http}, environ=environ) as server:

@@ -11,6 +11,7 @@ import pytest
 from tests.load import Connect, Load
 from tests.machine import EXAMPLES, Machine, drop_in, release
 from tests.systemd.test_relay import wait_for_old
+from tests.systemd.test_reload import SLOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +35,37 @@ for _ in range({ASKED}):
     waits.append(time.monotonic() - began)
 print(json.dumps([answers, max(waits)]))
 """
+#: Restarts once more, for the release that is in the machine by then, and asks until that has ended.
+SECOND_SCRIPT = """
+import http.client, json, os, subprocess
+subprocess.run(["systemctl", "restart", "app"], check=True)
+os.replace("/srv/app/next.py", "/srv/app/app.py")
+answers = set()
+with subprocess.Popen(["systemctl", "restart", "app"]) as restart:
+    while restart.poll() is None:
+        client = http.client.HTTPConnection("127.0.0.1", 8000)
+        client.request("GET", "/release")
+        answers.add(client.getresponse().read().decode())
+        client.close()
+print(json.dumps(sorted(answers)))
+"""
+
+
+def test_restart_right_after_another(rendered: Machine, tcp: Connect) -> None:
+    """Nobody meets the release that was replaced first, though its workers may still be there."""
+    machine = rendered
+    drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--threads 8"\n')
+    machine.systemctl("start", "app")
+    with Load(tcp, CLIENTS | {"long request": 2}) as load:
+        for number in (10, 20, 30):
+            view = "app.add_url_rule('/release', view_func=lambda: '{}')"
+            first, second = (f"{SLOW}\n{view.format(number + i)}\n" for i in (1, 2))
+            release(machine, first)
+            machine.path("/srv/app/next.py").write_text(second)
+            answers = json.loads(machine.run("/srv/app/venv/bin/python", "-c", SECOND_SCRIPT).stdout)
+            assert set(answers) <= {str(number + 1), str(number + 2)}
+    assert not load.failures(), machine.journal("app")[-3000:]
+    assert load.closed_by_server == 0
 
 
 @pytest.mark.parametrize("verb", ["restart", "reload"])
