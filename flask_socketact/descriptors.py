@@ -23,7 +23,7 @@ LOG_INTERVAL = 10.0
 TOO_MANY = os.strerror(errno.EMFILE)
 #: accept(2): there is no descriptor left, or no memory; the connection stays in the queue, until there is room for it.
 NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_STDERR = 2
+STDOUT, STDERR = 1, 2
 #: The real one: gevent's closes a descriptor later, and a process that is forked meanwhile keeps it.
 _close = os.close
 
@@ -50,9 +50,9 @@ def have_room(fd: int) -> bool:
 def above_streams(fd: int) -> int:
     """Return `fd`, or a duplicate in its place with a number above those of stdin, stdout and stderr: an application
     may close these, and print on."""
-    if fd > _STDERR:
+    if fd > STDERR:
         return fd
     try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, STDERR + 1)
     finally:
         _close(fd)

@@ -43,10 +43,11 @@ class Failure:
 
 def locate(error: BaseException) -> str:
     """Return of what type an error is and in which line of the application it arose: ``KeyError at /srv/app.py:3``."""
-    if error.__cause__ is not None and not any(map(_is_own, _lines(error))):
-        error = error.__cause__
     lines = _lines(error)
-    own = [line for line in lines if _is_own(line)]
+    if error.__cause__ is not None and not any(map(_is_own, lines)):
+        error = error.__cause__
+        lines = _lines(error)
+    own = list(filter(_is_own, lines))
     return f"{type(error).__name__} at {(own or lines)[-1]}" if lines else type(error).__name__
 
 

@@ -21,9 +21,13 @@ class Holder:
     pid: int
     what: str  #: an address, or a file
 
-    def __str__(self) -> str:
+    @property
+    def who(self) -> str:
         unit = os.path.basename(cgroup.of(self.pid) or "")
-        return f"{self.what} is held by process {self.pid} ({name_of(self.pid)}){f' of {unit}' if unit else ''}"
+        return f"process {self.pid} ({name_of(self.pid)}){f' of {unit}' if unit else ''}"
+
+    def __str__(self) -> str:
+        return f"{self.what} is held by {self.who}"
 
 
 def listeners(pids: Iterable[int], but: Iterable[int] = ()) -> Iterator[Holder]:

@@ -22,13 +22,12 @@ def is_allowed(environ: Mapping[str, str]) -> bool:
 def explain(error: BaseException, service: str) -> list[str]:
     """Return who of a service, by its control group, holds what `error` says cannot be had: a line for each."""
     numbers = {cause.errno for cause in _causes(error) if isinstance(cause, OSError)}
-    others = [pid for pid in _processes(service) if pid != os.getpid()]
     found: list[holders.Holder] = []
     if errno.EADDRINUSE in numbers:
         # What systemd passes we have, too.
-        found += holders.listeners(others, but=holders.sockets_of(os.getpid()))
+        found += holders.listeners(_others(service), but=holders.sockets_of(os.getpid()))
     if numbers.intersection(_LOCKED):
-        found += holders.locks(others)
+        found += holders.locks(_others(service))
     return sorted(set(map(str, found)))
 
 
@@ -38,7 +37,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _processes(service: str) -> Iterator[int]:
-    """Yield the processes of a service, and those of its scopes."""
+def _others(service: str) -> Iterator[int]:
+    """Yield the processes of a service, and those of its scopes, but this one."""
     for group in (service, *cgroup.relayed(service)):
-        yield from cgroup.processes(group)
+        yield from (pid for pid in cgroup.processes(group) if pid != os.getpid())

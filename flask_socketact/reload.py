@@ -18,12 +18,12 @@ from gunicorn.pidfile import Pidfile
 from gunicorn.workers.base import Worker
 
 from flask_socketact import configuration, current, events, loading, log_files, overlap
+from flask_socketact.descriptors import STDERR, STDOUT
 from flask_socketact.errors import ReloadError
 from flask_socketact.failures import Failure
 from flask_socketact.pool import Pool
 from flask_socketact.scoreboard import Field
 
-STDOUT, STDERR = 1, 2
 #: Attributes of the master that follow from the settings.
 _ATTRIBUTES = (
     "generation",

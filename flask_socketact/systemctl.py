@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flask_socketact import overlap
+from flask_socketact import cgroup, overlap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 #: As the relay has it: what answers here answers there.
 PATH = "/usr/bin:/bin"
@@ -114,9 +114,19 @@ class Unit:
         return self["WorkingDirectory"].removeprefix("!")
 
     @property
+    def environment(self) -> dict[str, str]:
+        """``Environment=``; of values with spaces the first word."""
+        return dict(word.split("=", 1) for word in self["Environment"].split() if "=" in word)
+
+    @property
     def overlaps(self) -> bool:
         """Whether old and new workers of a service live at the same time."""
-        return overlap.is_allowed(dict(word.split("=", 1) for word in self["Environment"].split() if "=" in word))
+        return overlap.is_allowed(self.environment)
+
+    @property
+    def scopes(self) -> Iterator[str]:
+        """The control groups of old workers of a service, from before a restart."""
+        return cgroup.relayed(self["ControlGroup"] or f"/system.slice/{self.name}")
 
     def lines(self, key: str) -> Sequence[str]:
         return self.properties.get(key, ())

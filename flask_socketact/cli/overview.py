@@ -143,7 +143,7 @@ def _workers(board: Scoreboard | None, master: int, group: str, *, relayed: bool
 
 def _old(folders: list[Path], unit: Unit) -> Iterator[Worker]:
     """Yield the workers that a restart has moved to scopes, as far as their scoreboards can be read."""
-    for scope in cgroup.relayed(unit["ControlGroup"] or f"/system.slice/{unit.name}"):
+    for scope in unit.scopes:
         master = cgroup.master_of(scope)
         yield from _workers(_board(folders, master)[0], master, scope, relayed=True)
 

@@ -32,7 +32,7 @@ def occupant(address: str, manager: Manager, names: tuple[str, ...]) -> str:
             return unit
     for holder in holders.listeners(_processes()):
         if holder.pid != 1 and _collide(address, holder.what):
-            return str(holder).removeprefix(f"{holder.what} is held by ")
+            return holder.who
     return ""
 
 

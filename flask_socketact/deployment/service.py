@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flask_socketact import cgroup, scoreboard
+from flask_socketact import scoreboard
 from flask_socketact.errors import SocketActError, printable
 from flask_socketact.scoreboard import Field
 from flask_socketact.systemctl import Manager, ManagerError, Unit, call, complaint, runtime_folders
@@ -98,7 +98,7 @@ class Service:
     def is_served(self) -> bool:
         """Whether workers answer: the service's, or old ones, from before a restart that has failed."""
         unit = self._show()
-        return unit.is_active or any(cgroup.relayed(unit["ControlGroup"] or f"/system.slice/{self.name}"))
+        return unit.is_active or any(unit.scopes)
 
     @property
     def directory(self) -> Path:

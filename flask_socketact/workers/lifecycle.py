@@ -33,6 +33,7 @@ from flask_socketact import (
     systemctl,
 )
 from flask_socketact.client_socket import ClientSocket
+from flask_socketact.descriptors import STDERR
 from flask_socketact.errors import CountersError, MailboxError
 from flask_socketact.mailbox import Mailbox, Origin
 from flask_socketact.scoreboard import Field, Scoreboard, Slot
@@ -53,8 +54,6 @@ OVERDUE = 1.0
 RELAY_TIMEOUT = 2.0
 #: How long the service manager may take to tell whether it stops a scope. Seconds.
 MANAGER_TIMEOUT = 2.0
-
-STDERR = 2
 
 #: The real ones, taken before gevent puts its own in their place: what ends a worker, or a child of one, must not wait
 #: for its loop.

@@ -37,7 +37,7 @@ def privileges(system: System) -> Finding | None:
 
 def lines(system: System) -> Finding:
     """A restart of the service begins with the relay."""
-    return _relay_first(system) if system.overlaps else _no_relay(system)
+    return _relay_first(system) if system.service.overlaps else _no_relay(system)
 
 
 def _no_relay(system: System) -> Finding:
@@ -73,7 +73,7 @@ def _relay_first(system: System) -> Finding:
 def watchdog(system: System) -> Finding | None:
     """Workers whose master hangs serve on after WatchdogSec=, too."""
     service = system.service
-    if not system.overlaps:
+    if not system.service.overlaps:
         return None
     if not any(command.text.endswith(f" stop-post {service.name}") for command in service.commands("ExecStopPostEx")):
         what = f"there is no ExecStopPost=…/relay stop-post %n in {service.name}: a stop does not wait for old workers"

@@ -113,7 +113,7 @@ def non_blocking(system: System) -> Finding:
 def private_tmp(system: System) -> Finding:
     """An upload that began before a restart may end after it."""
     service = system.service
-    if not system.overlaps or service["PrivateTmp"] != "yes" or service["PrivateTmpEx"] == "disconnected":
+    if not system.service.overlaps or service["PrivateTmp"] != "yes" or service["PrivateTmpEx"] == "disconnected":
         return ok(f"the /tmp of {service.name} outlives a restart")
     joined = service["JoinsNamespaceOf"].split()
     for unit in system.sockets:
@@ -136,7 +136,7 @@ def remove_ipc(system: System) -> Finding:
 def reload(system: System) -> Finding | None:
     """A reload reaches the master once, and ends when the new workers answer."""
     service = system.service
-    if not system.overlaps:
+    if not system.service.overlaps:
         return None
     commands = [command.text for command in service.commands("ExecReloadEx")]
     signals = any("kill -HUP" in text for text in commands)
@@ -182,10 +182,10 @@ def counters(system: System) -> Finding:
     folders = runtime_folders(service, Manager(user=system.user_manager))
     if not folders:
         return warning(f"no RuntimeDirectory= in {service.name}: status sees no workers", INSTALL)
-    prefix = f"{pages.FOLDER}="
-    metrics = next((word for word in service["Environment"].split() if word.startswith(prefix)), prefix)
-    if Path(metrics.removeprefix(prefix)) == folders[0]:
-        what = f"{metrics} in {service.name} is the folder of status, too: recipes for prometheus_client empty it"
+    metrics = service.environment.get(pages.FOLDER, "")
+    if Path(metrics) == folders[0]:
+        told = f"{pages.FOLDER}={metrics} in {service.name}"
+        what = f"{told} is the folder of status, too: recipes for prometheus_client empty it"
         return warning(what, INSTALL)
     mode = service["RuntimeDirectoryMode"]
     if mode[-1:] not in ("1", "5"):

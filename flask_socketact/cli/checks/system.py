@@ -127,11 +127,6 @@ class System:
         return tuple(unit for unit in units if unit["LoadState"] == "loaded")
 
     @property
-    def overlaps(self) -> bool:
-        """Whether old and new workers live at the same time."""
-        return self.service.overlaps
-
-    @property
     def systemctl(self) -> str:
         """What an administrator types."""
         return "systemctl --user" if self.user_manager else "systemctl"
