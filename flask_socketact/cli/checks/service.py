@@ -110,10 +110,12 @@ def non_blocking(system: System) -> Finding:
     return ok("NonBlocking=yes")
 
 
-def private_tmp(system: System) -> Finding:
+def private_tmp(system: System) -> Finding | None:
     """An upload that began before a restart may end after it."""
     service = system.service
-    if not system.service.overlaps or service["PrivateTmp"] != "yes" or service["PrivateTmpEx"] == "disconnected":
+    if not service.overlaps:
+        return None  # it has ended before
+    if service["PrivateTmp"] != "yes" or service["PrivateTmpEx"] == "disconnected":
         return ok(f"the /tmp of {service.name} outlives a restart")
     joined = service["JoinsNamespaceOf"].split()
     for unit in system.sockets:
@@ -136,7 +138,7 @@ def remove_ipc(system: System) -> Finding:
 def reload(system: System) -> Finding | None:
     """A reload reaches the master once, and ends when the new workers answer."""
     service = system.service
-    if not system.service.overlaps:
+    if not service.overlaps:
         return None
     commands = [command.text for command in service.commands("ExecReloadEx")]
     signals = any("kill -HUP" in text for text in commands)
