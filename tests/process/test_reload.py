@@ -430,7 +430,7 @@ def test_output_of_a_failed_configuration_is_put_back(site: Path, http: socket.s
         (site / "settings.py").write_text("from flask_socketact.conf import *\n")
         server.signal(signal.SIGHUP)
         assert "Serving with 2 of 2" in server.wait_for_message("READY=1")
-        server.wait_for(lambda: server.log.count("printed\n") == 2, "what the workers print")
+        server.wait_for(lambda: server.log.count("printed") == 2, "what the workers print")
         assert (site / "captured").stat().st_size == size
 
 
