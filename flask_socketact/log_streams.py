@@ -8,7 +8,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    _ToStream = logging.StreamHandler[TextIO]
+else:
+    _ToStream = logging.StreamHandler  # generic for type checkers alone, in Python 3.10
 
 
 def duplicate(stream: Any) -> TextIO | None:
@@ -55,7 +60,7 @@ class Unfailing(logging.Handler):
             super().handleError(record)
 
 
-class StreamHandler(Unfailing, logging.StreamHandler[TextIO]):
+class StreamHandler(Unfailing, _ToStream):
     """gunicorn's ``-``."""
 
 
