@@ -20,7 +20,7 @@ import click
 
 from benchmarks.extension import processor_time
 from benchmarks.throughput import BIN, free_port, started
-from flask_socketact.rehearsal import report
+from flask_socketact.cli.rehearse import report
 from tests.process.test_report import open_browser, run
 
 SERVED = "--workers 1 --threads 4 --log-level critical -c python:flask_socketact.conf app:app"

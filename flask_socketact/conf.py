@@ -9,7 +9,7 @@ Every name here that equals a setting of gunicorn *is* that setting.
 
 import os as _os
 
-from flask_socketact.arbiter import install as _install
+from flask_socketact.master.arbiter import install as _install
 
 _install()
 

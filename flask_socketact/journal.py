@@ -21,7 +21,8 @@ from gunicorn.config import Config
 from gunicorn.instrument import statsd
 from systemd import journal
 
-from flask_socketact import current, log_places, log_streams
+from flask_socketact.bridge import request_context
+from flask_socketact.logs import places, streams
 
 SOCKET = "/run/systemd/journal/socket"
 #: How long a record waits for a journal that takes nothing; those after it are dropped until it does. Seconds.
@@ -36,7 +37,7 @@ _FIELD_NAME = re.compile("[A-Z][A-Z0-9_]{0,63}")
 _IDENTIFIER = Path("/proc/self/comm").read_text().strip()
 
 
-class Handler(log_streams.Unfailing, journal.JournalHandler):
+class Handler(streams.Unfailing, journal.JournalHandler):
     """python-systemd's, with the current request's id; and safe for what strangers send.
 
     Of a record's attributes only those are sent whose name is one of a field, as in ``extra={"ORDER_ID": 7}``:
@@ -88,9 +89,9 @@ class Gate:
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """Return the fields of `record`, without its text."""
-    fields: dict[str, Any] = {"GENERATION": current.generation}
-    if environ := current.environ():
-        fields |= {"REQUEST_ID": current.request_id(), "LISTENER": environ.get(current.LISTENER)}
+    fields: dict[str, Any] = {"GENERATION": request_context.generation}
+    if environ := request_context.environ():
+        fields |= {"REQUEST_ID": request_context.request_id(), "LISTENER": environ.get(request_context.LISTENER)}
     for name, value in record.__dict__.items():
         if name.isupper() and _FIELD_NAME.fullmatch(name):
             fields[name] = value
@@ -137,17 +138,17 @@ class Logger(glogging.Logger):
         return logger
 
     def __init__(self, cfg: Config) -> None:
-        self._stdout, self._stderr = log_streams.duplicate(sys.stdout), log_streams.duplicate(sys.stderr)
-        self._as_set_up: list[log_places.Setup] = []
+        self._stdout, self._stderr = streams.duplicate(sys.stdout), streams.duplicate(sys.stderr)
+        self._as_set_up: list[places.Setup] = []
         super().__init__(cfg)
         #: What an application is to have as ``wsgi.errors``: gunicorn's own raises when sys.stderr is closed.
-        self.wsgi_errors = log_streams.Errors(self._stderr, lambda: self._as_set_up[0].handlers)
+        self.wsgi_errors = streams.Errors(self._stderr, lambda: self._as_set_up[0].handlers)
 
     def setup(self, cfg: Config) -> None:
         """Take the settings: at the start, and again at every reload."""
         self._journals_access = False
         if cfg.capture_output:
-            log_streams.reopen_closed()
+            streams.reopen_closed()
         elif self.logfile is not None:
             self._end_capture(self.logfile)
         super().setup(cfg)
@@ -155,7 +156,7 @@ class Logger(glogging.Logger):
             self._set_handler(self.access_log, "-", logging.Formatter(self.access_fmt))
             self.access_log.setLevel(logging.ERROR)
         self._journals_access = _is_ours(self.access_log)
-        self._as_set_up = [log_places.Setup.of(self.error_log), log_places.Setup.of(self.access_log)]
+        self._as_set_up = [places.Setup.of(self.error_log), places.Setup.of(self.access_log)]
 
     def restore(self) -> None:
         """Undo what the application has done to gunicorn's loggers, as ``logging.config.dictConfig`` does by default.
@@ -183,7 +184,7 @@ class Logger(glogging.Logger):
     def reopen_files(self) -> None:
         """Open log files again, and with ``capture_output`` what takes stdout and stderr."""
         if self.cfg.capture_output:
-            log_streams.reopen_closed()
+            streams.reopen_closed()
         super().reopen_files()
         self._follow_capture()
 
@@ -193,12 +194,12 @@ class Logger(glogging.Logger):
         self.logfile = None
         for ours, theirs in ((self._stdout, sys.stdout), (self._stderr, sys.stderr)):
             with contextlib.suppress(AttributeError, OSError, ValueError):  # none, or closed
-                log_streams.redirect((ours,), theirs)
+                streams.redirect((ours,), theirs)
 
     def _follow_capture(self) -> None:
         """Write where stdout and stderr go since gunicorn has captured them (``capture_output``)."""
         if self.logfile is not None:
-            log_streams.redirect((self._stdout, self._stderr), self.logfile)
+            streams.redirect((self._stdout, self._stderr), self.logfile)
 
     @property
     def access_log_enabled(self) -> bool:
@@ -214,10 +215,10 @@ class Logger(glogging.Logger):
         level = logging.ERROR if status >= SERVER_ERROR else logging.INFO
         if not self.access_log.isEnabledFor(level):
             return
-        environ = current.environ() or environ  # for an error page gunicorn makes another, with less in it
+        environ = request_context.environ() or environ  # for an error page gunicorn makes another, with less in it
         try:
             atoms = self.atoms_wrapper_class(self.atoms(resp, req, environ, request_time))
-            fields = {"STATUS": status or None, "REQUEST_ID": current.id_of(environ)}
+            fields = {"STATUS": status or None, "REQUEST_ID": request_context.id_of(environ)}
             fields |= request_fields(environ) | {"DURATION_USEC": request_time // timedelta(microseconds=1)}
             self.access_log.log(level, self.cfg.access_log_format, atoms, extra=fields)
         except Exception:  # noqa: BLE001 (an answer is not lost for its log)
@@ -241,12 +242,12 @@ def errors_of(log: Any) -> Any:
 
 def _handler_for(stream: TextIO, fmt: logging.Formatter) -> logging.Handler:
     """Return a handler that writes to the journal if `stream` does, and the journal is there; otherwise to `stream`."""
-    if log_places.is_journal(stream):
+    if places.is_journal(stream):
         handler = Handler()
         if handler.gate.exists:
             handler.setFormatter(logging.Formatter())  # time, level and process are fields
             return handler
-    plain = log_streams.StreamHandler(stream)
+    plain = streams.StreamHandler(stream)
     plain.setFormatter(fmt)
     return plain
 
@@ -266,7 +267,7 @@ def request_fields(environ: dict[str, Any]) -> dict[str, Any]:
         "METHOD": environ.get("REQUEST_METHOD"),
         "PATH": path.encode("latin-1", "backslashreplace").decode(errors="backslashreplace"),
         "REMOTE_ADDR": environ.get("REMOTE_ADDR"),
-        "LISTENER": environ.get(current.LISTENER),
+        "LISTENER": environ.get(request_context.LISTENER),
     }
 
 
@@ -274,11 +275,11 @@ class _RootHandler(Handler):
     """Sends what no handler of the application, at the record's logger or above, sends to the journal itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not any(self._doubles(handler, record) for handler in log_places.handlers_for(record)):
+        if not any(self._doubles(handler, record) for handler in places.handlers_for(record)):
             super().emit(record)
 
     def _doubles(self, handler: logging.Handler, record: logging.LogRecord) -> bool:
-        if handler is self or record.levelno < handler.level or log_places.place_of(handler) != log_places.JOURNAL:
+        if handler is self or record.levelno < handler.level or places.place_of(handler) != places.JOURNAL:
             return False
         return bool(handler.filter(record))
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-RELAY = Path(__file__).parent.parent / "flask_socketact/units/relay"
+RELAY = Path(__file__).parent.parent / "flask_socketact/handover/relay"
 
 #: What a client dials: host and port, or the path of a Unix socket inside the machine.
 Address = tuple[str, int] | str

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
-from flask_socketact import current
 from flask_socketact.addresses import unmapped_network
+from flask_socketact.bridge import request_context
 
 PREFIX = "SOCKETACT_"
 #: Settings of the server, which reads them before there is an application.
@@ -40,7 +40,7 @@ class Settings:
 
     def listener_of(self, environ: Mapping[str, Any]) -> str | None:
         """Return the name of the listener by which a request came, or is to have come, if systemd has passed none."""
-        name: str | None = environ.get(current.LISTENER, self.listener)
+        name: str | None = environ.get(request_context.LISTENER, self.listener)
         return name
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from flask import Flask, request
 from werkzeug.exceptions import ServiceUnavailable
 
-from flask_socketact.application.arrival import is_at_once, waited
+from flask_socketact.application.queue_time import is_at_once, waited
 
 #: Environ key: when the request was sent on. CLOCK_MONOTONIC, seconds.
 _SENT = "socketact.sent"

@@ -9,12 +9,12 @@ from typing import Any, cast
 
 from flask import Blueprint, Flask, Response, current_app, request
 
-from flask_socketact import process
 from flask_socketact.addresses import unmapped
-from flask_socketact.application import checks, marks
+from flask_socketact.application import checks, view_options
 from flask_socketact.application.checks import Runner
 from flask_socketact.application.config import Settings
-from flask_socketact.scoreboard import Field
+from flask_socketact.bridge import server_info
+from flask_socketact.shared.scoreboard import Field
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
 
@@ -49,9 +49,9 @@ class Health:
         for path, view in ((self._settings.healthz, self.healthz), (self._settings.readyz, self.readyz)):
             if path is not None:
                 endpoints.add_url_rule(path, view.__name__, view)
-        marks.put(endpoints, marks.DEADLINE, None)
+        view_options.put(endpoints, view_options.DEADLINE, None)
         if self._settings.health_listener:
-            marks.put(endpoints, marks.LISTENERS, self._settings.health_listener)
+            view_options.put(endpoints, view_options.LISTENERS, self._settings.health_listener)
         app.register_blueprint(endpoints)
 
     def healthz(self) -> Response:
@@ -94,7 +94,7 @@ class Health:
 
 def _of_workers() -> dict[str, Any]:
     found = {"process:pid": _observed(os.getpid())}
-    server = process.server
+    server = server_info.server
     if server is not None:
         slots = list(server.board.taken())
         serving = sum(1 for slot in slots if slot[Field.ACCEPTING] or not slot[Field.DRAINING])

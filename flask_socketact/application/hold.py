@@ -8,7 +8,7 @@ from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
-from flask_socketact import holds
+from flask_socketact.bridge import holds
 
 F = TypeVar("F", bound=Callable[..., Any])
 

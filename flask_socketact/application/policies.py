@@ -7,12 +7,12 @@ from typing import Any
 from flask import Flask, Request
 from werkzeug.routing import MapAdapter
 
-from flask_socketact import current, process
-from flask_socketact.application import marks
-from flask_socketact.application.arrival import waited
+from flask_socketact.application import view_options
 from flask_socketact.application.config import PREFIX, Settings
 from flask_socketact.application.deadlines import Deadlines
+from flask_socketact.application.queue_time import waited
 from flask_socketact.application.routing import Routing
+from flask_socketact.bridge import request_context, server_info
 
 
 class Policies:
@@ -29,7 +29,7 @@ class Policies:
     def install(self, asks: dict[str, Any]) -> None:
         """Let each request follow the marks, and its environ have what the application asks of its server."""
         app, deadlines, settings = self._app, self._deadlines, self._settings
-        bind, observes = app.create_url_adapter, current.OBSERVE in asks
+        bind, observes = app.create_url_adapter, request_context.OBSERVE in asks
 
         def create_url_adapter(request: Request | None) -> MapAdapter | None:
             if request is None:
@@ -40,8 +40,8 @@ class Policies:
             if asks:
                 environ.update(asks)
                 if observes:
-                    environ[current.REQUEST] = request
-                    if environ.get(current.FIRST):
+                    environ[request_context.REQUEST] = request
+                    if environ.get(request_context.FIRST):
                         waited(environ)  # later nobody can tell
             if deadlines.shortest is not None:
                 deadlines.begin(environ)
@@ -74,9 +74,9 @@ class Policies:
         self._views = len(app.view_functions)
         listeners, limits = {}, {}
         for endpoint in app.view_functions:
-            if restrictions := list(marks.of(app, endpoint, marks.LISTENERS)):
+            if restrictions := list(view_options.of(app, endpoint, view_options.LISTENERS)):
                 listeners[endpoint] = frozenset.intersection(*restrictions)
-            if seconds := list(marks.of(app, endpoint, marks.DEADLINE)):
+            if seconds := list(view_options.of(app, endpoint, view_options.DEADLINE)):
                 limits[endpoint] = seconds[0]  # the innermost
         self._deadlines.set(limits)
         self._deadlines.install(app)
@@ -86,7 +86,7 @@ class Policies:
     def _refuse_unknown(self, wanted: set[str]) -> None:
         """See whether there are the listeners that the application names."""
         wanted |= self._settings.details_listener
-        known = process.server.names if process.server is not None else []
+        known = server_info.server.names if server_info.server is not None else []
         unknown = sorted(wanted.difference(known))
         if not unknown:
             return

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from flask_socketact.cli.deploy import deploy
-from flask_socketact.cli.doctor import doctor
-from flask_socketact.cli.init import init
-from flask_socketact.cli.rehearse import rehearse
-from flask_socketact.cli.status import status
-from flask_socketact.cli.units import units
+from flask_socketact.cli.deploy.command import deploy
+from flask_socketact.cli.doctor.command import doctor
+from flask_socketact.cli.init.command import init
+from flask_socketact.cli.rehearse.command import rehearse
+from flask_socketact.cli.status.command import status
+from flask_socketact.cli.units.command import units
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

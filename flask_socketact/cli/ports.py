@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flask_socketact import holders, queues
+from flask_socketact.linux import socket_queues
+from flask_socketact.systemd import holders
 
 if TYPE_CHECKING:
-    from flask_socketact.systemctl import Manager, Unit
+    from flask_socketact.systemd.manager import Manager, Unit
 
 _EVERYWHERE = ("[::]", "0.0.0.0")  # noqa: S104 (an address to compare with)
 
@@ -19,7 +20,7 @@ def missing(unit: Unit, manager: Manager) -> list[str]:
     """Return the addresses of a socket unit, as its file has them now, at which the manager does not listen: it opens
     them when the unit starts, and knows no better than who looks at the sockets themselves."""
     if manager.user or os.geteuid() != 0:  # whose manager's descriptors are hidden
-        return [address for address in unit.listens("Stream") if queues.length_at(address) is None]
+        return [address for address in unit.listens("Stream") if socket_queues.length_at(address) is None]
     held = {holder.what for holder in holders.listeners([1])}
     return [address for address in unit.listens("Stream") if address not in held]
 

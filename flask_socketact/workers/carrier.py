@@ -6,10 +6,11 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from flask_socketact import descriptors, mailbox
 from flask_socketact.errors import MailboxError
-from flask_socketact.scoreboard import Field
-from flask_socketact.workers.lifecycle import Lifecycle
+from flask_socketact.handover import mailbox
+from flask_socketact.linux import descriptors
+from flask_socketact.shared.scoreboard import Field
+from flask_socketact.workers.base import Lifecycle
 
 
 class Movable(Protocol):

@@ -23,13 +23,15 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers import ggevent
 from gunicorn.workers.base import Worker
 
-from flask_socketact import descriptors, mailbox, request_body
-from flask_socketact.connection import BODY_REST_TIMEOUT
 from flask_socketact.errors import MailboxError
+from flask_socketact.handover import mailbox
+from flask_socketact.http import request_body
+from flask_socketact.http.connection import BODY_REST_TIMEOUT
+from flask_socketact.linux import descriptors
+from flask_socketact.workers.base import DRAIN_POLL, HEARTBEAT, LINGER, close_descriptor, listener_name
 from flask_socketact.workers.carrier import Carrier
-from flask_socketact.workers.classic import CarriedClient, ClassicWorker, Listener
 from flask_socketact.workers.gevent_client import Client
-from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER, close_descriptor, listener_name
+from flask_socketact.workers.gunicorn_base import CarriedClient, ClassicWorker, Listener
 
 
 class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):

@@ -7,7 +7,7 @@ from typing import Any
 
 import gevent.socket
 
-from flask_socketact.connection import EMPTY_LINE
+from flask_socketact.http.connection import EMPTY_LINE
 
 
 class Client(gevent.socket.socket):

@@ -10,10 +10,11 @@ from typing import Any
 
 from gunicorn.workers import sync
 
-from flask_socketact import descriptors, mailbox
 from flask_socketact.errors import MailboxError
-from flask_socketact.workers.classic import CarriedClient, ClassicWorker, Listener
-from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER, listener_name
+from flask_socketact.handover import mailbox
+from flask_socketact.linux import descriptors
+from flask_socketact.workers.base import DRAIN_POLL, HEARTBEAT, LINGER, listener_name
+from flask_socketact.workers.gunicorn_base import CarriedClient, ClassicWorker, Listener
 
 #: What gunicorn's loop takes for an empty queue; anything else would end the worker.
 _NONE_WAITS = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)

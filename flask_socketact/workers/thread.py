@@ -31,15 +31,17 @@ from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
 
-from flask_socketact import current, queues, request_body
-from flask_socketact.alarm import Alarm
-from flask_socketact.connection import Connection
-from flask_socketact.mailbox import Mailbox
-from flask_socketact.response import Response
-from flask_socketact.scoreboard import Field
+from flask_socketact.bridge import request_context
+from flask_socketact.handover.mailbox import Mailbox
+from flask_socketact.http import request_body
+from flask_socketact.http.connection import Connection
+from flask_socketact.http.response import Response
+from flask_socketact.linux import socket_queues
+from flask_socketact.linux.timer import Alarm
+from flask_socketact.shared.scoreboard import Field
+from flask_socketact.workers.base import DRAIN_POLL, HEARTBEAT, LINGER, ApplicationError, status_of
 from flask_socketact.workers.carrier import Carrier
-from flask_socketact.workers.lifecycle import DRAIN_POLL, HEARTBEAT, LINGER, ApplicationError, status_of
-from flask_socketact.workers.loop import Loop, header_timeout
+from flask_socketact.workers.connection_loop import Loop, header_timeout
 
 #: How long the leader may be inside one request before another thread takes the lead, in seconds.
 PATIENCE = 0.005
@@ -461,7 +463,7 @@ class ThreadWorker(Carrier):
             if connection.lent is not None:
                 connection.lent.take_back()
                 connection.lent = None
-            current.leave()
+            request_context.leave()
 
     def _answer_error(self, connection: Connection, request: Request | None, error: BaseException) -> None:
         """Answer a request for which nothing has been sent, and that has ended with `error`, if it can be answered."""
@@ -562,7 +564,7 @@ class ThreadWorker(Carrier):
         environ["gunicorn.socket"] = connection.lend()
         environ["wsgi.multithread"] = True
         self.describe_request(environ, connection.listener, request)
-        environ[current.FREE_SINCE] = connection.free_since
+        environ[request_context.FREE_SINCE] = connection.free_since
         if not connection.free_since:
             self.note_wait(connection.sock)
         response.environ = environ
@@ -589,7 +591,7 @@ class ThreadWorker(Carrier):
 def _look_at_client(connection: Connection, now: float) -> None:
     """Note whether the client has sent or taken something, while a thread waits in one call to the kernel for more."""
     try:
-        progress = queues.progress(connection.sock)
+        progress = socket_queues.progress(connection.sock)
     except (OSError, ValueError):  # it has just ended
         return
     if progress != connection.clock.progress:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flask_socketact import scoreboard
-from flask_socketact.scoreboard import Field, Slot
+from flask_socketact.shared import scoreboard
+from flask_socketact.shared.scoreboard import Field, Slot
 from tests import server
 from tests.load import ask, post
 from tests.metrics import counted, samples

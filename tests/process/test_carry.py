@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flask_socketact import scoreboard
+from flask_socketact.shared import scoreboard
 from tests.load import Load, ask
 from tests.process.test_thread import HALF, answer_over_tls, certificate, exchange
 from tests.process.test_worker import ONE_WORKER, REQUEST, answer, in_drain

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flask_socketact import scoreboard
-from flask_socketact.pool import LEAVE_GRACE
-from flask_socketact.scoreboard import Field, Slot
+from flask_socketact.master.pool import LEAVE_GRACE
+from flask_socketact.shared import scoreboard
+from flask_socketact.shared.scoreboard import Field, Slot
 from tests.load import ask
 from tests.server import CONF, DEADLINE, Server, dial
 

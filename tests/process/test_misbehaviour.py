@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flask_socketact import scoreboard
-from flask_socketact.scoreboard import Field, Slot
+from flask_socketact.shared import scoreboard
+from flask_socketact.shared.scoreboard import Field, Slot
 from tests.load import ask
 from tests.process.test_thread import exchange
 from tests.process.test_worker import REQUEST, answer

@@ -12,11 +12,11 @@ from selenium.webdriver import ActionChains, Chrome, ChromeOptions, ChromeServic
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from flask_socketact.rehearsal import clients, report, target
-from flask_socketact.rehearsal.clients import Group
-from flask_socketact.rehearsal.recording import Recording, Restart
-from flask_socketact.rehearsal.run import Plan
-from flask_socketact.rehearsal.verdict import judge, parse_conditions
+from flask_socketact.cli.rehearse import clients, report, target
+from flask_socketact.cli.rehearse.clients import Group
+from flask_socketact.cli.rehearse.outcome import judge, parse_conditions
+from flask_socketact.cli.rehearse.recording import Recording, Restart
+from flask_socketact.cli.rehearse.run import Plan
 
 #: What a hostile service, or user, could want to be run in the browser.
 HOSTILE = "</script><img src=x onerror=document.title='run'>"

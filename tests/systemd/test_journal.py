@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flask_socketact import events
+from flask_socketact.systemd import message_ids
 from tests.load import Client, Connect, Load, ask
 from tests.logs import CONFIGURATIONS
 from tests.machine import Machine, drop_in, release
@@ -206,7 +206,7 @@ def test_logging_that_the_application_configures(machine: Machine, tcp: Connect,
     service = f"_SYSTEMD_INVOCATION_ID={machine.show('app', 'InvocationID')}"
     assert ask(tcp, "/fails")[0] == 500
     machine.systemctl("stop", "app")
-    wait_for_entries(machine, _match(events.DRAINED), generation)
+    wait_for_entries(machine, _match(message_ids.DRAINED), generation)
     logged = [entry["MESSAGE"] for entry in entries(machine, service)]
     for text in ('"GET /fails HTTP/1.1" 500', "from the app", "Drained, with nothing left"):
         assert sum(text in message for message in logged) == 1, logged
@@ -286,22 +286,22 @@ def test_life_of_a_service_has_message_ids(machine: Machine, tcp: Connect, hold:
     idle = Client(tcp)
     idle.exchange("GET", "/")
     with restarting(machine, hold):
-        relayed = wait_for_entries(machine, _match(events.RELAYED), first, count=2)
+        relayed = wait_for_entries(machine, _match(message_ids.RELAYED), first, count=2)
         (scope,) = machine.scopes("app")
     wait_for_old(machine)
     assert idle.exchange("GET", "/")[0] == 200
     idle.close()
     second = f"GENERATION={machine.show('app', 'MainPID')}.1"
     assert {entry["_SYSTEMD_UNIT"] for entry in relayed} == {scope}
-    assert len(wait_for_entries(machine, _match(events.DRAINED), first, count=2)) == 2
+    assert len(wait_for_entries(machine, _match(message_ids.DRAINED), first, count=2)) == 2
     for generation in (first, second):
-        assert len(entries(machine, _match(events.STARTED), generation)) == 1
-        assert len(entries(machine, _match(events.READY), generation)) == 1
-    carried = entries(machine, _match(events.CARRIED), first)
+        assert len(entries(machine, _match(message_ids.STARTED), generation)) == 1
+        assert len(entries(machine, _match(message_ids.READY), generation)) == 1
+    carried = entries(machine, _match(message_ids.CARRIED), first)
     assert carried  # by one worker; or by both, if the first one's mail came to the other
     assert {entry["CONNECTIONS"] for entry in carried} == {"1"}
     assert {entry["MESSAGE"] for entry in carried} == {"Carried 1 idle connections to other workers"}
-    for event in (events.RELAYED, events.CARRIED, events.DRAINED):
+    for event in (message_ids.RELAYED, message_ids.CARRIED, message_ids.DRAINED):
         assert entries(machine, _match(event), second) == []
 
 
@@ -314,7 +314,7 @@ def test_every_worker_class_tells_of_its_drain(machine: Machine, tcp: Connect, w
     generation = start(machine, f"-k flask_socketact.workers.{worker}")
     assert ask(tcp)[0] == 200
     machine.systemctl("stop", "app")
-    assert len(wait_for_entries(machine, _match(events.DRAINED), generation, count=2)) == 2
+    assert len(wait_for_entries(machine, _match(message_ids.DRAINED), generation, count=2)) == 2
 
 
 @WORKERS

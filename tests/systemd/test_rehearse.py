@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flask_socketact.rehearsal import report
+from flask_socketact.cli.rehearse import report
 from tests.machine import Machine, drop_in, install, install_plain
 
 CLI = "/srv/app/venv/bin/flask-socketact"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flask_socketact.predecessors import GRACE, LAST_GRACE
+from flask_socketact.handover.old_generations import GRACE, LAST_GRACE
 from tests.load import Client, Connect, Load, ask
 from tests.machine import Machine, drop_in, release
 from tests.server import DEADLINE

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flask_socketact import events
+from flask_socketact.systemd import message_ids
 from tests.load import Client, Connect, Load, ask
 from tests.machine import EXAMPLES, Machine, drop_in, release
 from tests.systemd.test_promises import BROKEN
@@ -57,7 +57,7 @@ def test_nobody_notices_a_reload(rendered: Machine, tcp: Connect, figure: Callab
     assert status.startswith("Serving with 2 of 2" if good else "Reload failed (RuntimeError at /srv/app/app.py:")
     assert f"generation {RELOADS + 1 if good else 1}," in status
     assert "Traceback" in rendered.journal("app") or good
-    event = events.RELOADED if good else events.RELOAD_FAILED
+    event = message_ids.RELOADED if good else message_ids.RELOAD_FAILED
     logged = rendered.run("journalctl", "--no-pager", "--output=cat", "-u", "app", f"MESSAGE_ID={event['MESSAGE_ID']}")
     assert len(logged.stdout.splitlines()) >= RELOADS
     figure(

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flask_socketact.cli.checks import bounded
-from flask_socketact.deployment import service
-from flask_socketact.rehearsal import report
+from flask_socketact.cli.deploy import service
+from flask_socketact.cli.doctor.checks import bounded
+from flask_socketact.cli.rehearse import report
 
 if TYPE_CHECKING:
     from pathlib import Path

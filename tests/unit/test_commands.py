@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from flask_socketact.cli.overview import Overview
-from flask_socketact.cli.rehearse import FAIL_ON
-from flask_socketact.rehearsal.recording import Recording
-from flask_socketact.rehearsal.verdict import Account, judge, parse_conditions
+from flask_socketact.cli.rehearse.command import FAIL_ON
+from flask_socketact.cli.rehearse.outcome import Account, judge, parse_conditions
+from flask_socketact.cli.rehearse.recording import Recording
+from flask_socketact.cli.status.snapshot import Overview
 
 PAGE = (Path(__file__).parents[2] / "docs/commands.md").read_text()
 

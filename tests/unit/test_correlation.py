@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 from flask import Flask
 
-from flask_socketact import SocketAct, current, log_records
+from flask_socketact import SocketAct
+from flask_socketact.bridge import request_context
+from flask_socketact.logs import request_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +57,7 @@ def test_of_a_request_that_fails(app: Flask, caplog: pytest.LogCaptureFixture) -
 
 @pytest.mark.parametrize("trusted", [True, False])
 def test_from_a_proxy(app: Flask, *, trusted: bool) -> None:
-    environ = {current.TRUSTS_PEER: lambda: trusted}
+    environ = {request_context.TRUSTS_PEER: lambda: trusted}
     answer = app.test_client().get("/", headers={HEADER: "theirs"}, environ_overrides=environ)
     assert (answer.headers[HEADER] == "theirs") == trusted
 
@@ -82,24 +84,24 @@ def same_factory() -> Iterator[None]:
 
 def answered(environ: dict[str, Any], **extra: object) -> logging.LogRecord:
     """Return a record that is made in a request."""
-    current.enter(environ)
+    request_context.enter(environ)
     try:
         return logging.getLogger("shop").makeRecord("shop", logging.INFO, "/shop.py", 7, "sold", (), None, extra=extra)
     finally:
-        current.leave()
+        request_context.leave()
 
 
 @pytest.mark.parametrize(("style", "text"), FORMATS)
 def test_every_style_of_format(style: Literal["%", "{", "$"], text: str) -> None:
-    log_records.install()
+    request_ids.install()
     environ: dict[str, Any] = {}
     record = answered(environ)
-    assert logging.Formatter(text, style=style, defaults={"other": 1}).format(record) == current.id_of(environ)
+    assert logging.Formatter(text, style=style, defaults={"other": 1}).format(record) == request_context.id_of(environ)
 
 
 @pytest.mark.parametrize(("style", "text"), FORMATS)
 def test_extra_of_the_same_name_wins(style: Literal["%", "{", "$"], text: str) -> None:
-    log_records.install()
+    request_ids.install()
     record = answered({}, request_id="mine")
     assert logging.Formatter(text, style=style).format(record) == "mine"
     assert record.request_id == "mine"  # type: ignore[attr-defined]
@@ -116,21 +118,21 @@ def test_view_that_logs_an_extra_of_the_same_name(app: Flask, caplog: pytest.Log
 
 
 def test_other_keys_of_a_record_stay_refused() -> None:
-    log_records.install()
+    request_ids.install()
     with pytest.raises(KeyError, match="lineno"):
         answered({}, lineno=7)
 
 
 def test_id_of_the_request_goes_with_the_record() -> None:
     """To another thread (QueueHandler copies), and to another process, which may know nothing of us."""
-    log_records.install()
+    request_ids.install()
     environ: dict[str, Any] = {}
     record = answered(environ)
     for copied in (copy.copy(record), copy.deepcopy(record), pickle.loads(pickle.dumps(record))):  # noqa: S301 (our own)
-        assert vars(copied)["request_id"] == current.id_of(environ)
+        assert vars(copied)["request_id"] == request_context.id_of(environ)
         assert type(vars(copied)) is dict
     assert b"flask_socketact" not in pickle.dumps(record)
-    assert logging.makeLogRecord(vars(record)).request_id == current.id_of(environ)  # type: ignore[attr-defined]
+    assert logging.makeLogRecord(vars(record)).request_id == request_context.id_of(environ)  # type: ignore[attr-defined]
 
 
 class Special(logging.LogRecord):
@@ -142,16 +144,19 @@ class Special(logging.LogRecord):
 
 def test_factory_that_was_there_before() -> None:
     logging.setLogRecordFactory(Special)
-    log_records.install()
+    request_ids.install()
     environ: dict[str, Any] = {}
     record = answered(environ)
     assert isinstance(record, Special)
-    assert logging.Formatter("%(request_id)s %(message)s").format(record) == f"{current.id_of(environ)} special: sold"
+    assert (
+        logging.Formatter("%(request_id)s %(message)s").format(record)
+        == f"{request_context.id_of(environ)} special: sold"
+    )
     assert answered({}, request_id="mine").request_id == "mine"  # type: ignore[attr-defined]
 
 
 def test_factory_that_comes_afterwards() -> None:
-    log_records.install()
+    request_ids.install()
     ours = logging.getLogRecordFactory()
 
     def make(*args: Any, **kwargs: Any) -> logging.LogRecord:
@@ -160,10 +165,10 @@ def test_factory_that_comes_afterwards() -> None:
         return record
 
     logging.setLogRecordFactory(make)
-    log_records.install()  # another application in this process
+    request_ids.install()  # another application in this process
     environ: dict[str, Any] = {}
     text = logging.Formatter("%(request_id)s %(tenant)s").format(answered(environ))
-    assert text == f"{current.id_of(environ)} acme"
+    assert text == f"{request_context.id_of(environ)} acme"
     assert answered({}, request_id="mine").request_id == "mine"  # type: ignore[attr-defined]
 
 
@@ -174,5 +179,5 @@ def test_factory_that_sets_the_attribute_itself() -> None:
         return record
 
     logging.setLogRecordFactory(make)
-    log_records.install()
+    request_ids.install()
     assert answered({}).request_id == "theirs"  # type: ignore[attr-defined]

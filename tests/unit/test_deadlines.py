@@ -13,10 +13,11 @@ from flask import Blueprint, Flask
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.test import TestResponse
 
-from flask_socketact import SocketAct, current
-from flask_socketact.application.arrival import waited
+from flask_socketact import SocketAct
+from flask_socketact.application.queue_time import waited
+from flask_socketact.bridge import request_context
 
-TRUSTED: dict[str, object] = {current.TRUSTS_PEER: lambda: True}
+TRUSTED: dict[str, object] = {request_context.TRUSTS_PEER: lambda: True}
 
 
 def sent(seconds_ago: float, *, trusted: bool = True) -> dict[str, Any]:

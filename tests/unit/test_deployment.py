@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from flask_socketact import durations, queues
+from flask_socketact import durations
 from flask_socketact.cli import main
-from flask_socketact.deployment import link, watch
-from flask_socketact.deployment.link import ReleaseError
-from flask_socketact.deployment.record import Pending, Record, RecordError
-from flask_socketact.deployment.service import Counts
-from flask_socketact.deployment.watch import Baseline, Health, UnhealthyError
+from flask_socketact.cli.deploy import health_watch, release_link
+from flask_socketact.cli.deploy.health_watch import Baseline, Health, UnhealthyError
+from flask_socketact.cli.deploy.in_progress import Pending, Record, RecordError
+from flask_socketact.cli.deploy.release_link import ReleaseError
+from flask_socketact.cli.deploy.service import Counts
+from flask_socketact.linux import socket_queues
 from tests import server
 
 PENDING = Pending("releases/1", "/srv/app/releases/2", "restart", 4711, "2026-01-01T00:00:00+00:00")
@@ -36,34 +37,34 @@ def site(tmp_path: Path) -> Path:
 
 
 def test_the_link_is_found_on_the_way_to_the_folder(site: Path) -> None:
-    assert link.find(site / "current").path == site / "current"
-    below = link.find(site / "current/src")
+    assert release_link.find(site / "current").path == site / "current"
+    below = release_link.find(site / "current/src")
     assert (below.path, below.inside) == (site / "current", Path("src"))
     assert below.target() == "releases/1"
     (site / "current/src/inner").symlink_to(site)
-    assert link.find(site / "current/src/inner").path == site / "current/src/inner"
+    assert release_link.find(site / "current/src/inner").path == site / "current/src/inner"
 
 
 def test_without_a_link_it_is_said_how_to_have_one(site: Path) -> None:
     with pytest.raises(
         ReleaseError, match=r"is no symbolic link, nor below one: .* --directory \S+/releases/1/current$"
     ):
-        link.find(site / "releases/1")
+        release_link.find(site / "releases/1")
 
 
 def test_releases_that_cannot_be(site: Path) -> None:
-    current = link.find(site / "current/src")
+    current = release_link.find(site / "current/src")
     assert current.check(site / "releases/2") == site / "releases/2"
     (site / "releases/3").mkdir()
     for release, why in (("releases/4", "4 is no folder"), ("releases/3", "3/src is no folder")):
         with pytest.raises(ReleaseError, match=why):
             current.check(site / release)
     with pytest.raises(ReleaseError, match="holds the link"):
-        link.find(site / "current").check(site)
+        release_link.find(site / "current").check(site)
 
 
 def test_at_every_moment_there_is_a_release(site: Path) -> None:
-    current = link.find(site / "current")
+    current = release_link.find(site / "current")
     seen, done = set(), threading.Event()
 
     def look() -> None:
@@ -81,7 +82,7 @@ def test_at_every_moment_there_is_a_release(site: Path) -> None:
 
 
 def test_a_link_that_cannot_be_switched_leaves_nothing(site: Path) -> None:
-    current = link.find(site / "current")
+    current = release_link.find(site / "current")
     (site / "current").unlink()
     (site / "current").mkdir()
     with pytest.raises(IsADirectoryError):
@@ -160,10 +161,10 @@ def test_a_disk_without_room_lets_nothing_begin(tmp_path: Path) -> None:
 def test_errors_are_compared_with_those_before(before: Counts, now: tuple[int, int], is_bad: bool) -> None:
     baseline = Baseline(answered=True, page_was_good=True, readyz=(), counts=before)
     if not is_bad:
-        watch._count_errors(Counts(*now), Health("/", 5.0, 0.05), baseline)
+        health_watch._count_errors(Counts(*now), Health("/", 5.0, 0.05), baseline)
         return
     with pytest.raises(UnhealthyError, match=f"^{now[1]} of {now[0]} requests were answered with 500 or above"):
-        watch._count_errors(Counts(*now), Health("/", 5.0, 0.05), baseline)
+        health_watch._count_errors(Counts(*now), Health("/", 5.0, 0.05), baseline)
 
 
 @pytest.mark.parametrize(
@@ -189,12 +190,12 @@ def test_who_waits_at_an_address_is_known_without_its_listener(family: socket.Ad
     with server.tcp(family) as listener:
         host, port, *_ = listener.getsockname()
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        assert queues.length_at(address) == 0
+        assert socket_queues.length_at(address) == 0
         clients = [server.dial(listener) for _ in range(3)]
-        assert queues.length_at(address) == queues.length(listener) == 3
+        assert socket_queues.length_at(address) == socket_queues.length(listener) == 3
         for client in clients:
             client.close()
-    assert queues.length_at(address) is None
+    assert socket_queues.length_at(address) is None
 
 
 @pytest.mark.parametrize(

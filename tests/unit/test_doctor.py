@@ -17,17 +17,17 @@ import pytest
 from click.testing import CliRunner
 
 from flask_socketact.cli import main
-from flask_socketact.cli.checks import CHECKS, run
-from flask_socketact.cli.checks.account import Account
-from flask_socketact.cli.checks.application import START, Settings
-from flask_socketact.cli.checks.environment import environment, expand, parse_environment
-from flask_socketact.cli.checks.finding import Finding, Verdict, error, ok, warning
-from flask_socketact.cli.checks.relay import is_changeable
-from flask_socketact.cli.checks.system import System
-from flask_socketact.cli.doctor import as_line, as_object
+from flask_socketact.cli.doctor.checks import CHECKS, run
+from flask_socketact.cli.doctor.checks.account import Account
+from flask_socketact.cli.doctor.checks.application import START, Settings
+from flask_socketact.cli.doctor.checks.environment import environment, expand, parse_environment
+from flask_socketact.cli.doctor.checks.finding import Finding, Verdict, error, ok, warning
+from flask_socketact.cli.doctor.checks.relay import is_changeable
+from flask_socketact.cli.doctor.checks.system import System
+from flask_socketact.cli.doctor.command import as_line, as_object
 from flask_socketact.cli.options import parse_name
 from flask_socketact.errors import printable
-from flask_socketact.systemctl import Unit, parse_command, parse_properties, parse_span
+from flask_socketact.systemd.manager import Unit, parse_command, parse_properties, parse_span
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -410,7 +410,7 @@ def test_relay_that_is_not_there() -> None:
 def test_relay_in_a_folder_of_another_user(tmp_path: Path) -> None:
     """Everybody may write to /tmp; that it is sticky does not help, as what is there may be moved away by its owner."""
     relay = tmp_path / "relay"
-    relay.write_bytes(resources.files("flask_socketact").joinpath("units/relay").read_bytes())
+    relay.write_bytes(resources.files("flask_socketact.handover").joinpath("relay").read_bytes())
     relay.chmod(0o755)
     tmp_path.chmod(0o777)
     link = tmp_path / "link" / "relay"
@@ -621,7 +621,7 @@ def test_python_of_a_gunicorn_command(tmp_path: Path, line: str, python: str) ->
 
 def ask(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Let the program that doctor gives to a service's Python read settings."""
-    source = resources.files("flask_socketact.cli.checks").joinpath("read_settings.py").read_text()
+    source = resources.files("flask_socketact.cli.doctor.checks").joinpath("read_settings.py").read_text()
     question = json.dumps(
         {"argv": ["/bin/gunicorn", *words], "directory": str(folder), "path": "/bin", "program": "/bin/sh"}
     )

@@ -8,7 +8,8 @@ import weakref
 import pytest
 from flask import Flask
 
-from flask_socketact import SocketAct, process
+from flask_socketact import SocketAct
+from flask_socketact.bridge import server_info
 
 DRAINING: dict[str, object] = {"socketact.draining": lambda: True}
 
@@ -71,11 +72,11 @@ def test_one_extension_for_several_applications() -> None:
 def test_an_application_that_is_gone_hears_nothing() -> None:
     app, _ = make_app()
     gone = weakref.ref(app)
-    members = len(process.applications)
+    members = len(server_info.applications)
     del app, _
     gc.collect()
     assert gone() is None
-    assert len(process.applications) < members
+    assert len(server_info.applications) < members
 
 
 def test_nothing_of_ours_is_around_an_application_that_asks_for_nothing() -> None:
@@ -90,7 +91,7 @@ def test_complete_application_that_asks_for_nothing_is_left_alone(*, asking: boo
     app, socketact = make_app()
     if asking:
         app.add_url_rule("/admin", "admin", socketact.only("admin")(lambda: "admin"))
-    for member in list(process.applications):
+    for member in list(server_info.applications):
         member.loaded()
     assert ("create_url_adapter" in vars(app)) == asking
     assert app.test_client().get("/").status_code == 200

@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from flask_socketact import SocketAct, holds
+from flask_socketact import SocketAct
+from flask_socketact.bridge import holds
 
 
 def names() -> list[str]:

@@ -17,16 +17,10 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.http.parser import RequestParser
 
-from flask_socketact import current, events
-from flask_socketact.journal import (
-    _RootHandler,
-    encode,
-    fields_of,
-    request_fields,
-    restore,
-    status_of,
-)
-from flask_socketact.log_places import JOURNAL_STREAM, handlers_for, is_journal
+from flask_socketact.bridge import request_context
+from flask_socketact.journal import _RootHandler, encode, fields_of, request_fields, restore, status_of
+from flask_socketact.logs.places import JOURNAL_STREAM, handlers_for, is_journal
+from flask_socketact.systemd import message_ids
 from tests.logs import CONFIGURATIONS
 
 if TYPE_CHECKING:
@@ -50,18 +44,20 @@ def record(**extra: Any) -> logging.LogRecord:
 @pytest.fixture(autouse=True)
 def between_requests() -> Iterator[None]:
     yield
-    current.leave()
+    request_context.leave()
 
 
 def test_event_ids_are_different() -> None:
-    ids = {value["MESSAGE_ID"] for name, value in vars(events).items() if isinstance(value, dict) and name.isupper()}
+    ids = {
+        value["MESSAGE_ID"] for name, value in vars(message_ids).items() if isinstance(value, dict) and name.isupper()
+    }
     assert len(ids) == 8
     assert all(re.fullmatch("[0-9a-f]{32}", value) for value in ids)
 
 
 def test_event_ids_are_documented() -> None:
     page = Path(__file__).parents[2].joinpath("docs/journal.md").read_text()
-    for name, value in vars(events).items():
+    for name, value in vars(message_ids).items():
         if isinstance(value, dict) and name.isupper():
             assert f"| `{name}` | `{value['MESSAGE_ID']}` |" in page
 
@@ -93,20 +89,20 @@ def test_application_cannot_fake_what_we_know() -> None:
     assert fields_of(record(PRIORITY=0, CODE_FILE="/other.py"))["CODE_FILE"] == "/shop.py"
 
 
-@pytest.mark.parametrize("value", [uuid.UUID(events.READY["MESSAGE_ID"]), events.READY["MESSAGE_ID"]])
+@pytest.mark.parametrize("value", [uuid.UUID(message_ids.READY["MESSAGE_ID"]), message_ids.READY["MESSAGE_ID"]])
 def test_message_id(value: Any) -> None:
-    assert fields_of(record(MESSAGE_ID=value))["MESSAGE_ID"] == events.READY["MESSAGE_ID"]
+    assert fields_of(record(MESSAGE_ID=value))["MESSAGE_ID"] == message_ids.READY["MESSAGE_ID"]
 
 
 def test_request_of_a_record() -> None:
     assert "REQUEST_ID" not in fields_of(record())
     environ: dict[str, Any] = {"socketact.listener": "http"}
-    current.enter(environ)
-    assert current.REQUEST_ID not in environ  # nobody has asked
+    request_context.enter(environ)
+    assert request_context.REQUEST_ID not in environ  # nobody has asked
     fields = fields_of(record())
-    assert fields["REQUEST_ID"] == current.request_id() == environ[current.REQUEST_ID]
+    assert fields["REQUEST_ID"] == request_context.request_id() == environ[request_context.REQUEST_ID]
     assert fields["LISTENER"] == "http"
-    current.leave()
+    request_context.leave()
     assert "REQUEST_ID" not in fields_of(record())
 
 
@@ -127,17 +123,17 @@ def test_encoding_keeps_a_value_in_its_field() -> None:
     ],
 )
 def test_id_is_taken_from_those_whom_gunicorn_trusts(peer: Any, allow: str, is_taken: bool) -> None:
-    environ = {"HTTP_X_REQUEST_ID": "theirs", current.TRUSTS_PEER: request(peer, allow)._peer_is_trusted_proxy}
-    found = current.id_of(environ)
+    environ = {"HTTP_X_REQUEST_ID": "theirs", request_context.TRUSTS_PEER: request(peer, allow)._peer_is_trusted_proxy}
+    found = request_context.id_of(environ)
     assert (found == "theirs") == is_taken
 
 
 @pytest.mark.parametrize("sent", ["", " ", "a b", "a\n", "a,b", "ä", "a" * 129, '"', "%0a", "\x00"])
 def test_id_that_is_not_taken(sent: str) -> None:
-    environ = {"HTTP_X_REQUEST_ID": sent, current.TRUSTS_PEER: request(PROXY)._peer_is_trusted_proxy}
-    found = current.id_of(environ)
+    environ = {"HTTP_X_REQUEST_ID": sent, request_context.TRUSTS_PEER: request(PROXY)._peer_is_trusted_proxy}
+    found = request_context.id_of(environ)
     assert re.fullmatch("[0-9a-f]{16}", found)
-    assert current.id_of(environ) == found
+    assert request_context.id_of(environ) == found
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from flask_socketact import mailbox
 from flask_socketact.errors import MailboxError
-from flask_socketact.mailbox import Mailbox, Origin
+from flask_socketact.handover import mailbox
+from flask_socketact.handover.mailbox import Mailbox, Origin
 
 ORIGIN = Origin("http", served=True)
 

@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from flask_socketact import SocketAct, queues
-from flask_socketact.ledger import Ledger, read
+from flask_socketact import SocketAct
+from flask_socketact.linux import socket_queues
+from flask_socketact.shared.service_counters import Ledger, read
 
 #: An application, and a function that asks it, and reads the answer to its end.
 APPLICATION = """
@@ -174,7 +175,7 @@ def test_disk_that_fills_up(tmp_path: Path) -> None:
     """The file-size limit fails as a full disk does. What there is no room for is told once, and answers go on."""
     code = """
         import resource
-        from flask_socketact import pages
+        from flask_socketact.shared import metric_files
         resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
         for _ in range(2):
             for status in range(200, 290):
@@ -243,16 +244,16 @@ def test_length_of_a_queue(tmp_path: Path, family: socket.AddressFamily) -> None
         address = {socket.AF_INET: ("127.0.0.1", 0), socket.AF_INET6: ("::1", 0)}.get(family, str(tmp_path / "a b"))
         listener.bind(address)
         listener.listen()
-        assert queues.length(listener) == 0
+        assert socket_queues.length(listener) == 0
         clients = [socket.socket(family) for _ in range(3)]
         for client in clients:
             client.connect(listener.getsockname())
-        assert queues.length(listener) == 3
+        assert socket_queues.length(listener) == 3
         accepted = listener.accept()[0]
-        assert queues.length(listener) == 2
+        assert socket_queues.length(listener) == 2
         for client in (*clients, accepted):
             client.close()
-    assert queues.length(listener) is None
+    assert socket_queues.length(listener) is None
 
 
 def test_what_was_left_is_json(tmp_path: Path) -> None:
@@ -267,10 +268,10 @@ def test_what_was_left_is_json(tmp_path: Path) -> None:
 def test_time_since_the_last_byte() -> None:
     here, there = socket.socketpair()
     with here, there:
-        assert queues.seconds_since_data(here) == 0.0
+        assert socket_queues.seconds_since_data(here) == 0.0
     began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as client:
         client.sendall(b"x")
         with listener.accept()[0] as accepted:
-            while queues.seconds_since_data(accepted) < 0.05:
+            while socket_queues.seconds_since_data(accepted) < 0.05:
                 assert time.monotonic() - began < 10

@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 
 from flask_socketact import SocketAct
-from flask_socketact.application import exposition
+from flask_socketact.application.metrics import endpoint
 
 CHECKOUT = Path(__file__).parent.parent.parent
 MONITORING = CHECKOUT / "examples/monitoring"
@@ -50,7 +50,7 @@ def exposed() -> set[str]:
     for path in ("/readyz", "/readyz", "/metrics"):
         client.get(path, buffered=True)
     names = set(re.findall(r"^(\w+)", client.get("/metrics").text, re.MULTILINE))
-    of_master = exposition._of_master({"boot_seconds": 1.0})
+    of_master = endpoint._of_master({"boot_seconds": 1.0})
     # Of labels that nobody has given a value there is no sample; a listener is the server's.
     described = set(re.findall(r"^# TYPE (\w+)", client.get("/metrics").text, re.MULTILINE))
     return (

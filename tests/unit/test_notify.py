@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flask_socketact import notify
 from flask_socketact.errors import NotifyError, SettingsError
+from flask_socketact.systemd import notify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -24,7 +24,7 @@ def test_configuration_imports_nothing_of_the_application() -> None:
 
 
 def test_extension_imports_nothing_of_the_server() -> None:
-    assert imported("flask_socketact.extension").isdisjoint({"gunicorn", "systemd"})
+    assert imported("flask_socketact.application.extension").isdisjoint({"gunicorn", "systemd"})
 
 
 def test_every_public_name_is_there() -> None:

@@ -13,13 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from flask_socketact.cli import main
-from flask_socketact.rehearsal import target
-from flask_socketact.rehearsal.clients import IDLE, KEEP_ALIVE, NEW, SILENT, SLOW, UPLOADING, Group, Kind, Pace
-from flask_socketact.rehearsal.recording import Recording, Restart
-from flask_socketact.rehearsal.report import ReportError, read
-from flask_socketact.rehearsal.run import Plan, RehearsalError, rehearse
-from flask_socketact.rehearsal.target import TargetError
-from flask_socketact.rehearsal.verdict import (
+from flask_socketact.cli.rehearse import target
+from flask_socketact.cli.rehearse.clients import IDLE, KEEP_ALIVE, NEW, SILENT, SLOW, UPLOADING, Group, Kind, Pace
+from flask_socketact.cli.rehearse.outcome import (
     AFTER,
     BEFORE,
     DURING,
@@ -30,6 +26,10 @@ from flask_socketact.rehearsal.verdict import (
     percentile,
     phase,
 )
+from flask_socketact.cli.rehearse.recording import Recording, Restart
+from flask_socketact.cli.rehearse.report import ReportError, read
+from flask_socketact.cli.rehearse.run import Plan, RehearsalError, rehearse
+from flask_socketact.cli.rehearse.target import TargetError
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CLOSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"

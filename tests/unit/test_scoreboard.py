@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flask_socketact import scoreboard
-from flask_socketact.scoreboard import SLOTS, Field, Scoreboard
+from flask_socketact.shared import scoreboard
+from flask_socketact.shared.scoreboard import SLOTS, Field, Scoreboard
 
 
 def test_what_a_child_writes_is_read_by_its_parent() -> None:

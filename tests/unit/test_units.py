@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_socketact.cli import main
-from flask_socketact.cli.unit_files import application, render
-from flask_socketact.cli.unit_values import UnitError
+from flask_socketact.cli.units.render import application, render
+from flask_socketact.cli.units.values import UnitError
 
 EXAMPLES = Path(__file__).parents[2] / "examples/units"
 SERVICE, SOCKET = "/etc/systemd/system/app.service", "/etc/systemd/system/app.socket"

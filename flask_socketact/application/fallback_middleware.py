@@ -1,0 +1,57 @@
+"""What our workers do for a request, where another server runs the application: its id, and metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from flask_socketact.bridge import request_context, server_info
+
+
+class Middleware:
+    """A WSGI application around another; inside a worker of ours it does nothing."""
+
+    def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
+        self._application = application
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if server_info.server is not None:
+            return self._application(environ, start_response)
+        began = time.perf_counter()
+        status = "500"
+        request_context.enter(environ)
+
+        def start(line: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            nonlocal status
+            status = line
+            if name := environ.get(request_context.ID_HEADER):
+                headers.append((name, request_context.id_of(environ)))
+            return start_response(line, headers, exc_info)
+
+        try:
+            body = self._application(environ, start)
+        except BaseException:
+            _end(environ, status, began)
+            raise
+        try:
+            # What Flask returns has a close(); the server calls it when the answer has been sent.
+            body.close = partial(_close, body, body.close, environ, status, began)  # type: ignore[attr-defined]
+        except AttributeError:  # nothing is to be sent
+            _end(environ, status, began)
+        return body
+
+
+def _close(body: Any, close: Callable[[], None], environ: dict[str, Any], status: str, began: float) -> None:
+    del body.close  # or they would refer to each other, until the garbage collector comes
+    try:
+        close()
+    finally:
+        _end(environ, status, began)
+
+
+def _end(environ: dict[str, Any], status: str, began: float) -> None:
+    if observe := environ.get(request_context.OBSERVE):
+        observe(environ, status, time.perf_counter() - began)
+    request_context.leave()

@@ -1,0 +1,52 @@
+"""How long a request had waited before anybody read it."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+from flask_socketact.bridge import request_context
+from flask_socketact.linux import socket_queues
+
+#: A connection that was free for no longer has brought its request just now. Seconds.
+_AT_ONCE = 0.05
+#: Environ key: the answer, once somebody has asked.
+_WAITED = "socketact.waited"
+#: A proxy's clock that differs by more than this is wrong. Seconds.
+_PLAUSIBLE = 3600.0
+_START = re.compile(r"(?:t=)?(\d{10,16}(?:\.\d{1,9})?)")
+#: Larger numbers are microseconds, and milliseconds: seconds will have ten digits until the year 2286.
+_MICROSECONDS, _MILLISECONDS = 1e14, 1e11
+
+
+def waited(environ: dict[str, Any]) -> float:
+    """Return how long a request had waited before it was read, in seconds, as far as anybody knows: what a proxy whose
+    headers count says in X-Request-Start, or the time since its last byte came to the kernel."""
+    known = environ.get(_WAITED)
+    if known is None:
+        since = None
+        if "HTTP_X_REQUEST_START" in environ and request_context.trusts_peer(environ):
+            since = _since(environ["HTTP_X_REQUEST_START"])
+        connection = environ.get("gunicorn.socket")
+        if since is None and connection is not None:
+            since = socket_queues.seconds_since_data(connection)
+        known = environ[_WAITED] = since or 0.0
+    return float(known)
+
+
+def is_at_once(environ: dict[str, Any], now: float) -> bool:
+    """Whether a request cannot have waited, without a look at its connection, which costs a system call."""
+    return now - environ.get(request_context.FREE_SINCE, 0.0) < _AT_ONCE and "HTTP_X_REQUEST_START" not in environ
+
+
+def _since(text: str) -> float | None:
+    """Return the seconds since the time in X-Request-Start: of seconds, milliseconds or microseconds since 1970,
+    perhaps after ``t=``. None for what is no time, and for one that cannot be."""
+    match = _START.fullmatch(text.strip())
+    if match is None:
+        return None
+    number = float(match[1])
+    began = number / (1e6 if number >= _MICROSECONDS else 1e3 if number >= _MILLISECONDS else 1.0)
+    seconds = time.time() - began
+    return max(0.0, seconds) if abs(seconds) <= _PLAUSIBLE else None

@@ -1,0 +1,67 @@
+"""One application as a member of its process: what it hears of the server, and tells monitoring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from flask import Flask
+
+from flask_socketact import signals
+from flask_socketact.application.checks import Runner
+from flask_socketact.application.policies import Policies
+from flask_socketact.bridge import server_info
+
+if TYPE_CHECKING:
+    from flask_socketact.application.metrics.definitions import Gauges
+
+
+_SIGNALS = {
+    server_info.GENERATION_READY: signals.generation_ready,
+    server_info.DRAIN_BEGUN: signals.drain_begun,
+}
+
+
+class Member:
+    """Takes the messages of :class:`flask_socketact.bridge.server_info.Application`."""
+
+    def __init__(
+        self,
+        app: Flask,
+        policies: Policies,
+        runner: Runner,
+        breakers: Callable[[], Mapping[str, str]],
+        gauges: Gauges | None,
+    ) -> None:
+        self._app = app
+        self._policies = policies
+        self._runner = runner
+        self._breakers = breakers
+        self._gauges = gauges
+
+    def loaded(self) -> None:
+        """See that the listeners are there that the application names.
+
+        :raises ValueError: one is not.
+        """
+        self._policies.settle()
+
+    def beat(self) -> None:
+        """Bring what monitoring sees of this process up to date."""
+        if self._gauges is not None:
+            self._gauges.refresh(self._runner.known, self._breakers())
+
+    def hears(self, signal: str) -> bool:
+        """Whether the signal has receivers."""
+        return bool(_SIGNALS[signal].has_receivers_for(self._app))
+
+    def send(self, signal: str) -> None:
+        """Send a signal of blinker."""
+        with self._app.app_context():
+            _SIGNALS[signal].send(self._app)
+
+    def drained(self, *, cut_short: bool) -> None:
+        """Count the end of the drain."""
+        if self._gauges is not None:
+            self._gauges.count_drain(cut_short=cut_short)
+            self.beat()

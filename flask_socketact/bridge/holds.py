@@ -1,0 +1,63 @@
+"""Work beside requests that a drain waits for, as it does for requests in flight."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+
+from flask_socketact.bridge import server_info
+from flask_socketact.shared.scoreboard import Field
+
+
+@dataclass(eq=False)
+class Held:
+    """A piece of work that has begun."""
+
+    name: str
+    began: float = field(default_factory=time.monotonic)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({time.monotonic() - self.began:.1f} s)"
+
+
+_held: set[Held] = set()
+_lock = threading.Lock()
+
+
+def take(name: str) -> Held:
+    """Begin a piece of work."""
+    held = Held(name)
+    with _lock:
+        _held.add(held)
+        _tell()
+    return held
+
+
+def release(held: Held) -> None:
+    """End a piece of work."""
+    with _lock:
+        _held.discard(held)
+        _tell()
+
+
+def current() -> list[Held]:
+    """Return what has begun and not ended, the oldest first."""
+    with _lock:
+        return sorted(_held, key=lambda held: held.began)
+
+
+def _tell() -> None:
+    if server_info.server is not None:
+        server_info.server.slot[Field.HOLDS] = len(_held)
+
+
+def _forget() -> None:
+    """A child of this process does none of it, and the lock may be held by a thread that it has not."""
+    global _lock  # noqa: PLW0603 (there is one process)
+    _lock = threading.Lock()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget)

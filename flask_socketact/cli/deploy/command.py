@@ -1,0 +1,156 @@
+"""``flask-socketact deploy``: a release put in place, watched, and taken back if it is bad."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flask_socketact.cli.options import Refusal, name_argument, user_manager_option
+from flask_socketact.systemd.manager import Manager, ManagerError
+
+if TYPE_CHECKING:
+    from flask_socketact.cli.deploy.service import Service
+    from flask_socketact.cli.deploy.steps import Wanted
+
+NOT_DEPLOYED, LEFT_BROKEN = 1, 4  #: exit statuses
+_SECONDS = click.FloatRange(1.0, 3600.0)
+
+
+def _is_page(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    from flask_socketact.cli.rehearse.target import TargetError, check_path
+
+    try:
+        return check_path(value)
+    except TargetError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command()
+@name_argument
+@user_manager_option
+@click.option(
+    "--release",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="The new release: the link that the service runs in is switched to it.  [default: what is in place]",
+)
+@click.option("--reload", is_flag=True, help="Reload, and not restart.")
+@click.option("--page", default="/", show_default=True, callback=_is_page, help="Must not be answered with 5xx.")
+@click.option(
+    "--healthy", metavar="SECONDS", type=_SECONDS, default=5.0, show_default=True, help="For so long all must be well."
+)
+@click.option(
+    "--timeout", metavar="SECONDS", type=_SECONDS, default=90.0, show_default=True, help="Until it has been, at most."
+)
+@click.option(
+    "--max-errors",
+    metavar="PERCENT",
+    type=click.FloatRange(0.0, 100.0),
+    default=5.0,
+    show_default=True,
+    help="Of its answers may be 5xx; or twice as many as before.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print an object.")
+def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> None:
+    """Deploy a release of the service NAME, and put the old one back if it is bad.
+
+    A release is bad if it does not boot, is not ready (READY=1, and /readyz if the application has it), does not answer
+    --page, or answers with too many errors. Meanwhile the old workers serve. Exit status: 0 deployed, 1 not deployed,
+    and the old release serves, 2 wrong usage, 3 nothing was done, 4 not deployed, and somebody must look.
+    """
+    from flask_socketact.cli.deploy import steps as deployment
+    from flask_socketact.cli.deploy.in_progress import Record
+    from flask_socketact.cli.deploy.service import Service
+    from flask_socketact.errors import SocketActError
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the old release is put back
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who has begun it may go away
+    told = _Told(name, quiet=as_json)
+    error: Exception | None = None
+    status = 0
+    try:
+        service = Service(name, Manager(user=user_manager))
+        record = Record(deployment.state_folder(user_manager=user_manager), name)
+        told.about = service
+        with record.locked():
+            deployment.Deployment(service, record, _wanted(given), told).run()
+    except deployment.NotDeployedError as why:
+        error, status = why, NOT_DEPLOYED
+    except deployment.LeftBrokenError as why:
+        error, status = why, LEFT_BROKEN
+    except (SocketActError, ManagerError) as why:
+        error, status = why, Refusal.exit_code
+    except KeyboardInterrupt:
+        error = deployment.LeftBrokenError(
+            "interrupted while the old release was put back: deploy again, which ends that"
+        )
+        status = LEFT_BROKEN
+    told.end(error, is_told=status == NOT_DEPLOYED)
+    sys.exit(status)
+
+
+def _wanted(given: dict[str, Any]) -> Wanted:
+    from flask_socketact.cli.deploy.health_watch import Health
+    from flask_socketact.cli.deploy.steps import RELOAD, RESTART, Wanted
+
+    health = Health(given["page"], given["healthy"], given["max_errors"] / 100)
+    return Wanted(
+        given["release"], RELOAD if given["reload"] else RESTART, health, max(given["timeout"], given["healthy"])
+    )
+
+
+class _Told:
+    """Tells steps, to who looks on and to the journal of the service."""
+
+    def __init__(self, name: str, *, quiet: bool) -> None:
+        self.about: Service | None = None
+        self._name = name
+        self._quiet = quiet
+        self._steps: list[str] = []
+
+    def __call__(self, step: str) -> None:
+        if not self._quiet:
+            _say(step)
+        self._note(step)
+
+    def failure(self, reason: str) -> None:
+        """Say why the release is not deployed, at once: it may take a while until the one before it serves again."""
+        self._say_error(f"Error: not deployed: {reason}")
+        self._note(f"Not deployed: {reason}")
+
+    def _note(self, step: str) -> None:
+        self._steps.append(step)
+        if self.about is not None:
+            from flask_socketact.cli.deploy.journal import write
+
+            write(self.about, step)
+
+    def end(self, error: Exception | None, *, is_told: bool) -> None:
+        """Tell how it has ended; `is_told`: what the error says has been said."""
+        if self._quiet:
+            result = {"service": self._name, "deployed": error is None, "error": str(error or ""), "steps": self._steps}
+            _say(json.dumps(result, indent=2))
+        elif error is not None and not is_told:
+            self._say_error(f"Error: {error}")
+
+    def _say_error(self, text: str) -> None:
+        if not self._quiet:
+            with suppress(OSError):
+                click.secho(text, fg="red", err=True)
+
+
+def _say(text: str) -> None:
+    """Print a line; nothing, from when on who looked on has gone: the journal has it."""
+    try:
+        click.echo(text)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nowhere, sys.stdout.fileno())  # or Python would try again at its end, and exit with 120
+        os.close(nowhere)

@@ -1,0 +1,59 @@
+"""What ``flask-socketact doctor`` looks at, in the order in which it tells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask_socketact.cli.doctor.checks import configuration, host, relay, service, sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from flask_socketact.cli.doctor.checks.finding import Finding
+    from flask_socketact.cli.doctor.checks.system import System
+
+#: Each looks at one thing. None: it does not apply here.
+CHECKS: dict[str, Callable[[System], Finding | None]] = {
+    "systemd": host.version,
+    "D-Bus": host.bus,
+    "linger": host.linger,
+    "unit files": service.unit_files,
+    "state": service.state,
+    "boot": sockets.boot,
+    "application": configuration.application,
+    "configuration": configuration.configuration,
+    "drain time": configuration.drain_time,
+    "descriptors": configuration.descriptors,
+    "port": sockets.port,
+    "accept": sockets.accept,
+    "waiting connections": sockets.flush_pending,
+    "backlog": sockets.backlog,
+    "trigger limit": sockets.trigger_limit,
+    "start limit": service.start_limit,
+    "restart": service.restart,
+    "readiness": service.readiness,
+    "reload": service.reload,
+    "watchdog": service.watchdog,
+    "out of memory": service.out_of_memory,
+    "kill mode": service.kill_mode,
+    "final kill": service.final_kill,
+    "non-blocking": service.non_blocking,
+    "root": relay.privileges,
+    "relay": relay.lines,
+    "watchdog relay": relay.watchdog,
+    "relay permissions": relay.permissions,
+    "relay version": relay.version,
+    "mailbox": sockets.mailbox,
+    "mailbox access": sockets.mailbox_access,
+    "private /tmp": service.private_tmp,
+    "shared memory": service.remove_ipc,
+    "counters": service.counters,
+}
+
+
+def run(system: System) -> Iterator[tuple[str, Finding]]:
+    """Yield the name of every check that applies, and what it has found."""
+    for name, check in CHECKS.items():
+        finding = check(system)
+        if finding is not None:
+            yield name, finding

@@ -1,0 +1,183 @@
+"""Checks of the relay, which lets the old workers serve on in a restart, and which root runs."""
+
+from __future__ import annotations
+
+import stat
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flask_socketact.cli.doctor.checks.finding import INSTALL, Finding, error, ok, warning
+from flask_socketact.systemd.manager import Manager, runtime_folders
+
+if TYPE_CHECKING:
+    import os
+
+    from flask_socketact.cli.doctor.checks.system import System
+
+#: What a service may run, and so with "+" as root.
+DIRECTIVES = ("ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost")
+
+
+def privileges(system: System) -> Finding | None:
+    """Root runs nothing in the environment of the service, which its user may have a hand in."""
+    if system.user_manager:
+        return None
+    for directive in DIRECTIVES:
+        for command in system.service.commands(f"{directive}Ex"):
+            if "privileged" in command.flags and system.service["User"] not in ("", "root", "0"):
+                what = (
+                    f"{directive}=+{command.path} in {system.service.name}: root runs it in the service's environment, "
+                    "and who can change that (by an EnvironmentFile=, say) can become root"
+                )
+                ours = Path(command.path).name == "relay"
+                return error(what, INSTALL if ours else f"Move it to a unit of its own, or leave the + out: {INSTALL}")
+    return ok(f"no command of {system.service.name} runs as root (+)")
+
+
+def lines(system: System) -> Finding:
+    """A restart of the service begins with the relay."""
+    return _relay_first(system) if system.service.overlaps else _no_relay(system)
+
+
+def _no_relay(system: System) -> Finding:
+    relay = system.relay
+    told = f"in a restart of {system.service.name} the old workers leave first, and clients wait (--no-overlap)"
+    if relay["ActiveState"] == "active":
+        return error(f"{told}, but {relay.name} moves them", f"{system.systemctl} stop {relay.name}, and remove it")
+    return ok(told)
+
+
+def _relay_first(system: System) -> Finding:
+    service, relay = system.service, system.relay
+    if relay["LoadState"] != "loaded":
+        is_there = f"{relay.name} is {relay['LoadState']}"
+        what = f"there is no {relay.name}" if relay["LoadState"] == "not-found" else is_there
+        return error(f"{what}: clients wait in a restart", INSTALL)
+    ending = f" stop {service.name}"
+    if not any(command.text.endswith(ending) for command in relay.commands("ExecStopEx")):
+        return error(f"there is no ExecStop=…/relay{ending} in {relay.name}: clients wait in a restart", INSTALL)
+    for directive in ("PartOf", "After"):
+        if service.name not in relay[directive].split():
+            what = f"no {directive}={service.name} in {relay.name}: it does not come first in a restart"
+            return error(f"{what}, and clients wait", INSTALL)
+    if relay.name not in service["Wants"].split():
+        what = f"no Wants={relay.name} in {service.name}: clients wait in a restart"
+        return error(what, system.set(f"Wants={relay.name} in [Unit]"))
+    if service["ActiveState"] == "active" and relay["ActiveState"] != "active":
+        what = f"{relay.name} is {relay['ActiveState']}: clients wait in the next restart"
+        return error(what, f"{system.systemctl} start {relay.name}")
+    return ok(f"a restart of {service.name} begins with {relay.name}")
+
+
+def watchdog(system: System) -> Finding | None:
+    """Workers whose master hangs serve on after WatchdogSec=, too."""
+    service = system.service
+    if not system.service.overlaps:
+        return None
+    if not any(command.text.endswith(f" stop-post {service.name}") for command in service.commands("ExecStopPostEx")):
+        what = f"there is no ExecStopPost=…/relay stop-post %n in {service.name}: a stop does not wait for old workers"
+        return error(f"{what}, and after WatchdogSec= requests are cut", INSTALL)
+    return None if system.user_manager else _watchdog_path(system)
+
+
+def _watchdog_path(system: System) -> Finding:
+    service, path = system.service, system.watchdog_path
+    if path["LoadState"] != "loaded" or system.watchdog_service["LoadState"] != "loaded":
+        return error(
+            f"{path.name} or {system.watchdog_service.name} is missing: after WatchdogSec= requests wait", INSTALL
+        )
+    if path.name not in service["Wants"].split():
+        what = f"no Wants={path.name} in {service.name}: after WatchdogSec= requests wait"
+        return error(what, system.set(f"Wants={path.name} in [Unit]"))
+    folders = [str(folder) for folder in runtime_folders(service, Manager(user=False))]
+    if not folders or f"{folders[0]}/watchdog" not in path["Paths"]:
+        what = f"{path.name} does not look at watchdog in RuntimeDirectory= of {service.name}"
+        return error(f"{what}: after WatchdogSec= requests wait", INSTALL)
+    if service["ActiveState"] == "active" and path["ActiveState"] != "active":
+        what = f"{path.name} is {path['ActiveState']}: after WatchdogSec= requests wait"
+        return error(what, f"{system.systemctl} restart {path.name}, and look for who writes to what it watches")
+    return ok(f"after WatchdogSec= {path.name} has the workers moved")
+
+
+def permissions(system: System) -> Finding | None:
+    """Nobody but root can change what root runs, and the units that tell it to, not by a folder above them either."""
+    for path in map(Path, paths(system)):
+        try:
+            finding = None if system.user_manager else _told_of(path, "which root runs")
+            executable = path.stat().st_mode & 0o111
+        except OSError as failed:
+            return error(f"{path} cannot be run: {failed.strerror}", INSTALL)
+        if finding is not None:
+            return finding
+        if not executable:
+            return error(f"{path} is not executable", f"chmod 755 {path}")
+    for path in [] if system.user_manager else _unit_files(system):
+        try:
+            finding = _told_of(path, "which tells root what to run")
+        except OSError:
+            continue  # it has gone since systemd has read it
+        if finding is not None:
+            return finding
+    told = "is executable" if system.user_manager else "can be changed by root alone, as the units"
+    return ok(f"{', '.join(paths(system))} {told}") if paths(system) else None
+
+
+def _told_of(path: Path, what: str) -> Finding | None:
+    """:raises OSError: there is no such file."""
+    changeable = first_changeable(path)
+    if changeable == path:
+        remedy = f"{INSTALL} (who has changed it may have become root)"
+        return error(f"others than root may change {path}, {what}", remedy)
+    if changeable is not None:
+        remedy = f"Let root alone own and write that, or move {path.name} to where that is so"
+        return error(f"others than root may change {changeable}, and so {path}, {what}", remedy)
+    return None
+
+
+def _unit_files(system: System) -> list[Path]:
+    units = (system.service, *system.sockets, *system.helpers)
+    return [Path(path) for unit in units for path in (unit["FragmentPath"], *unit["DropInPaths"].split()) if path]
+
+
+def version(system: System) -> Finding | None:
+    """The relay is that of this version."""
+    ours = resources.files("flask_socketact.handover").joinpath("relay").read_bytes()
+    for path in map(Path, paths(system)):
+        try:
+            theirs = path.read_bytes()
+        except OSError:
+            return None  # its permissions are told
+        if theirs != ours:
+            return warning(f"{path} is not that of this version of flask_socketact", INSTALL)
+    return ok(f"{', '.join(paths(system))} is that of this version") if paths(system) else None
+
+
+def paths(system: System) -> list[str]:
+    """Return the different relays that the units call: one, or something is wrong."""
+    units = (system.service, system.relay, system.watchdog_service)
+    commands = [command for unit in units for name in DIRECTIVES for command in unit.commands(f"{name}Ex")]
+    commands += [command for unit in system.sockets for command in unit.commands("ExecStartPre")]
+    return list(dict.fromkeys(command.path for command in commands if Path(command.path).name == "relay"))
+
+
+def first_changeable(path: Path) -> Path | None:
+    """Return the first file or folder on the way to `path` that others than root may change, through all its links.
+
+    :raises OSError: there is no such file, or it is not to be reached.
+    """
+    path.stat()  # its links end somewhere
+    for step in (*reversed(path.parents), path):
+        status = step.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            found = first_changeable(step.parent / step.readlink())
+            if found is not None:
+                return found
+        elif is_changeable(status):
+            return step
+    return None
+
+
+def is_changeable(status: os.stat_result) -> bool:
+    """Tell whether others than root may change a file or folder; in a sticky folder they may add what is not there."""
+    return status.st_uid != 0 or bool(status.st_mode & 0o022)

@@ -1,0 +1,194 @@
+"""Everything that the checks look at, read once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flask_socketact.cli import ports
+from flask_socketact.cli.doctor.checks.application import Settings, UnreadError, read_settings
+from flask_socketact.cli.doctor.checks.finding import Finding
+from flask_socketact.linux import socket_queues
+from flask_socketact.systemd.manager import Manager, ManagerError, Unit
+
+SERVICE = (
+    "LoadState",
+    "LoadError",
+    "FragmentPath",
+    "DropInPaths",
+    "NeedDaemonReload",
+    "TriggeredBy",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "StatusText",
+    "User",
+    "Group",
+    "SupplementaryGroups",
+    "Type",
+    "NotifyAccess",
+    "WatchdogUSec",
+    "WatchdogSignal",
+    "OOMPolicy",
+    "KillMode",
+    "SendSIGKILL",
+    "Restart",
+    "RestartUSec",
+    "TimeoutStopUSec",
+    "StartLimitIntervalUSec",
+    "StartLimitBurst",
+    "Wants",
+    "ExecConditionEx",
+    "ExecStartPreEx",
+    "ExecStartEx",
+    "ExecStartPostEx",
+    "ExecReloadEx",
+    "ExecStopEx",
+    "ExecStopPostEx",
+    "WorkingDirectory",
+    "LimitNOFILESoft",
+    "PrivateTmp",
+    "PrivateTmpEx",
+    "ProtectHome",
+    "NonBlocking",
+    "JoinsNamespaceOf",
+    "RemoveIPC",
+    "StateDirectory",
+    "CacheDirectory",
+    "LogsDirectory",
+    "ConfigurationDirectory",
+    "RuntimeDirectory",
+    "RuntimeDirectoryMode",
+    "Environment",
+)
+SOCKET = (
+    "LoadState",
+    "FragmentPath",
+    "DropInPaths",
+    "NeedDaemonReload",
+    "Triggers",
+    "UnitFileState",
+    "ActiveState",
+    "Result",
+    "Listen",
+    "Backlog",
+    "Accept",
+    "FlushPending",
+    "TriggerLimitIntervalUSec",
+    "TriggerLimitBurst",
+    "SocketUser",
+    "SocketGroup",
+    "SocketMode",
+    "PrivateTmp",
+    "ExecStartPre",
+)
+#: Of the units that do what only root may.
+HELPER = (
+    "LoadState",
+    "FragmentPath",
+    "DropInPaths",
+    "NeedDaemonReload",
+    "ActiveState",
+    "PartOf",
+    "After",
+    "Paths",
+    "ExecStartEx",
+    "ExecStopEx",
+)
+
+
+@dataclass(frozen=True)
+class System:
+    """An installed service, and the system around it.
+
+    `settings` are gunicorn's, or why they were not read; `bus` is why D-Bus does not answer, empty if it does;
+    `linger` is whether the user's manager outlives the last login, None if that is not known.
+    """
+
+    user_manager: bool
+    service: Unit
+    sockets: tuple[Unit, ...]
+    closed: tuple[str, ...]  #: addresses of active socket units at which the manager does not listen
+    occupants: Mapping[str, str]  #: who listens at the addresses of socket units that are not active, if somebody does
+    relay: Unit  #: moves the workers in a restart
+    watchdog_path: Unit  #: ... after WatchdogSec=, with the next; in the system's manager alone
+    watchdog_service: Unit
+    settings: Settings | Finding
+    version: str
+    bus: str
+    somaxconn: int
+    linger: bool | None = None
+
+    @property
+    def helpers(self) -> tuple[Unit, ...]:
+        """The units beside the service and its sockets that are there."""
+        units = (self.relay, self.watchdog_path, self.watchdog_service)
+        return tuple(unit for unit in units if unit["LoadState"] == "loaded")
+
+    @property
+    def systemctl(self) -> str:
+        """What an administrator types."""
+        return "systemctl --user" if self.user_manager else "systemctl"
+
+    def set(self, directive: str, unit: Unit | None = None) -> str:
+        """Return the remedy that is a directive."""
+        return f"Set {directive} ({self.systemctl} edit {(unit or self.service).name})"
+
+
+def read(name: str, *, user_manager: bool) -> System:
+    """Read the units of a service, and the system around it.
+
+    :raises ManagerError: there is no such service, or no manager that answers.
+    """
+    manager = Manager(user=user_manager)
+    own = manager.show(f"{name}.socket", *SOCKET)  # first: a socket that has been loaded knows what it triggers
+    service = manager.find(f"{name}.service", *SERVICE)
+    if service["LoadState"] != "loaded":
+        raise ManagerError(f"{service.name} is not loaded, but {service['LoadState']}: {service['LoadError']}")
+    sockets = _sockets(manager, service, own)
+    return System(
+        user_manager,
+        service,
+        sockets=sockets,
+        closed=tuple(address for unit in sockets if unit.is_active for address in ports.missing(unit, manager)),
+        occupants=_occupants(manager, sockets),
+        relay=manager.show(f"{name}-relay.service", *HELPER),
+        watchdog_path=manager.show(f"{name}-watchdog.path", *HELPER),
+        watchdog_service=manager.show(f"{name}-watchdog.service", *HELPER),
+        settings=_settings(manager, service),
+        version=manager.version(),
+        bus=manager.ping_bus(),
+        somaxconn=socket_queues.somaxconn(),
+        linger=_linger(manager) if user_manager else None,
+    )
+
+
+def _sockets(manager: Manager, service: Unit, own: Unit) -> tuple[Unit, ...]:
+    """Read the socket units that start the service, and that of its name, if with Accept=yes it starts another."""
+    names = [name for name in service["TriggeredBy"].split() if name.endswith(".socket")]
+    sockets = [manager.show(name, *SOCKET) for name in names]
+    if own.name not in names and own["LoadState"] == "loaded" and own["Accept"] == "yes":
+        sockets.append(own)
+    return tuple(sockets)
+
+
+def _occupants(manager: Manager, sockets: tuple[Unit, ...]) -> dict[str, str]:
+    names = tuple(unit.name for unit in sockets)
+    addresses = [address for unit in sockets if not unit.is_active for address in unit.listens("Stream")]
+    return {address: who for address in addresses if (who := ports.occupant(address, manager, names))}
+
+
+def _settings(manager: Manager, service: Unit) -> Settings | Finding:
+    try:
+        return read_settings(manager, service)
+    except UnreadError as unread:
+        return unread.finding
+
+
+def _linger(manager: Manager) -> bool | None:
+    """Tell whether the manager of this user runs without a login."""
+    try:
+        return manager.run("loginctl", "show-user", "--value", "--property=Linger", "--", str(os.getuid())) == "yes\n"
+    except ManagerError:
+        return None

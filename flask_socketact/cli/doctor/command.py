@@ -1,0 +1,44 @@
+"""``flask-socketact doctor``: whether the units as installed keep what the README promises."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from flask_socketact.cli.doctor import checks
+from flask_socketact.cli.doctor.checks.finding import Finding, Verdict
+from flask_socketact.cli.doctor.checks.system import read
+from flask_socketact.cli.options import name_argument, user_manager_option
+from flask_socketact.systemd.manager import ManagerError
+
+
+@click.command()
+@name_argument
+@user_manager_option
+@click.option("--json", "as_json", is_flag=True, help="Print an array of objects.")
+@click.pass_context
+def doctor(context: click.Context, name: str, user_manager: bool, as_json: bool) -> None:
+    """Look at the installed service NAME, and tell what would break a promise of the README.
+
+    Run it as root: it reads gunicorn's settings as the service's user. The exit status is 1 if there is an error.
+    """
+    try:
+        findings = list(checks.run(read(name, user_manager=user_manager)))
+    except ManagerError as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(json.dumps([as_object(check, finding) for check, finding in findings], indent=2))
+    else:
+        click.echo("\n".join(as_line(check, finding) for check, finding in findings))
+    if any(finding.verdict is Verdict.ERROR for _, finding in findings):
+        context.exit(1)
+
+
+def as_object(check: str, finding: Finding) -> dict[str, str]:
+    return {"check": check, "verdict": finding.verdict.value, "found": finding.found, "remedy": finding.remedy}
+
+
+def as_line(check: str, finding: Finding) -> str:
+    remedy = f". {finding.remedy}" if finding.remedy else ""
+    return f"{finding.verdict.value:<8} {check}: {finding.found}{remedy}"

@@ -1,0 +1,204 @@
+"""``flask-socketact rehearse``: restarts of the user's own service, under load, and what clients see of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from flask_socketact.cli.options import Refusal
+from flask_socketact.errors import SocketActError
+
+if TYPE_CHECKING:
+    from flask_socketact.cli.rehearse.outcome import Condition, Verdict
+    from flask_socketact.cli.rehearse.recording import Recording
+    from flask_socketact.cli.rehearse.run import Plan
+    from flask_socketact.cli.rehearse.target import Target
+
+_NUMBER = click.IntRange(0, 50_000)
+_SECONDS = click.FloatRange(0.0, 3600.0)
+#: Clients that start, and an answer that ends, need some time.
+_EVERY = click.FloatRange(0.5, 3600.0)
+#: Exit status after Ctrl-C.
+INTERRUPTED = 130
+FAIL_ON = "failed>0,closed>0,wait>0.5,failed-restarts>0"
+
+
+def _words(_context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+    """Read a command line, which is run without a shell."""
+    try:
+        words = None if value is None else shlex.split(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no command: {error}", param=parameter) from None
+    if words == []:
+        raise click.BadParameter("there is no command", param=parameter)
+    return words
+
+
+def _conditions(_context: click.Context, parameter: click.Parameter, value: str) -> list[Condition]:
+    from flask_socketact.cli.rehearse.outcome import ConditionError, parse_conditions
+
+    try:
+        return parse_conditions(value)
+    except ConditionError as error:
+        raise click.BadParameter(str(error), param=parameter) from None
+
+
+def _in_a_folder(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Refuse, before anything is restarted, what cannot be written afterwards."""
+    if value is not None and not os.access(value.parent, os.W_OK):
+        raise click.BadParameter(f"{value.parent} is no folder that you can write to")
+    return value
+
+
+@click.command()
+@click.option("--url", default="http://127.0.0.1:8000/", show_default=True, help="What is asked for.")
+@click.option("--unix-socket", metavar="PATH", help="Connect to this listener, whatever the URL's host.")
+@click.option(
+    "--do", "command", callback=_words, help="Restarts it.  [default: systemctl restart, of what listens there]"
+)
+@click.option("--restarts", metavar="N", type=_NUMBER, default=5, show_default=True, help="How many.")
+@click.option("--every", metavar="SECONDS", type=_EVERY, default=5.0, show_default=True, help="Load between them.")
+@click.option("--clients", metavar="N", type=_NUMBER, default=4, show_default=True, help="With a connection a request.")
+@click.option("--keep-alive", metavar="N", type=_NUMBER, default=4, show_default=True, help="Busy on a connection.")
+@click.option("--idle", metavar="N", type=_NUMBER, default=8, show_default=True, help="With a connection mostly idle.")
+@click.option(
+    "--silent", metavar="N", type=_NUMBER, default=2, show_default=True, help="Connected, and silent for a time."
+)
+@click.option(
+    "--slow", metavar="N", type=_NUMBER, default=2, show_default=True, help="Sending slowly: requests, uploads."
+)
+@click.option(
+    "--long", "long_", metavar="N", type=_NUMBER, default=2, show_default=True, help="Asking for --long-path."
+)
+@click.option("--long-path", metavar="PATH", help="A page that takes some seconds.  [default: none is asked for]")
+@click.option("--upload-path", metavar="PATH", help="What takes an upload by POST.  [default: nothing is uploaded]")
+@click.option("--think", metavar="SECONDS", type=_SECONDS, default=0.1, show_default=True, help="Between requests.")
+@click.option(
+    "--idle-think", metavar="SECONDS", type=_SECONDS, default=5.0, show_default=True, help="The same, of idle ones."
+)
+@click.option("--timeout", metavar="SECONDS", type=_EVERY, default=60.0, show_default=True, help="For an answer.")
+@click.option("--fail-on", callback=_conditions, default=FAIL_ON, show_default=True, help="What breaks the promise.")
+@click.option(
+    "--report",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_in_a_folder,
+    help="Write an HTML report.",
+)
+@click.option("--title", help="Of the report.  [default: the URL]")
+@click.option(
+    "--compare",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="An earlier report, drawn beside this run.",
+)
+@click.option("--allow-remote", is_flag=True, help="Ask another machine, too. It must be yours.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object, and no progress.")
+def rehearse(*, report: Path | None, compare: Path | None, as_json: bool, **given: Any) -> None:
+    """Restart a service again and again under load, and tell what each kind of client saw.
+
+    The load is real: requests go to the service that answers at --url. It ends by itself; Ctrl-C ends it early.
+    Exit status: 0 the promise was kept, 1 it was broken, 2 wrong usage, 3 nothing was rehearsed, 130 Ctrl-C.
+    """
+    if compare is not None and report is None:
+        raise click.UsageError("--compare is drawn in a report: give --report FILE, too")
+    from flask_socketact.cli.rehearse.report import read
+
+    fail_on, title = given.pop("fail_on"), given.pop("title")
+    try:
+        runs = [read(compare)] if compare else []
+        plan = _plan(**given)
+        recording, verdict = _run(plan, fail_on, as_json=as_json)
+    except SocketActError as error:
+        raise Refusal(str(error)) from None
+    except KeyboardInterrupt:  # before it has begun
+        sys.exit(INTERRUPTED)
+    if report is not None:
+        _write(report, [*runs, _describe(title, plan, recording, verdict)], quiet=as_json)
+    status = 0 if verdict.is_kept else 1
+    sys.exit(INTERRUPTED if recording.is_interrupted else status)
+
+
+def _run(plan: Plan, fail_on: list[Condition], *, as_json: bool) -> tuple[Recording, Verdict]:
+    """Rehearse, show how it goes, and what came of it."""
+    from flask_socketact.cli.rehearse import output
+    from flask_socketact.cli.rehearse.outcome import judge
+    from flask_socketact.cli.rehearse.run import rehearse as run
+
+    with output.progress(plan, quiet=as_json) as progress:
+        recording = run(plan, progress)
+    verdict = judge(recording, fail_on)
+    if as_json:
+        click.echo(json.dumps(verdict.as_object(), indent=2))
+    else:
+        output.show(recording, verdict)
+    return recording, verdict
+
+
+def _describe(title: str | None, plan: Plan, recording: Recording, verdict: Verdict) -> dict[str, Any]:
+    from flask_socketact.cli.rehearse.report import describe
+
+    return describe(title or plan.groups[0].target.url, plan, recording, verdict)
+
+
+def _write(report: Path, runs: list[dict[str, Any]], *, quiet: bool) -> None:
+    from flask_socketact.cli.rehearse.report import write
+
+    try:
+        write(report, runs)
+    except OSError as error:
+        raise Refusal(f"{report} cannot be written: {error.strerror}") from None
+    if not quiet:
+        click.echo(f"Report: {report}")
+
+
+def _plan(*, url: str, unix_socket: str | None, allow_remote: bool, command: list[str] | None, **given: Any) -> Plan:
+    """Return what the options come to.
+
+    :raises SocketActError: they come to nothing.
+    """
+    from flask_socketact.cli.rehearse import service, target
+    from flask_socketact.cli.rehearse.clients import Pace
+    from flask_socketact.cli.rehearse.run import Plan, RehearsalError
+
+    where = target.parse(url, unix_socket=unix_socket, allow_remote=allow_remote)
+    groups = _groups(where, given)
+    if not groups:
+        raise RehearsalError("without clients nobody sees anything: give --clients or others a number")
+    found = service.find(where.places)
+    if command is None and found is None and given["restarts"]:
+        raise RehearsalError(
+            f"no socket unit listens at {where.place}: say what restarts the service, "
+            f"as in --do 'systemctl restart app'"
+        )
+    return Plan(
+        groups,
+        command or (found.restart_command() if found else []),
+        found,
+        given["restarts"],
+        given["every"],
+        Pace(think=given["think"], idle=given["idle_think"], timeout=given["timeout"]),
+    )
+
+
+def _groups(where: Target, given: dict[str, Any]) -> list[Any]:
+    from flask_socketact.cli.rehearse import clients
+
+    wanted = [
+        (clients.NEW, given["clients"], where),
+        (clients.KEEP_ALIVE, given["keep_alive"], where),
+        (clients.IDLE, given["idle"], where),
+        (clients.SILENT, given["silent"], where),
+        (clients.SLOW, given["slow"], where),
+    ]
+    if given["upload_path"]:
+        wanted.append((clients.UPLOADING, given["slow"], where.at(given["upload_path"])))
+    if given["long_path"]:
+        wanted.append((clients.LONG, given["long_"], where.at(given["long_path"])))
+    return [clients.Group(kind, number, target) for kind, number, target in wanted if number]

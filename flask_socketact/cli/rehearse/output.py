@@ -1,0 +1,115 @@
+"""What ``rehearse`` shows, while it runs and at its end: with colours and a bar on a terminal, else as plain lines."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from flask_socketact import durations
+from flask_socketact.cli.console import console, table
+from flask_socketact.cli.rehearse.outcome import Account, Verdict
+from flask_socketact.cli.rehearse.recording import Recording
+from flask_socketact.cli.rehearse.run import Plan
+from flask_socketact.cli.rehearse.run import Progress as Report
+
+#: How often the line is drawn anew. Seldom: what draws does not ask meanwhile. Seconds.
+INTERVAL = 0.25
+#: Waits up to this may be those of the clients' own loop. Seconds.
+_LATE = 0.1
+
+
+@contextmanager
+def progress(plan: Plan, *, quiet: bool) -> Iterator[Report]:
+    """Tell what is about to be done, and give the function that tells how it goes."""
+    if quiet:
+        yield lambda _recording, _doing: None
+        return
+    out = console()
+    clients = ", ".join(f"{group.number} {group.kind.name}" for group in plan.groups)
+    out.print(f"Clients: {clients}. {plan.restarts} times: {shlex.join(plan.command)}", markup=False)
+    if out.is_terminal:
+        with _bar(out) as bar:
+            yield _OnTerminal(plan, bar)
+    else:
+        yield _InLines(out)
+
+
+def _bar(out: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        TextColumn("{task.fields[seen]}"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=out, auto_refresh=False, transient=True)
+
+
+def _seen(recording: Recording) -> str:
+    return f"{len(recording):,} requests, {recording.failed:,} failed, {len(recording.closed_kind):,} closed"
+
+
+class _OnTerminal:
+    def __init__(self, plan: Plan, bar: Progress) -> None:
+        self._bar = bar
+        self._task = bar.add_task("serving", total=plan.every * (plan.restarts + 1), seen="")
+        self._began = self._drawn = time.monotonic()
+
+    def __call__(self, recording: Recording, doing: str) -> None:
+        now = time.monotonic()
+        if now - self._drawn < INTERVAL:
+            return
+        self._drawn = now
+        seen = _seen(recording)
+        self._bar.update(self._task, completed=now - self._began, description=doing, seen=seen, refresh=True)
+
+
+class _InLines:
+    """A line whenever something else begins."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._doing = ""
+
+    def __call__(self, recording: Recording, doing: str) -> None:
+        if doing != self._doing:
+            self._doing = doing
+            self._out.print(f"  {doing:<12} {_seen(recording)}", markup=False)
+
+
+def show(recording: Recording, verdict: Verdict) -> None:
+    """Print the account and the verdict."""
+    out = console()
+    out.print(_table(verdict))
+    for each in verdict.accounts[:-1]:
+        for reason, times in each.reasons.items():
+            out.print(f"  {each.kind}: failed {times} times: {reason}", style="red", markup=False)
+    for number, restart in enumerate(recording.restarts, 1):
+        if restart.status != 0:
+            out.print(f"  restart {number}: exit status {restart.status}: {restart.error}", style="red", markup=False)
+    if verdict.lateness > _LATE:
+        late = durations.describe(verdict.lateness)
+        text = f"  The clients' own loop was late by up to {late}: waits up to this may be its own"
+        out.print(text, style="yellow", markup=False)
+    out.print(verdict.sentence, markup=False)
+    if verdict.is_kept:
+        out.print("Kept: no client has noticed.", style="bold green", markup=False)
+    else:
+        out.print(f"Broken: {'; '.join(verdict.broken)}", style="bold red", markup=False)
+
+
+def _table(verdict: Verdict) -> Table:
+    accounts = table("clients", "requests", "failed", "closed", "p50", "p99", "max", "longest wait")
+    for each in verdict.accounts:
+        accounts.add_row(*_cells(each), style="red" if each.failed or each.closed else None)
+    return accounts
+
+
+def _cells(each: Account) -> list[str]:
+    counts = (f"{count:,}" for count in (each.requests, each.failed, each.closed))
+    return [each.kind, *counts, *map(durations.describe, (each.p50, each.p99, each.max, each.wait))]

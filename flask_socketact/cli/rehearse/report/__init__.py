@@ -1,0 +1,112 @@
+"""The report: one HTML file that needs nothing else, and that the next report can be compared with."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shlex
+import tempfile
+from array import array
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from flask_socketact import durations
+from flask_socketact.cli.rehearse.outcome import Verdict, phase
+from flask_socketact.cli.rehearse.recording import Recording
+from flask_socketact.cli.rehearse.run import Plan
+from flask_socketact.errors import SocketActError
+
+#: Of the data in it: raised when an older report can no longer be drawn beside a new one.
+FORMAT = 1
+_BEGIN, _END = '<script type="application/json" id="runs">', "</script>"
+
+
+class ReportError(SocketActError):
+    """A file is no report that could be compared with."""
+
+
+def describe(title: str, plan: Plan, recording: Recording, verdict: Verdict) -> dict[str, Any]:
+    """Return a run as the report draws it: all requests in columns, little-endian, in base64."""
+    return {
+        "format": FORMAT,
+        "title": title,
+        "url": plan.groups[0].target.url,
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": shlex.join(plan.command),
+        "seconds": recording.seconds,
+        "kinds": [
+            {"name": group.kind.name, "meaning": group.kind.meaning, "number": group.number} for group in plan.groups
+        ],
+        "verdict": verdict.as_object(),
+        "restarts": [vars(restart) for restart in recording.restarts],
+        "first_generation": recording.first_generation,
+        "reasons": recording.reasons,
+        "requests": {
+            "kind": _encode("B", recording.kind),
+            "began": _encode("f", recording.began),
+            "answering": _encode("f", (row.answering for row in recording)),
+            "own": _encode("f", recording.own),
+            "failure": _encode("H", recording.failure),
+            "phase": _encode("B", (phase(row, recording) for row in recording)),
+        },
+        "closed": {"kind": list(recording.closed_kind), "at": list(recording.closed_at)},
+    }
+
+
+def _encode(typecode: str, values: Any) -> str:
+    return base64.b64encode(array(typecode, values).tobytes()).decode()
+
+
+def write(path: Path, runs: Sequence[dict[str, Any]]) -> None:
+    """Write the report of a run, or of two beside each other, whole or (the disk is full) not at all.
+
+    :raises OSError: it cannot be written.
+    """
+    # A name that nobody knows: in a folder of somebody else's a link may wait at any other.
+    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    beside = Path(name)
+    try:
+        with open(fd, "w", encoding="utf-8") as file:
+            os.fchmod(fd, 0o644)
+            file.write(render(runs))
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def render(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the report of a run, or of two beside each other."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("flask_socketact.cli.rehearse", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["duration"] = durations.describe
+    # A script ends at the first "</", wherever that stands.
+    data = json.dumps(runs, separators=(",", ":")).replace("<", "\\u003c")
+    return environment.get_template("report.html").render(runs=runs, data=data)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the run that a report is of; of two the latter.
+
+    :raises ReportError: it is no report.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        run = json.loads(text.partition(_BEGIN)[2].partition(_END)[0])[-1]
+        if run["format"] != FORMAT:
+            raise ReportError(f"{path} was made by another version: rehearse anew")
+    except OSError as error:
+        raise ReportError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, LookupError, TypeError):
+        raise ReportError(f"{path} is no report of flask-socketact rehearse") from None
+    return dict(run)

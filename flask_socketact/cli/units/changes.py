@@ -1,0 +1,71 @@
+"""What new units mean on a machine where there were others, or where others listen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flask_socketact.cli import ports
+from flask_socketact.cli.units.install import is_ours, made_for
+from flask_socketact.systemd.manager import Manager, Unit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from flask_socketact.cli.units.render import Application
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What to tell an administrator who has just installed units."""
+
+    warnings: tuple[str, ...]
+    change_over: str  #: the commands by which systemd takes the new addresses; empty: it has them, or none yet
+
+
+def look(wanted: Application, written: list[Path]) -> Changes:
+    """See what the manager holds, and what lies in the folder of the units that were written.
+
+    :raises ManagerError: the manager does not answer.
+    """
+    manager = Manager(user=wanted.user_manager)
+    left = _left_behind(wanted, written)
+    sockets = [manager.show(socket.unit, "ActiveState", "Listen") for socket in wanted.sockets]
+    active = [unit.is_active for unit in sockets]
+    moved = any(ports.missing(unit, manager) for unit in sockets if unit.is_active)
+    names = (*(unit.name for unit in sockets), *(path.name for path in left))
+    occupied = _occupied(sockets, manager, names)
+    return Changes(
+        warnings=(*occupied, *_removals(wanted, left)),
+        change_over=_commands(wanted) if moved or (any(active) and not all(active)) else "",
+    )
+
+
+def _commands(wanted: Application) -> str:
+    sockets = " ".join(socket.unit for socket in wanted.sockets)
+    stop, start = (f"{wanted.systemctl} {verb}" for verb in ("stop", "enable --now"))
+    return f"{stop} {wanted.name}.service {sockets} && {start} {sockets} {wanted.name}.service"
+
+
+def _left_behind(wanted: Application, written: list[Path]) -> list[Path]:
+    """Return the units of the service that were made with other options."""
+    service = f"{wanted.name}.service"
+    folder = next(path.parent for path in written if path.name == service)
+    others = [path for path in sorted(folder.glob(f"{wanted.name}-*")) if path not in written and path.is_file()]
+    texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in others}
+    return [path for path, text in texts.items() if is_ours(text) and service in made_for(text)]
+
+
+def _removals(wanted: Application, left: list[Path]) -> Iterator[str]:
+    for path in left:
+        steps = f"{wanted.systemctl} disable --now {path.name}; rm {path}; {wanted.systemctl} daemon-reload"
+        yield f"{path.name} was made with other options, and is still in use: {steps}"
+
+
+def _occupied(sockets: list[Unit], manager: Manager, names: tuple[str, ...]) -> Iterator[str]:
+    """Tell of addresses that the manager cannot take: somebody else has them."""
+    for unit in sockets:
+        for address in () if unit.is_active else unit.listens("Stream"):
+            if who := ports.occupant(address, manager, names):
+                yield f"{address} is held by {who}: stop that, or give another address with --listen"

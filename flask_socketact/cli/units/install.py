@@ -1,0 +1,189 @@
+"""Write the units, and the relay that they call, beside what others have written there."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from contextlib import ExitStack, contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flask_socketact.cli.units.values import UnitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from flask_socketact.cli.units.render import Application
+
+RELAY = "relay"
+_RELAY_FOLDERS = {False: "/usr/local/lib/flask-socketact", True: "~/.local/lib/flask-socketact"}
+
+#: So begins a line of a unit of ours.
+_MARK = "# Made by flask-socketact units"
+
+#: Where packages put their units: one of the same name in our folder would take its place.
+_PACKAGED = {
+    False: ("/usr/local/lib/systemd/system", "/usr/lib/systemd/system"),
+    True: ("/etc/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user"),
+}
+
+
+def write_out(wanted: Application, texts: Mapping[str, str], folder: Path) -> list[Path]:
+    """Write units and relay into a folder, and return what was written."""
+    files = {folder / unit: text for unit, text in texts.items()} | {folder / RELAY: _relay()}
+    _refuse_others(wanted, files)
+    _write(files, root_owned=False)
+    return list(files)
+
+
+def install(wanted: Application, texts: Mapping[str, str]) -> list[Path]:
+    """Write units and relay where systemd looks for them, let it read them, and return what was written."""
+    systemctl = shutil.which("systemctl")
+    if systemctl is None:
+        raise UnitError("--install is for machines with systemd, and there is no systemctl on PATH: use --output")
+    if not wanted.user_manager and os.geteuid() != 0:
+        raise UnitError(f"--install writes to {wanted.folder}, which takes root: call it with sudo, or use --output")
+    folder, helpers = Path(wanted.folder).expanduser(), Path(_RELAY_FOLDERS[wanted.user_manager]).expanduser()
+    files = {helpers / RELAY: _relay()} | {folder / unit: text for unit, text in texts.items()}
+    _refuse_others(wanted, files)
+    _refuse_packaged(wanted, texts)
+    _make_folder(folder, root_owned=False)
+    _make_folder(helpers, root_owned=not wanted.user_manager)
+    _write(files, root_owned=not wanted.user_manager)
+    manager = (systemctl, *wanted.systemctl.split()[1:])
+    _run(*manager, "daemon-reload")
+    service = f"{wanted.name}.service"
+    # One that runs, with units of an earlier version, has not started those that its next restart begins with.
+    if subprocess.run([*manager, "is-active", "--quiet", service], check=False).returncode == 0:  # noqa: S603 (checked)
+        _run(*manager, "start", *(unit for unit in texts if unit.endswith(("-relay.service", "-watchdog.path"))))
+    return list(files)
+
+
+def missing(wanted: Application) -> Iterator[str]:
+    """Tell what the service needs and this machine has not, a line for each."""
+    if not wanted.user_manager and not wanted.user.isdigit():
+        try:
+            pwd.getpwnam(wanted.user)
+        except KeyError:
+            yield f"there is no user {wanted.user} yet: useradd --system {wanted.user}"
+    if not os.path.isdir(wanted.directory):
+        yield f"there is no folder {wanted.directory} yet: put the application there, or give another --directory"
+    if not os.path.isfile(wanted.gunicorn):
+        yield (
+            f"there is no {wanted.gunicorn} yet: install flask-socketact into that virtual environment, "
+            "or give the Python of another with --python"
+        )
+
+
+def _relay() -> str:
+    return resources.files("flask_socketact.handover").joinpath(RELAY).read_text()
+
+
+def _refuse_others(wanted: Application, files: Mapping[Path, str]) -> None:
+    for path in files:
+        try:
+            text = "" if path.is_symlink() else path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UnitError(f"{path} cannot be looked at: {error.strerror}") from None
+        if "flask-socketact" not in text if path.name == RELAY else not is_ours(text):
+            raise UnitError(f"{path} was not made by flask-socketact and is left as it is: move it away first")
+        of, own = made_for(text), f"{wanted.name}.service"
+        if path.name == own:
+            if any(name.endswith(".service") for name in of):
+                raise UnitError(f"{path} is of another service: change --name")
+        elif path.name != RELAY and own not in of:
+            raise UnitError(f"{path} is of another service than {wanted.name}: change --name, or the listener's name")
+
+
+def is_ours(text: str) -> bool:
+    """Whether a unit was made by this command."""
+    return any(line.startswith(_MARK) for line in text.splitlines())
+
+
+def made_for(text: str) -> set[str]:
+    """Return the service that a unit of ours was made for; in a set, as a changed one may not say it.
+
+    The listener "unix" of app has a socket unit of the same name as the application app-unix, and the relay of app that
+    of app-relay.
+    """
+    return {line.rpartition(", beside ")[2].removesuffix(".") for line in text.splitlines() if ".service." in line}
+
+
+def _refuse_packaged(wanted: Application, units: Mapping[str, str]) -> None:
+    for folder in _PACKAGED[wanted.user_manager]:
+        for unit in units:
+            if os.path.lexists(f"{folder}/{unit}"):
+                raise UnitError(
+                    f"{folder}/{unit} is another unit of that name, and would be hidden: give another --name"
+                )
+
+
+def _make_folder(path: Path, *, root_owned: bool) -> None:
+    """Make a folder; nobody but root may put anything into that whose files root runs.
+
+    /usr/local/lib of Debian may belong to the group staff, and what is made in it then does, too.
+    """
+    with _told_of(path):
+        path.mkdir(parents=True, exist_ok=True)
+        if root_owned:
+            os.chown(path, 0, 0)
+            path.chmod(0o755)
+
+
+def _write(files: Mapping[Path, str], *, root_owned: bool) -> None:
+    """Write every file, or (the disk is full) none.
+
+    Each comes into its place whole, by a rename: systemd or a service may read it in that moment.
+    """
+    with ExitStack() as stack:
+        written = {path: _write_beside(path, text, stack, root_owned=root_owned) for path, text in files.items()}
+        for path, whole in written.items():
+            with _told_of(path):
+                whole.replace(path)
+
+
+def _write_beside(path: Path, text: str, stack: ExitStack, *, root_owned: bool) -> Path:
+    """Write a file in the same folder, which is removed at the end if it is still there."""
+    with _told_of(path):
+        fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        whole = Path(name)
+        stack.callback(whole.unlink, missing_ok=True)
+        with open(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+            os.fchmod(fd, 0o755 if path.name == RELAY else 0o644)
+            if root_owned:
+                os.fchown(fd, 0, 0)
+    return whole
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UnitError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def running_systemd(otherwise: int) -> int:
+    """Return the version of this machine's systemd; `otherwise` where there is none."""
+    systemctl = shutil.which("systemctl")
+    if systemctl is None:
+        return otherwise
+    done = subprocess.run([systemctl, "--version"], capture_output=True, text=True, check=False)  # noqa: S603 (as below)
+    found = re.match(r"systemd (\d+)", done.stdout)
+    return int(found[1]) if found else otherwise
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (checked)
+    if done.returncode != 0:
+        why = " ".join(done.stderr.split())
+        raise UnitError(f"the units are written, but `{shlex.join(command)}` has failed: {why}")

@@ -1,0 +1,1 @@
+"""One connection: requests are read from it, responses are sent on it."""

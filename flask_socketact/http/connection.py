@@ -1,0 +1,365 @@
+"""One HTTP/1.1 connection, on gunicorn's parser.
+
+A request's head is read without waiting: while it is not whole, nothing but its bytes is kept, and
+no thread. Body and response are read and written by the thread that runs the application, which may wait.
+"""
+
+from __future__ import annotations
+
+import io
+import select
+import socket
+import ssl
+import time
+from typing import Any
+
+from gunicorn import http
+from gunicorn.http.message import Request
+from gunicorn.http.unreader import SocketUnreader
+
+from flask_socketact.http import request_body
+from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
+from flask_socketact.http.settings_cache import Settings
+
+#: How long a thread reads what is left of a body that the application did not want, in seconds (gthread's).
+BODY_REST_TIMEOUT = 5.0
+#: Read at once of what comes after we have closed, to be dropped. Bytes.
+_DROP = 64 * 1024
+#: One empty line before a request is no part of it (RFC 9112, section 2.2): clients send it after a body.
+EMPTY_LINE = (b"", b"\r", b"\r\n")
+
+_NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Clock:
+    """What a thread is doing for a connection, and since when: read by the supervisor."""
+
+    __slots__ = ("began", "moved", "progress", "with_client")
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self.began = self.moved = time.monotonic()
+        self.with_client = False  #: waits for the client, to send or to take something
+        self.progress: object = None  #: of the client, when it was looked at last
+
+
+class Connection:
+    """A client's connection; `busy` while a thread has it."""
+
+    __slots__ = (
+        *("armed", "begun", "broken", "busy", "client", "clock", "closing", "deadline", "fd", "free_since", "is_ready"),
+        *("lent", "listener", "parser", "proxy", "served", "server", "sock", "untried"),
+    )
+
+    def __init__(self, cfg: Settings, sock: socket.socket, client: Any, server: Any, listener: str | None) -> None:
+        """Take `sock`, which blocks; `client` and `server` are addresses, `listener` is the listener's name."""
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.client = client
+        self.server = server
+        self.listener = listener
+        self.parser = http.get_parser(cfg, sock, client)
+        self.parser.unreader = Unreader(self)
+        if self.parser.mesg_class is Request:
+            self.parser.mesg_class = _Request
+        self.proxy: dict[str, Any] | None = None  #: what the PROXY protocol said, for all requests of the connection
+        self.served = False  #: a request was answered on it, here or where it came from
+        self.begun = False  #: a part of the next request has been read
+        self.untried = False  #: ... and the parser has not seen it yet
+        self.broken = False  #: sending to the client, or receiving from it, has failed
+        self.lent: ClientSocket | TLSClientSocket | None = None  #: what the application has of it
+        self.armed = False  #: in the epoll
+        self.is_ready = False  #: has sent something, and waits for a thread
+        self.busy = False
+        self.closing = False  #: we have sent FIN and wait for the client's
+        self.deadline = 0.0
+        self.free_since = 0.0  #: when the last response here ended: CLOCK_MONOTONIC, seconds; 0.0: there was none
+        self.clock = Clock()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no part of a request has been read into this process, and none is being answered."""
+        return not (self.busy or self.is_ready or self.closing or self.begun)
+
+    @property
+    def is_movable(self) -> bool:
+        """Whether another process can go on with it now: it has no request of its own here, whatever waits in the
+        kernel. A request whose head has begun to come is finished where it began."""
+        return self.portable and not (self.busy or self.closing or (self.begun and not self.untried))
+
+    @property
+    def unread(self) -> bytes:
+        """What has been read beyond the last request."""
+        return bytes(self.parser.unreader.buf.getvalue())
+
+    def has_sent(self) -> bool:
+        """Whether something has come that nobody has read yet."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except (OSError, ValueError):  # nothing, or a reset; TLS does not tell
+            return False
+
+    @property
+    def portable(self) -> bool:
+        """Whether another process could go on with it. The state of TLS is in this process."""
+        return True
+
+    def lend(self) -> ClientSocket | TLSClientSocket:
+        """Return what the application may have of the socket, for one request."""
+        self.lent = ClientSocket(self.sock)
+        return self.lent
+
+    def read_request(self) -> Request | None:
+        """Return the next request when its head is whole, else None.
+
+        :raises StopIteration: the client has closed, or must be closed.
+        :raises gunicorn.http.errors.ParseException: as gunicorn's parser does.
+        :raises OSError: the connection is broken.
+        """
+        parser, unreader = self.parser, self.parser.unreader
+        unreader.begin_head()
+        try:
+            request = next(parser)
+        except _NOT_YET:
+            parser.req_count -= 1
+            self.begun = unreader.give_back_head() not in EMPTY_LINE
+            self.untried = False
+            return None
+        except OSError:
+            self.broken = True
+            raise
+        finally:
+            unreader.in_head = False
+        self.begun = self.untried = False
+        if request.proxy_protocol_info:
+            self.proxy = request.proxy_protocol_info
+        elif self.proxy:
+            request.proxy_protocol_info = self.proxy
+        if not request_body.is_read(request):
+            request_body.guard(request)
+        return request
+
+    def put_back(self, unread: bytes) -> None:
+        """Take what another process has read of the next request."""
+        self.parser.unreader.buf.write(unread)
+        self._look_at_unread()
+
+    def receive_now(self, size: int) -> bytes:
+        """Return what has arrived; b"" when the client has closed.
+
+        :raises BlockingIOError: nothing has arrived.
+        """
+        return self.sock.recv(size, socket.MSG_DONTWAIT)
+
+    def receive(self, size: int) -> bytes:
+        """Wait for the next bytes of a body.
+
+        :raises OSError: the connection is broken.
+        """
+        clock = self.clock
+        clock.with_client = True
+        try:
+            while True:
+                try:
+                    return self.sock.recv(size)
+                except _NOT_YET:  # the application has set its duplicate not to block, and so ours
+                    self._wait(select.POLLIN)
+        except OSError:
+            self.broken = True
+            raise
+        finally:
+            clock.with_client = False
+            clock.moved = time.monotonic()
+
+    def send(self, data: bytes) -> int:
+        """Send all of `data`, and return how many bytes that are.
+
+        :raises OSError: the connection is broken.
+        """
+        clock = self.clock
+        clock.with_client = True
+        try:
+            sent = self._send_some(data)
+            if sent < len(data):
+                view = memoryview(data)
+                while sent < len(data):
+                    sent += self._send_some(view[sent:])
+        except OSError:
+            self.broken = True
+            raise
+        finally:
+            clock.with_client = False
+            clock.moved = time.monotonic()
+        return sent
+
+    sendall = send  #: for gunicorn, which sends "100 Continue" and early hints itself
+
+    def send_file(self, file: Any, offset: int, count: int) -> None:
+        """Send `count` bytes of `file` from `offset` on; fewer when it has become shorter.
+
+        :raises OSError: the connection is broken, or the file cannot be read.
+        """
+        clock = self.clock
+        clock.with_client = True
+        try:
+            self.sock.sendfile(file, offset=offset, count=count)
+        except OSError:
+            self.broken = True
+            raise
+        finally:
+            clock.with_client = False
+            clock.moved = time.monotonic()
+
+    def finish_request(self, request: Request) -> bool:
+        """Skip what the application left of the body, and forget the request; return whether
+        the connection can be used again.
+
+        :raises gunicorn.http.errors.ParseException: what was left is malformed.
+        :raises OSError: the connection is broken.
+        """
+        if not request_body.is_read(request) and not self.parser.finish_body(time.monotonic() + BODY_REST_TIMEOUT):
+            return False
+        self.parser.mesg = None  # an idle connection keeps no headers
+        self.served = True
+        if self.parser.unreader.buf.tell():
+            self._look_at_unread()
+        return True
+
+    def _look_at_unread(self) -> None:
+        self.begun = self.untried = self.unread not in EMPTY_LINE
+
+    def _send_some(self, data: bytes | memoryview) -> int:
+        try:
+            return self.sock.send(data)
+        except _NOT_YET:  # as in receive()
+            self._wait(select.POLLOUT)
+            return 0
+
+    def _wait(self, event: int) -> None:
+        poll = select.poll()
+        poll.register(self.sock, event)
+        poll.poll()
+
+    def begin_close(self) -> bool:
+        """Send FIN; return whether to wait for the client's (RFC 9112, section 9.6): bytes
+        that nobody reads would make the kernel send a reset, and cut the end of the response off."""
+        self.closing = True
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:  # it has gone already
+            return False
+        return not self.is_closed_by_client()
+
+    def is_closed_by_client(self) -> bool:
+        """Drop what has come, and return whether the client has closed."""
+        try:
+            return not self.sock.recv(_DROP, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:  # a reset ends it, too
+            return True
+
+
+class TLSConnection(Connection):
+    """A connection with TLS. The socket blocks but while a handshake or a head is read."""
+
+    __slots__ = ("_handshaken",)
+    sock: ssl.SSLSocket
+
+    def __init__(self, cfg: Settings, sock: ssl.SSLSocket, client: Any, server: Any, listener: str | None) -> None:
+        super().__init__(cfg, sock, client, server, listener)
+        self._handshaken = False
+
+    @property
+    def portable(self) -> bool:
+        return False
+
+    def lend(self) -> TLSClientSocket:
+        self.lent = TLSClientSocket(self.sock)
+        return self.lent
+
+    def read_request(self) -> Request | None:
+        self.sock.setblocking(False)
+        try:
+            if not self._handshaken:
+                self._shake_hands()
+            return super().read_request()
+        except _NOT_YET:
+            return None
+        finally:
+            self.sock.setblocking(True)
+
+    def _shake_hands(self) -> None:
+        try:
+            self.sock.do_handshake()
+        except _NOT_YET:
+            raise
+        except OSError:
+            self.broken = True
+            raise
+        self._handshaken = True
+
+    def receive_now(self, size: int) -> bytes:
+        return self.sock.recv(size)
+
+    def finish_request(self, request: Request) -> bool:
+        can_go_on = super().finish_request(request)
+        if self.sock.pending():  # taken from the kernel, but not by the parser
+            self.begun = self.untried = True
+        return can_go_on
+
+    def is_closed_by_client(self) -> bool:
+        """Read below TLS: its layer ended with our FIN."""
+        try:
+            self.sock.setblocking(False)
+            return not self.sock.recv(_DROP)
+        except _NOT_YET:
+            return False
+        except (OSError, ValueError):
+            return True
+
+
+class _Request(Request):
+    """gunicorn's, which asks once a connection whether its peer is a trusted proxy: to parse the address with each
+    request costs one of a trivial view a twentieth of its time."""
+
+    unreader: Unreader
+
+    def _peer_is_trusted_proxy(self) -> bool:
+        if self.unreader.trusts_peer is None:
+            self.unreader.trusts_peer = super()._peer_is_trusted_proxy()
+        return self.unreader.trusts_peer
+
+
+class Unreader(SocketUnreader):
+    """gunicorn's source of bytes: a head comes without waiting, and is kept until it is whole."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection.sock)
+        self._connection = connection
+        self.trusts_peer: bool | None = None  #: whether the connection comes from ``forwarded_allow_ips``
+        self._head = bytearray()  # of the attempt that is being made
+        self.in_head = False
+
+    def begin_head(self) -> None:
+        self._head = bytearray(self.buf.getvalue())
+        self.in_head = True
+
+    def give_back_head(self) -> bytes:
+        """Keep the bytes of an attempt for the next one, and return them."""
+        head = bytes(self._head)
+        self.buf = io.BytesIO()
+        self.buf.write(head)
+        return head
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        if self.in_head:
+            data = self._connection.receive_now(self.mxchunk)
+            self._head += data
+            return data
+        size = self.mxchunk
+        if size_hint and size_hint > size:
+            size = min(size_hint, self.max_body_chunk)
+        return self._connection.receive(size)

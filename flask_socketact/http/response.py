@@ -1,0 +1,99 @@
+"""gunicorn's response writer, on a connection of ours."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from gunicorn.http import wsgi
+from gunicorn.http.message import Request
+
+from flask_socketact.bridge import request_context
+from flask_socketact.http.connection import Connection
+from flask_socketact.http.settings_cache import Settings
+
+#: A piece that is larger is sent by itself, without a copy. Bytes.
+_LARGE = 64 * 1024
+
+
+class Response(wsgi.Response):
+    """gunicorn's response writer: head and first piece of the body leave together."""
+
+    def __init__(
+        self,
+        request: Request,
+        sock: socket.socket,  # noqa: ARG002 (gunicorn passes it)
+        cfg: Settings,
+        connection: Connection,
+        ends: Callable[[], bool],
+    ) -> None:
+        """`ends` tells whether the connection is to be closed after this answer, if it begins now."""
+        super().__init__(request, _Writer(connection), cfg)
+        self._ends = ends
+        self.environ: dict[str, Any] = {}  #: of the request, when the application is about to run
+
+    @property
+    def is_on_its_way(self) -> bool:
+        """Whether any of it has been given to the kernel: if not, another response can take its place."""
+        return bool(self.sock.has_sent)
+
+    def default_headers(self) -> list[str]:
+        if self.status is None:
+            raise AssertionError("the application has sent a body without calling start_response()")
+        if self._ends():
+            self.force_close()
+        headers: list[str] = super().default_headers()
+        header = self.environ.get(request_context.ID_HEADER)
+        if header is not None:
+            headers.append(f"{header}: {request_context.id_of(self.environ)}\r\n")
+        self.environ = {}  # it refers to us: nobody waits for the garbage collector
+        return headers
+
+    def send(self, body: Iterable[bytes], file_wrapper: type) -> None:
+        """Send all that the application has returned, and the end."""
+        if isinstance(body, file_wrapper):
+            self.write_file(body)
+        else:
+            for piece in body:
+                self.write(piece)
+        self.close()
+
+    def write(self, arg: bytes) -> None:
+        super().write(arg)
+        self.sock.flush()
+
+    def close(self) -> None:
+        super().close()
+        self.sock.flush()
+
+
+class _Writer:
+    """What the response writer takes for its socket."""
+
+    __slots__ = ("_connection", "_held", "has_sent")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._held: list[bytes] = []
+        self.has_sent = False
+
+    def sendall(self, data: bytes) -> None:
+        if len(data) > _LARGE:
+            self.flush()
+            self.has_sent = True
+            self._connection.send(data)
+        else:
+            self._held.append(data)
+
+    def sendfile(self, file: Any, offset: int, count: int) -> None:
+        self.flush()
+        self.has_sent = True
+        self._connection.send_file(file, offset, count)
+
+    def flush(self) -> None:
+        if self._held:
+            data = b"".join(self._held)
+            self._held.clear()
+            self.has_sent = True
+            self._connection.send(data)

@@ -1,0 +1,42 @@
+"""Leaving when nobody asks for anything: the socket unit starts the service again with the next connection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from flask_socketact import env
+from flask_socketact.shared.scoreboard import Field, Slot
+
+#: Environment variable. Seconds without a connection; unset: stay.
+IDLE_EXIT = "SOCKETACT_IDLE_EXIT"
+
+#: What a worker is not idle with.
+_BUSY = (Field.OPEN, Field.IN_FLIGHT, Field.HOLDS)
+
+
+class IdleExit:
+    """A clock that runs while no connection is open, and begins anew with each."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._seen: tuple[int, ...] = ()
+        self._since = time.monotonic()
+
+    def is_over(self, slots: Iterable[Slot]) -> bool:
+        """Whether the workers that have `slots` had no connection for so long, nor one that has come and gone."""
+        slots = list(slots)
+        now = time.monotonic()
+        seen = tuple(slot[field] for slot in slots for field in (Field.PID, Field.ACCEPTED, Field.REQUESTS))
+        if seen != self._seen or any(slot[field] for slot in slots for field in _BUSY):
+            self._seen, self._since = seen, now
+        return now - self._since >= self.seconds
+
+
+def from_environment() -> IdleExit | None:
+    """Return the clock that the environment asks for; None when it asks for none.
+
+    :raises SettingsError: what it has is not a positive number.
+    """
+    seconds = env.seconds(IDLE_EXIT)
+    return None if seconds is None else IdleExit(seconds)

@@ -1,0 +1,114 @@
+"""systemd's listeners as gunicorn's sockets, and settings that contradict them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from gunicorn import sock, util
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+
+from flask_socketact.errors import ActivationError, SettingsError
+from flask_socketact.handover.mailbox import Mailbox
+from flask_socketact.systemd import activation
+
+
+def take(names: dict[int, str], cfg: Config, log: Logger) -> tuple[list[Any], Mailbox | None]:
+    """Return gunicorn's sockets on the descriptors in `names`, with the name
+    as their attribute ``fdname``; and the mailbox, if there is one.
+
+    :raises ActivationError: there is more than one mailbox, or nothing else.
+    :raises SettingsError: the settings ask for descriptors by number, too.
+    """
+    mailboxes = [fd for fd in names if activation.is_mailbox(fd)]
+    if len(mailboxes) > 1:
+        raise ActivationError(
+            f"descriptors {mailboxes[0]} and {mailboxes[1]} are both mailboxes: keep one ListenSequentialPacket="
+        )
+    if len(mailboxes) == len(names):
+        raise ActivationError(
+            f"descriptor {mailboxes[0]} (FileDescriptorName={names[mailboxes[0]]}) is a mailbox "
+            "(ListenSequentialPacket=), and there is no listener for HTTP: add ListenStream=, or, if it is there, stop "
+            "socket unit and service, and start them: systemd opens an address when its unit starts"
+        )
+    if any(isinstance(address, int) for address in cfg.address):
+        raise SettingsError(
+            f"bind = {cfg.settings['bind'].get()} takes a descriptor by its number, but systemd passes "
+            f"{activation.LISTEN_FDS}={len(names)}: remove fd:// from the settings and the command line"
+        )
+    _ignore_reuse_port(cfg, log)  # before gunicorn sets it on systemd's sockets, where it would stay
+    streams = {fd: name for fd, name in names.items() if fd not in mailboxes}
+    listeners: list[Any] = sock.create_sockets(cfg, log, list(streams))
+    for listener, name in zip(listeners, streams.values(), strict=True):
+        listener.fdname = name
+    return listeners, Mailbox(socket.socket(fileno=mailboxes[0])) if mailboxes else None
+
+
+def keep(listeners: list[Any], cfg: Config, log: Logger) -> None:
+    """Report settings that contradict `listeners`, and make the settings agree.
+
+    gunicorn leaves ``bind`` unread when descriptors were passed but, when a reload changes
+    it, closes what systemd passed; and with ``reuse_port`` it binds once more in every worker.
+    """
+    for address in _explicit_bind(cfg):
+        if not any(_same(util.parse_address(address), listener.getsockname()) for listener in listeners):
+            log.warning(
+                "bind = %s is ignored, systemd passes %s: change ListenStream= in the .socket unit, or remove bind",
+                address,
+                describe(listeners),
+            )
+    cfg.set("bind", [_bind(listener.getsockname()) for listener in listeners])
+    _ignore_reuse_port(cfg, log)
+
+
+def describe(listeners: list[Any]) -> str:
+    """Return addresses and names, as ``http://127.0.0.1:8000 (http)``."""
+    return ", ".join(map(_describe, listeners))
+
+
+def _describe(listener: Any) -> str:
+    address = listener.getsockname()
+    text = str(listener) if isinstance(address, tuple) else _bind(address)
+    return f"{text} ({listener.fdname})" if hasattr(listener, "fdname") else text
+
+
+def _explicit_bind(cfg: Config) -> list[str]:
+    """Return the addresses that somebody has asked for.
+
+    gunicorn does not tell its default from the same address in a configuration file.
+    """
+    bind = cfg.settings["bind"]
+    if bind.get() != bind.default:
+        return list(bind.get())
+    parser = cfg.parser()
+    typed = (parser.parse_known_args()[0], parser.parse_known_args(cfg.get_cmd_args_from_env())[0])
+    return [address for arguments in typed for address in arguments.bind or ()]
+
+
+def _ignore_reuse_port(cfg: Config, log: Logger) -> None:
+    if cfg.reuse_port:
+        log.warning("reuse_port is ignored: systemd has bound the port, see ReusePort= in systemd.socket(5)")
+        cfg.set("reuse_port", False)
+
+
+def _same(wanted: Any, found: Any) -> bool:
+    """Whether the parsed ``bind`` address `wanted` is the socket's address `found`."""
+    if not isinstance(wanted, tuple):
+        return f"unix:{wanted}" == _bind(found)
+    if not isinstance(found, tuple):
+        return False
+    try:
+        addresses = {info[4][0] for info in socket.getaddrinfo(*wanted)}
+    except OSError:
+        return False
+    return found[0] in addresses and found[1] == wanted[1]
+
+
+def _bind(address: Any) -> str:
+    """Return a socket's address in the form of gunicorn's ``bind``."""
+    if isinstance(address, tuple):
+        host = f"[{address[0]}]" if util.is_ipv6(address[0]) else address[0]
+        return f"{host}:{address[1]}"
+    return "unix:" + os.fsdecode(address).replace("\0", "@")

@@ -1,0 +1,42 @@
+"""What ``systemctl status`` shows of a service: its workers, in one line."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from flask_socketact.master import listeners
+from flask_socketact.master.reload import ReloadingArbiter
+from flask_socketact.shared.scoreboard import Field
+
+
+def serving(master: ReloadingArbiter, old: int) -> str:
+    """Describe a service that is ready; `old` workers are left from before a restart."""
+    generations = Counter(master.WORKERS[pid].slot[Field.GENERATION] for pid in master.serving)
+    present = f"{generations[master.generation]} of {master.num_workers} workers"
+    begin = f"Reload failed ({master.failure.public}); serving on" if master.failure else "Serving"
+    parts = [
+        f"{begin} with {present} at {listeners.describe(master.LISTENERS)}",
+        f"generation {master.generation}, {master.in_flight} requests in flight, {master.served} served",
+        *_leaving(master),
+    ]
+    if master.trouble:
+        parts.append(f"no more workers, {master.trouble.public}")
+    if old:
+        parts.append(f"{old} old, from before a restart")
+    return "; ".join(parts)
+
+
+def stopping(master: ReloadingArbiter, *, graceful: bool = True) -> str:
+    """Describe a service that leaves."""
+    drain = f"at most {master.cfg.graceful_timeout} s" if graceful else "cutting them off"
+    held = f" and {master.held} held" if master.held else ""
+    return f"Stopping: {master.in_flight} requests in flight{held} end, {drain}"
+
+
+def _leaving(master: ReloadingArbiter) -> list[str]:
+    """Describe each generation that has workers which drain."""
+    in_flight: Counter[int] = Counter()
+    for pid in master.draining:
+        slot = master.WORKERS[pid].slot
+        in_flight[slot[Field.GENERATION]] += slot[Field.IN_FLIGHT]
+    return [f"draining: generation {number}, {count} requests in flight" for number, count in in_flight.items()]

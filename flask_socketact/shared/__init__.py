@@ -1,0 +1,1 @@
+"""Memory and files that the processes of a service share."""

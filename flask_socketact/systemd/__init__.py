@@ -1,0 +1,1 @@
+"""What systemd and we say to each other. Nothing here knows gunicorn or Flask."""

@@ -1,0 +1,251 @@
+"""What the service manager tells: systemctl and busctl, and what they print as data."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flask_socketact.master import overlap
+from flask_socketact.systemd import cgroup
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+#: As the relay has it: what answers here answers there.
+PATH = "/usr/bin:/bin"
+SECONDS = 30
+
+#: ``ActiveState`` of a service that serves.
+ACTIVE_STATES = ("active", "reloading")
+
+BUS = "org.freedesktop.systemd1"
+OBJECT = "/org/freedesktop/systemd1"
+
+#: As systemctl prints them; a month and a year are systemd's.
+UNITS = {
+    "us": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "min": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+    "w": 604800.0,
+    "month": 2629800.0,
+    "y": 31557600.0,
+}
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)([a-z]+)")
+_COMMAND = re.compile(
+    r"\{ path=(?P<path>.*?) ; argv\[\]=(?P<text>.*?) ; "
+    r"(?:flags=(?P<flags>[a-z -]*)|ignore_errors=(?:yes|no)) ; start_time="
+)
+
+
+class ManagerError(Exception):
+    """The manager does not answer, or does not know what it was asked for; the text is one line."""
+
+
+def parse_span(text: str) -> float:
+    """Return the seconds of a time span as systemctl prints it: ``1min 15s``, ``2.500ms``, ``0``, ``infinity``.
+
+    :raises ValueError: it is none.
+    """
+    if text in ("0", "infinity"):
+        return float(text)
+    parts = [_SPAN.fullmatch(word) for word in text.split()]
+    if not parts or not all(part and part[2] in UNITS for part in parts):
+        raise ValueError(f"{text!r} is not a time span")
+    return math.fsum(float(part[1]) * UNITS[part[2]] for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One ``ExecStart=``, ``ExecStop=``, …; `text` is the whole line, its words separated by spaces but not quoted."""
+
+    path: str
+    text: str
+    flags: frozenset[str]
+
+
+def parse_command(text: str) -> Command:
+    """Read one line of a property like ``ExecStopEx``, or of ``ExecStop``, which has no flags; sockets have no other.
+
+    :raises ValueError: it is none.
+    """
+    found = _COMMAND.match(text)
+    if found is None:
+        raise ValueError(f"{text!r} is not a command")
+    return Command(found["path"], found["text"], frozenset((found["flags"] or "").split()))
+
+
+def parse_properties(text: str) -> dict[str, tuple[str, ...]]:
+    """Read what ``systemctl show`` prints: a property that is a list of things has one line for each."""
+    properties: dict[str, tuple[str, ...]] = {}
+    for line in text.splitlines():
+        name, equals, value = line.partition("=")
+        if equals and name.isalnum():  # other lines are the rest of a command with line breaks
+            properties[name] = (*properties.get(name, ()), value)
+    return properties
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit as the manager has loaded it: its properties, which are not always its file's directives."""
+
+    name: str
+    properties: Mapping[str, Sequence[str]]
+
+    def __getitem__(self, key: str) -> str:
+        """Return a property, empty if this systemd does not have it."""
+        return next(iter(self.lines(key)), "")
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a service serves."""
+        return self["ActiveState"] in ACTIVE_STATES
+
+    @property
+    def directory(self) -> str:
+        """``WorkingDirectory=``, which systemctl prints with ``!`` if it may be missing."""
+        return self["WorkingDirectory"].removeprefix("!")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """``Environment=``; of values with spaces the first word."""
+        return dict(word.split("=", 1) for word in self["Environment"].split() if "=" in word)
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether old and new workers of a service live at the same time."""
+        return overlap.is_allowed(self.environment)
+
+    @property
+    def scopes(self) -> Iterator[str]:
+        """The control groups of old workers of a service, from before a restart."""
+        return cgroup.relayed(self["ControlGroup"] or f"/system.slice/{self.name}")
+
+    def lines(self, key: str) -> Sequence[str]:
+        return self.properties.get(key, ())
+
+    def seconds(self, key: str) -> float:
+        return parse_span(self[key])
+
+    def number(self, key: str) -> float:
+        return float(self[key])
+
+    def commands(self, key: str) -> list[Command]:
+        return [parse_command(line) for line in self.lines(key) if line]
+
+    def listens(self, kind: str) -> list[str]:
+        """Return the addresses of a socket unit that are of a kind: Stream, SequentialPacket, …"""
+        ending = f" ({kind})"
+        return [line.removesuffix(ending) for line in self.lines("Listen") if line.endswith(ending)]
+
+
+class Manager:
+    """The manager of the system, or of the user who asks."""
+
+    def __init__(self, *, user: bool) -> None:
+        self.user = user
+        self.option = "--user" if user else "--system"
+
+    def show(self, name: str, *properties: str) -> Unit:
+        """Load a unit, if it is not, and read its properties.
+
+        :raises ManagerError: there is no manager, or it does not take the name.
+        """
+        text = self.run("systemctl", self.option, "show", f"--property={','.join(properties)}", "--", name)
+        return Unit(name, parse_properties(text))
+
+    def find(self, name: str, *properties: str) -> Unit:
+        """Read properties of a unit that must be there; LoadState is one of them.
+
+        :raises ManagerError: it is not, or there is no manager.
+        """
+        unit = self.show(name, "LoadState", *properties)
+        if unit["LoadState"] == "not-found":
+            raise ManagerError(f"there is no {name}: flask-socketact units makes one")
+        return unit
+
+    def listening(self) -> list[tuple[str, str]]:
+        """Return the addresses of all socket units that are active, as their files have them, and the units.
+
+        :raises ManagerError: the manager does not answer.
+        """
+        text = self.run("systemctl", self.option, "list-sockets", "--plain", "--no-legend", "--full")
+        lines = (line.split() for line in text.splitlines())
+        return [(words[0], words[1]) for words in lines if len(words) > 1]
+
+    def version(self) -> str:
+        return self.run("systemctl", self.option, "show", "--value", "--property=Version").strip()
+
+    def get(self, unit: str, *properties: str) -> list[Any]:
+        """Read properties of a service by D-Bus, which tells words apart where systemctl does not.
+
+        :raises ManagerError: D-Bus does not answer.
+        """
+        path = f"{OBJECT}/unit/{''.join(c if c.isalnum() else f'_{ord(c):02x}' for c in unit)}"
+        arguments = (path, f"{BUS}.Service", *properties)
+        lines = self.run("busctl", self.option, "--json=short", "get-property", BUS, *arguments).splitlines()
+        return [json.loads(line)["data"] for line in lines]
+
+    def ping_bus(self) -> str:
+        """Ask D-Bus for what the relay needs it for; return why it does not answer, or nothing."""
+        try:
+            self.run("busctl", self.option, "get-property", BUS, OBJECT, f"{BUS}.Manager", "Version")
+        except ManagerError as error:
+            return str(error)
+        return ""
+
+    def run(self, *command: str) -> str:
+        """Run a command of systemd's and return what it prints.
+
+        :raises ManagerError: with what it says on stderr.
+        """
+        try:
+            done = call(*command, seconds=SECONDS)
+        except subprocess.TimeoutExpired:
+            raise ManagerError(f"{command[0]} does not answer within {SECONDS} s") from None
+        if done.returncode != 0:
+            raise ManagerError(f"{command[0]}: {complaint(done)}")
+        return done.stdout
+
+
+def call(*command: str, seconds: float) -> subprocess.CompletedProcess[str]:
+    """Run a command of systemd's to its end, in an environment that has nothing of ours but whose manager is meant.
+
+    :raises ManagerError: there is no such command.
+    :raises TimeoutExpired: it takes longer; what it has asked the manager for goes on.
+    """
+    keep = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "HOME")
+    environment = {"PATH": PATH, "LC_ALL": "C"} | {key: os.environ[key] for key in keep if key in os.environ}
+    try:
+        return subprocess.run(  # noqa: S603 (words, not a shell's line)
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=seconds,
+        )
+    except FileNotFoundError:
+        raise ManagerError(f"there is no {command[0]} in {PATH}") from None
+
+
+def complaint(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the first line that a command has said on stderr."""
+    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    return lines[0]
+
+
+def runtime_folders(unit: Unit, manager: Manager) -> list[Path]:
+    """Return the folders that ``RuntimeDirectory=`` of a service names."""
+    root = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}") if manager.user else "/run"
+    return [Path(root, name) for name in unit["RuntimeDirectory"].split()]
