@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
+from flask_socketact import env
 from flask_socketact.addresses import unmapped_network
 from flask_socketact.bridge import request_context
 
 PREFIX = "SOCKETACT_"
 #: Settings of the server, which reads them before there is an application.
-_ENVIRONMENT = ("SOCKETACT_HEADER_TIMEOUT", "SOCKETACT_IDLE_EXIT")
+_ENVIRONMENT = (env.HEADER_TIMEOUT, env.LOAD_TIMEOUT, env.IDLE_EXIT, env.OVERLAP)
 #: RFC 9110, section 5.6.2.
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 #: systemd.socket(5), FileDescriptorName=: ASCII, without colons and control characters.

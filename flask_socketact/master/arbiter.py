@@ -20,7 +20,6 @@ from flask_socketact.master.reload import ReloadingArbiter
 from flask_socketact.master.watchdog import Watchdog
 from flask_socketact.shared.service_counters import Ledger, find_folder
 from flask_socketact.systemd import activation, cgroup, message_ids, notify
-from flask_socketact.workers.base import Lifecycle
 
 #: How often the master looks at its workers, in seconds.
 TURN = 1.0
@@ -80,7 +79,7 @@ class Arbiter(ReloadingArbiter):
 
     def setup(self, app: BaseApplication) -> None:
         super().setup(app)
-        if not issubclass(self.worker_class, Lifecycle):
+        if not self.hands_over:
             self.log.warning(
                 "worker_class = %s is not flask_socketact's: its workers close connections in a restart, and new "
                 "connections may reach the release before. See docs/workers.md",
@@ -116,7 +115,7 @@ class Arbiter(ReloadingArbiter):
         self._predecessors.look()
         if (self.is_loading or not self._ready) and time.monotonic() - self.loading_since > LONG:
             self._extend_timeout()
-        self.board.is_deaf = not issubclass(self.worker_class, Lifecycle)
+        self.board.is_deaf = not self.hands_over
         if self.board.is_deaf:
             self._empty_mailbox()  # nobody else reads it
         if len(self.readiness.accepting) >= self.num_workers:  # those that are replaced already have answered, too

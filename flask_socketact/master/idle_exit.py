@@ -8,9 +8,6 @@ from collections.abc import Iterable
 from flask_socketact import env
 from flask_socketact.shared.scoreboard import Field, Slot
 
-#: Environment variable. Seconds without a connection; unset: stay.
-IDLE_EXIT = "SOCKETACT_IDLE_EXIT"
-
 #: What a worker is not idle with.
 _BUSY = (Field.OPEN, Field.IN_FLIGHT, Field.HOLDS)
 
@@ -38,5 +35,5 @@ def from_environment() -> IdleExit | None:
 
     :raises SettingsError: what it has is not a positive number.
     """
-    seconds = env.seconds(IDLE_EXIT)
+    seconds = env.idle_exit()
     return None if seconds is None else IdleExit(seconds)

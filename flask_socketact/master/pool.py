@@ -14,12 +14,13 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 from gunicorn.workers.base import Worker
 
+from flask_socketact import env
 from flask_socketact.bridge import request_context
 from flask_socketact.handover.mailbox import Mailbox
 from flask_socketact.master import early_signals
 from flask_socketact.master.failures import Failure
 from flask_socketact.master.worker_reports import Readiness
-from flask_socketact.shared import loading, scoreboard
+from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard
 from flask_socketact.shared.service_counters import find_folder
 from flask_socketact.systemd import cgroup
@@ -27,6 +28,8 @@ from flask_socketact.systemd import cgroup
 #: How long the master waits before it forks again after a worker that could not be forked, or could not load the
 #: application, while others serve. Seconds.
 RESPAWN_PAUSE = 2.0
+#: One that loads the application for too long writes down where it is before it is killed, so many seconds later.
+STACK_TIME = 0.5
 #: How long a worker that loads the application, and has nothing to finish, may take to leave. Seconds.
 LOAD_GRACE = 5.0
 #: A worker that drains leaves by itself a second after its drain time is over. One that is still there so much later
@@ -63,9 +66,14 @@ class Pool(gunicorn.arbiter.Arbiter):
         if str(app.cfg.settings["worker_class"].get()).endswith("SyncWorker"):
             app.cfg.set("threads", 1)  # with more gunicorn takes its gthread instead, even for our class
         super().setup(app)
-        self.load_timeout = loading.load_timeout()  # not before: raw_env may have it
+        self.load_timeout = env.load_timeout()  # not before: raw_env may have it
         self.board.drain_time = self.cfg.graceful_timeout
         self._watch_workers()
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether the worker class is one of ours, which hand connections over, and read the mailbox."""
+        return getattr(self.worker_class, "hands_over", False)
 
     @property
     def draining(self) -> list[int]:
@@ -145,7 +153,7 @@ class Pool(gunicorn.arbiter.Arbiter):
         :raises HaltServer: one has, and no other serves.
         """
         now = time.monotonic()
-        limit = self.load_timeout + loading.STACK_TIME
+        limit = self.load_timeout + STACK_TIME
         pids = self.WORKERS.keys() - self.readiness.accepting
         self._load_deadlines = {pid: self._load_deadlines.get(pid, now + limit) for pid in pids}
         for pid, deadline in self._load_deadlines.items():
@@ -153,13 +161,19 @@ class Pool(gunicorn.arbiter.Arbiter):
             if now > deadline and pid not in self.draining:
                 self._load_deadlines[pid] = math.inf
                 self.kill_worker(pid, signal.SIGKILL)
-                self._note_slow_load(pid)
+                limit_name = f"{env.LOAD_TIMEOUT} = {self.load_timeout:g} s"
+                self.handle_slow_load(
+                    Failure.known(f"worker {pid} has not loaded the application in {limit_name}, and is killed")
+                )
 
-    def _note_slow_load(self, pid: int) -> None:
-        reason = f"worker {pid} has not loaded the application in {loading.describe(self.load_timeout)}, and is killed"
+    def handle_slow_load(self, reason: Failure) -> None:
+        """Go on without a worker that has taken too long to load the application, if others serve.
+
+        :raises HaltServer: none does.
+        """
         if not self.serving:
-            raise HaltServer(reason, self.WORKER_BOOT_ERROR)
-        self._wait_before_respawn(Failure.known(reason))
+            raise HaltServer(reason.text, self.WORKER_BOOT_ERROR)
+        self._wait_before_respawn(reason)
 
     def _kill_overdue(self) -> None:
         """Kill workers that have begun to drain, or have been told to, and should have left by now."""

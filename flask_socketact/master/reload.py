@@ -17,14 +17,14 @@ from gunicorn.config import Config
 from gunicorn.pidfile import Pidfile
 from gunicorn.workers.base import Worker
 
+from flask_socketact import env
 from flask_socketact.bridge import request_context
 from flask_socketact.errors import ReloadError
 from flask_socketact.linux.descriptors import STDERR, STDOUT
 from flask_socketact.logs import reopen
-from flask_socketact.master import config_reload, overlap
+from flask_socketact.master import config_reload
 from flask_socketact.master.failures import Failure
 from flask_socketact.master.pool import Pool
-from flask_socketact.shared import loading
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.systemd import message_ids
 
@@ -46,7 +46,6 @@ _ATTRIBUTES = (
 class Before:
     """What a reload changes in the master, and puts back when it fails, without a file, which may be gone."""
 
-    deadline: float  #: of the new workers: CLOCK_MONOTONIC, seconds
     attributes: dict[str, Any]
     modules: dict[str, ModuleType] = field(default_factory=dict)  #: that the configuration has imported
     streams: dict[int, int] = field(default_factory=dict)  #: copies of stdout and stderr, which capture_output replaces
@@ -85,10 +84,8 @@ class ReloadingArbiter(Pool):
 
     def handle_hup(self) -> None:
         """Load settings and application anew, when no other reload is at work."""
-        if not overlap.is_allowed(os.environ):
-            self.log.error(
-                "SIGHUP refused: %s=no, and a reload is an overlap. Use 'systemctl restart'", overlap.OVERLAP
-            )
+        if not env.may_overlap(os.environ):
+            self.log.error("SIGHUP refused: %s=no, and a reload is an overlap. Use 'systemctl restart'", env.OVERLAP)
             return
         if self._before is not None:
             self.log.info("A reload is at work: the next one waits for its turn")
@@ -97,9 +94,7 @@ class ReloadingArbiter(Pool):
     def begin_reload(self) -> None:
         """Start the new workers."""
         self._reload_wanted = False
-        deadline = time.monotonic() + self.load_timeout + loading.STACK_TIME
-        attributes = {name: getattr(self, name) for name in _ATTRIBUTES}
-        self._before = before = Before(deadline, attributes)
+        self._before = before = Before({name: getattr(self, name) for name in _ATTRIBUTES})
         self._stats["reloads"] += 1
         self._generations += 1
         self.generation = self._generations
@@ -117,9 +112,6 @@ class ReloadingArbiter(Pool):
         if before is None:
             return
         if len(self._loaded()) < self.num_workers:
-            if time.monotonic() > before.deadline:
-                limit = loading.describe(self.load_timeout)
-                self._fail(Failure.known(f"the new workers have not loaded the application in {limit}"))
             return
         self._before = None
         self.foreign = ()
@@ -158,6 +150,12 @@ class ReloadingArbiter(Pool):
             return super().handle_death(pid, worker, reason)
         self._fail(reason or Failure.known(f"new worker {pid} has died before all of them answered"))
         return True
+
+    def handle_slow_load(self, reason: Failure) -> None:
+        if self._before is None:
+            super().handle_slow_load(reason)
+        else:
+            self._fail(reason)
 
     def stop(self, graceful: bool = True) -> None:
         self._reload_wanted = False

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from gunicorn.workers.base import Worker
 
 from flask_socketact.errors import describe
-from flask_socketact.master import overlap
+from flask_socketact.master import conflicts
 from flask_socketact.master.failures import Failure, locate
 
 
@@ -96,5 +96,5 @@ def _explain(worker: Worker, error: BaseException) -> None:
     """Log who holds what `worker` could not have."""
     if worker.cgroup is not None:
         with suppress(OSError, ValueError):  # /proc is not as it should be: the error itself is told anyway
-            for line in overlap.explain(error, worker.cgroup):
+            for line in conflicts.explain(error, worker.cgroup):
                 worker.log.error("%s. Old and new workers live at the same time: see docs/systemd.md, Overlap", line)

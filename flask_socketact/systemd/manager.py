@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flask_socketact.master import overlap
+from flask_socketact import env
 from flask_socketact.systemd import cgroup
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Unit:
     @property
     def overlaps(self) -> bool:
         """Whether old and new workers of a service live at the same time."""
-        return overlap.is_allowed(self.environment)
+        return env.may_overlap(self.environment)
 
     @property
     def scopes(self) -> Iterator[str]:

@@ -18,15 +18,15 @@ from typing import Any, NoReturn
 
 from gunicorn.workers.base import Worker
 
-from flask_socketact import journal
+from flask_socketact import env
 from flask_socketact.bridge import holds, request_context, server_info
 from flask_socketact.errors import CountersError, MailboxError
 from flask_socketact.handover.mailbox import Mailbox, Origin
 from flask_socketact.http.client_socket import ClientSocket
 from flask_socketact.linux import socket_queues
 from flask_socketact.linux.descriptors import STDERR
-from flask_socketact.logs import reopen
-from flask_socketact.shared import loading, metric_files, scoreboard
+from flask_socketact.logs import logger, reopen, root
+from flask_socketact.shared import metric_files, scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard, Slot
 from flask_socketact.systemd import cgroup, manager, message_ids
 
@@ -73,6 +73,8 @@ class Lifecycle(Worker):
     mailbox: Mailbox | None = None
     cgroup: str | None = None  #: control group of the service
     generation: str | None = None
+
+    hands_over = True  #: ... which the master sees that it is one of ours by
 
     _taken_signals = (*Worker.SIGNALS, signal.SIGURG)
 
@@ -205,7 +207,7 @@ class Lifecycle(Worker):
         except CountersError as error:
             self.log.error("%s", error)
         # Just before the master kills it: what keeps it, in C perhaps, holds a handler back.
-        faulthandler.dump_traceback_later(loading.load_timeout(), file=STDERR)
+        faulthandler.dump_traceback_later(env.load_timeout(), file=STDERR)
         try:
             super().load_wsgi()
         except SystemExit as error:
@@ -215,9 +217,9 @@ class Lifecycle(Worker):
         finally:
             faulthandler.cancel_dump_traceback_later()
         self._keep_signals()
-        journal.restore(self.log)
-        journal.take_root()
-        self._errors = journal.errors_of(self.log)
+        logger.restore(self.log)
+        root.take_root()
+        self._errors = logger.errors_of(self.log)
         for application in list(server_info.applications):
             application.loaded()
 
@@ -231,7 +233,7 @@ class Lifecycle(Worker):
         if now < self._next_beat:
             return
         self._next_beat = now + HEARTBEAT
-        journal.restore(self.log)
+        logger.restore(self.log)
         if not self._settles_at:
             self._settles_at = now + SETTLING
             self.slot[Field.ACCEPTING] = not self.slot[Field.DRAINING]

@@ -52,22 +52,9 @@ SWEEP = 1.0
 #: Events taken from the kernel at once: what one thread has taken waits while it serves the first.
 MAX_EVENTS = 64
 
-#: Environment variable: how long a client may take from connecting, and from the first byte of a later request,
-#: until the head of its request is whole. Seconds.
-HEADER_TIMEOUT = "SOCKETACT_HEADER_TIMEOUT"
-DEFAULT_HEADER_TIMEOUT = 30.0
-
 _IN = select.EPOLLIN
 #: One connection wakes one worker, not all of them (epoll_ctl(2)).
 _IN_EXCLUSIVE = select.EPOLLIN | select.EPOLLEXCLUSIVE
-
-
-def header_timeout() -> float:
-    """Return how long a client may take to send the head of a request, in seconds.
-
-    :raises SettingsError: the environment has no positive number for it.
-    """
-    return env.seconds(HEADER_TIMEOUT) or DEFAULT_HEADER_TIMEOUT
 
 
 class Loop:
@@ -85,7 +72,7 @@ class Loop:
         self._slot = worker.slot
         self._listeners = {listener.fileno(): listener for listener in worker.sockets}
         self._mail: dict[int, tuple[socket.socket, float]] = {}  # senders, and until when they may send
-        self._header_timeout = header_timeout()
+        self._header_timeout = env.header_timeout()
         self._context = _tls_context(cfg) if cfg.is_ssl else None
         self._epoll = select.epoll()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

@@ -31,6 +31,7 @@ from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
 
+from flask_socketact import env
 from flask_socketact.bridge import request_context
 from flask_socketact.handover.mailbox import Mailbox
 from flask_socketact.http import request_body
@@ -41,7 +42,7 @@ from flask_socketact.linux.timer import Alarm
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import DRAIN_POLL, HEARTBEAT, LINGER, ApplicationError, status_of
 from flask_socketact.workers.carrier import Carrier
-from flask_socketact.workers.connection_loop import Loop, header_timeout
+from flask_socketact.workers.connection_loop import Loop
 
 #: How long the leader may be inside one request before another thread takes the lead, in seconds.
 PATIENCE = 0.005
@@ -86,7 +87,7 @@ class ThreadWorker(Carrier):
 
         :raises SettingsError: the environment has a value that cannot be used.
         """
-        header_timeout()
+        env.header_timeout()
         if "h2" in cfg.http_protocols or cfg.http2_cleartext != "off":
             log.warning("HTTP/2 is not supported by this worker: clients are answered with HTTP/1.1")
 

@@ -18,8 +18,10 @@ from gunicorn.config import Config
 from gunicorn.http.parser import RequestParser
 
 from flask_socketact.bridge import request_context
-from flask_socketact.journal import _RootHandler, encode, fields_of, request_fields, restore, status_of
+from flask_socketact.logs.handler import encode, fields_of
+from flask_socketact.logs.logger import request_fields, restore, status_of
 from flask_socketact.logs.places import JOURNAL_STREAM, handlers_for, is_journal
+from flask_socketact.logs.root import RootHandler
 from flask_socketact.systemd import message_ids
 from tests.logs import CONFIGURATIONS
 
@@ -178,7 +180,7 @@ PROGRAM = """
 import io, logging, os, sys
 from logging.config import dictConfig
 from gunicorn.config import Config
-from flask_socketact.journal import Logger, errors_of, restore
+from flask_socketact.logs.logger import Logger, errors_of, restore
 
 cfg = Config()
 cfg.set("accesslog", "-")
@@ -309,7 +311,7 @@ def test_record_that_goes_to_the_journal_already(tmp_path: Path, monkeypatch: py
     with (tmp_path / "stream").open("w") as stream:
         status = os.fstat(stream.fileno())
         handler = logging.StreamHandler(stream)
-        ours = _RootHandler()
+        ours = RootHandler()
         monkeypatch.setattr(root, "handlers", [ours])
         monkeypatch.setattr(shop, "handlers", [handler])
         record = sold.makeRecord("places.sold", logging.INFO, "", 1, "x", (), None)

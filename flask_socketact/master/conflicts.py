@@ -1,22 +1,15 @@
-"""Old and new workers live at the same time: what a new one cannot have because one from before holds it."""
+"""What a new worker cannot have because one from before holds it: both live at the same time."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from flask_socketact.systemd import cgroup, holders
 
-#: Environment variable of a service whose releases must not live at the same time: ``no``.
-OVERLAP = "SOCKETACT_OVERLAP"
 #: An exclusive lock that somebody has: flock(2), fcntl(2).
 _LOCKED = (errno.EAGAIN, errno.EACCES)
-
-
-def is_allowed(environ: Mapping[str, str]) -> bool:
-    """Whether old and new workers of a service may live at the same time."""
-    return environ.get(OVERLAP) != "no"
 
 
 def explain(error: BaseException, service: str) -> list[str]:

@@ -1,0 +1,48 @@
+"""What the application logs goes where gunicorn's errors go, unless it has configured logging itself."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from gunicorn import glogging
+
+from flask_socketact.logs import places
+from flask_socketact.logs.handler import Handler, is_ours
+
+
+class RootHandler(Handler):
+    """Sends what no handler of the application, at the record's logger or above, sends to the journal itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not any(self._doubles(handler, record) for handler in places.handlers_for(record)):
+            super().emit(record)
+
+    def _doubles(self, handler: logging.Handler, record: logging.LogRecord) -> bool:
+        if handler is self or record.levelno < handler.level or places.place_of(handler) != places.JOURNAL:
+            return False
+        return bool(handler.filter(record))
+
+
+def take_root() -> None:
+    """Send what the application logs where gunicorn's errors go, with fields, unless it has configured logging.
+
+    After it was loaded, not before: ``logging.basicConfig`` does nothing, level included, when there is a handler.
+    """
+    root = logging.getLogger()
+    if root.handlers or not is_ours(logging.getLogger("gunicorn.error")):
+        return
+    root.addHandler(RootHandler())
+    if flask := sys.modules.get("flask.logging"):  # what Flask adds when nobody else has, and now somebody has
+        for logger in glogging.loggers():
+            if _propagates(logger):
+                logger.removeHandler(flask.default_handler)
+
+
+def _propagates(logger: logging.Logger) -> bool:
+    """Whether the root gets the records of `logger`."""
+    while logger.parent:
+        if not logger.propagate:
+            return False
+        logger = logger.parent
+    return True
