@@ -136,14 +136,15 @@ def test_units_of_the_header(scale: float, prefix: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "now", "-5", "t=", "1e9", "\u0661" * 10, "9" * 400, "t=12345678901234567", str(time.time() + 30), "0", "nan"],
+    ["", "now", "-5", "t=", "1e9", "\u0661" * 10, "9" * 400, "t=12345678901234567", "0", "nan"],
 )
 def test_header_that_says_nothing(text: str) -> None:
     assert waited({"HTTP_X_REQUEST_START": text, **TRUSTED}) == 0.0
 
 
-def test_clock_of_the_proxy_that_is_wrong() -> None:
-    assert waited({"HTTP_X_REQUEST_START": f"t={time.time() - 86400}", **TRUSTED}) == 0.0
+@pytest.mark.parametrize("error", [-86400, 30])
+def test_clock_of_the_proxy_that_is_wrong(error: float) -> None:
+    assert waited({"HTTP_X_REQUEST_START": f"t={time.time() + error}", **TRUSTED}) == 0.0
 
 
 @pytest.fixture
