@@ -3,19 +3,7 @@
 Their text is one line: what was found, where, and what to do about it.
 """
 
-#: Of an error's text that is to stand in one line, in characters.
-_MAX_LINE = 200
-
-
-def describe(error: BaseException) -> str:
-    """Return what an error of somebody else's is and says, in one line."""
-    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
-    return text if len(text) <= _MAX_LINE else f"{text[: _MAX_LINE - 1]}…"
-
-
-def printable(text: str) -> str:
-    """Return what does nothing to a terminal, of a text that somebody else has written."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+from __future__ import annotations
 
 
 class SocketActError(Exception):

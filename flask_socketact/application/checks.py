@@ -12,7 +12,7 @@ from typing import Any
 
 from flask import Flask
 
-from flask_socketact.errors import describe
+from flask_socketact.text import describe
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from gunicorn.errors import AppImportError
 
-from flask_socketact.errors import SocketActError, describe
+from flask_socketact.errors import SocketActError
+from flask_socketact.text import describe
 
 #: Where files are not the application's: its own line says more than that of a driver, in which the error arose.
 _LIBRARIES = ("<", sysconfig.get_path("stdlib"), os.path.dirname(os.path.dirname(__file__)))

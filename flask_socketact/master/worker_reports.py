@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 
 from gunicorn.workers.base import Worker
 
-from flask_socketact.errors import describe
 from flask_socketact.master import conflicts
 from flask_socketact.master.failures import Failure, locate
+from flask_socketact.text import describe
 
 
 class Readiness:

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flask_socketact import files
+
 if TYPE_CHECKING:
     from gunicorn.glogging import Logger
 
@@ -37,11 +39,9 @@ class Ledger:
         self._entries |= values
         if self._folder is None:
             return
-        beside = self._folder / f"{_FILE}.new"
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            beside.write_text(json.dumps(self._entries))
-            beside.replace(self._folder / _FILE)
+            files.write(self._folder / _FILE, json.dumps(self._entries))
         except OSError as error:
             if not self._warned:
                 self._warned = True

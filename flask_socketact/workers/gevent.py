@@ -132,7 +132,7 @@ class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
     def run(self) -> None:
         if self.cfg.is_ssl:
             self._tls = ssl_context(self.cfg)
-            # Else the end of the input that a drain makes is an error from Python 3.12 on, and the client is told of it.
+            # Else the end of input that a drain makes is an error from Python 3.12 on, and the client is told of it.
             self._tls.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", ssl.Options(0))
             # In handle(), which takes errors, and not before it, where the drain would not see the connection.
             self.cfg.set("do_handshake_on_connect", False)

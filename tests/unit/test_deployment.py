@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from flask_socketact import durations
 from flask_socketact.cli import main
 from flask_socketact.cli.deploy import health_watch, release_link
 from flask_socketact.cli.deploy.health_watch import Baseline, Health, UnhealthyError
@@ -22,6 +21,7 @@ from flask_socketact.cli.deploy.in_progress import Pending, Record, RecordError
 from flask_socketact.cli.deploy.release_link import ReleaseError
 from flask_socketact.cli.deploy.service import Counts
 from flask_socketact.linux import socket_queues
+from flask_socketact.text import duration
 from tests import server
 
 PENDING = Pending("releases/1", "/srv/app/releases/2", "restart", 4711, "2026-01-01T00:00:00+00:00")
@@ -212,4 +212,4 @@ def test_who_waits_at_an_address_is_known_without_its_listener(family: socket.Ad
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert durations.describe(seconds) == text
+    assert duration(seconds) == text

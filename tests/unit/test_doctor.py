@@ -26,8 +26,8 @@ from flask_socketact.cli.doctor.checks.relay import is_changeable
 from flask_socketact.cli.doctor.checks.system import System
 from flask_socketact.cli.doctor.command import as_line, as_object
 from flask_socketact.cli.options import parse_name
-from flask_socketact.errors import printable
 from flask_socketact.systemd.manager import Unit, parse_command, parse_properties, parse_span
+from flask_socketact.text import printable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -49,3 +49,27 @@ def test_commands_are_those_of_flask_too() -> None:
 def test_the_command_line_of_flask_is_not_slowed_down() -> None:
     """Every ``flask`` command imports ours."""
     assert imported("flask_socketact.cli").isdisjoint({"asyncio", "gunicorn", "h11", "rich", "systemd"})
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "flask_socketact.SocketAct",
+        "flask_socketact.conf.worker_class",
+        "flask_socketact.signals.generation_ready",
+        "flask_socketact.signals.drain_begun",
+        "flask_socketact.journal.Handler",
+        "flask_socketact.journal.Logger",
+        "flask_socketact.workers.thread.ThreadWorker",
+        "flask_socketact.workers.sync.SyncWorker",
+        "flask_socketact.workers.gevent.GeventWorker",
+        "flask_socketact.cli.main",
+    ],
+)
+def test_path_that_users_write(path: str) -> None:
+    """Each in a process of its own: an import must not need another one before it."""
+    module, _, name = path.rpartition(".")
+    done = subprocess.run(
+        [sys.executable, "-c", f"from {module} import {name}"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")

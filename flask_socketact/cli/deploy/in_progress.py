@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from flask_socketact import files
 from flask_socketact.errors import SocketActError
 
 
@@ -80,18 +81,8 @@ class Record:
 
         :raises RecordError: the disk does not take it; nothing has been changed.
         """
-        beside = self._path.with_suffix(".new")
         try:
-            with beside.open("w") as file:
-                json.dump(asdict(pending), file)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._path)
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            files.write(self._path, json.dumps(asdict(pending)), mode=0o600, durable=True)
         except OSError as error:
             raise RecordError(f"{self._path}: {error.strerror}: without it nothing is deployed") from None
 

@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flask_socketact.errors import SocketActError, printable
+from flask_socketact.errors import SocketActError
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.systemd.manager import Manager, ManagerError, Unit, call, complaint, runtime_folders
+from flask_socketact.text import printable
 
 _PROPERTIES = (
     "ActiveState",

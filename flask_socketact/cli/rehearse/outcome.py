@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from flask_socketact import durations
 from flask_socketact.cli.rehearse.recording import Outcome, Recording
 from flask_socketact.errors import SocketActError
+from flask_socketact.text import duration
 
 #: Old workers finish what they have after a restart has ended: what began so long after it is still of it. Seconds.
 AFTERMATH = 1.0
@@ -167,7 +167,7 @@ class Verdict:
             restarts += f" ({self.failed_restarts} of them failed)"
         return (
             f"{total.requests:,} requests, {total.failed:,} failed, {total.closed:,} connections closed, {restarts}, "
-            f"longest wait {durations.describe(total.wait)}"
+            f"longest wait {duration(total.wait)}"
         )
 
     def as_object(self) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from flask_socketact import durations
 from flask_socketact.cli.console import console, table
 from flask_socketact.cli.rehearse.outcome import Account, Verdict
 from flask_socketact.cli.rehearse.recording import Recording
 from flask_socketact.cli.rehearse.run import Plan
 from flask_socketact.cli.rehearse.run import Progress as Report
+from flask_socketact.text import duration
 
 #: How often the line is drawn anew. Seldom: what draws does not ask meanwhile. Seconds.
 INTERVAL = 0.25
@@ -93,7 +93,7 @@ def show(recording: Recording, verdict: Verdict) -> None:
         if restart.status != 0:
             out.print(f"  restart {number}: exit status {restart.status}: {restart.error}", style="red", markup=False)
     if verdict.lateness > _LATE:
-        late = durations.describe(verdict.lateness)
+        late = duration(verdict.lateness)
         text = f"  The clients' own loop was late by up to {late}: waits up to this may be its own"
         out.print(text, style="yellow", markup=False)
     out.print(verdict.sentence, markup=False)
@@ -112,4 +112,4 @@ def _table(verdict: Verdict) -> Table:
 
 def _cells(each: Account) -> list[str]:
     counts = (f"{count:,}" for count in (each.requests, each.failed, each.closed))
-    return [each.kind, *counts, *map(durations.describe, (each.p50, each.p99, each.max, each.wait))]
+    return [each.kind, *counts, *map(duration, (each.p50, each.p99, each.max, each.wait))]

@@ -10,9 +10,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from flask_socketact import durations
 from flask_socketact.cli.console import console, table
 from flask_socketact.cli.status.snapshot import Overview, Worker
+from flask_socketact.text import duration
 
 
 def show(seen: Overview) -> None:
@@ -56,10 +56,10 @@ def _head(seen: Overview) -> Text:
     if seen.restart:
         restart = seen.restart
         generation = f"generation {seen.generation}, " if seen.generation else ""
-        text.append(f"\n{generation}main process {seen.main_pid}, ready for {durations.describe(restart.ago)}")
-        text.append(f"\nlast {restart.kind}: took {durations.describe(restart.took)}")
+        text.append(f"\n{generation}main process {seen.main_pid}, ready for {duration(restart.ago)}")
+        text.append(f"\nlast {restart.kind}: took {duration(restart.took)}")
         if restart.longest_wait is not None:
-            wait = durations.describe(restart.longest_wait)
+            wait = duration(restart.longest_wait)
             text.append(f", longest wait {wait}, {restart.carried} connections carried")
     return text
 
@@ -93,7 +93,7 @@ def _cells(each: Worker, seen: Overview) -> list[str]:
         f"{each.errors:,}",
         f"{each.in_flight:,}",
         f"{each.connections:,}",
-        durations.describe(each.oldest) if each.oldest else "",
+        duration(each.oldest) if each.oldest else "",
         "" if each.memory is None else f"{each.memory / 1e6:.1f} MB",
     ]
 
@@ -106,8 +106,8 @@ def _leaving(seen: Overview) -> Iterator[Text]:
             generations[each.master, each.generation].append(each)
     for (master, number), workers in generations.items():
         name = f"generation {number}" if master == seen.main_pid else f"generation {number} of main process {master}"
-        since = durations.describe(max(each.draining_for for each in workers))
-        limit = durations.describe(max(each.drain_time for each in workers))
+        since = duration(max(each.draining_for for each in workers))
+        limit = duration(max(each.drain_time for each in workers))
         yield Text(f"{name} drains for {since} of at most {limit}, waiting for {_waits_for(workers)}", "yellow")
 
 
@@ -116,7 +116,7 @@ def _waits_for(workers: list[Worker]) -> str:
     idle = sum(each.connections for each in workers) - requests
     oldest = max(each.oldest for each in workers)
     parts = [
-        f"{requests} requests{f', the oldest for {durations.describe(oldest)}' if oldest else ''}" if requests else "",
+        f"{requests} requests{f', the oldest for {duration(oldest)}' if oldest else ''}" if requests else "",
         f"{held} pieces of work that are held" if held else "",
         f"{idle} idle connections" if idle > 0 else "",
     ]

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flask_socketact.errors import printable
 from flask_socketact.linux import socket_queues
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard, Slot
 from flask_socketact.systemd import cgroup
 from flask_socketact.systemd.manager import ACTIVE_STATES, Manager, Unit, runtime_folders
+from flask_socketact.text import printable
 
 _SERVICE = (
     "ActiveState",

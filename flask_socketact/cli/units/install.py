@@ -8,12 +8,12 @@ import re
 import shlex
 import shutil
 import subprocess
-import tempfile
 from contextlib import ExitStack, contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flask_socketact import files
 from flask_socketact.cli.units.values import UnitError
 
 if TYPE_CHECKING:
@@ -138,30 +138,22 @@ def _make_folder(path: Path, *, root_owned: bool) -> None:
             path.chmod(0o755)
 
 
-def _write(files: Mapping[Path, str], *, root_owned: bool) -> None:
+def _write(texts: Mapping[Path, str], *, root_owned: bool) -> None:
     """Write every file, or (the disk is full) none.
 
     Each comes into its place whole, by a rename: systemd or a service may read it in that moment.
     """
     with ExitStack() as stack:
-        written = {path: _write_beside(path, text, stack, root_owned=root_owned) for path, text in files.items()}
+        written = {}
+        for path, text in texts.items():
+            with _told_of(path):
+                mode = 0o755 if path.name == RELAY else 0o644
+                written[path] = stack.enter_context(files.beside(path, text, mode=mode))
+                if root_owned:
+                    os.chown(written[path], 0, 0)
         for path, whole in written.items():
             with _told_of(path):
                 whole.replace(path)
-
-
-def _write_beside(path: Path, text: str, stack: ExitStack, *, root_owned: bool) -> Path:
-    """Write a file in the same folder, which is removed at the end if it is still there."""
-    with _told_of(path):
-        fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        whole = Path(name)
-        stack.callback(whole.unlink, missing_ok=True)
-        with open(fd, "w", encoding="utf-8") as file:
-            file.write(text)
-            os.fchmod(fd, 0o755 if path.name == RELAY else 0o644)
-            if root_owned:
-                os.fchown(fd, 0, 0)
-    return whole
 
 
 @contextmanager

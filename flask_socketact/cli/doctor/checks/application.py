@@ -17,8 +17,8 @@ from flask_socketact.cli.doctor.checks import bounded
 from flask_socketact.cli.doctor.checks.account import Account, AccountError, account
 from flask_socketact.cli.doctor.checks.environment import environment, expand
 from flask_socketact.cli.doctor.checks.finding import Finding, error, warning
-from flask_socketact.errors import printable
 from flask_socketact.systemd.manager import ManagerError
+from flask_socketact.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

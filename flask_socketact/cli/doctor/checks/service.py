@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flask_socketact.cli.doctor.checks.finding import INSTALL, Finding, error, ok, warning
-from flask_socketact.errors import printable
 from flask_socketact.shared import metric_files
 from flask_socketact.systemd.manager import Manager, runtime_folders
+from flask_socketact.text import printable
 
 if TYPE_CHECKING:
     from flask_socketact.cli.doctor.checks.system import System

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shlex
-import tempfile
 from array import array
 from collections.abc import Sequence
 from datetime import datetime
@@ -15,11 +13,12 @@ from typing import Any
 
 import jinja2
 
-from flask_socketact import durations
+from flask_socketact import files
 from flask_socketact.cli.rehearse.outcome import Verdict, phase
 from flask_socketact.cli.rehearse.recording import Recording
 from flask_socketact.cli.rehearse.run import Plan
 from flask_socketact.errors import SocketActError
+from flask_socketact.text import duration
 
 #: Of the data in it: raised when an older report can no longer be drawn beside a new one.
 FORMAT = 1
@@ -67,17 +66,7 @@ def write(path: Path, runs: Sequence[dict[str, Any]]) -> None:
 
     :raises OSError: it cannot be written.
     """
-    # A name that nobody knows: in a folder of somebody else's a link may wait at any other.
-    fd, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    beside = Path(name)
-    try:
-        with open(fd, "w", encoding="utf-8") as file:
-            os.fchmod(fd, 0o644)
-            file.write(render(runs))
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    files.write(path, render(runs))
 
 
 def render(runs: Sequence[dict[str, Any]]) -> str:
@@ -89,7 +78,7 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["duration"] = durations.describe
+    environment.filters["duration"] = duration
     # A script ends at the first "</", wherever that stands.
     data = json.dumps(runs, separators=(",", ":")).replace("<", "\\u003c")
     return environment.get_template("report.html").render(runs=runs, data=data)
