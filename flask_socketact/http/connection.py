@@ -6,29 +6,59 @@ no thread. Body and response are read and written by the thread that runs the ap
 
 from __future__ import annotations
 
-import io
 import select
 import socket
 import ssl
 import time
+from enum import Enum, auto
 from typing import Any
 
 from gunicorn import http
 from gunicorn.http.message import Request
-from gunicorn.http.unreader import SocketUnreader
 
 from flask_socketact.http import request_body
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.http.settings_cache import Settings
+from flask_socketact.http.unreader import TrustingRequest, Unreader
 
 #: How long a thread reads what is left of a body that the application did not want, in seconds (gthread's).
 BODY_REST_TIMEOUT = 5.0
 #: Read at once of what comes after we have closed, to be dropped. Bytes.
-_DROP = 64 * 1024
+DROP = 64 * 1024
 #: One empty line before a request is no part of it (RFC 9112, section 2.2): clients send it after a body.
 EMPTY_LINE = (b"", b"\r", b"\r\n")
 
-_NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+#: Nothing has come yet, or there is no room to send.
+NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class State(Enum):
+    """What a connection waits for. Only methods of `Connection` change it.
+
+    ====================  =====================================================  ====================================
+    from                  by                                                     to
+    ====================  =====================================================  ====================================
+    ``IDLE``              :meth:`~Connection.enqueue`: something has come        ``QUEUED``
+    ``READING_HEADERS``   :meth:`~Connection.enqueue`: more of the head has come  ``QUEUED``
+    ``QUEUED``            :meth:`~Connection.begin_turn`: a thread is free       ``IN_REQUEST``
+    ``IN_REQUEST``        :meth:`~Connection.end_turn`                           ``IDLE`` or ``READING_HEADERS``
+    any                   :meth:`~Connection.begin_close`                        ``CLOSING``
+    ====================  =====================================================  ====================================
+    """
+
+    IDLE = auto()  #: for its client: no part of the next request has come
+    READING_HEADERS = auto()  #: for its client: the next request has begun, and its head is not whole
+    QUEUED = auto()  #: for a thread
+    IN_REQUEST = auto()  #: for the thread that has it
+    CLOSING = auto()  #: for its client to close: we have sent FIN
+
+
+class NextRequest(Enum):
+    """What has been read of a connection beyond the last request."""
+
+    NONE = auto()
+    UNPARSED = auto()  #: something that the parser has not seen yet, perhaps a whole request
+    INCOMPLETE = auto()  #: the parser has seen it, and needs more
 
 
 class Clock:
@@ -46,11 +76,11 @@ class Clock:
 
 
 class Connection:
-    """A client's connection; `busy` while a thread has it."""
+    """A client's connection."""
 
     __slots__ = (
-        *("armed", "begun", "broken", "busy", "client", "clock", "closing", "deadline", "fd", "free_since", "is_ready"),
-        *("lent", "listener", "parser", "proxy", "served", "server", "sock", "untried"),
+        *("armed", "broken", "client", "clock", "deadline", "fd", "free_since", "lent", "listener", "next_request"),
+        *("parser", "proxy", "served", "server", "sock", "state"),
     )
 
     def __init__(self, cfg: Settings, sock: socket.socket, client: Any, server: Any, listener: str | None) -> None:
@@ -63,31 +93,45 @@ class Connection:
         self.parser = http.get_parser(cfg, sock, client)
         self.parser.unreader = Unreader(self)
         if self.parser.mesg_class is Request:
-            self.parser.mesg_class = _Request
+            self.parser.mesg_class = TrustingRequest
         self.proxy: dict[str, Any] | None = None  #: what the PROXY protocol said, for all requests of the connection
         self.served = False  #: a request was answered on it, here or where it came from
-        self.begun = False  #: a part of the next request has been read
-        self.untried = False  #: ... and the parser has not seen it yet
+        self.state = State.IDLE
+        self.next_request = NextRequest.NONE
         self.broken = False  #: sending to the client, or receiving from it, has failed
         self.lent: ClientSocket | TLSClientSocket | None = None  #: what the application has of it
         self.armed = False  #: in the epoll
-        self.is_ready = False  #: has sent something, and waits for a thread
-        self.busy = False
-        self.closing = False  #: we have sent FIN and wait for the client's
-        self.deadline = 0.0
+        self.deadline = 0.0  #: until when its client may take: CLOCK_MONOTONIC, seconds
         self.free_since = 0.0  #: when the last response here ended: CLOCK_MONOTONIC, seconds; 0.0: there was none
         self.clock = Clock()
 
+    def enqueue(self) -> None:
+        """Wait for a thread: something has come."""
+        self.state = State.QUEUED
+
+    def begin_turn(self) -> None:
+        """Be served by a thread."""
+        self.state = State.IN_REQUEST
+        self.clock.restart()
+
+    def end_turn(self) -> None:
+        """Wait for the next request, or for the rest of its head."""
+        self.state = State.READING_HEADERS if self.has_begun else State.IDLE
+
     @property
-    def idle(self) -> bool:
-        """Whether no part of a request has been read into this process, and none is being answered."""
-        return not (self.busy or self.is_ready or self.closing or self.begun)
+    def has_begun(self) -> bool:
+        """Whether a part of the next request has been read into this process."""
+        return self.next_request is not NextRequest.NONE
 
     @property
     def is_movable(self) -> bool:
         """Whether another process can go on with it now: it has no request of its own here, whatever waits in the
         kernel. A request whose head has begun to come is finished where it began."""
-        return self.portable and not (self.busy or self.closing or (self.begun and not self.untried))
+        return (
+            self.portable
+            and self.state not in (State.IN_REQUEST, State.CLOSING)
+            and self.next_request is not NextRequest.INCOMPLETE
+        )
 
     @property
     def unread(self) -> bytes:
@@ -122,17 +166,17 @@ class Connection:
         unreader.begin_head()
         try:
             request = next(parser)
-        except _NOT_YET:
+        except NOT_YET:
             parser.req_count -= 1
-            self.begun = unreader.give_back_head() not in EMPTY_LINE
-            self.untried = False
+            has_begun = unreader.give_back_head() not in EMPTY_LINE
+            self.next_request = NextRequest.INCOMPLETE if has_begun else NextRequest.NONE
             return None
         except OSError:
             self.broken = True
             raise
         finally:
             unreader.in_head = False
-        self.begun = self.untried = False
+        self.next_request = NextRequest.NONE
         if request.proxy_protocol_info:
             self.proxy = request.proxy_protocol_info
         elif self.proxy:
@@ -164,7 +208,7 @@ class Connection:
             while True:
                 try:
                     return self.sock.recv(size)
-                except _NOT_YET:  # the application has set its duplicate not to block, and so ours
+                except NOT_YET:  # the application has set its duplicate not to block, and so ours
                     self._wait(select.POLLIN)
         except OSError:
             self.broken = True
@@ -228,12 +272,12 @@ class Connection:
         return True
 
     def _look_at_unread(self) -> None:
-        self.begun = self.untried = self.unread not in EMPTY_LINE
+        self.next_request = NextRequest.NONE if self.unread in EMPTY_LINE else NextRequest.UNPARSED
 
     def _send_some(self, data: bytes | memoryview) -> int:
         try:
             return self.sock.send(data)
-        except _NOT_YET:  # as in receive()
+        except NOT_YET:  # as in receive()
             self._wait(select.POLLOUT)
             return 0
 
@@ -245,7 +289,7 @@ class Connection:
     def begin_close(self) -> bool:
         """Send FIN; return whether to wait for the client's (RFC 9112, section 9.6): bytes
         that nobody reads would make the kernel send a reset, and cut the end of the response off."""
-        self.closing = True
+        self.state, self.next_request = State.CLOSING, NextRequest.NONE
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:  # it has gone already
@@ -255,111 +299,8 @@ class Connection:
     def is_closed_by_client(self) -> bool:
         """Drop what has come, and return whether the client has closed."""
         try:
-            return not self.sock.recv(_DROP, socket.MSG_DONTWAIT)
+            return not self.sock.recv(DROP, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:  # a reset ends it, too
             return True
-
-
-class TLSConnection(Connection):
-    """A connection with TLS. The socket blocks but while a handshake or a head is read."""
-
-    __slots__ = ("_handshaken",)
-    sock: ssl.SSLSocket
-
-    def __init__(self, cfg: Settings, sock: ssl.SSLSocket, client: Any, server: Any, listener: str | None) -> None:
-        super().__init__(cfg, sock, client, server, listener)
-        self._handshaken = False
-
-    @property
-    def portable(self) -> bool:
-        return False
-
-    def lend(self) -> TLSClientSocket:
-        self.lent = TLSClientSocket(self.sock)
-        return self.lent
-
-    def read_request(self) -> Request | None:
-        self.sock.setblocking(False)
-        try:
-            if not self._handshaken:
-                self._shake_hands()
-            return super().read_request()
-        except _NOT_YET:
-            return None
-        finally:
-            self.sock.setblocking(True)
-
-    def _shake_hands(self) -> None:
-        try:
-            self.sock.do_handshake()
-        except _NOT_YET:
-            raise
-        except OSError:
-            self.broken = True
-            raise
-        self._handshaken = True
-
-    def receive_now(self, size: int) -> bytes:
-        return self.sock.recv(size)
-
-    def finish_request(self, request: Request) -> bool:
-        can_go_on = super().finish_request(request)
-        if self.sock.pending():  # taken from the kernel, but not by the parser
-            self.begun = self.untried = True
-        return can_go_on
-
-    def is_closed_by_client(self) -> bool:
-        """Read below TLS: its layer ended with our FIN."""
-        try:
-            self.sock.setblocking(False)
-            return not self.sock.recv(_DROP)
-        except _NOT_YET:
-            return False
-        except (OSError, ValueError):
-            return True
-
-
-class _Request(Request):
-    """gunicorn's, which asks once a connection whether its peer is a trusted proxy: to parse the address with each
-    request costs one of a trivial view a twentieth of its time."""
-
-    unreader: Unreader
-
-    def _peer_is_trusted_proxy(self) -> bool:
-        if self.unreader.trusts_peer is None:
-            self.unreader.trusts_peer = super()._peer_is_trusted_proxy()
-        return self.unreader.trusts_peer
-
-
-class Unreader(SocketUnreader):
-    """gunicorn's source of bytes: a head comes without waiting, and is kept until it is whole."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection.sock)
-        self._connection = connection
-        self.trusts_peer: bool | None = None  #: whether the connection comes from ``forwarded_allow_ips``
-        self._head = bytearray()  # of the attempt that is being made
-        self.in_head = False
-
-    def begin_head(self) -> None:
-        self._head = bytearray(self.buf.getvalue())
-        self.in_head = True
-
-    def give_back_head(self) -> bytes:
-        """Keep the bytes of an attempt for the next one, and return them."""
-        head = bytes(self._head)
-        self.buf = io.BytesIO()
-        self.buf.write(head)
-        return head
-
-    def chunk(self, size_hint: int | None = None) -> bytes:
-        if self.in_head:
-            data = self._connection.receive_now(self.mxchunk)
-            self._head += data
-            return data
-        size = self.mxchunk
-        if size_hint and size_hint > size:
-            size = min(size_hint, self.max_body_chunk)
-        return self._connection.receive(size)

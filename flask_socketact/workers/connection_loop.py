@@ -24,8 +24,9 @@ from flask_socketact import env
 from flask_socketact.addresses import unmapped
 from flask_socketact.errors import MailboxError
 from flask_socketact.handover import mailbox
-from flask_socketact.http.connection import Connection, TLSConnection
+from flask_socketact.http.connection import Connection, NextRequest, State
 from flask_socketact.http.settings_cache import Settings
+from flask_socketact.http.tls import TLSConnection
 from flask_socketact.linux import descriptors
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import DRAIN_POLL, Lifecycle, listener_name
@@ -122,10 +123,10 @@ class Loop:
             self._take_from(fd)
 
     def _note_event(self, connection: Connection) -> None:
-        if connection.closing:
+        if connection.state is State.CLOSING:
             if connection.is_closed_by_client():
                 self.close(connection)
-        elif not connection.is_ready:
+        elif connection.state is not State.QUEUED:
             self._make_ready(connection)
 
     def _take_from(self, fd: int) -> None:
@@ -180,8 +181,8 @@ class Loop:
 
     def rejoin(self, connection: Connection) -> None:
         """Wait for the next request of `connection`, or for the rest of one; its deadline has been set."""
-        connection.busy = False
-        if connection.untried:
+        connection.end_turn()
+        if connection.next_request is NextRequest.UNPARSED:
             self._make_ready(connection)
         self._arm(connection)
 
@@ -191,14 +192,10 @@ class Loop:
 
     def next(self) -> Connection | None:
         """Return a connection that has sent something; None when there is none."""
-        if not self.ready:
-            return None
-        connection = self.ready.popleft()
-        connection.is_ready = False
-        return connection
+        return self.ready.popleft() if self.ready else None
 
     def _make_ready(self, connection: Connection) -> None:
-        connection.is_ready = True
+        connection.enqueue()
         self.ready.append(connection)
 
     def release(self, connection: Connection) -> None:
@@ -212,7 +209,6 @@ class Loop:
         """Send FIN, and wait for the client's without a thread."""
         if connection.begin_close():
             connection.deadline = time.monotonic() + CLOSE_TIMEOUT
-            connection.begun = connection.busy = False
             self._arm(connection)
         else:
             self.close(connection)
@@ -234,8 +230,7 @@ class Loop:
         self.connections.discard(connection)
         if self._by_fd.get(connection.fd) is connection:
             del self._by_fd[connection.fd]
-        if connection.is_ready:
-            connection.is_ready = False
+        if connection.state is State.QUEUED:
             with suppress(ValueError):
                 self.ready.remove(connection)
         self._slot[Field.OPEN] = len(self.connections)
@@ -266,7 +261,7 @@ class Loop:
         """Close connections without a request at `deadline` at the latest."""
         with self.lock:
             for connection in self.connections:
-                if connection.idle:
+                if connection.state is State.IDLE:
                     connection.deadline = min(connection.deadline, deadline)
         self._next_sweep = min(self._next_sweep, deadline)
 
@@ -336,7 +331,11 @@ class Loop:
             self._next_complaint = now + descriptors.LOG_INTERVAL
             self._log.error("Cannot accept a connection (%s): raise LimitNOFILE= of the service", reason)
         with self.lock:
-            idle = [(c.free_since or c.deadline - self._header_timeout, c) for c in self.connections if c.idle]
+            idle = [
+                (c.free_since or c.deadline - self._header_timeout, c)
+                for c in self.connections
+                if c.state is State.IDLE
+            ]
             oldest = sorted((since, c.fd, c) for since, c in idle if now - since > descriptors.SPARE_AFTER)
             for _, _, connection in oldest[: descriptors.SPARED]:
                 if not connection.has_sent():
@@ -416,7 +415,7 @@ class Loop:
             connection.proxy = dict(origin.proxy) if origin.proxy else None
             connection.put_back(origin.unread)
             self._slot[Field.CARRIED_IN] += 1
-            self.set_deadline(connection, begun=connection.begun or not origin.served)
+            self.set_deadline(connection, begun=connection.has_begun or not origin.served)
             self.rejoin(connection)
 
     def _server_address(self, client: socket.socket, name: str | None) -> Any:
@@ -437,15 +436,16 @@ class Loop:
         """Close connections whose time is over; one whose request has come meanwhile is ready instead."""
         idle = 0
         for connection in list(self.connections):
-            if connection.busy or connection.is_ready:
+            if connection.state in (State.QUEUED, State.IN_REQUEST):
                 continue
-            idle += connection.idle
+            is_idle = connection.state is State.IDLE
+            idle += is_idle
             if connection.deadline > now:
                 continue
-            if connection.closing or connection.begun or not connection.has_sent():
-                self.close(connection)
-            else:
+            if is_idle and connection.has_sent():
                 self._make_ready(connection)
+            else:
+                self.close(connection)
         self._slot[Field.IDLE] = idle
         for fd, (_, deadline) in list(self._mail.items()):
             if deadline <= now:

@@ -35,7 +35,7 @@ from flask_socketact import env
 from flask_socketact.bridge import request_context
 from flask_socketact.handover.mailbox import Mailbox
 from flask_socketact.http import request_body
-from flask_socketact.http.connection import Connection
+from flask_socketact.http.connection import Connection, NextRequest
 from flask_socketact.http.response import Response
 from flask_socketact.linux import socket_queues
 from flask_socketact.linux.timer import Alarm
@@ -321,9 +321,8 @@ class ThreadWorker(Carrier):
 
     def _serve(self, seat: Seat, connection: Connection) -> bool:
         """Give `connection` its turn; return whether this thread leads afterwards."""
-        had_begun = connection.begun
-        connection.busy = True
-        connection.clock.restart()
+        had_begun = connection.has_begun
+        connection.begin_turn()
         seat.connection = connection
         self._begun += 1
         self.slot[Field.IN_FLIGHT] = self._begun - self._ended
@@ -335,7 +334,8 @@ class ThreadWorker(Carrier):
             outcome = self._take_turn(connection)
             with self.loop.lock:
                 leads = self._leader is seat
-                if outcome is Outcome.KEEP and connection.untried and not leads and not self._carrying:
+                has_next = outcome is Outcome.KEEP and connection.next_request is NextRequest.UNPARSED
+                if has_next and not leads and not self._carrying:
                     connection.clock.restart()
                     continue  # nobody but us could see it
                 seat.connection = None
@@ -365,13 +365,13 @@ class ThreadWorker(Carrier):
             connection.free_since = time.monotonic()
             seconds = connection.free_since - connection.clock.began
             self._mean += (min(seconds, SMOOTHING * PATIENCE) - self._mean) / SMOOTHING
-            self.loop.set_deadline(connection, begun=connection.begun)
+            self.loop.set_deadline(connection, begun=connection.has_begun)
             if self._carrying:
-                connection.busy = False
+                connection.end_turn()
                 self.carry([connection])
                 if connection not in self.loop.connections:
                     return
-        elif connection.begun and new_head and connection.served:  # the first one's time has begun with the connection
+        elif connection.has_begun and new_head and connection.served:  # the first one's time began with the connection
             self.loop.set_deadline(connection, begun=True)
         self.loop.rejoin(connection)
 

@@ -1,0 +1,71 @@
+"""One HTTP/1.1 connection with TLS, whose state no other process can have."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from gunicorn.http.message import Request
+
+from flask_socketact.http.client_socket import TLSClientSocket
+from flask_socketact.http.connection import DROP, NOT_YET, Connection, NextRequest
+from flask_socketact.http.settings_cache import Settings
+
+
+class TLSConnection(Connection):
+    """A connection with TLS. The socket blocks but while a handshake or a head is read."""
+
+    __slots__ = ("_handshaken",)
+    sock: ssl.SSLSocket
+
+    def __init__(self, cfg: Settings, sock: ssl.SSLSocket, client: Any, server: Any, listener: str | None) -> None:
+        super().__init__(cfg, sock, client, server, listener)
+        self._handshaken = False
+
+    @property
+    def portable(self) -> bool:
+        return False
+
+    def lend(self) -> TLSClientSocket:
+        self.lent = TLSClientSocket(self.sock)
+        return self.lent
+
+    def read_request(self) -> Request | None:
+        self.sock.setblocking(False)
+        try:
+            if not self._handshaken:
+                self._shake_hands()
+            return super().read_request()
+        except NOT_YET:
+            return None
+        finally:
+            self.sock.setblocking(True)
+
+    def _shake_hands(self) -> None:
+        try:
+            self.sock.do_handshake()
+        except NOT_YET:
+            raise
+        except OSError:
+            self.broken = True
+            raise
+        self._handshaken = True
+
+    def receive_now(self, size: int) -> bytes:
+        return self.sock.recv(size)
+
+    def finish_request(self, request: Request) -> bool:
+        can_go_on = super().finish_request(request)
+        if self.sock.pending():  # taken from the kernel, but not by the parser
+            self.next_request = NextRequest.UNPARSED
+        return can_go_on
+
+    def is_closed_by_client(self) -> bool:
+        """Read below TLS: its layer ended with our FIN."""
+        try:
+            self.sock.setblocking(False)
+            return not self.sock.recv(DROP)
+        except NOT_YET:
+            return False
+        except (OSError, ValueError):
+            return True

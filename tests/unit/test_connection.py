@@ -1,0 +1,82 @@
+"""The states of a connection, and what another process may have of it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from gunicorn.config import Config
+
+from flask_socketact.http.connection import Connection, NextRequest, State
+from flask_socketact.http.settings_cache import Settings
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Connection, socket.socket]]:
+    ours, client = socket.socketpair()
+    with ours, client:
+        connection = Connection(Settings(Config()), ours, ("127.0.0.1", 1), ("127.0.0.1", 2), "http")
+        yield connection, client
+
+
+def test_states_of_a_request(pair: tuple[Connection, socket.socket]) -> None:
+    connection, client = pair
+    assert connection.state is State.IDLE
+    assert connection.is_movable
+    client.sendall(REQUEST)
+    connection.enqueue()
+    assert connection.state is State.QUEUED
+    assert connection.is_movable  # nothing has been read of it
+    connection.begin_turn()
+    assert connection.state is State.IN_REQUEST
+    assert not connection.is_movable
+    assert connection.read_request() is not None
+    connection.end_turn()
+    assert connection.state is State.IDLE
+
+
+def test_head_that_is_not_whole_is_read_where_it_has_begun(pair: tuple[Connection, socket.socket]) -> None:
+    connection, client = pair
+    client.sendall(REQUEST[:10])
+    connection.begin_turn()
+    assert connection.read_request() is None
+    connection.end_turn()
+    assert (connection.state, connection.next_request) == (State.READING_HEADERS, NextRequest.INCOMPLETE)
+    assert connection.unread == REQUEST[:10]
+    assert not connection.is_movable
+    client.sendall(REQUEST[10:])
+    connection.begin_turn()
+    assert connection.read_request() is not None
+    assert connection.next_request is NextRequest.NONE
+
+
+@pytest.mark.parametrize("unread", [b"", b"\r", b"\r\n"])
+def test_empty_line_is_no_request(pair: tuple[Connection, socket.socket], unread: bytes) -> None:
+    """RFC 9112, section 2.2."""
+    connection, _ = pair
+    connection.put_back(unread)
+    connection.end_turn()
+    assert (connection.state, connection.is_movable) == (State.IDLE, True)
+
+
+def test_what_another_process_has_read(pair: tuple[Connection, socket.socket]) -> None:
+    """It may be carried on, as the parser has not seen it."""
+    connection, _ = pair
+    connection.put_back(REQUEST)
+    connection.enqueue()
+    assert (connection.next_request, connection.is_movable) == (NextRequest.UNPARSED, True)
+    connection.begin_turn()
+    assert connection.read_request() is not None
+
+
+def test_closing_waits_for_the_client(pair: tuple[Connection, socket.socket]) -> None:
+    connection, client = pair
+    assert connection.begin_close()
+    assert (connection.state, connection.is_movable) == (State.CLOSING, False)
+    client.sendall(b"what nobody reads")
+    assert not connection.is_closed_by_client()
+    client.close()
+    assert connection.is_closed_by_client()
