@@ -84,9 +84,13 @@ def parse_command(text: str) -> Command:
 
 
 def parse_properties(text: str) -> dict[str, tuple[str, ...]]:
-    """Read what ``systemctl show`` prints: a property that is a list of things has one line for each."""
+    """Read what ``systemctl show`` prints: a property that is a list of things has one line for each.
+
+    Its lines end with a line feed, and with no other of those characters at which Python splits lines: of these the
+    service may have some in its ``STATUS=``, and a property behind them would be its own word.
+    """
     properties: dict[str, tuple[str, ...]] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         name, equals, value = line.partition("=")
         if equals and name.isalnum():  # other lines are the rest of a command with line breaks
             properties[name] = (*properties.get(name, ()), value)
@@ -178,7 +182,7 @@ class Manager:
         :raises ManagerError: the manager does not answer.
         """
         text = self.run("systemctl", self.option, "list-sockets", "--plain", "--no-legend", "--full")
-        lines = (line.split() for line in text.splitlines())
+        lines = (line.split() for line in text.split("\n"))
         return [(words[0], words[1]) for words in lines if len(words) > 1]
 
     def version(self) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from flask_socketact import files
 from flask_socketact.cli.deploy import service
 from flask_socketact.cli.doctor.checks import bounded
 from flask_socketact.cli.rehearse import report
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    (tmp_path / "long").write_text("x" * (bounded.LIMIT + 1))
+    (tmp_path / "long").write_text("x" * (files.LIMIT + 1))
     (tmp_path / "good").write_text("A=ä\n")
-    assert bounded.read_file(str(tmp_path / "good")) == "A=ä\n"
+    assert files.read(tmp_path / "good") == "A=ä\n"
     for name, words in (("fifo", "no regular file"), ("long", "is longer than"), ("none", "No such file")):
         with pytest.raises(OSError, match=words):
-            bounded.read_file(str(tmp_path / name))
+            files.read(tmp_path / name)
     with pytest.raises(OSError, match="no regular file"):
-        bounded.read_file("/dev/zero")
+        files.read("/dev/zero")
 
 
 def python(program: str, seconds: float = 20.0) -> subprocess.CompletedProcess[str]:

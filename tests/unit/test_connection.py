@@ -24,18 +24,15 @@ def pair() -> Iterator[tuple[Connection, socket.socket]]:
 
 def test_states_of_a_request(pair: tuple[Connection, socket.socket]) -> None:
     connection, client = pair
-    assert connection.state is State.IDLE
-    assert connection.is_movable
+    assert (connection.state, connection.is_movable) == (State.IDLE, True)
     client.sendall(REQUEST)
     connection.enqueue()
-    assert connection.state is State.QUEUED
-    assert connection.is_movable  # nothing has been read of it
+    assert (connection.state, connection.is_movable) == (State.QUEUED, True)  # nothing has been read of it
     connection.begin_turn()
-    assert connection.state is State.IN_REQUEST
-    assert not connection.is_movable
+    assert (connection.state, connection.is_movable) == (State.IN_REQUEST, False)
     assert connection.read_request() is not None
     connection.end_turn()
-    assert connection.state is State.IDLE
+    assert (connection.state, connection.is_movable) == (State.IDLE, True)
 
 
 def test_head_that_is_not_whole_is_read_where_it_has_begun(pair: tuple[Connection, socket.socket]) -> None:

@@ -38,12 +38,45 @@ def test_failure_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def test_file_beside_that_is_not_used_is_removed(tmp_path: Path) -> None:
-    with files.beside(tmp_path / "file", "whole") as whole:
-        assert whole.read_text() == "whole"
-        assert whole.parent == tmp_path
+    with files.Folder(tmp_path) as folder, folder.beside("file", "whole") as whole:
+        assert (tmp_path / whole).read_text() == "whole"
     assert os.listdir(tmp_path) == []
 
 
 def test_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         files.write(tmp_path / "none/file", "text")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="symbolic links"):
+        files.write(tmp_path / "loop/file", "text")
+
+
+def test_folder_that_is_swapped_is_the_one_from_before(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "roots").mkdir()
+    with files.Folder(tmp_path / "theirs") as folder:
+        (tmp_path / "theirs").rename(tmp_path / "moved")
+        (tmp_path / "theirs").symlink_to("roots")
+        folder.write("file", "text")
+    assert os.listdir(tmp_path / "roots") == []
+    assert os.listdir(tmp_path / "moved") == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
+@pytest.mark.parametrize("absolute", [False, True])
+def test_root_is_led_by_nobody_to_the_folders_of_others(tmp_path: Path, absolute: bool) -> None:
+    """A user may lead root to his own folders, by a link in one of them, and root may lead anywhere."""
+    user, other = 12345, 23456
+    for name, owner in (("theirs", user), ("theirs/own", user), ("roots", 0), ("others", other)):
+        (tmp_path / name).mkdir()
+        os.chown(tmp_path / name, owner, owner)
+    for name, target in (("to-own", "own"), ("to-roots", "../roots"), ("to-others", "../others")):
+        link = tmp_path / "theirs" / name
+        link.symlink_to((link.parent / target).resolve() if absolute else target)
+        os.chown(link, user, user, follow_symlinks=False)
+    (tmp_path / "roots/to-theirs").symlink_to(tmp_path / "theirs")
+    for name in ("theirs", "theirs/own", "theirs/to-own", "roots", "others", "roots/to-theirs"):
+        files.Folder(tmp_path / name).close()
+    for name in ("theirs/to-roots", "theirs/to-others", "roots/to-theirs/to-roots"):
+        with pytest.raises(files.UnsafePathError, match="owns a part of the way"):
+            files.Folder(tmp_path / name)

@@ -17,7 +17,7 @@ from flask_socketact import files
 from flask_socketact.cli.units.values import UnitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from flask_socketact.cli.units.render import Application
 
@@ -36,10 +36,10 @@ _PACKAGED = {
 
 def write_out(wanted: Application, texts: Mapping[str, str], folder: Path) -> list[Path]:
     """Write units and relay into a folder, and return what was written."""
-    files = {folder / unit: text for unit, text in texts.items()} | {folder / RELAY: _relay()}
-    _refuse_others(wanted, files)
-    _write(files, root_owned=False)
-    return list(files)
+    contents = {folder / unit: text for unit, text in texts.items()} | {folder / RELAY: _relay()}
+    _refuse_others(wanted, contents)
+    _write(contents, root_owned=False)
+    return list(contents)
 
 
 def install(wanted: Application, texts: Mapping[str, str]) -> list[Path]:
@@ -50,19 +50,21 @@ def install(wanted: Application, texts: Mapping[str, str]) -> list[Path]:
     if not wanted.user_manager and os.geteuid() != 0:
         raise UnitError(f"--install writes to {wanted.folder}, which takes root: call it with sudo, or use --output")
     folder, helpers = Path(wanted.folder).expanduser(), Path(_RELAY_FOLDERS[wanted.user_manager]).expanduser()
-    files = {helpers / RELAY: _relay()} | {folder / unit: text for unit, text in texts.items()}
-    _refuse_others(wanted, files)
+    contents = {helpers / RELAY: _relay()} | {folder / unit: text for unit, text in texts.items()}
+    _refuse_others(wanted, contents)
     _refuse_packaged(wanted, texts)
     _make_folder(folder, root_owned=False)
     _make_folder(helpers, root_owned=not wanted.user_manager)
-    _write(files, root_owned=not wanted.user_manager)
+    _write(contents, root_owned=not wanted.user_manager)
     manager = (systemctl, *wanted.systemctl.split()[1:])
     _run(*manager, "daemon-reload")
     service = f"{wanted.name}.service"
     # One that runs, with units of an earlier version, has not started those that its next restart begins with.
     if subprocess.run([*manager, "is-active", "--quiet", service], check=False).returncode == 0:  # noqa: S603 (checked)
-        _run(*manager, "start", *(unit for unit in texts if unit.endswith(("-relay.service", "-watchdog.path"))))
-    return list(files)
+        for unit in texts:
+            if unit.endswith(("-relay.service", "-watchdog.path")):
+                _run(*manager, "start", unit)
+    return list(contents)
 
 
 def missing(wanted: Application) -> Iterator[str]:
@@ -85,10 +87,10 @@ def _relay() -> str:
     return resources.files("flask_socketact.handover").joinpath(RELAY).read_text()
 
 
-def _refuse_others(wanted: Application, files: Mapping[Path, str]) -> None:
-    for path in files:
+def _refuse_others(wanted: Application, paths: Iterable[Path]) -> None:
+    for path in paths:
         try:
-            text = "" if path.is_symlink() else path.read_text(encoding="utf-8", errors="replace")
+            text = "" if path.is_symlink() else files.read(path)
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -138,22 +140,23 @@ def _make_folder(path: Path, *, root_owned: bool) -> None:
             path.chmod(0o755)
 
 
-def _write(texts: Mapping[Path, str], *, root_owned: bool) -> None:
+def _write(contents: Mapping[Path, str], *, root_owned: bool) -> None:
     """Write every file, or (the disk is full) none.
 
     Each comes into its place whole, by a rename: systemd or a service may read it in that moment.
     """
     with ExitStack() as stack:
         written = {}
-        for path, text in texts.items():
+        for path, text in contents.items():
             with _told_of(path):
                 mode = 0o755 if path.name == RELAY else 0o644
-                written[path] = stack.enter_context(files.beside(path, text, mode=mode))
+                folder = stack.enter_context(files.Folder(path.parent))
+                written[path] = folder, stack.enter_context(folder.beside(path.name, text, mode=mode))
                 if root_owned:
-                    os.chown(written[path], 0, 0)
-        for path, whole in written.items():
+                    os.chown(written[path][1], 0, 0, dir_fd=folder.descriptor)
+        for path, (folder, whole) in written.items():
             with _told_of(path):
-                whole.replace(path)
+                folder.rename(whole, path.name)
 
 
 @contextmanager

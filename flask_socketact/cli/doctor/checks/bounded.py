@@ -1,31 +1,16 @@
-"""What the service's user has written or prints, read by root: never more than there may be, and never waited for."""
+"""What a program of the service's user prints, read by root: never more than there may be, nor for longer."""
 
 from __future__ import annotations
 
 import errno
 import os
 import selectors
-import stat
 import subprocess
 import time
 from typing import Any
 
-#: Longer than any honest environment file, and any honest answer. Bytes.
+#: Longer than any honest answer. Bytes.
 LIMIT = 1024 * 1024
-
-
-def read_file(path: str) -> str:
-    """Return the text of a regular file.
-
-    :raises OSError: it cannot be read, is no regular file (a FIFO would be waited for), or is too long.
-    """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", path)
-        data = file.read(LIMIT + 1)
-    if len(data) > LIMIT:
-        raise OSError(errno.EFBIG, f"it is longer than {LIMIT} bytes", path)
-    return data.decode(errors="replace")
 
 
 def run(command: list[str], *, seconds: float, **how: Any) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ import shlex
 from glob import glob
 from typing import TYPE_CHECKING
 
-from flask_socketact.cli.doctor.checks import bounded
+from flask_socketact import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,12 +25,12 @@ _VARIABLE = re.compile(r"\$\$|\$\{(\w+)\}", re.ASCII)
 
 
 def environment(
-    service: Unit, account: Account, variables: Iterable[str], files: Iterable[tuple[str, bool]], *, user_manager: bool
+    service: Unit, account: Account, variables: Iterable[str], named: Iterable[tuple[str, bool]], *, user_manager: bool
 ) -> dict[str, str]:
     """Return the variables that a service is started with, but those that only a started one has.
 
     :param variables: the lines of ``Environment=``
-    :param files: those of ``EnvironmentFile=``, and whether they may be absent
+    :param named: those of ``EnvironmentFile=``, and whether they may be absent
     :raises OSError: a file cannot be read.
     """
     found = {"PATH": PATH, "HOME": account.home, "USER": account.name, "LOGNAME": account.name, "SHELL": account.shell}
@@ -41,7 +41,7 @@ def environment(
     for line in variables:
         name, _, value = line.partition("=")
         found[name] = value
-    for pattern, optional in files:
+    for pattern, optional in named:
         found |= _read_files(pattern, optional=optional)
     return found
 
@@ -58,7 +58,7 @@ def _folders(account: Account, *, user_manager: bool) -> dict[str, str]:
 def _read_files(pattern: str, *, optional: bool) -> dict[str, str]:
     found: dict[str, str] = {}
     for path in sorted(glob(pattern)) or ([] if optional else [pattern]):
-        found |= parse_environment(bounded.read_file(path))
+        found |= parse_environment(files.read(path))
     return found
 
 

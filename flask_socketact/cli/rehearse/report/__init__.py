@@ -22,6 +22,8 @@ from flask_socketact.text import duration
 
 #: Of the data in it: raised when an older report can no longer be drawn beside a new one.
 FORMAT = 1
+#: A report of a million requests has some 20 MB. Bytes.
+LIMIT = 200_000_000
 _BEGIN, _END = '<script type="application/json" id="runs">', "</script>"
 
 
@@ -90,7 +92,7 @@ def read(path: Path) -> dict[str, Any]:
     :raises ReportError: it is no report.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = files.read(path, limit=LIMIT)
         run = json.loads(text.partition(_BEGIN)[2].partition(_END)[0])[-1]
         if run["format"] != FORMAT:
             raise ReportError(f"{path} was made by another version: rehearse anew")
