@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 
 import gunicorn.app.base
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 
-from flask_socketact.errors import SettingsError
+from flask_socketact import env
+from flask_socketact.errors import NotifyError, SettingsError
 from flask_socketact.handover.old_generations import Predecessors, RelayedWorker
 from flask_socketact.logs import reopen
 from flask_socketact.master import idle_exit, listeners, status_line
@@ -64,12 +66,14 @@ class Arbiter(ReloadingArbiter):
             self._turn = min(self._turn, self._idle_exit.seconds)
         self._ready = self._reloading = False  # ... as systemd has heard
         self._started = False  # systemd has heard that we are ready
-        self._booted = False
         self._stopping = False
         self._leaves_mail = False  # systemd starts the service again for what is in the mailbox
         self._hopeless = False  # all workers are stuck
         self._drain_end = 0.0
         self._extend_at = 0.0
+        if app.cfg.preload_app:  # here, where nothing else can be said until that has ended
+            with suppress(NotifyError):
+                notify.extend_timeout(address, env.load_timeout() + EXTENSION)
         super().__init__(app)
         self.manager = Manager(address, self.log)
         self._ledger = Ledger(self.log)
@@ -95,6 +99,8 @@ class Arbiter(ReloadingArbiter):
             self._take_listeners()
         self._predecessors.look()
         super().start()
+        if not env.may_overlap(os.environ):
+            self._wait_for_predecessors()
         self._ledger.count("starts")
         if not self.systemd:
             self.log.warning(
@@ -106,10 +112,19 @@ class Arbiter(ReloadingArbiter):
         self.log.info(text, extra=message_ids.STARTED)
         self.manager.status(text)
 
+    def _wait_for_predecessors(self) -> None:
+        """Load nothing before old workers have left: an earlier configuration may have let them live on."""
+        while old := self._predecessors.workers():
+            self.manager.status(f"Waiting until {len(old)} workers from before have left: {env.OVERLAP}=no")
+            self._predecessors.retire(self.cfg.graceful_timeout)
+            self._extend_timeout()
+            time.sleep(BOOT_POLL)
+            self._predecessors.look()
+
     def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:  # noqa: ARG002 (gunicorn's is a second)
         """Wait as gunicorn does; then see which workers have begun to accept."""
         is_booting = len(self.WORKERS) > len(self.readiness.accepting)
-        is_waiting = is_booting or not self._booted or not self._started or self.is_loading or self.reload_is_due
+        is_waiting = is_booting or not self.booted or not self._started or self.is_loading or self.reload_is_due
         signals: list[int] = super().wait_for_signals(BOOT_POLL if is_waiting else self._turn)
         self.readiness.collect(self.WORKERS)
         self._predecessors.look()
@@ -120,10 +135,10 @@ class Arbiter(ReloadingArbiter):
             self._empty_mailbox()  # nobody else reads it
         if len(self.readiness.accepting) >= self.num_workers:  # those that are replaced already have answered, too
             self.load_time = self.load_time or time.monotonic() - self.loading_since
-            self._booted = True
+            self.booted = True
         if len(self.serving.difference(self.worn)) >= self.num_workers:
             self.trouble = None
-        if self._booted:
+        if self.booted:
             self.report_state()
             self.advance_reload()
             if self.reload_is_due:
@@ -175,7 +190,7 @@ class Arbiter(ReloadingArbiter):
 
     def murder_workers(self) -> None:
         """Replace workers that do nothing; as long as some do something, tell systemd."""
-        if self._watchdog and self._booted and self._watchdog.is_due():
+        if self._watchdog and self.booted and self._watchdog.is_due():
             self._watch(self._watchdog)
         super().murder_workers()
 

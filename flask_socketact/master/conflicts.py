@@ -1,10 +1,10 @@
-"""What a new worker cannot have because one from before holds it: both live at the same time."""
+"""What a worker cannot have because another one holds it, of its own generation or from before."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from flask_socketact.systemd import cgroup, holders
 
@@ -12,8 +12,16 @@ from flask_socketact.systemd import cgroup, holders
 _LOCKED = (errno.EAGAIN, errno.EACCES)
 
 
-def explain(error: BaseException, service: str) -> list[str]:
-    """Return who of a service, by its control group, holds what `error` says cannot be had: a line for each."""
+#: What can be done about it: it is another worker of the same start or reload, or one from before.
+_REMEDIES = {
+    True: "All workers load the application: let one of them have it (--workers 1), or none",
+    False: "Old and new workers live at the same time: see docs/systemd.md, Overlap",
+}
+
+
+def explain(error: BaseException, service: str, siblings: Container[int]) -> list[str]:
+    """Return who of a service, by its control group, holds what `error` says cannot be had, and what can be done about
+    it: a line for each. `siblings`: the pids of workers of the same generation."""
     numbers = {cause.errno for cause in _causes(error) if isinstance(cause, OSError)}
     found: list[holders.Holder] = []
     if errno.EADDRINUSE in numbers:
@@ -21,7 +29,7 @@ def explain(error: BaseException, service: str) -> list[str]:
         found += holders.listeners(_others(service), but=holders.sockets_of(os.getpid()))
     if numbers.intersection(_LOCKED):
         found += holders.locks(_others(service))
-    return sorted(set(map(str, found)))
+    return sorted({f"{holder}. {_REMEDIES[holder.pid in siblings]}" for holder in found})
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

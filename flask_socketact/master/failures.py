@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from gunicorn.errors import AppImportError
 
 from flask_socketact.errors import SocketActError
-from flask_socketact.text import describe
+from flask_socketact.text import describe, printable
 
 #: Where files are not the application's: its own line says more than that of a driver, in which the error arose.
-_LIBRARIES = ("<", sysconfig.get_path("stdlib"), os.path.dirname(os.path.dirname(__file__)))
+_LIBRARIES = (sysconfig.get_path("stdlib"), os.path.dirname(os.path.dirname(__file__)))
 _PACKAGES = ("/site-packages/", "/dist-packages/")
 
 
@@ -49,15 +49,16 @@ def locate(error: BaseException) -> str:
         error = error.__cause__
         lines = _lines(error)
     own = list(filter(_is_own, lines))
-    return f"{type(error).__name__} at {(own or lines)[-1]}" if lines else type(error).__name__
+    return printable(f"{type(error).__name__} at {(own or lines)[-1]}" if lines else type(error).__name__)
 
 
 def _lines(error: BaseException) -> list[str]:
-    """Return the lines that `error` has passed, as ``file:line``; the innermost last."""
-    lines = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+    """Return the lines that `error` has passed, as ``file:line``; the innermost last. Only of files: what else code may
+    say that it comes from (``compile()``) may be secret, too."""
+    passed = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
-        lines.append(f"{error.filename}:{error.lineno}")
-    return lines
+        passed.append((error.filename, error.lineno))
+    return [f"{file}:{line}" for file, line in passed if os.path.isfile(file)]
 
 
 def _is_own(line: str) -> bool:

@@ -50,6 +50,7 @@ class Pool(gunicorn.arbiter.Arbiter):
         self.cgroup = cgroup.of(os.getpid())
         self.generation = 1  #: number of the workers that are forked now: one more with each reload
         request_context.generation = request_context.name_generation(os.getpid(), self.generation)
+        self.booted = False  #: all workers have answered once
         self.retired: set[int] = set()  #: pids of workers that a reload has told to go
         self.trouble: Failure | None = None  #: why workers are missing
         self._respawn_at = 0.0
@@ -156,22 +157,28 @@ class Pool(gunicorn.arbiter.Arbiter):
         limit = self.load_timeout + STACK_TIME
         pids = self.WORKERS.keys() - self.readiness.accepting
         self._load_deadlines = {pid: self._load_deadlines.get(pid, now + limit) for pid in pids}
+        late = []
         for pid, deadline in self._load_deadlines.items():
             self.WORKERS[pid].tmp.notify()
             if now > deadline and pid not in self.draining:
+                late.append(pid)
                 self._load_deadlines[pid] = math.inf
                 self.kill_worker(pid, signal.SIGKILL)
-                limit_name = f"{env.LOAD_TIMEOUT} = {self.load_timeout:g} s"
-                self.handle_slow_load(
-                    Failure.known(f"worker {pid} has not loaded the application in {limit_name}, and is killed")
-                )
+        if late:
+            self.handle_slow_load(self._describe_slow_load(late))
+
+    def _describe_slow_load(self, pids: list[int]) -> Failure:
+        have, are = ("has", "is") if len(pids) == 1 else ("have", "are")
+        who = f"worker{'s' if len(pids) > 1 else ''} {', '.join(map(str, pids))}"
+        limit = f"{env.LOAD_TIMEOUT} = {self.load_timeout:g} s"
+        return Failure.known(f"{who} {have} not loaded the application in {limit}, and {are} killed")
 
     def handle_slow_load(self, reason: Failure) -> None:
         """Go on without a worker that has taken too long to load the application, if others serve.
 
-        :raises HaltServer: none does.
+        :raises HaltServer: none does, or it is the start, which succeeds with all workers, or not at all.
         """
-        if not self.serving:
+        if not (self.booted and self.serving):
             raise HaltServer(reason.text, self.WORKER_BOOT_ERROR)
         self._wait_before_respawn(reason)
 
@@ -210,7 +217,7 @@ class Pool(gunicorn.arbiter.Arbiter):
         except BaseException as error:
             if os.getpid() != self.pid:  # the child, which could not even tell why it ends, and is no second master
                 os._exit(self.WORKER_BOOT_ERROR)
-            if not self.serving or not isinstance(error, Exception):
+            if not (self.booted and self.serving) or not isinstance(error, Exception):
                 raise
             self._wait_before_respawn(Failure.of(error, "no worker can be forked: "))
             return 0
@@ -237,9 +244,9 @@ class Pool(gunicorn.arbiter.Arbiter):
     def handle_boot_failure(self, halt: HaltServer) -> None:
         """Go on without a worker that could not boot, if others serve.
 
-        :raises HaltServer: none does.
+        :raises HaltServer: none does, or it is the start, which succeeds with all workers, or not at all.
         """
-        if not self.serving:
+        if not (self.booted and self.serving):
             raise HaltServer(f"{halt.reason} {self.trouble.text if self.trouble else ''}".strip(), halt.exit_status)
         self._wait_before_respawn(self.trouble or Failure.known(halt.reason))
 

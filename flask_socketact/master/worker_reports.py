@@ -11,7 +11,8 @@ from gunicorn.workers.base import Worker
 
 from flask_socketact.master import conflicts
 from flask_socketact.master.failures import Failure, locate
-from flask_socketact.text import describe
+from flask_socketact.shared.scoreboard import Field
+from flask_socketact.text import describe, printable
 
 
 class Readiness:
@@ -89,12 +90,18 @@ class Readiness:
 
     def _report(self, failure: Failure | None = None) -> None:
         lines = (str(os.getpid()), *((failure.text, failure.public) if failure else ()))
-        self._write.send("\n".join(lines).encode(errors="replace"))
+        self._write.send("\n".join(map(printable, lines)).encode(errors="replace"))
 
 
 def _explain(worker: Worker, error: BaseException) -> None:
     """Log who holds what `worker` could not have."""
     if worker.cgroup is not None:
         with suppress(OSError, ValueError):  # /proc is not as it should be: the error itself is told anyway
-            for line in conflicts.explain(error, worker.cgroup):
-                worker.log.error("%s. Old and new workers live at the same time: see docs/systemd.md, Overlap", line)
+            for line in conflicts.explain(error, worker.cgroup, _siblings(worker)):
+                worker.log.error("%s", line)
+
+
+def _siblings(worker: Worker) -> set[int]:
+    """Return the pids of the workers that the same start, or reload, has forked."""
+    generation = worker.slot[Field.GENERATION]
+    return {slot[Field.PID] for slot in worker.board.taken() if slot[Field.GENERATION] == generation}

@@ -33,7 +33,7 @@ from flask_socketact.workers.base import DRAIN_POLL, Lifecycle, listener_name
 
 #: accept(2): somebody else was faster, the client has gone, or its connection has an error of its own.
 _NOBODY_THERE = (
-    *(errno.EAGAIN, errno.ECONNABORTED, errno.EPERM, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT),
+    *(errno.EAGAIN, errno.ECONNABORTED, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT),
     *(errno.EHOSTDOWN, errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH),
 )
 
@@ -304,8 +304,11 @@ class Loop:
             if error.errno in descriptors.NO_RESOURCES:
                 self._make_room(error.strerror or str(error))
             elif error.errno not in _NOBODY_THERE:
-                self._log.exception("Cannot accept a connection")
-                self._blocked_until = time.monotonic() + descriptors.PAUSE
+                now = time.monotonic()
+                self._blocked_until = now + descriptors.PAUSE
+                if now >= self._next_complaint:
+                    self._next_complaint = now + descriptors.LOG_INTERVAL
+                    self._log.exception("Cannot accept a connection")
             return False
         if self._pass_on(client, listener_name(listener)):
             return True

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIMIT = {"SOCKETACT_LOAD_TIMEOUT": "1.5"}
-WHY = r"worker \d+ has not loaded the application in SOCKETACT_LOAD_TIMEOUT = 1\.5 s, and is killed"
+#: One of them, or both, as they are at the end of their time at the same moment.
+WHY = r"workers? [\d, ]+ ha(s|ve) not loaded the application in SOCKETACT_LOAD_TIMEOUT = 1\.5 s, and (is|are) killed"
 #: In Python, or in C, where no handler of a signal runs.
 STUCK = ["import time; time.sleep(600)", "import ctypes; ctypes.PyDLL(None).pause()"]
 
@@ -35,6 +36,15 @@ def test_import_may_take_longer_than_a_request(site: Path, http: socket.socket, 
         server.wait_until_ready()
         assert ask(lambda: dial(http)) == (200, b"one")
         assert "TIMEOUT" not in server.log
+
+
+def test_master_that_loads_the_application_asks_for_the_time_before(site: Path, http: socket.socket) -> None:
+    """``preload_app``: nothing can be said until the import has ended."""
+    release(site, "one", "import time; time.sleep(1)")
+    with Server(site, *CONF, "--preload", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        assert server.messages[0] == "EXTEND_TIMEOUT_USEC=610000000"
+        assert ask(lambda: dial(http)) == (200, b"one")
 
 
 @pytest.mark.parametrize("stuck", STUCK)

@@ -89,6 +89,7 @@ def test_status_tells_of_a_missing_worker(folder: Folder, http: socket.socket) -
         ("raise SystemExit('no database')", "app:app", WORKER_BOOT_ERROR, "the application left with 'no database'"),
         ("def app(:", "app:app", WORKER_BOOT_ERROR, "SyntaxError"),
         ("", "app:app", APP_LOAD_ERROR, "Failed to find attribute 'app' in 'app'"),
+        ("raise type('A\\nB', (Exception,), {})", "app:app", WORKER_BOOT_ERROR, "A B"),
     ],
 )
 def test_application_that_cannot_be_imported(
@@ -100,6 +101,23 @@ def test_application_that_cannot_be_imported(
         assert status == APP_LOAD_ERROR or "Traceback (most recent call last)" in server.log
         assert server.messages[-1].startswith("STOPPING=1\nSTATUS=")
         assert "no database" not in server.messages[-1]  # every local user may read it
+        assert not any("READY" in message for message in server.messages)
+
+
+def test_start_succeeds_with_all_workers_or_not_at_all(folder: Folder, http: socket.socket) -> None:
+    """What one of them has (a port), the others cannot have: such a start would never end."""
+    app = folder(
+        """
+        import os
+
+        os.close(os.open("one", os.O_CREAT | os.O_EXCL))
+
+        def app(environ, start_response): ...
+        """
+    )
+    with Server(app, *CONF, "app:app", listeners={"http": http}) as server:
+        assert server.wait_until_gone() == WORKER_BOOT_ERROR
+        assert "FileExistsError" in server.messages[-1]
         assert not any("READY" in message for message in server.messages)
 
 

@@ -45,6 +45,27 @@ def test_the_journal_says_who_has_it(alone: Machine, tcp: Connect, source: str, 
     machine.wait_for(lambda: re.search(told, machine.journal("app")) is not None, "the holder to be named")
 
 
+def test_without_overlap_a_restart_that_waits_for_a_lock_comes_to_an_end(alone: Machine, tcp: Connect) -> None:
+    """The old worker has it, and leaves when the new one answers, which waits for it: until that is told to wait before
+    it loads the application."""
+    machine = alone
+    release(
+        machine, SOURCE + "import fcntl\nowned = open('/var/lib/app/lock', 'w')\nfcntl.flock(owned, fcntl.LOCK_EX)\n"
+    )
+    machine.systemctl("start", "app")
+    with Load(tcp, {"new connection": 2}) as load:
+        machine.systemctl("restart", "--no-block", "app")
+        machine.wait_for(lambda: machine.scopes("app*"), "the old worker to be relayed")
+        machine.wait_for(
+            lambda: "Booting worker" in machine.journal("app").rpartition("relay: ")[2], "the new one to wait"
+        )
+        options = '"GUNICORN_CMD_ARGS=--workers 1 --threads 8" SOCKETACT_OVERLAP=no'
+        drop_in(machine, "app.service", f"[Service]\nEnvironment={options}\n")
+        machine.systemctl("restart", "app")
+        assert not machine.scopes("app*")
+    assert not load.failures()
+
+
 @pytest.fixture
 def serial(machine: Machine) -> Iterator[Machine]:
     """Installed without overlap, and with a port of its own."""
