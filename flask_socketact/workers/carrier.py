@@ -1,16 +1,17 @@
-"""Hand connections over to other workers through the mailbox, in a drain."""
+"""Hand connections over to other workers through the mailbox."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flask_socketact.errors import MailboxError
 from flask_socketact.handover import mailbox
 from flask_socketact.linux import descriptors
 from flask_socketact.shared.scoreboard import Field
-from flask_socketact.workers.base import Lifecycle
+
+if TYPE_CHECKING:
+    from flask_socketact.workers.base import BaseWorker
 
 
 class Movable(Protocol):
@@ -30,66 +31,106 @@ class Movable(Protocol):
         """What has been read beyond the last request."""
 
 
-class Carrier(Lifecycle):
-    """Mixed into worker classes that keep connections alive."""
+class Holder(Protocol):
+    """What has the connections of a worker."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._draining = False  #: the drain has begun, for connections, too
-        self._carrying = False  #: ... and they go to the mailbox as soon as they have no request here
-
-    @abstractmethod
     def read_mailbox(self, box: mailbox.Mailbox) -> None:
         """Take connections over, from now on."""
 
-    @abstractmethod
     def leave_mailbox(self, box: mailbox.Mailbox) -> None:
         """Leave the mailbox to others: we would receive what we send."""
 
-    @abstractmethod
     def forget(self, connection: Any) -> None:
         """Close our copy of a connection that has been sent."""
 
-    def begin_to_carry(self) -> None:
+
+class Carrier:
+    """What one worker may hand over, and to whom."""
+
+    def __init__(self, worker: BaseWorker) -> None:
+        self._worker = worker
+        self._holder: Holder  # from when it has begun
+        self.has_begun = False  #: the drain, for connections, too
+        self.is_carrying = False  #: ... and they go to the mailbox as soon as they have no request here
+
+    def has_successor(self) -> bool:
+        """Whether somebody reads the mailbox when this worker has left."""
+        worker = self._worker
+        if worker.board.stopping or worker.board.is_deaf:
+            return False
+        if not worker.relayed.is_moved() or worker.relayed.is_succeeded:
+            return True  # a sibling, or the next generation, which systemd starts also when the master has died
+        return any(not sibling[Field.DRAINING] for sibling in worker.board.taken())
+
+    def is_superseded(self) -> bool:
+        """Whether new connections are the next generation's, which answers; this worker may not have begun to drain."""
+        worker = self._worker
+        if worker.board.is_superseded:
+            return True
+        return bool(worker.slot[Field.DRAINING]) and not worker.relayed.is_moved() and self.has_successor()
+
+    def has_mail(self) -> bool:
+        """Whether connections wait for this worker, or another, to take them from the mailbox."""
+        box = self._worker.mailbox
+        return box is not None and box.has_mail()
+
+    def pass_on(self, client: Any, listener: str | None) -> bool:
+        """Leave a connection of which nothing has been read to the next generation, if that takes what is new: the
+        kernel may still give us some. Return whether it has gone."""
+        box = self._worker.mailbox
+        if box is None or not self.is_superseded():
+            return False
+        try:
+            for _ in box.send([(mailbox.Origin(listener, served=False), client.fileno())], 1):
+                client.close()
+        except MailboxError as error:
+            self._worker.log.warning("Mailbox: %s", error)
+            return False
+        return True
+
+    def begin(self, holder: Holder) -> None:
         """Let connections go from now on, if somebody can take them: called once, as the drain begins."""
-        carrying = self.may_carry()
-        if carrying and self.mailbox:
-            self.leave_mailbox(self.mailbox)
-        self._draining = True
-        self._carrying = carrying  # last: other threads send, too, from now on
+        self._holder = holder
+        is_carrying = self.may_carry()
+        if is_carrying and self._worker.mailbox:
+            holder.leave_mailbox(self._worker.mailbox)
+        self.has_begun = True
+        self.is_carrying = is_carrying  # last: other threads send, too, from now on
 
     def may_carry(self) -> bool:
         """Whether somebody will read the mailbox. When nobody does, it would start the service again."""
-        if self._draining and not self._carrying:
+        if self.has_begun and not self.is_carrying:
             return False
-        return self.mailbox is not None and self.has_successor()
+        return self._worker.mailbox is not None and self.has_successor()
 
     def carry(self, connections: Iterable[Movable]) -> None:
         """Send those of `connections` to the mailbox that have no request here."""
-        if self.mailbox is not None and self.may_carry():
+        worker, holder = self._worker, self._holder
+        if worker.mailbox is not None and self.may_carry():
             try:
-                self._send_to(self.mailbox, connections)
+                self._send(worker.mailbox, connections, holder)
             except MailboxError as error:
-                self.log.warning("Mailbox: %s", error)
+                worker.log.warning("Mailbox: %s", error)
             else:
                 return
-        self._carrying = False
-        self.log.warning("Idle connections are closed from now on, not carried")
-        if self.mailbox and self.board.stopping:  # what we have sent may have no other reader
-            self.read_mailbox(self.mailbox)
+        self.is_carrying = False
+        worker.log.warning("Idle connections are closed from now on, not carried")
+        if worker.mailbox and worker.board.stopping:  # what we have sent may have no other reader
+            holder.read_mailbox(worker.mailbox)
 
-    def _send_to(self, box: mailbox.Mailbox, connections: Iterable[Movable]) -> None:
+    def _send(self, box: mailbox.Mailbox, connections: Iterable[Movable], holder: Holder) -> None:
         """:raises MailboxError: it takes no more; those left are still ours."""
+        worker = self._worker
         movable = {c.fd: c for c in connections if c.is_movable and len(c.unread) <= mailbox.MAX_UNREAD}
         origins = [(mailbox.Origin(c.listener, c.served, _pairs(c.proxy), c.unread), fd) for fd, c in movable.items()]
-        receivers = sum(1 for sibling in self.board.taken() if not sibling[Field.DRAINING])
+        receivers = sum(1 for sibling in worker.board.taken() if not sibling[Field.DRAINING])
         batch = mailbox.batch_size(len(movable), receivers)
         if descriptors.highest() < descriptors.FEW:
             batch = min(batch, descriptors.RESERVE - 1)
         for fds in box.send(origins, batch):
-            self.slot[Field.CARRIED_OUT] += len(fds)
+            worker.slot[Field.CARRIED_OUT] += len(fds)
             for fd in fds:
-                self.forget(movable[fd])
+                holder.forget(movable[fd])
 
 
 def _pairs(proxy: dict[str, Any] | None) -> tuple[tuple[str, Any], ...] | None:

@@ -29,7 +29,8 @@ from flask_socketact.http.settings_cache import Settings
 from flask_socketact.http.tls import TLSConnection
 from flask_socketact.linux import descriptors
 from flask_socketact.shared.scoreboard import Field
-from flask_socketact.workers.base import DRAIN_POLL, Lifecycle, listener_name
+from flask_socketact.workers.base import BaseWorker, listener_name
+from flask_socketact.workers.drain import DRAIN_POLL
 
 #: accept(2): somebody else was faster, the client has gone, or its connection has an error of its own.
 _NOBODY_THERE = (
@@ -61,7 +62,7 @@ _IN_EXCLUSIVE = select.EPOLLIN | select.EPOLLEXCLUSIVE
 class Loop:
     """Used by one thread at a time, the leader; the others call `rejoin` and the like with the `lock` held."""
 
-    def __init__(self, worker: Lifecycle) -> None:
+    def __init__(self, worker: BaseWorker) -> None:
         self.cfg = cfg = Settings(worker.cfg)
         self._log = worker.log
         self.lock = threading.Lock()  #: of what is decided about connections that are not busy
@@ -69,7 +70,7 @@ class Loop:
         self.connections: set[Connection] = set()
         self._by_fd: dict[int, Connection] = {}  # what the epoll knows them by
         self._board = worker.board
-        self._pass_on = worker.pass_on
+        self._pass_on = worker.carrier.pass_on
         self._slot = worker.slot
         self._listeners = {listener.fileno(): listener for listener in worker.sockets}
         self._mail: dict[int, tuple[socket.socket, float]] = {}  # senders, and until when they may send

@@ -28,13 +28,14 @@ from flask_socketact.handover import mailbox
 from flask_socketact.http import request_body
 from flask_socketact.http.connection import BODY_REST_TIMEOUT
 from flask_socketact.linux import descriptors
-from flask_socketact.workers.base import DRAIN_POLL, HEARTBEAT, LINGER, close_descriptor, listener_name
-from flask_socketact.workers.carrier import Carrier
+from flask_socketact.workers.base import HEARTBEAT, BaseWorker, listener_name
+from flask_socketact.workers.child import close_descriptor
+from flask_socketact.workers.drain import DRAIN_POLL, LINGER
 from flask_socketact.workers.gevent_client import Client
-from flask_socketact.workers.gunicorn_base import CarriedClient, ClassicWorker, Listener
+from flask_socketact.workers.gunicorn_base import CarriedClient, GunicornMixin, Listener
 
 
-class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
+class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
     """Greenlets: ``-k flask_socketact.workers.gevent.GeventWorker`` (extra ``[gevent]``).
 
     Other than gunicorn's it hands its connections over in a drain, or ends idle ones after a linger time; it drains
@@ -63,7 +64,7 @@ class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
         Worker.notify(self)  # not gevent's, which leaves at once when the master has died
         self.reopen_files()
         self.beat()
-        if not self.is_parent_alive():
+        if not self.relayed.has_master():
             self._leave.set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -75,7 +76,7 @@ class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
         gevent.spawn(self.reopen_files)  # in the loop's next turn, not after its pause
 
     def handle(self, listener: Any, client: Any, address: Any) -> None:
-        if not isinstance(client, Client) and self.pass_on(client, listener.fdname):
+        if not isinstance(client, Client) and self.carrier.pass_on(client, listener.fdname):
             return
         if self._tls:
             try:
@@ -105,8 +106,8 @@ class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
         if not request_body.is_read(request) and not self._skip_body(request, client, address):
             raise StopIteration
         client.end_request(bytes(request.unreader.buf.getvalue()))
-        if self._carrying and self._is_portable and not self._is_killing:
-            self.carry([client])
+        if self.carrier.is_carrying and self._is_portable and not self._is_killing:
+            self.carrier.carry([client])
             if client.has_gone:
                 raise StopIteration
 
@@ -149,17 +150,17 @@ class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
             except BaseException:  # noqa: BLE001 (the worker goes on, whatever it is)
                 self.note_failure()
         self.slot.begin_drain()
-        self.begin_drain()
+        self.drain.announce()
         for server in servers:
             server.close()
-        self.begin_to_carry()
+        self.carrier.begin(self)
         self._drain([server.pool for server in servers])
         self._is_killing = True
         for server in servers:
             server.stop(timeout=1)
 
     def goes_on(self) -> bool:
-        return bool(self._is_portable and self.cfg.keepalive and self.may_carry())
+        return bool(self._is_portable and self.cfg.keepalive and self.carrier.may_carry())
 
     def is_ending(self, error: BaseException) -> bool:
         return self._is_killing and isinstance(error, gevent.GreenletExit)
@@ -188,18 +189,18 @@ class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
 
         What is left is in the pools: greenlets of connections just accepted have not begun yet.
         """
-        began = time.monotonic()
-        while self._is_needed(pools) and time.monotonic() - began < self.cfg.graceful_timeout:
+        lingered_at = time.monotonic() + LINGER
+        while self._is_needed(pools) and (now := time.monotonic()) < self.drain.deadline:
             try:
-                self._drain_further(lingered=time.monotonic() - began >= LINGER)
+                self._drain_further(lingered=now >= lingered_at)
             except BaseException:  # noqa: BLE001 (as in run())
                 self.note_failure()
 
     def _drain_further(self, *, lingered: bool) -> None:
         self.notify()
         waiting = [client for client, busy in self._busy.items() if not busy]
-        if self._carrying and self._is_portable:
-            self.carry([client for client in waiting if isinstance(client, Client)])
+        if self.carrier.is_carrying and self._is_portable:
+            self.carrier.carry([client for client in waiting if isinstance(client, Client)])
         elif lingered:
             for client in waiting:
                 if not isinstance(client, Client) or client.is_idle:  # TLS does not tell
@@ -219,7 +220,7 @@ class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
 
     def _is_needed(self, pools: list[Pool]) -> bool:
         """Whether a request or a connection is left; when the service stops, whoever leaves last leaves no mail."""
-        return any(pools) or self._has_mail_in_hand or (self.board.stopping and self.has_mail())
+        return any(pools) or self._has_mail_in_hand or (self.board.stopping and self.carrier.has_mail())
 
     # The mailbox.
 
@@ -228,7 +229,7 @@ class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
             self._postman = gevent.spawn(self._read_mail, box)
 
     def leave_mailbox(self, box: mailbox.Mailbox) -> None:
-        """Do nothing: who reads it looks at ``_carrying``."""
+        """Do nothing: who reads it looks at ``carrier.is_carrying``."""
 
     def forget(self, connection: Client) -> None:
         connection.leave()
@@ -237,7 +238,7 @@ class GeventWorker(ClassicWorker, Carrier, ggevent.GeventWorker):
         """Take connections over from the mailbox, as long as this worker sends none."""
         while True:
             wait_read(box.listener.fileno())
-            if self._carrying:
+            if self.carrier.is_carrying:
                 return
             if self.board.is_superseded:
                 gevent.sleep(DRAIN_POLL)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.http.wsgi import FileWrapper
 
@@ -19,7 +19,14 @@ from flask_socketact.handover.mailbox import Origin
 from flask_socketact.http import request_body
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.shared.scoreboard import Field
-from flask_socketact.workers.base import ApplicationError, Lifecycle, listener_name, status_of
+from flask_socketact.workers.base import BaseWorker, listener_name
+from flask_socketact.workers.outcome import ApplicationError, status_of
+
+# What the mixin takes for granted; its bases are those of the classes that it is mixed into.
+if TYPE_CHECKING:
+    _Base = BaseWorker
+else:
+    _Base = object
 
 #: Name of the listener by which the connection came that this thread or greenlet serves.
 _listener: ContextVar[str | None] = ContextVar("listener", default=None)
@@ -68,8 +75,8 @@ class Exchange:
         return self.write_error is not None or request_body.is_broken(self.response.req)
 
 
-class ClassicWorker(Lifecycle):
-    """Mixed into gunicorn's classes, before them."""
+class GunicornMixin(_Base):
+    """Mixed into gunicorn's classes, before them and `BaseWorker`."""
 
     wsgi: Callable[..., Iterable[bytes]]
 
@@ -104,7 +111,7 @@ class ClassicWorker(Lifecycle):
             if origin.proxy or (origin.served and self.cfg.proxy_protocol != "off"):
                 connection.close()  # the parser would want the PROXY header once more
                 continue
-            if origin.is_new and self.pass_on(connection, origin.listener):
+            if origin.is_new and self.carrier.pass_on(connection, origin.listener):
                 continue
             self.slot[Field.CARRIED_IN] += 1
             yield client
@@ -124,7 +131,7 @@ class ClassicWorker(Lifecycle):
             exchange.lent.restore()
         finally:
             if self.is_child:
-                self.end_child(exchange.failure)
+                self.forks.end_child(exchange.failure)
         return (_File if isinstance(body, FileWrapper) else _Body)(self, exchange, body)
 
     def _starter(
@@ -244,7 +251,7 @@ class ClassicWorker(Lifecycle):
 class _Body:
     """What the application has returned, for gunicorn to iterate over and to close."""
 
-    def __init__(self, worker: ClassicWorker, exchange: Exchange, body: Iterable[bytes]) -> None:
+    def __init__(self, worker: GunicornMixin, exchange: Exchange, body: Iterable[bytes]) -> None:
         self._worker = worker
         self._exchange = exchange
         self._body = body
@@ -266,7 +273,7 @@ class _Body:
             self._exchange.lent.restore()
         finally:
             if self._worker.is_child:
-                self._worker.end_child(self._exchange.failure)
+                self._worker.forks.end_child(self._exchange.failure)
         if piece is None:
             raise StopIteration
         return piece
@@ -281,7 +288,7 @@ class _Body:
 class _File(_Body, FileWrapper):
     """The same for a file, which gunicorn gives to the kernel if it can."""
 
-    def __init__(self, worker: ClassicWorker, exchange: Exchange, file: FileWrapper) -> None:
+    def __init__(self, worker: GunicornMixin, exchange: Exchange, file: FileWrapper) -> None:
         super().__init__(worker, exchange, file)
         self.filelike, self.blksize = file.filelike, file.blksize
 

@@ -13,14 +13,15 @@ from gunicorn.workers import sync
 from flask_socketact.errors import MailboxError
 from flask_socketact.handover import mailbox
 from flask_socketact.linux import descriptors
-from flask_socketact.workers.base import DRAIN_POLL, HEARTBEAT, LINGER, listener_name
-from flask_socketact.workers.gunicorn_base import CarriedClient, ClassicWorker, Listener
+from flask_socketact.workers.base import HEARTBEAT, BaseWorker, listener_name
+from flask_socketact.workers.drain import DRAIN_POLL, LINGER
+from flask_socketact.workers.gunicorn_base import CarriedClient, GunicornMixin, Listener
 
 #: What gunicorn's loop takes for an empty queue; anything else would end the worker.
 _NONE_WAITS = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
 
 
-class SyncWorker(ClassicWorker, sync.SyncWorker):
+class SyncWorker(GunicornMixin, BaseWorker, sync.SyncWorker):
     """One request at a time, without keep-alive: ``-k flask_socketact.workers.sync.SyncWorker``.
 
     A client that is slow to send or to take blocks the worker, as it does gunicorn's: put a proxy in front. Connections
@@ -42,7 +43,7 @@ class SyncWorker(ClassicWorker, sync.SyncWorker):
                 self.note_failure()
             else:
                 break  # the master has died
-        while self._carried or (self.board.stopping and self.has_mail()):
+        while self._carried or (self.board.stopping and self.carrier.has_mail()):
             self.notify()
             time.sleep(DRAIN_POLL)
 
@@ -69,7 +70,7 @@ class SyncWorker(ClassicWorker, sync.SyncWorker):
         super().notify()
         self.reopen_files()
         self.beat()
-        self.is_parent_alive()
+        self.relayed.has_master()
         if self.mailbox is not None and self._may_read():
             self._read_mail(self.mailbox)
         if self._carried:
@@ -79,7 +80,7 @@ class SyncWorker(ClassicWorker, sync.SyncWorker):
         return (self.alive and not self.board.is_superseded) or self.board.stopping
 
     def handle(self, listener: Any, client: Any, address: Any) -> None:
-        if isinstance(client, _Client) or not self.pass_on(client, listener_name(listener)):
+        if isinstance(client, _Client) or not self.carrier.pass_on(client, listener_name(listener)):
             super().handle(listener, client, address)
 
     def close_in_child(self) -> None:

@@ -40,9 +40,10 @@ from flask_socketact.http.response import Response
 from flask_socketact.linux import socket_queues
 from flask_socketact.linux.timer import Alarm
 from flask_socketact.shared.scoreboard import Field
-from flask_socketact.workers.base import DRAIN_POLL, HEARTBEAT, LINGER, ApplicationError, status_of
-from flask_socketact.workers.carrier import Carrier
+from flask_socketact.workers.base import HEARTBEAT, BaseWorker
 from flask_socketact.workers.connection_loop import Loop
+from flask_socketact.workers.drain import DRAIN_POLL, LINGER
+from flask_socketact.workers.outcome import ApplicationError, status_of
 
 #: How long the leader may be inside one request before another thread takes the lead, in seconds.
 PATIENCE = 0.005
@@ -70,7 +71,7 @@ class Seat:
         self.thread: threading.Thread
 
 
-class ThreadWorker(Carrier):
+class ThreadWorker(BaseWorker):
     """A worker that serves with threads: ``-k flask_socketact.workers.thread.ThreadWorker``.
 
     ``threads`` is how many requests run at once; a client that is connected, but has not sent the
@@ -103,8 +104,8 @@ class ThreadWorker(Carrier):
         self._supervisor = Seat()  # leads when no thread can
         self._mean = 0.0  # seconds that a request takes
         self._begun = self._ended = 0  # turns of connections; the difference is in flight
-        self._drain_deadline: float | None = None
-        self._drained = False
+        self._is_leaving = False  # the drain has begun
+        self._drained = False  # nothing is left
         self._is_broken = False  # the loop cannot go on
 
     # The supervisor is gunicorn's main thread, which gets the signals.
@@ -138,7 +139,7 @@ class ThreadWorker(Carrier):
         if not self.alive:
             self._drain_without_threads()
         now = time.monotonic()
-        if now >= self._next_beat_at or self._is_told_of_stop:
+        if now >= self._next_beat_at or self.relayed.is_told_of_stop:
             self._next_beat_at = now + HEARTBEAT
             self._supervise(now)
         poll.poll(1000 * (self._next_beat_at - now))
@@ -165,7 +166,7 @@ class ThreadWorker(Carrier):
 
     def _supervise(self, now: float) -> None:
         self.notify()
-        self.is_parent_alive()
+        self.relayed.has_master()
         self.beat()
         with self.loop.lock:
             self._call_if_none_leads()
@@ -196,7 +197,7 @@ class ThreadWorker(Carrier):
             seat.reported = True
             frame = sys._current_frames().get(seat.thread.ident or 0)
             stack = "".join(traceback.format_stack(frame)) if frame else ""
-            replaced = not self.is_relayed()
+            replaced = not self.relayed.is_moved()
             self.log.critical(
                 "A request runs longer than timeout = %s s%s (pid: %s). It is at:\n%s",
                 self.cfg.timeout,
@@ -227,11 +228,11 @@ class ThreadWorker(Carrier):
         """Whether the drain has lasted longer than it may; begins it, if it is to begin."""
         if self.alive:
             return False
-        if self._drain_deadline is None:
-            self._drain_deadline = time.monotonic() + self.cfg.graceful_timeout
+        if not self._is_leaving:
+            self._is_leaving = True
             self.loop.wake()
-            self.begin_drain()
-        return time.monotonic() > self._drain_deadline
+            self.drain.announce()
+        return time.monotonic() > self.drain.deadline
 
     def _wake_supervisor(self) -> None:
         with suppress(BlockingIOError):  # it has enough to read
@@ -251,7 +252,7 @@ class ThreadWorker(Carrier):
                     self._lead(seat)
             except BaseException as error:  # noqa: BLE001 (the thread goes on, whatever it is)
                 if self.is_child:
-                    self.end_child(error)
+                    self.forks.end_child(error)
                 self._recover(seat)
         self._wake_supervisor()
 
@@ -313,7 +314,7 @@ class ThreadWorker(Carrier):
             if loop.ready:
                 self._alarm.set()
             for _ in range(len(loop.ready)):
-                if not self.alive and not self._draining:
+                if not self.alive and not self.carrier.has_begun:
                     break  # those that nothing has been read of go to the mailbox first
                 connection = loop.next()
                 if connection is not None and not self._serve(seat, connection):
@@ -335,7 +336,7 @@ class ThreadWorker(Carrier):
             with self.loop.lock:
                 leads = self._leader is seat
                 has_next = outcome is Outcome.KEEP and connection.next_request is NextRequest.UNPARSED
-                if has_next and not leads and not self._carrying:
+                if has_next and not leads and not self.carrier.is_carrying:
                     connection.clock.restart()
                     continue  # nobody but us could see it
                 seat.connection = None
@@ -366,9 +367,9 @@ class ThreadWorker(Carrier):
             seconds = connection.free_since - connection.clock.began
             self._mean += (min(seconds, SMOOTHING * PATIENCE) - self._mean) / SMOOTHING
             self.loop.set_deadline(connection, begun=connection.has_begun)
-            if self._carrying:
+            if self.carrier.is_carrying:
                 connection.end_turn()
-                self.carry([connection])
+                self.carrier.carry([connection])
                 if connection not in self.loop.connections:
                     return
         elif connection.has_begun and new_head and connection.served:  # the first one's time began with the connection
@@ -400,23 +401,23 @@ class ThreadWorker(Carrier):
 
     def _drain(self) -> bool:
         """Bring the drain forward, and return whether nothing is left."""
-        if not self._draining:
+        if not self.carrier.has_begun:
             self._begin_to_drain()
-        if self._carrying:
+        if self.carrier.is_carrying:
             with self.loop.lock:
-                self.carry(list(self.loop.connections))
+                self.carrier.carry(list(self.loop.connections))
         self.loop.limit_idle(time.monotonic() + LINGER)
         if self.loop.connections or self.loop.receives_mail:
             return False
         # When the service stops, whoever leaves last leaves nothing in the mailbox.
-        return not (self.board.stopping and self.has_mail())
+        return not (self.board.stopping and self.carrier.has_mail())
 
     def _begin_to_drain(self) -> None:
         self.slot.begin_drain()
-        if self.is_superseded():
+        if self.carrier.is_superseded():
             self.loop.leave_sources()
         self.loop.stop_accepting()
-        self.begin_to_carry()
+        self.carrier.begin(self)
 
     def _drain_without_threads(self) -> None:
         """Bring the drain forward in the supervisor, while all threads are inside requests:
@@ -452,10 +453,10 @@ class ThreadWorker(Carrier):
                 return Outcome.WAIT
             outcome = self._answer(connection, request)
             if self.is_child:
-                self.end_child(None)
+                self.forks.end_child(None)
         except BaseException as error:  # noqa: BLE001 (it ends its request alone)
             if self.is_child:
-                self.end_child(None if connection.broken else error)
+                self.forks.end_child(None if connection.broken else error)
             self._answer_error(connection, request, error)
             return Outcome.CLOSE
         else:
@@ -521,7 +522,7 @@ class ThreadWorker(Carrier):
     def _respond(self, request: Request, response: Response, environ: dict[str, Any], began: datetime) -> None:
         body = self.wsgi(environ, response.start_response)
         if self.is_child:
-            self.end_child(None)
+            self.forks.end_child(None)
         try:
             response.send(body, environ["wsgi.file_wrapper"])
         finally:
@@ -585,7 +586,7 @@ class ThreadWorker(Carrier):
         """Whether `connection` is to be closed after an answer that begins now."""
         cfg = self.loop.cfg
         if not self.alive:
-            return not (connection.portable and self.may_carry() and cfg.keepalive)
+            return not (connection.portable and self.carrier.may_carry() and cfg.keepalive)
         return not cfg.keepalive or len(self.loop.connections) > cfg.worker_connections
 
 

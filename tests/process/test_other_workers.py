@@ -17,7 +17,7 @@ import pytest
 from h2.connection import H2Connection
 from h2.events import DataReceived, StreamEnded
 
-from flask_socketact.workers.base import LINGER
+from flask_socketact.workers.drain import LINGER
 from tests.load import Load, ask
 from tests.process.test_thread import certificate, connect_and_reset, exchange
 from tests.process.test_worker import REQUEST, answer, in_drain

@@ -55,7 +55,7 @@ def test_without_overlap_a_restart_that_waits_for_a_lock_comes_to_an_end(alone: 
     machine.systemctl("start", "app")
     with Load(tcp, {"new connection": 2}) as load:
         machine.systemctl("restart", "--no-block", "app")
-        machine.wait_for(lambda: machine.scopes("app*"), "the old worker to be relayed")
+        machine.wait_for(lambda: bool(machine.scopes("app*")), "the old worker to be relayed")
         machine.wait_for(
             lambda: "Booting worker" in machine.journal("app").rpartition("relay: ")[2], "the new one to wait"
         )

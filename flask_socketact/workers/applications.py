@@ -1,0 +1,38 @@
+"""What a worker tells the Flask extensions of its application."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from flask_socketact.bridge import holds, server_info
+
+
+class Applications:
+    """All of them, each told for itself: one that fails keeps nothing from the others, nor from the worker."""
+
+    def __init__(self, log: Any) -> None:
+        """Take gunicorn's logger."""
+        self.log = log
+
+    def tell(self, tell: Callable[[server_info.Application], None]) -> None:
+        for application in list(server_info.applications):
+            try:
+                tell(application)
+            except Exception:
+                self.log.exception("The application has failed to take a message of its server")
+
+    def send(self, signal: str) -> None:
+        """Send a signal in a thread: what receivers do may take its time. A drain waits for its end."""
+        if not any(application.hears(signal) for application in server_info.applications):
+            return
+        held = holds.take(f"receivers of {signal}")
+
+        def run() -> None:
+            try:
+                self.tell(lambda application: application.send(signal))
+            finally:
+                holds.release(held)
+
+        threading.Thread(target=run, name=signal, daemon=True).start()
