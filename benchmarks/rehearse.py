@@ -20,6 +20,7 @@ import click
 
 from benchmarks.extension import processor_time
 from benchmarks.throughput import BIN, free_port, started
+from flask_socketact import files
 from flask_socketact.cli.rehearse import report
 from tests.process.test_report import open_browser, run
 
@@ -90,7 +91,7 @@ def main(rounds: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.html"
         began = time.monotonic()
-        report.write(path, [run("200,000 requests", failures=0, requests=200_000)])
+        files.write(path, report.render([run("200,000 requests", failures=0, requests=200_000)]))
         written = time.monotonic() - began
         times = opening(path, 5)
         print(f"\nA report of 200,000 requests ({path.stat().st_size / 1e6:.1f} MB) is written in {written:.1f} s,")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flask_socketact.addresses import unmapped
 from flask_socketact.linux import socket_queues
-from flask_socketact.systemd import holders
+from flask_socketact.systemd import cgroup, holders
 
 if TYPE_CHECKING:
     from flask_socketact.systemd.manager import Manager, Unit
 
-_EVERYWHERE = ("[::]", "0.0.0.0")  # noqa: S104 (an address to compare with)
+#: All addresses, of IPv4, and of IPv6 and IPv4 (BindIPv6Only=default).
+_ALL_IPV4, _ALL = "0.0.0.0", "::"  # noqa: S104 (an address to compare with)
 
 
 def missing(unit: Unit, manager: Manager) -> list[str]:
@@ -25,24 +27,43 @@ def missing(unit: Unit, manager: Manager) -> list[str]:
     return [address for address in unit.listens("Stream") if address not in held]
 
 
+def kept_by_workers(addresses: Iterable[str], service: Unit) -> list[str]:
+    """Return at which of the addresses processes of a service listen, those from before a restart included."""
+    groups = [*filter(None, [service["ControlGroup"]]), *service.scopes]
+    kept = {holder.what for group in groups for holder in holders.listeners(cgroup.processes(group))}
+    return [address for address in addresses if address in kept]
+
+
 def occupant(address: str, manager: Manager, names: tuple[str, ...]) -> str:
     """Return who listens at an address, or where it would be in the way, apart from the socket units `names`: a socket
     unit, or a process; empty if nobody does, or one must not look."""
     for other, unit in manager.listening():
-        if unit not in names and _collide(address, other):
+        if unit not in names and collide(address, other):
             return unit
     for holder in holders.listeners(_processes()):
-        if holder.pid != 1 and _collide(address, holder.what):
+        if holder.pid != 1 and collide(address, holder.what):
             return holder.who
     return ""
 
 
-def _collide(address: str, other: str) -> bool:
-    host, _, port = address.rpartition(":")
-    other_host, _, other_port = other.rpartition(":")
-    if "/" in address or "/" in other or not port.isdigit():
+def collide(address: str, other: str) -> bool:
+    """Return whether one machine cannot listen at both, as ``ListenStream=`` has them."""
+    if not (_is_tcp(address) and _is_tcp(other)):
         return address == other
-    return port == other_port and (host == other_host or bool({host, other_host}.intersection(_EVERYWHERE)))
+    (host, port), (other_host, other_port) = _host_and_port(address), _host_and_port(other)
+    hosts = {host, other_host}
+    ipv4_in_all = _ALL_IPV4 in hosts and not any(":" in each for each in hosts)
+    return port == other_port and (len(hosts) == 1 or _ALL in hosts or ipv4_in_all)
+
+
+def _is_tcp(address: str) -> bool:
+    return not address.startswith(("/", "@")) and address.rpartition(":")[2].isdigit()
+
+
+def _host_and_port(address: str) -> tuple[str, str]:
+    """Return host and port of a TCP address; a port alone is on all addresses."""
+    host, _, port = address.rpartition(":")
+    return unmapped(host.strip("[]")) or _ALL, port
 
 
 def _processes() -> Iterator[int]:

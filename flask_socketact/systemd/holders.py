@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flask_socketact.linux import socket_queues
 from flask_socketact.systemd import cgroup
+from flask_socketact.text import printable
 
 _LINK = re.compile(r"socket:\[(\d+)\]")
 
@@ -66,9 +67,9 @@ def sockets_of(pid: int) -> set[int]:
 
 
 def name_of(pid: int) -> str:
-    """Return the name of a process; ``?`` of one that has gone."""
+    """Return the name of a process, which it gives itself; ``?`` of one that has gone."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        return printable(Path(f"/proc/{pid}/comm").read_text(errors="replace").rstrip("\n"))
     except OSError:
         return "?"
 

@@ -12,6 +12,7 @@ from selenium.webdriver import ActionChains, Chrome, ChromeOptions, ChromeServic
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from flask_socketact import files
 from flask_socketact.cli.rehearse import clients, report, target
 from flask_socketact.cli.rehearse.clients import Group
 from flask_socketact.cli.rehearse.outcome import judge, parse_conditions
@@ -72,7 +73,7 @@ def opened(browser: Chrome, tmp_path: Path) -> Chrome:
 
 
 def visit(browser: Chrome, path: Path, runs: list[dict[str, Any]]) -> Chrome:
-    report.write(path, runs)
+    files.write(path, report.render(runs))
     complaints(browser)  # of what was open before
     browser.get(path.as_uri())
     return browser
@@ -238,5 +239,5 @@ def test_many_requests_and_none(browser: Chrome, tmp_path: Path) -> None:
 def test_a_report_is_read_back(tmp_path: Path) -> None:
     """To be compared with: the latter of two runs is the file's own."""
     runs = [run("earlier", failures=1), run(HOSTILE, failures=0)]
-    report.write(tmp_path / "report.html", runs)
+    files.write(tmp_path / "report.html", report.render(runs))
     assert report.read(tmp_path / "report.html") == runs[1]

@@ -34,7 +34,7 @@ def patient(machine: Machine) -> Iterator[Machine]:
     shutil.copy(RELAY, machine.path(HELPERS))
     machine.run("chmod", "644", "/srv/app/app.py")
     machine.run("chmod", "755", "/srv/app/venv/bin/gunicorn")
-    machine.run("rm", "-f", "/srv/app/gunicorn.conf.py")
+    machine.run("rm", "-f", "/srv/app/gunicorn.conf.py", "/srv/app/odd.env")
     machine.systemctl("start", "dbus.socket")
     machine.systemctl("daemon-reload")
 
@@ -227,6 +227,38 @@ sys.exit("\\x1b[31mthat is it")
     done = doctor(patient, "app")
     assert done.returncode == 1
     assert "app cannot read gunicorn's settings in /srv/app: ?[31mthat is it" in done.stdout
+
+
+def test_what_the_user_wrote_leaves_nothing_behind(patient: Machine) -> None:
+    """Neither a daemon nor a right that its service would not have; its variables are as the service has them."""
+    conf = """
+import os, time
+assert "NoNewPrivs:\\t1" in open("/proc/self/status").read()
+assert os.environ["ODD"] == '$HOME %n "a" `b` \\\\ ${C} é'
+if not os.fork():
+    os.setsid()
+    os.closerange(0, 100)
+    open("/var/lib/app/daemon", "w").write(str(os.getpid()))
+    os.execv("/bin/sleep", ["left-behind", "600"])
+while not os.path.exists("/var/lib/app/daemon"):
+    time.sleep(0.01)
+time.sleep({sleep})
+"""
+    drop_in(
+        patient,
+        "app.service",
+        "[Service]\nExecStart=\nExecStart=/srv/app/venv/bin/gunicorn app:app\nEnvironmentFile=/srv/app/odd.env\n",
+    )
+    patient.path("/srv/app/odd.env").write_text("ODD='$HOME %n \"a\" `b` \\ ${C} é'\n")
+    patient.run("install", "--directory", "--owner=app", "/var/lib/app")
+    for sleep, line in (("0", "error    configuration: gunicorn's configuration does not"), ("60", "not done within")):
+        patient.path("/srv/app/gunicorn.conf.py").write_text(conf.replace("{sleep}", sleep))
+        assert line in doctor(patient, "app").stdout
+        assert patient.run("cat", "/var/lib/app/daemon").stdout
+        assert patient.run("pgrep", "--full", "left-behind", check=False).stdout == ""
+        assert patient.systemctl("list-units", "--all", "--plain", "--no-legend", "flask-socketact-*").stdout == ""
+        assert patient.run("sh", "-c", "ls /run | grep flask-socketact", check=False).stdout == ""
+        patient.run("rm", "/var/lib/app/daemon")
 
 
 @pytest.mark.parametrize(("user", "line"), [("app", "ok       drain time"), ("nobody", "warning  drain time")])

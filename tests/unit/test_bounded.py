@@ -55,7 +55,7 @@ def test_link_beside_the_report_is_not_followed(tmp_path: Path) -> None:
     precious.write_text("as it was")
     for name in ("report.html.new", ".report.html", "report.html"):
         (tmp_path / name).symlink_to(precious)
-    report.write(tmp_path / "report.html", [])
+    files.write(tmp_path / "report.html", report.render([]))
     assert precious.read_text() == "as it was"
     assert "<html" in (tmp_path / "report.html").read_text()
     assert not (tmp_path / "report.html").is_symlink()

@@ -17,16 +17,16 @@ import pytest
 from click.testing import CliRunner
 
 from flask_socketact.cli import main
-from flask_socketact.cli.doctor.checks import CHECKS, run
+from flask_socketact.cli.doctor.checks import CHECKS, application, run
 from flask_socketact.cli.doctor.checks.account import Account
-from flask_socketact.cli.doctor.checks.application import START, Settings
+from flask_socketact.cli.doctor.checks.application import START, Settings, UnreadError, read_settings
 from flask_socketact.cli.doctor.checks.environment import environment, expand, parse_environment
 from flask_socketact.cli.doctor.checks.finding import Finding, Verdict, error, ok, warning
 from flask_socketact.cli.doctor.checks.relay import is_changeable
 from flask_socketact.cli.doctor.checks.system import System
 from flask_socketact.cli.doctor.command import as_line, as_object
 from flask_socketact.cli.options import parse_name
-from flask_socketact.systemd.manager import Unit, parse_command, parse_properties, parse_span
+from flask_socketact.systemd.manager import Manager, Unit, parse_command, parse_properties, parse_span
 from flask_socketact.text import printable
 
 if TYPE_CHECKING:
@@ -527,16 +527,51 @@ def test_what_is_no_name(name: str) -> None:
 
 
 def test_service_that_is_not_there() -> None:
-    """Also without a systemd: one line, and exit status 1."""
-    done = CliRunner().invoke(main, ["doctor", "no-such-service"])
-    assert done.exit_code == 1
-    assert done.output.startswith("Error: ")
-    assert done.output.count("\n") == 1
+    """Also without a systemd: one line, and the exit status of a question that could not be asked."""
+    for command in ("doctor", "status"):
+        done = CliRunner().invoke(main, [command, "no-such-service"])
+        assert (done.exit_code, done.stdout) == (3, "")
+        assert done.stderr.startswith("Error: ")
+        assert done.stderr.count("\n") == 1
+        with_json = CliRunner().invoke(main, [command, "no-such-service", "--json"])
+        assert (with_json.exit_code, with_json.stderr) == (3, done.stderr)
+        assert f"Error: {json.loads(with_json.stdout)['error']}\n" == done.stderr
+
+
+ANSWER = vars(SETTINGS)
+NO_NUMBERS: list[Any] = [-1, 2**31, 10**4000, 1.5, "30", None, [], math.inf, math.nan]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "[" * 500_000,
+        "[]",
+        "null",
+        '{"graceful_timeout": 1}',
+        *(
+            json.dumps(ANSWER | {key: value})
+            for key in ("graceful_timeout", "worker_connections", "workers", "threads")
+            for value in NO_NUMBERS
+        ),
+    ],
+    ids=lambda answer: answer[:20],
+)
+def test_answers_that_are_none(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(application, "_user", lambda *_, **__: None)
+    monkeypatch.setattr(application, "_question", lambda *_: None)
+    monkeypatch.setattr(application, "_ask", lambda *_: answer)
+    with pytest.raises(UnreadError, match="did not read its settings"):
+        read_settings(Manager(user=False), unit("app.service", SERVICE, {}))
+    monkeypatch.setattr(application, "_ask", lambda *_: json.dumps(ANSWER))
+    assert read_settings(Manager(user=False), unit("app.service", SERVICE, {})) == SETTINGS
 
 
 def test_output() -> None:
     assert as_line("port", ok("8000")) == "ok       port: 8000"
     assert as_line("port", error("it is closed", "Open it")) == "error    port: it is closed. Open it"
+    assert as_line("port", error("\x1b[31m\na", "\u202eb")) == "error    port: ?[31m?a. ?b"
     assert as_object("port", warning("w", "r")) == {"check": "port", "verdict": "warning", "found": "w", "remedy": "r"}
 
 

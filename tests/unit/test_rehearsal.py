@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from flask_socketact.cli import main
-from flask_socketact.cli.rehearse import target
+from flask_socketact.cli.rehearse import output, target
 from flask_socketact.cli.rehearse.clients import IDLE, KEEP_ALIVE, NEW, SILENT, SLOW, UPLOADING, Group, Kind, Pace
 from flask_socketact.cli.rehearse.outcome import (
     AFTER,
@@ -282,6 +283,69 @@ def test_conditions() -> None:
 def test_what_is_no_condition(text: str) -> None:
     with pytest.raises(ConditionError, match="is no condition: write one of failed, closed, wait, p99, failed-re"):
         parse_conditions(text)
+
+
+def earlier(folder: Path, kind: str) -> Path:
+    """Make a file that somebody may have put in the place of an earlier report."""
+    path = folder / f"{kind}.html"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "sparse":
+        path.touch()
+        os.truncate(path, 6_000_000_000)
+    else:
+        begin = '<script type="application/json" id="runs">'
+        path.write_text(begin + {"deep": "[" * 500_000, "poor": '[{"format": 1}]</script>'}[kind])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("fifo", "cannot be read: it is no regular file"),
+        ("sparse", "cannot be read: it is longer than"),
+        ("deep", "is no report of flask-socketact rehearse"),
+        ("poor", "is no report of flask-socketact rehearse"),
+    ],
+)
+def test_earlier_report_that_is_none(tmp_path: Path, kind: str, words: str) -> None:
+    arguments = ["--report", str(tmp_path / "new.html"), "--compare", str(earlier(tmp_path, kind)), "--do", "true"]
+    done = CliRunner().invoke(main, ["rehearse", *arguments])
+    assert done.exit_code == 3, done.output
+    assert words in done.stderr
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+
+
+def test_report_goes_to_the_folder_that_was_named(tmp_path: Path) -> None:
+    """Its owner puts a link to another in its place while the rehearsal runs."""
+    theirs, other = tmp_path / "theirs", tmp_path / "other"
+    theirs.mkdir()
+    other.mkdir()
+    swap = f"sh -c 'mv {theirs} {tmp_path}/moved && ln -s {other} {theirs}'"
+    with service(reply(*[OK] * 1000)) as url:
+        arguments = ["--url", url, "--do", swap, "--restarts", "1", "--every", "0.5", *NOBODY, "--clients=1"]
+        done = CliRunner().invoke(main, ["rehearse", "--report", str(theirs / "report.html"), *arguments])
+    assert done.exit_code == 0, done.output
+    assert [path.name for path in tmp_path.rglob("*.html")] == ["report.html"]
+    assert (tmp_path / "moved/report.html").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
+def test_report_that_a_user_leads_root_to(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    os.chown(tmp_path / "theirs", 12345, 12345)
+    (tmp_path / "theirs/link").symlink_to("/etc")
+    os.chown(tmp_path / "theirs/link", 12345, 12345, follow_symlinks=False)
+    done = CliRunner().invoke(main, ["rehearse", "--report", str(tmp_path / "theirs/link/report.html"), "--do", "true"])
+    assert done.exit_code == 2
+    assert "is no safe folder for root: user 12345 owns a part of the way" in done.stderr
+
+
+def test_words_of_others_do_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    recording = recorded()
+    recording.restarts = [Restart(1.0, 1.5, 1, "\x1b[31mred")]
+    output.show(recording, judge(recording, []))
+    assert "exit status 1: ?[31mred" in capsys.readouterr().out
 
 
 def test_no_report(tmp_path: Path) -> None:

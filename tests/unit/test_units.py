@@ -53,10 +53,10 @@ def rendered(*options: str) -> dict[str, list[str]]:
     return lines
 
 
-def refusal(*options: str) -> str:
+def refusal(*options: str, status: int = 2) -> str:
     """Return the one line that is all there is."""
     done = units(*options)
-    assert done.exit_code == 1, done.output
+    assert done.exit_code == status, done.output
     assert done.stdout == ""
     assert done.stderr.startswith("Error: ")
     assert done.stderr.count("\n") == 1
@@ -279,12 +279,28 @@ def test_refused(option: str, value: str, told: str) -> None:
         ("127.0.0.1:80=a", "127.0.0.1:80=b"),
         ("[::1]:80", "[0:0::0:1]:80"),
         ("80", "[::]:80"),
+        ("[::]:80", "0.0.0.0:80"),
+        ("80", "127.0.0.1:80"),
+        ("[::1]:80", "80=b"),
+        ("127.0.0.1:80", "0.0.0.0:80=b"),
+        ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
         ("/run/a.sock", "/run/a.sock=b"),
         ("/run/a", "/run/a/b.sock"),
     ],
 )
 def test_one_address_twice_is_refused(first: str, second: str) -> None:
     assert "is at the same place as another --listen" in refusal("--listen", first, "--listen", second)
+
+
+@pytest.mark.parametrize(
+    "second", ["81", "[::1]:80", "[::]:81", "127.0.0.2:80", "127.0.0.1:800", "/run/127.0.0.1:80", "[fd00::]:80"]
+)
+def test_addresses_that_one_machine_has_both_of(second: str) -> None:
+    assert units("--listen", "127.0.0.1:80", "--listen", second).exit_code == 0
+
+
+def test_all_addresses_of_ipv4_leave_ipv6_alone() -> None:
+    assert units("--listen", "0.0.0.0:80", "--listen", "[::1]:80").exit_code == 0
 
 
 @given(
@@ -363,22 +379,30 @@ def test_what_click_refuses(options: tuple[str, ...]) -> None:
     assert units(*options).exit_code == 2
 
 
+@pytest.mark.parametrize("option", ["--drain", "--idle-exit"])
+@pytest.mark.parametrize("value", ["3h", "90s", "0.5", "1min", ""])
+def test_times_are_seconds(option: str, value: str) -> None:
+    done = units(option, value)
+    assert done.exit_code == 2
+    assert "is no number of seconds: write 90 for a minute and a half, 10800 for 3h" in done.stderr
+
+
 def test_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "app.socket").write_text("[Socket]\nListenStream=80\n")
-    assert "was not made by flask-socketact and is left as it is" in refusal("--output", str(tmp_path))
+    assert "was not made by flask-socketact and is left as it is" in refusal("--output", str(tmp_path), status=1)
     assert [path.name for path in tmp_path.iterdir()] == ["app.socket"]
     assert (tmp_path / "app.socket").read_text() == "[Socket]\nListenStream=80\n"
 
 
 def test_masked_unit_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "app.service").symlink_to("/dev/null")
-    assert "was not made by flask-socketact and is left as it is" in refusal("--output", str(tmp_path))
+    assert "was not made by flask-socketact and is left as it is" in refusal("--output", str(tmp_path), status=1)
     assert (tmp_path / "app.service").is_symlink()
 
 
 def test_program_called_relay_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "relay").write_text("#!/bin/sh\n")
-    assert "was not made by flask-socketact" in refusal("--output", str(tmp_path))
+    assert "was not made by flask-socketact" in refusal("--output", str(tmp_path), status=1)
     assert [path.name for path in tmp_path.iterdir()] == ["relay"]
 
 
@@ -387,14 +411,14 @@ def test_socket_unit_of_another_application_is_left_alone(tmp_path: Path) -> Non
     assert units("--name", "app-unix", "--output", str(tmp_path)).exit_code == 0
     before = (tmp_path / "app-unix.socket").read_text()
     listeners = ("--listen", "80", "--listen", "81=unix")
-    assert "is of another service than app" in refusal(*listeners, "--output", str(tmp_path))
+    assert "is of another service than app" in refusal(*listeners, "--output", str(tmp_path), status=1)
     assert (tmp_path / "app-unix.socket").read_text() == before
 
 
 @pytest.mark.parametrize(("first", "second"), [("app", "app-relay"), ("app-relay", "app")])
 def test_relay_of_another_application_is_left_alone(tmp_path: Path, first: str, second: str) -> None:
     assert units("--name", first, "--output", str(tmp_path)).exit_code == 0
-    assert "is of another service" in refusal("--name", second, "--output", str(tmp_path))
+    assert "is of another service" in refusal("--name", second, "--output", str(tmp_path), status=1)
 
 
 def test_ours_is_replaced_whole(tmp_path: Path) -> None:
@@ -432,7 +456,7 @@ def test_full_disk_leaves_all_as_it_was(tmp_path: Path) -> None:
 
 
 def test_folder_that_takes_no_files() -> None:
-    assert "/proc/self/app.service cannot be written" in refusal("--output", "/proc/self")
+    assert "/proc/self/app.service cannot be written" in refusal("--output", "/proc/self", status=1)
 
 
 def test_only_root_installs_for_the_system() -> None:

@@ -9,8 +9,9 @@ import click
 from flask_socketact.cli.doctor import checks
 from flask_socketact.cli.doctor.checks.finding import Finding, Verdict
 from flask_socketact.cli.doctor.checks.system import read
-from flask_socketact.cli.options import name_argument, user_manager_option
+from flask_socketact.cli.options import Refusal, name_argument, user_manager_option
 from flask_socketact.systemd.manager import ManagerError
+from flask_socketact.text import printable
 
 
 @click.command()
@@ -21,12 +22,13 @@ from flask_socketact.systemd.manager import ManagerError
 def doctor(context: click.Context, name: str, user_manager: bool, as_json: bool) -> None:
     """Look at the installed service NAME, and tell what would break a promise of the README.
 
-    Run it as root: it reads gunicorn's settings as the service's user. The exit status is 1 if there is an error.
+    Run it as root: it reads gunicorn's settings as the service's user. Exit status: 0 no error, 1 an error, 2 wrong
+    usage, 3 there is no such service, or systemd does not answer.
     """
     try:
         findings = list(checks.run(read(name, user_manager=user_manager)))
     except ManagerError as error:
-        raise click.ClickException(str(error)) from None
+        raise Refusal(str(error), as_json=as_json) from None
     if as_json:
         click.echo(json.dumps([as_object(check, finding) for check, finding in findings], indent=2))
     else:
@@ -41,4 +43,4 @@ def as_object(check: str, finding: Finding) -> dict[str, str]:
 
 def as_line(check: str, finding: Finding) -> str:
     remedy = f". {finding.remedy}" if finding.remedy else ""
-    return f"{finding.verdict.value:<8} {check}: {finding.found}{remedy}"
+    return printable(f"{finding.verdict.value:<8} {check}: {finding.found}{remedy}")

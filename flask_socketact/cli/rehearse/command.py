@@ -6,13 +6,16 @@ import json
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from flask_socketact import files
 from flask_socketact.cli.options import Refusal
 from flask_socketact.errors import SocketActError
+from flask_socketact.text import printable
 
 if TYPE_CHECKING:
     from flask_socketact.cli.rehearse.outcome import Condition, Verdict
@@ -27,6 +30,14 @@ _EVERY = click.FloatRange(0.5, 3600.0)
 #: Exit status after Ctrl-C.
 INTERRUPTED = 130
 FAIL_ON = "failed>0,closed>0,wait>0.5,failed-restarts>0"
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where the report goes."""
+
+    folder: files.Folder
+    path: Path
 
 
 def _words(_context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
@@ -49,11 +60,19 @@ def _conditions(_context: click.Context, parameter: click.Parameter, value: str)
         raise click.BadParameter(str(error), param=parameter) from None
 
 
-def _in_a_folder(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
-    """Refuse, before anything is restarted, what cannot be written afterwards."""
-    if value is not None and not os.access(value.parent, os.W_OK):
+def _destination(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Destination | None:
+    """Open the folder before anything is restarted: afterwards its owner may have put another in its place."""
+    if value is None:
+        return None
+    try:
+        folder = context.with_resource(files.Folder(value.parent))
+    except files.UnsafePathError as error:
+        raise click.BadParameter(f"{value.parent} is no safe folder for root: {error.strerror}") from None
+    except OSError as error:
+        raise click.BadParameter(f"{value.parent} is no folder that you can write to: {error.strerror}") from None
+    if not os.access(".", os.W_OK, dir_fd=folder.descriptor):
         raise click.BadParameter(f"{value.parent} is no folder that you can write to")
-    return value
+    return Destination(folder, value)
 
 
 @click.command()
@@ -88,7 +107,7 @@ def _in_a_folder(_context: click.Context, _parameter: click.Parameter, value: Pa
     "--report",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=_in_a_folder,
+    callback=_destination,
     help="Write an HTML report.",
 )
 @click.option("--title", help="Of the report.  [default: the URL]")
@@ -100,7 +119,7 @@ def _in_a_folder(_context: click.Context, _parameter: click.Parameter, value: Pa
 )
 @click.option("--allow-remote", is_flag=True, help="Ask another machine, too. It must be yours.")
 @click.option("--json", "as_json", is_flag=True, help="Print an object, and no progress.")
-def rehearse(*, report: Path | None, compare: Path | None, as_json: bool, **given: Any) -> None:
+def rehearse(*, report: Destination | None, compare: Path | None, as_json: bool, **given: Any) -> None:
     """Restart a service again and again under load, and tell what each kind of client saw.
 
     The load is real: requests go to the service that answers at --url. It ends by itself; Ctrl-C ends it early.
@@ -116,7 +135,7 @@ def rehearse(*, report: Path | None, compare: Path | None, as_json: bool, **give
         plan = _plan(**given)
         recording, verdict = _run(plan, fail_on, as_json=as_json)
     except SocketActError as error:
-        raise Refusal(str(error)) from None
+        raise Refusal(str(error), as_json=as_json) from None
     except KeyboardInterrupt:  # before it has begun
         sys.exit(INTERRUPTED)
     if report is not None:
@@ -147,15 +166,15 @@ def _describe(title: str | None, plan: Plan, recording: Recording, verdict: Verd
     return describe(title or plan.groups[0].target.url, plan, recording, verdict)
 
 
-def _write(report: Path, runs: list[dict[str, Any]], *, quiet: bool) -> None:
-    from flask_socketact.cli.rehearse.report import write
+def _write(report: Destination, runs: list[dict[str, Any]], *, quiet: bool) -> None:
+    from flask_socketact.cli.rehearse.report import render
 
     try:
-        write(report, runs)
+        report.folder.write(report.path.name, render(runs))
     except OSError as error:
-        raise Refusal(f"{report} cannot be written: {error.strerror}") from None
+        raise Refusal(f"{report.path} cannot be written: {error.strerror}") from None
     if not quiet:
-        click.echo(f"Report: {report}")
+        click.echo(printable(f"Report: {report.path}"))
 
 
 def _plan(*, url: str, unix_socket: str | None, allow_remote: bool, command: list[str] | None, **given: Any) -> Plan:

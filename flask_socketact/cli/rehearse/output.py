@@ -16,7 +16,7 @@ from flask_socketact.cli.rehearse.outcome import Account, Verdict
 from flask_socketact.cli.rehearse.recording import Recording
 from flask_socketact.cli.rehearse.run import Plan
 from flask_socketact.cli.rehearse.run import Progress as Report
-from flask_socketact.text import duration
+from flask_socketact.text import duration, printable
 
 #: How often the line is drawn anew. Seldom: what draws does not ask meanwhile. Seconds.
 INTERVAL = 0.25
@@ -88,10 +88,11 @@ def show(recording: Recording, verdict: Verdict) -> None:
     out.print(_table(verdict))
     for each in verdict.accounts[:-1]:
         for reason, times in each.reasons.items():
-            out.print(f"  {each.kind}: failed {times} times: {reason}", style="red", markup=False)
+            out.print(printable(f"  {each.kind}: failed {times} times: {reason}"), style="red", markup=False)
     for number, restart in enumerate(recording.restarts, 1):
         if restart.status != 0:
-            out.print(f"  restart {number}: exit status {restart.status}: {restart.error}", style="red", markup=False)
+            text = printable(f"  restart {number}: exit status {restart.status}: {restart.error}")
+            out.print(text, style="red", markup=False)
     if verdict.lateness > _LATE:
         late = duration(verdict.lateness)
         text = f"  The clients' own loop was late by up to {late}: waits up to this may be its own"

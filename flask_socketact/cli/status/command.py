@@ -39,7 +39,7 @@ def status(context: click.Context, /, name: str, *, user_manager: bool, watch: b
             _watch(looks, as_json=as_json)
         seen = next(looks)
     except ManagerError as error:
-        raise Refusal(str(error)) from None
+        raise Refusal(str(error), as_json=as_json) from None
     except KeyboardInterrupt:
         context.exit(0)
     if as_json:

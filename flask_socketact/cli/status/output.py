@@ -12,7 +12,7 @@ from rich.text import Text
 
 from flask_socketact.cli.console import console, table
 from flask_socketact.cli.status.snapshot import Overview, Worker
-from flask_socketact.text import duration
+from flask_socketact.text import duration, printable
 
 
 def show(seen: Overview) -> None:
@@ -37,7 +37,7 @@ def _all(seen: Overview) -> RenderableType:
     if seen.workers:
         parts += ["", _workers(seen), *_leaving(seen)]
     if seen.remark:
-        parts += ["", Text(f"No workers are shown: {seen.remark}", "yellow")]
+        parts += ["", Text(printable(f"No workers are shown: {seen.remark}"), "yellow")]
     return Group(*parts)
 
 
@@ -48,7 +48,7 @@ def _head(seen: Overview) -> Text:
     if not seen.is_active:
         text.append(f" (journalctl -e -u {seen.service} tells why)")
     if seen.status and (seen.main_pid or not seen.is_active):
-        text.append(f"\n{seen.status}")
+        text.append(f"\n{printable(seen.status)}")
     if not seen.is_active and (old := sum(each.state == "relayed" for each in seen.workers)):
         text.append(f"\n{old} old workers, from before the restart, serve on")
     if not seen.overlaps:
@@ -70,7 +70,7 @@ def _listeners(seen: Overview) -> Table:
         waiting = "?" if listener.queue is None else f"{listener.queue:,}"
         closed = "" if listener.is_listening else "closed"
         style = "red" if closed else "yellow" if listener.queue else None
-        name, address = Text(listener.name), Text(listener.address)  # [::] is no markup
+        name, address = (Text(printable(word)) for word in (listener.name, listener.address))  # [::] is no markup
         listeners.add_row(name, address, closed or waiting, f"{listener.backlog:,}", style=style)
     return listeners
 

@@ -13,7 +13,6 @@ from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard, Slot
 from flask_socketact.systemd import cgroup
 from flask_socketact.systemd.manager import ACTIVE_STATES, Manager, Unit, runtime_folders
-from flask_socketact.text import printable
 
 _SERVICE = (
     "ActiveState",
@@ -112,7 +111,7 @@ def look(name: str, manager: Manager, before: Overview | None = None, apart: flo
     return Overview(
         service=unit.name,
         state=unit["ActiveState"],
-        status=printable(unit["StatusText"]),
+        status=unit["StatusText"],
         main_pid=pid,
         listeners=tuple(_listeners(manager, unit)),
         generation=board.ready or None if board else None,

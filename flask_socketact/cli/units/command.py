@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flask_socketact.cli.options import Failure, Seconds, WrongUsage
 from flask_socketact.cli.units.changes import Changes, look
 from flask_socketact.cli.units.install import install as install_units
 from flask_socketact.cli.units.install import missing, running_systemd, write_out
 from flask_socketact.cli.units.render import OLDEST_SYSTEMD, application, render
-from flask_socketact.cli.units.values import UnitError
+from flask_socketact.cli.units.values import OptionError, UnitError
 from flask_socketact.systemd.manager import ManagerError
+from flask_socketact.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     from flask_socketact.cli.units.render import Application
 
 #: What is more is a slip of the hand; systemd's and gunicorn's own limits are further off.
-_COUNT = click.IntRange(1, 1_000_000)
+_MOST = 1_000_000
+_COUNT = click.IntRange(1, _MOST)
+_SECONDS = Seconds(_MOST)
 
 
 @click.command()
@@ -41,10 +45,10 @@ _COUNT = click.IntRange(1, 1_000_000)
 @click.option("--socket-group", metavar="GROUP", help="Who may connect to paths: www-data for nginx.  [default: GROUP]")
 @click.option("--workers", metavar="N", type=_COUNT, help="Processes.")
 @click.option("--threads", metavar="N", type=_COUNT, help="Threads in each.")
-@click.option("--drain", metavar="SECONDS", type=_COUNT, help="How long requests may take to end.  [gunicorn's: 30]")
+@click.option("--drain", metavar="SECONDS", type=_SECONDS, help="How long requests may take to end.  [gunicorn's: 30]")
 @click.option("--no-overlap", is_flag=True, help="Old workers leave before others start: clients wait in a restart.")
 @click.option("--metrics", is_flag=True, help="Let the workers count together, for SOCKETACT_METRICS.")
-@click.option("--idle-exit", metavar="SECONDS", type=_COUNT, help="Leave after so long without a connection.")
+@click.option("--idle-exit", metavar="SECONDS", type=_SECONDS, help="Leave after so long without a connection.")
 @click.option(
     "--systemd-version",
     metavar="N",
@@ -73,8 +77,10 @@ def units(*, output: Path | None, install: bool, systemd_version: int | None, no
             _tell_written(write_out(wanted, texts, output))
         else:
             _show(wanted, texts)
+    except OptionError as error:
+        raise WrongUsage(str(error)) from None
     except UnitError as error:
-        raise click.ClickException(str(error)) from None
+        raise Failure(str(error)) from None
 
 
 def _show(wanted: Application, texts: Mapping[str, str]) -> None:
@@ -95,7 +101,7 @@ def _tell_installed(wanted: Application, paths: list[Path]) -> None:
     except ManagerError as error:
         changes = Changes((f"what systemd holds is not known: {error}",), "")
     for line in (*missing(wanted), *changes.warnings):
-        click.echo(f"Warning: {line}", err=True)
+        click.echo(printable(f"Warning: {line}"), err=True)
     if changes.change_over:
         click.echo("The addresses have changed, and systemd holds those from before. To change over (clients notice):")
         click.echo(f"  {changes.change_over}")

@@ -9,8 +9,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from flask_socketact.cli import ports
 from flask_socketact.cli.units.values import (
     Listener,
+    OptionError,
     UnitError,
     check_account,
     check_name,
@@ -70,7 +72,7 @@ class Application:
         check_name(self.name)
         if not self.user_manager:
             if self.user in ("root", "0"):
-                raise UnitError(f"--user {self.user}: the workers must not be root, so give them a user of their own")
+                raise OptionError(f"--user {self.user}: the workers must not be root, so give them a user of their own")
             check_account("--user", self.user)
         for option, value in (("--group", self.group), ("--socket-group", self.socket_group)):
             if value is not None:
@@ -82,12 +84,17 @@ class Application:
     def _check_addresses(self) -> None:
         taken = [self.mailbox]
         for listener in self.listeners:
-            # A port alone is the same on all addresses; and where a socket is there cannot be a folder.
-            address = f"[::]:{listener.address}" if listener.address.isdigit() else listener.address
+            address = listener.address
             for other in taken:
+                what = "the workers' mailbox" if other == self.mailbox else "another --listen"
+                # Where a socket is there cannot be a folder.
                 if address == other or address.startswith(f"{other}/") or other.startswith(f"{address}/"):
-                    what = "the workers' mailbox" if other == self.mailbox else "another --listen"
-                    raise UnitError(f"--listen {listener.address} is at the same place as {what}, {other}")
+                    raise OptionError(f"--listen {address} is at the same place as {what}, {other}")
+                if ports.collide(address, other):
+                    raise OptionError(
+                        f"--listen {address} is at the same place as {what}, {other}: one of them is on all addresses, "
+                        "so leave out the other"
+                    )
             taken.append(address)
 
     @property
@@ -127,21 +134,21 @@ class Application:
 def application(*, listen: tuple[str, ...], **given: Any) -> Application:
     """Make an application of the options of the command: fill in what follows from others, and check all of it.
 
-    :raises UnitError: a value cannot stand in a unit file, or two contradict.
+    :raises OptionError: a value cannot stand in a unit file, or two contradict.
     """
     listeners = tuple(map(parse_listener, listen))
     given["app"] = plain_app(given["app"])
     if given["user_manager"]:
         for option in ("user", "group", "socket_group"):
             if given[option] is not None:
-                raise UnitError(
+                raise OptionError(
                     f"--{option.replace('_', '-')} has no effect in a user manager, whose services are its user's: "
                     "leave out one of them"
                 )
     if given["socket_group"] is None:
         given["socket_group"] = given["group"]
     elif not any(listener.is_path for listener in listeners):
-        raise UnitError("--socket-group is for Unix sockets, and no --listen is a path: leave it out, or add one")
+        raise OptionError("--socket-group is for Unix sockets, and no --listen is a path: leave it out, or add one")
     for option, value in (("user", given["name"]), ("directory", f"/srv/{given['name']}")):
         if given[option] is None:
             given[option] = value

@@ -35,7 +35,11 @@ _NO_ACCOUNT = 65535
 
 
 class UnitError(SocketActError):
-    """The units cannot be made as the administrator wants them."""
+    """The units cannot be made, or written."""
+
+
+class OptionError(UnitError):
+    """An option has a value that cannot stand in a unit file, or contradicts another."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def plain_app(value: str) -> str:
     """Return the application in the one way that we write it: without spaces, and texts between single quotes."""
     plain = re.sub(rf'"({_TEXT})"', r"'\1'", re.sub(" *([(),=]) *", r"\1", value))
     if not re.fullmatch(_APP, plain):
-        raise UnitError(
+        raise OptionError(
             f"--app {value!r} is not MODULE:OBJECT, as app:app, package.web:app, app:create_app() or "
             "app:create_app('production'), where texts have letters, digits and _./:@+- alone"
         )
@@ -64,11 +68,13 @@ def plain_app(value: str) -> str:
 def check_name(value: str) -> None:
     for suffix in (".service", ".socket"):
         if value.endswith(suffix):
-            raise UnitError(f"--name {value!r} is a unit: give the name without {suffix}")
+            raise OptionError(f"--name {value!r} is a unit: give the name without {suffix}")
     if "@" in value:
-        raise UnitError(f"--name {value!r} has an @: instances of a template are not supported, give a name without it")
+        raise OptionError(
+            f"--name {value!r} has an @: instances of a template are not supported, give a name without it"
+        )
     if not re.fullmatch(_NAME, value) or len(value) > _MAX_NAME:
-        raise UnitError(
+        raise OptionError(
             f"--name {value!r} is not a name of a unit: write at most {_MAX_NAME} letters, digits and _.-, "
             "of which the first is a letter or a digit"
         )
@@ -79,7 +85,7 @@ def check_account(option: str, value: str) -> None:
     if not re.fullmatch(_ACCOUNT, value) or (
         value.isdigit() and (int(value) > _MAX_ACCOUNT or int(value) == _NO_ACCOUNT)
     ):
-        raise UnitError(
+        raise OptionError(
             f"{option} {value!r} is not an account for a service: write a name of at most 32 small letters, digits and "
             "_-, of which the first is no digit, or a number, not 0"
         )
@@ -87,7 +93,7 @@ def check_account(option: str, value: str) -> None:
 
 def check_path(option: str, value: str) -> None:
     if not re.fullmatch(_PATH, value) or not {".", ".."}.isdisjoint(value.split("/")):
-        raise UnitError(
+        raise OptionError(
             f"{option} {value!r} is not a plain absolute path, as /srv/app: write letters, digits and _.+@- "
             "between single slashes, without . and .. and a slash at the end"
         )
@@ -97,14 +103,14 @@ def parse_listener(value: str) -> Listener:
     """Read ADDRESS or ADDRESS=NAME."""
     address, named, fdname = value.partition("=")
     if named and (not re.fullmatch(_NAME, fdname) or len(fdname) > _MAX_NAME):
-        raise UnitError(
+        raise OptionError(
             f"--listen {value!r} has no usable name after =: write at most {_MAX_NAME} letters, digits and _.-, "
             "of which the first is a letter or a digit, as in 127.0.0.1:8000=http"
         )
     if address.startswith("/"):
         check_path("--listen", address)
         if len(address) > _MAX_SOCKET_PATH:
-            raise UnitError(
+            raise OptionError(
                 f"--listen {address!r} is too long: a Unix socket has at most {_MAX_SOCKET_PATH} characters"
             )
     else:
@@ -116,7 +122,7 @@ def _parse_address(value: str) -> str:
     """Return a TCP address in the one way that systemd and we write it."""
     host, colon, port = value.rpartition(":")
     if not re.fullmatch(_PORT, port) or int(port) > _MAX_PORT:
-        raise UnitError(
+        raise OptionError(
             f"--listen {value!r} has no port from 1 to {_MAX_PORT} at its end: "
             "write 127.0.0.1:8000, [::1]:8000, 8000 (on all addresses) or /run/app.sock"
         )
@@ -127,7 +133,7 @@ def _parse_address(value: str) -> str:
             return f"[{ipaddress.IPv6Address(host[1:-1])}]:{port}"
         return f"{ipaddress.IPv4Address(host)}:{port}"
     except ValueError:
-        raise UnitError(
+        raise OptionError(
             f"--listen {value!r} has no address before its port: systemd takes addresses, not names, "
             f"so write 127.0.0.1:{port}, [::1]:{port} or {port} (on all addresses)"
         ) from None

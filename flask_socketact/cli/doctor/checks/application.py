@@ -11,14 +11,13 @@ import subprocess
 from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flask_socketact.cli.doctor.checks import bounded
+from flask_socketact.cli.doctor.checks import as_user
 from flask_socketact.cli.doctor.checks.account import Account, AccountError, account
 from flask_socketact.cli.doctor.checks.environment import environment, expand
 from flask_socketact.cli.doctor.checks.finding import Finding, error, warning
 from flask_socketact.systemd.manager import ManagerError
-from flask_socketact.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +25,9 @@ if TYPE_CHECKING:
     from flask_socketact.systemd.manager import Manager, Unit
 
 SECONDS = 30
+_MAX_NUMBER = 2**31 - 1
+#: What comes of reading an answer that is none: text that is no JSON, or too deep, or has other keys or values.
+_NO_ANSWER = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 #: Runs the Python that the gunicorn command names in its first line, or else the one beside it. In a shell, because
 #: not even that line is for root to read: what the user has put there may be a device.
@@ -87,7 +89,7 @@ def read_settings(manager: Manager, service: Unit) -> Settings:
         raise UnreadError(warning(f"gunicorn's settings are not known: {failed}", remedy)) from None
     try:
         return _parse(answer)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+    except _NO_ANSWER:
         remedy = f"Let ExecStart= of {service.name} start gunicorn, and nothing else"
         raise UnreadError(error("gunicorn did not read its settings, but ended without an error", remedy)) from None
 
@@ -138,21 +140,15 @@ def _directory(service: Unit, user: Account, *, user_manager: bool) -> str:
 
 
 def _ask(question: _Question, user: Account) -> str:
-    """Run our few lines in the service's Python; without our terminal, which it could type into."""
+    """Run our few lines in the service's Python; it goes to its folder as the user."""
     source = resources.files("flask_socketact.cli.doctor.checks").joinpath("read_settings.py").read_text()
     words = json.dumps({name: value for name, value in asdict(question).items() if name != "variables"})
-    identity: dict[str, Any] = {"user": user.uid, "group": user.gid, "extra_groups": sorted(user.groups)}
+    command = ["/bin/sh", "-c", START, "sh", question.program, question.python, source, words]
+    variables = {**question.variables, "PYTHONDONTWRITEBYTECODE": "1"}
     try:
-        done = bounded.run(
-            ["/bin/sh", "-c", START, "sh", question.program, question.python, source, words],
-            **(identity if os.geteuid() == 0 else {}),
-            cwd="/",  # it goes to its folder as the user
-            env={**question.variables, "PYTHONDONTWRITEBYTECODE": "1"},
-            start_new_session=True,
-            seconds=SECONDS,
-        )
-    except OSError as failed:
-        raise _cannot(user, "read gunicorn's settings", failed.strerror or "") from None
+        done = as_user.run(command, user, variables, seconds=SECONDS)
+    except (OSError, ValueError) as failed:  # of a variable with a zero byte
+        raise _cannot(user, "read gunicorn's settings", getattr(failed, "strerror", "") or str(failed)) from None
     except subprocess.TimeoutExpired:
         raise _cannot(user, "read gunicorn's settings", f"not done within {SECONDS} s") from None
     if done.returncode != 0:
@@ -164,22 +160,32 @@ def _ask(question: _Question, user: Account) -> str:
 
 def _cannot(user: Account, what: str, why: str) -> UnreadError:
     remedy = f"Mend that, or let {user.name} read and run the folders of the application and of its Python"
-    return UnreadError(error(f"{user.name} cannot {what}: {printable(why)}", remedy))
+    return UnreadError(error(f"{user.name} cannot {what}: {why}", remedy))
 
 
 def _parse(answer: str) -> Settings:
-    """Check what the service's user has printed: we may be root, and believe nothing of it but that it is theirs."""
+    """Check what the service's user has printed: we may be root, and believe nothing of it but that it is theirs.
+
+    :raises Exception: it is no answer; of the types in `_NO_ANSWER`.
+    """
     values = json.loads(answer.strip().splitlines()[-1])
     return Settings(
-        graceful_timeout=int(values["graceful_timeout"]),
-        worker_connections=int(values["worker_connections"]),
-        workers=int(values["workers"]),
-        threads=int(values["threads"]),
-        worker_class=printable(str(values["worker_class"])),
+        graceful_timeout=_number(values["graceful_timeout"]),
+        worker_connections=_number(values["worker_connections"]),
+        workers=_number(values["workers"]),
+        threads=_number(values["threads"]),
+        worker_class=str(values["worker_class"]),
         our_worker=bool(values["our_worker"]),
         our_master=bool(values["our_master"]),
-        app=printable(str(values["app"])),
+        app=str(values["app"]),
         found=bool(values["found"]),
-        file=printable(str(values["file"])) if values.get("file") else None,
+        file=str(values["file"]) if values.get("file") else None,
         readable=bool(values.get("readable")),
     )
+
+
+def _number(value: object) -> int:
+    """:raises ValueError: it is no number that gunicorn could work with."""
+    if not isinstance(value, int) or not 0 <= value <= _MAX_NUMBER:
+        raise ValueError
+    return value

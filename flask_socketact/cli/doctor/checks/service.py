@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from flask_socketact.cli.doctor.checks.finding import INSTALL, Finding, error, ok, warning
 from flask_socketact.shared import metric_files
 from flask_socketact.systemd.manager import Manager, runtime_folders
-from flask_socketact.text import printable
 
 if TYPE_CHECKING:
     from flask_socketact.cli.doctor.checks.system import System
@@ -33,7 +32,7 @@ def unit_files(system: System) -> Finding:
 def state(system: System) -> Finding:
     """The release on disk boots."""
     service = system.service
-    active, result, told = service["ActiveState"], service["Result"], printable(service["StatusText"])
+    active, result, told = service["ActiveState"], service["Result"], service["StatusText"]
     what = f"{service.name} is {active}"
     remedy = f"journalctl -u {service.name}; old workers from before the restart, if there are some, serve on"
     if active == "failed" or service["SubState"] == "auto-restart":

@@ -63,16 +63,8 @@ def _encode(typecode: str, values: Any) -> str:
     return base64.b64encode(array(typecode, values).tobytes()).decode()
 
 
-def write(path: Path, runs: Sequence[dict[str, Any]]) -> None:
-    """Write the report of a run, or of two beside each other, whole or (the disk is full) not at all.
-
-    :raises OSError: it cannot be written.
-    """
-    files.write(path, render(runs))
-
-
 def render(runs: Sequence[dict[str, Any]]) -> str:
-    """Return the report of a run, or of two beside each other."""
+    """Return the report of a run, or of two beside each other, as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("flask_socketact.cli.rehearse", "report"),
         autoescape=True,
@@ -96,8 +88,9 @@ def read(path: Path) -> dict[str, Any]:
         run = json.loads(text.partition(_BEGIN)[2].partition(_END)[0])[-1]
         if run["format"] != FORMAT:
             raise ReportError(f"{path} was made by another version: rehearse anew")
+        render([run])  # or it would fail when the rehearsal is over
     except OSError as error:
         raise ReportError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, AttributeError, LookupError, TypeError, RecursionError, jinja2.TemplateError):
         raise ReportError(f"{path} is no report of flask-socketact rehearse") from None
     return dict(run)

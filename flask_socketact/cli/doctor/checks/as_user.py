@@ -1,0 +1,71 @@
+"""A program of the service's user, started by root: when it ends, so does all that it has started.
+
+A program as root could also leave a process behind in root's session, with none of the service's limits. So it runs in
+a transient service (systemd-run), which has some of its own, gains no rights, and leaves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+
+from flask_socketact.cli.doctor.checks import bounded
+from flask_socketact.cli.doctor.checks.account import Account
+from flask_socketact.systemd.manager import PATH, ManagerError, call
+
+#: systemd.service(5), systemd.exec(5), systemd.resource-control(5), systemd.kill(5).
+_LIMITS = ("NoNewPrivileges=yes", "MemoryMax=1G", "TasksMax=256", "KillMode=control-group", "KillSignal=SIGKILL")
+#: Where a file is root's alone, and gone after a reboot.
+_FOLDER = "/run"
+
+
+def run(
+    words: list[str], user: Account, variables: Mapping[str, str], *, seconds: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a program in the folder ``/`` as `user`, with these variables, to its end.
+
+    Without our terminal, which it could type into. If we are that user, nothing of it needs to be taken from it.
+
+    :raises OSError: it cannot be run, or prints too much.
+    :raises TimeoutExpired: it takes longer than `seconds`.
+    """
+    if os.geteuid() != 0:
+        return bounded.run(words, cwd="/", env=dict(variables), start_new_session=True, seconds=seconds)
+    unit = f"flask-socketact-doctor-{secrets.token_hex(8)}.service"
+    # Not in the properties of the unit, which everybody may read.
+    with tempfile.NamedTemporaryFile("w", dir=_FOLDER, prefix="flask-socketact-", encoding="utf-8") as file:
+        file.writelines(f"{name}={_quoted(value)}\n" for name, value in variables.items())
+        file.flush()
+        try:
+            return bounded.run(_in_service(words, user, unit, file.name, seconds), env=_environment(), seconds=seconds)
+        except BaseException:
+            with suppress(ManagerError, subprocess.TimeoutExpired):
+                call("systemctl", "stop", "--", unit, seconds=seconds)
+            raise
+
+
+def _in_service(words: list[str], user: Account, unit: str, environment_file: str, seconds: float) -> list[str]:
+    groups = " ".join(map(str, sorted(user.groups)))
+    properties = (
+        *(f"User={user.uid}", f"Group={user.gid}", f"SupplementaryGroups={groups}"),
+        *(f"EnvironmentFile={environment_file}", f"RuntimeMaxSec={seconds:g}"),
+        *_LIMITS,
+    )
+    options = [option for line in properties for option in ("--property", line)]
+    command = ("systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--service-type=exec", f"--unit={unit}")
+    # As of ExecStart=, systemd puts variables into its words.
+    return [*command, *options, "--", *(word.replace("$", "$$") for word in words)]
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": PATH, "LC_ALL": "C"}
+
+
+def _quoted(value: str) -> str:
+    """Return a value as ``EnvironmentFile=`` has it."""
+    return '"{}"'.format(re.sub(r'(["\\`$])', r"\\\1", value))
