@@ -51,7 +51,7 @@ class Seconds(click.IntRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not re.fullmatch(r"-?[0-9]+", str(value)):
-            self.fail(f"{value!r} is no number of seconds: write 90 for a minute and a half, 10800 for 3h", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds: write 10800 for 3h", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import time
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.load import Client, RequestError, ask
-from tests.machine import EXAMPLES, Machine, install, release
+from tests.machine import EXAMPLES, Machine, drop_in, install, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +74,9 @@ def test_another_address(machine: Machine) -> None:
     machine.run("sh", "-c", commands)
     assert (page(machine, 8000), page(machine, 9305)) == (0, 200)
     assert doctor(machine) == (0, "")
-    assert "Start with" in machine.run(*INSTALL, "--listen", "127.0.0.1:9305").stdout
+    again = machine.run(*INSTALL, "--listen", "127.0.0.1:9305")
+    assert "The service runs with the old units. Apply the new ones with: systemctl restart app\n" in again.stdout
+    assert ("Start with" in again.stdout, again.stderr) == (False, "")
 
 
 def test_another_address_and_a_restart_alone(machine: Machine) -> None:
@@ -148,6 +151,102 @@ def test_the_port_is_taken(machine: Machine, by: str) -> None:
         machine.systemctl("stop", "squatter", check=False)
         stop(machine, "shop")
         machine.systemctl("disable", "shop.socket", "shop.service", check=False)
+
+
+def test_addresses_that_systemd_cannot_open(machine: Machine) -> None:
+    """As an administrator may write them by hand: units refuses them. The journal's reason is told."""
+    stop(machine, "app")
+    done = machine.run(*INSTALL, "--listen", "[::]:9001", "--listen", "0.0.0.0:9001", check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    drop_in(machine, "app.socket", "[Socket]\nListenStream=[::]:9001\nListenStream=0.0.0.0:9001\n")
+    machine.systemctl("start", "app.socket", check=False)
+    what = r"error    port: app\.socket is failed \(resources\): its port is closed"
+    why = r"Failed to create listening socket \((0\.0\.0\.0|\[::\]):9001\): Address already in use"
+    assert re.search(f"{what}: {why}\\. Mend that; then systemctl enable --now", doctor(machine)[1])
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("InaccessiblePaths=/srv/app", "Failed to locate executable /srv/app/venv/bin/gunicorn: |Failed at step EXEC"),
+        ("RestrictAddressFamilies=\nRestrictAddressFamilies=AF_INET", r"\S"),
+        ("ReadWritePaths=/none", "Failed to set up mount namespacing: .*/none: No such file or directory"),
+    ],
+)
+def test_a_service_that_fails_before_it_can_say_why(machine: Machine, line: str, why: str) -> None:
+    """doctor and status have the journal's reason."""
+    drop_in(machine, "app.service", f"[Service]\n{line}\n")
+    machine.systemctl("stop", "app")
+    machine.systemctl("start", "app", check=False)
+    told = doctor(machine)[1]
+    assert re.search(rf"^error    state: app\.service is \w+ \(exit-code\): ({why})", told, re.MULTILINE), told
+    seen = machine.run(CLI, "status", "app", "--json", check=False)
+    assert re.match(why, json.loads(seen.stdout)["failure"]), seen.stdout
+
+
+def test_an_address_that_only_workers_still_have(machine: Machine) -> None:
+    """The socket unit was changed, and changed back: systemd has closed the address, and not opened it again."""
+    text = "[Socket]\nListenStream=\nListenStream=127.0.0.1:9307\nListenSequentialPacket=/run/app/mailbox\n"
+    drop_in(machine, "app.socket", text)
+    drop_in(machine, "app.socket", "")
+    assert page(machine, 8000) == 200
+    what = "systemd no longer holds 127.0.0.1:8000; only the workers that run do: the next restart fails"
+    status, told = doctor(machine)
+    assert (status, f"error    port: {what}. Open it again, which clients notice; then systemctl" in told) == (1, True)
+    assert f"Warning: {what}" in machine.run(CLI, "status", "app").stdout
+    machine.run("sh", "-c", "systemctl stop app.service app.socket; systemctl start app.socket app.service")
+    assert doctor(machine) == (0, "")
+
+
+def test_masked_units(machine: Machine) -> None:
+    stop(machine, "app")
+    machine.run("sh", "-c", "cd /etc/systemd/system; rm app.socket; systemctl mask app.socket")
+    told = doctor(machine)[1]
+    assert "error    masked: nothing can start app.socket. systemctl unmask app.socket; Install it" in told
+    assert "app.socket is masked. systemctl unmask app.socket" in told
+    warning = "app.socket is masked, so nothing can start it: systemctl unmask app.socket"
+    assert f"Warning: {warning}" in machine.run(CLI, "status", "app", check=False).stdout
+    machine.run("sh", "-c", "cd /etc/systemd/system; rm app.service; systemctl mask app.service")
+    warning = "app.service is masked, so nothing can start it: systemctl unmask app.service"
+    assert f"Warning: {warning}" in machine.run(CLI, "status", "app", check=False).stdout
+    done = machine.run(CLI, "doctor", "app", check=False)
+    assert (done.returncode, done.stderr) == (3, f"Error: {warning}\n")
+    machine.systemctl("unmask", "app.service", "app.socket")
+
+
+def test_half_of_an_installation(machine: Machine) -> None:
+    """Each remedy is a command that can be typed."""
+    stop(machine, "app")
+    machine.run("sh", "-c", "rm /etc/systemd/system/app.socket; systemctl daemon-reload")
+    status, told = doctor(machine)
+    assert status == 1
+    assert not re.search(r"systemctl (?:stop|start) *(?:,|$)| ,", told, re.MULTILINE), told
+    assert "there is no app.socket. Install it anew: flask-socketact units --install" in told
+
+
+def test_lines_that_systemd_leaves_out(machine: Machine) -> None:
+    drop_in(machine, "app.service", "[Servce]\nA=b\n[Service]\nTimeoutStopSec=banana\n")
+    status, told = doctor(machine)
+    file = "/etc/systemd/system/app.service.d/test.conf"
+    assert status == 0
+    assert told.startswith(f"warning  ignored lines: systemd ignores a line: {file}:")
+    assert "(and 1 more). Correct it; then systemctl daemon-reload" in told
+
+
+def test_units_that_were_changed_by_hand(machine: Machine) -> None:
+    unit = machine.path("/etc/systemd/system/app.service")
+    unit.write_text(unit.read_text().replace("RestartSec=2", "RestartSec=20"))
+    done = machine.run(*INSTALL)
+    assert done.stderr == (
+        "Warning: app.service was different, and is overwritten: changes made by hand are lost. "
+        "Put them into a drop-in, which stays: systemctl edit app.service\n"
+    )
+    assert machine.run(*INSTALL).stderr == ""
+
+
+def test_units_for_a_newer_systemd(machine: Machine) -> None:
+    done = machine.run(*INSTALL, "--systemd-version", "999")
+    assert re.search(r"^Warning: the units are for systemd 999, and \d+ runs here", done.stderr, re.MULTILINE)
 
 
 def test_a_slow_release_is_taken_back(machine: Machine) -> None:

@@ -33,7 +33,8 @@ def patient(machine: Machine) -> Iterator[Machine]:
     machine.run("sh", "-c", f"chown root:root {HELPERS} && chmod 755 {HELPERS} /srv/app && rm -f {HELPERS}/relay")
     shutil.copy(RELAY, machine.path(HELPERS))
     machine.run("chmod", "644", "/srv/app/app.py")
-    machine.run("chmod", "755", "/srv/app/venv/bin/gunicorn")
+    machine.run("chmod", "755", "/srv/app/venv/bin/gunicorn", "/srv/app/venv/bin")
+    machine.run("chown", "--recursive", "root:root", "/srv/app")
     machine.run("rm", "-f", "/srv/app/gunicorn.conf.py", "/srv/app/odd.env")
     machine.systemctl("start", "dbus.socket")
     machine.systemctl("daemon-reload")
@@ -189,6 +190,17 @@ def test_units_that_are_spoilt(patient: Machine, cases: list[Case]) -> None:
             "error    application: /srv/app/app.py, the module of app:app, cannot be read",
         ),
         ("chmod 644 /srv/app/venv/bin/gunicorn", 1, "error    application: app cannot read gunicorn's settings in"),
+        (
+            "chown app /srv/app",
+            1,
+            "error    command: others than root may change /srv/app, and so /srv/app/venv/bin/python",
+        ),
+        ("chmod 777 /srv/app/venv/bin", 1, "error    command: others than root may change /srv/app/venv/bin, and so"),
+        (
+            "chown app /srv/app/venv/lib/python3*/site-packages/click",
+            1,
+            "error    command: others than root may change",
+        ),
         ("systemctl stop app.socket", 1, "error    port: app.socket is inactive"),
         ("systemctl stop dbus.socket dbus.service", 1, "error    D-Bus: D-Bus does not answer"),
         ("touch /etc/systemd/system/app.service", 0, "warning  unit files: app.service changed on disk"),
@@ -279,6 +291,6 @@ def test_another_than_root_asks(machine: Machine, user: str, line: str) -> None:
 )
 def test_what_is_not_there(machine: Machine, name: str, line: str) -> None:
     done = doctor(machine, *name.split())
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(line)
     assert done.stderr.count("\n") == 1

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -26,11 +27,9 @@ from flask_socketact.cli.doctor.checks.relay import is_changeable
 from flask_socketact.cli.doctor.checks.system import System
 from flask_socketact.cli.doctor.command import as_line, as_object
 from flask_socketact.cli.options import parse_name
+from flask_socketact.systemd import unit_journal
 from flask_socketact.systemd.manager import Manager, Unit, parse_command, parse_properties, parse_span
 from flask_socketact.text import printable
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 RELAY = "/usr/local/lib/flask-socketact/relay"
 COMMAND = (
@@ -169,7 +168,13 @@ def system(
         user_manager=False,
         service=unit("app.service", SERVICE, service or {}),
         sockets=(unit("app.socket", SOCKET, socket or {}),),
+        own_socket="loaded",
+        masked=(),
+        failures={},
+        ignored=(),
+        command=(),
         closed=(),
+        kept=(),
         occupants={},
         relay=unit("app-relay.service", RELAY_UNIT, relay or {}),
         watchdog_path=unit("app-watchdog.path", WATCHDOG_PATH, watchdog or {}),
@@ -184,12 +189,14 @@ def system(
 
 #: These look at files that this machine may not have.
 FILES = ("relay permissions", "relay version")
+#: These say nothing when all is well, or another than root asks.
+ABSENT = ("command", "ignored lines", "linger", "masked")
 
 
 def test_examples_are_healthy() -> None:
     found = [finding for check, finding in run(system()) if check not in FILES]
     assert [finding for finding in found if finding.verdict is not Verdict.OK] == []
-    assert len(found) == len(CHECKS) - len(FILES) - 1  # linger
+    assert len(found) == len(CHECKS) - len(FILES) - len(ABSENT)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +365,25 @@ def test_watchdog_path(changes: Changes, words: str) -> None:
         ("linger", {"linger": False, "user_manager": True}, "warning", "loginctl enable-linger"),
         ("linger", {"linger": None, "user_manager": True}, "warning", "not known"),
         ("port", {"sockets": ()}, "error", "no socket unit holds the port"),
-        ("mailbox", {"sockets": ()}, "error", "no mailbox"),
+        ("port", {"sockets": (), "own_socket": "not-found"}, "error", "there is no app.socket. Install it anew"),
+        ("port", {"sockets": (), "masked": ("app.socket",)}, "error", "systemctl unmask app.socket; Install it anew"),
+        ("port", {"closed": ("[::]:80",)}, "error", "nobody listens at [::]:80: systemd holds what"),
+        ("port", {"closed": ("[::]:80",), "kept": ("[::]:80",)}, "error", "systemd no longer holds [::]:80; only the"),
+        ("port", {"closed": ("a:1", "b:2"), "kept": ("a:1",)}, "error", "nobody listens at b:2: systemd holds what"),
+        ("mailbox", {"sockets": ()}, "error", "no mailbox: its restarts close idle connections. Install it anew"),
+        (
+            "masked",
+            {"masked": ("app.socket", "app-relay.service")},
+            "error",
+            "unmask app.socket app-relay.service",
+        ),
+        (
+            "ignored lines",
+            {"ignored": ("/a.conf:1: b",)},
+            "warning",
+            "ignores a line: /a.conf:1: b. Correct",
+        ),
+        ("ignored lines", {"ignored": ("/a:1: b", "/a:2: c")}, "warning", "/a:1: b (and 1 more)"),
         ("backlog", {"somaxconn": 128}, "warning", "only 128"),
         ("application", {"settings": warning("w", "r")}, "warning", "w"),
         ("application", {"settings": error("e", "r")}, "error", "e"),
@@ -387,6 +412,79 @@ def expect(read: System, check: str, verdict: str, words: str) -> None:
 @pytest.mark.parametrize("check", ["linger", "boot", "backlog", "mailbox access", "configuration"])
 def test_check_that_does_not_apply(check: str) -> None:
     assert CHECKS[check](system(sockets=(), settings=warning("w", "r"))) is None
+
+
+def test_why_units_have_failed() -> None:
+    """The service's own word counts first; the journal has what came before it could say one."""
+    failures = {"app.service": "Permission denied", "app.socket": "Address already in use"}
+    failed = {"ActiveState": "failed", "Result": "resources"}
+    expect(system(service=failed, failures=failures), "state", "error", "is failed (resources): Serving with 2 of 2")
+    silent = system(service=failed | {"StatusText": ""}, failures=failures)
+    expect(silent, "state", "error", "is failed (resources): Permission denied. journalctl")
+    expect(system(service={"ActiveState": "inactive", "StatusText": ""}, failures=failures), "state", "ok", "inactive")
+    what = "app.socket is failed (resources): its port is closed"
+    expect(
+        system(socket=failed, failures=failures), "port", "error", f"{what}: Address already in use. Mend that; then"
+    )
+    expect(system(socket=failed), "port", "error", f"{what}. systemctl enable --now app.socket")
+
+
+@pytest.mark.parametrize("unit_name", ["relay", "watchdog"])
+def test_masked_helper(unit_name: str) -> None:
+    check = {"relay": "relay", "watchdog": "watchdog relay"}[unit_name]
+    expect(system(**{unit_name: {"LoadState": "masked"}}), check, "error", "masked")
+    finding = CHECKS[check](system(**{unit_name: {"LoadState": "masked"}}))
+    assert finding is not None
+    assert finding.remedy.startswith("systemctl unmask app-")
+
+
+def test_command_that_others_may_change(tmp_path: Path) -> None:
+    python = tmp_path / "venv/bin/python3"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    tmp_path.chmod(0o777)
+    for command in ((python,), (Path("/bin/sh"), python)):
+        expect(system(command=command), "command", "error", f"and so {python}, which root is running")
+    expect(system(command=(Path("/bin/sh"), Path("/none.zip/module.py"))), "command", "ok", "/bin/sh and the modules")
+    assert CHECKS["command"](system(command=())) is None
+
+
+@pytest.mark.parametrize(
+    ("entries", "why"),
+    [
+        ([], ""),
+        ([("app.service", 6, "Starting")], "Starting"),
+        ([("init.scope", 6, "Starting"), ("init.scope", 4, "app.service: Main process exited")], ""),
+        ([("init.scope", 3, "app.service: Failed to listen: Address already in use")], "Failed to listen: Address al"),
+        (
+            [("app.service", 3, "app.service: Changing to the folder failed"), ("app.service", 3, "b")],
+            "Changing to the",
+        ),
+        ([("app.service", 6, "Traceback"), ("app.service", 6, "KeyError: 1"), ("init.scope", 3, "c")], "KeyError: 1"),
+        ([("app.service", 6, "a"), ("app.service", 3, "\x1b[31mb"), ("app.service", 6, "c")], "?[31mb"),
+        ([("app.service", 3, "x" * 4000)], "x" * 300),
+        ([("app.service", 3, [120, 121]), ("app.service", 3, None), ("app.service", 3, " ")], ""),
+    ],
+)
+def test_why_a_start_has_failed(entries: list[tuple[str, int, Any]], why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [{"_SYSTEMD_UNIT": of, "PRIORITY": str(level), "MESSAGE": text} for of, level, text in entries]
+    job = {"_SYSTEMD_UNIT": "init.scope", "PRIORITY": "3", "MESSAGE": "Failed to start", "JOB_RESULT": "failed"}
+    text = "\n".join(["no JSON", "1", *map(json.dumps, (*lines, job))])
+    asked: list[str] = []
+
+    def journalctl(*words: str, seconds: float) -> subprocess.CompletedProcess[str]:
+        asked.extend((*words, str(seconds)))
+        return subprocess.CompletedProcess(words, 0, text, "")
+
+    monkeypatch.setattr(unit_journal, "call", journalctl)
+    found = unit_journal.failure(Unit("app.service", {"InvocationID": ("1a",)}), Manager(user=False))
+    assert found.startswith(why)
+    assert len(found) <= 300
+    assert bool(found) == bool(why)
+    assert {"_SYSTEMD_INVOCATION_ID=1a", "INVOCATION_ID=1a", "_PID=1"} <= set(asked)
+    asked.clear()
+    assert unit_journal.failure(Unit("app.service", {}), Manager(user=False)) == ""
+    assert asked == []
 
 
 def test_relay_that_is_not_there() -> None:

@@ -67,7 +67,7 @@ def _destination(context: click.Context, _parameter: click.Parameter, value: Pat
     try:
         folder = context.with_resource(files.Folder(value.parent))
     except files.UnsafePathError as error:
-        raise click.BadParameter(f"{value.parent} is no safe folder for root: {error.strerror}") from None
+        raise click.BadParameter(f"{value.parent} is not safe for root to write to: {error.strerror}") from None
     except OSError as error:
         raise click.BadParameter(f"{value.parent} is no folder that you can write to: {error.strerror}") from None
     if not os.access(".", os.W_OK, dir_fd=folder.descriptor):

@@ -36,6 +36,8 @@ def _all(seen: Overview) -> RenderableType:
         parts += ["", _listeners(seen)]
     if seen.workers:
         parts += ["", _workers(seen), *_leaving(seen)]
+    for warning in seen.warnings:
+        parts += ["", Text(printable(f"Warning: {warning}"), "yellow")]
     if seen.remark:
         parts += ["", Text(printable(f"No workers are shown: {seen.remark}"), "yellow")]
     return Group(*parts)
@@ -47,6 +49,8 @@ def _head(seen: Overview) -> Text:
     text.append(f": {seen.state}", "green" if seen.is_active else "red")
     if not seen.is_active:
         text.append(f" (journalctl -e -u {seen.service} tells why)")
+    if seen.failure and not seen.status:
+        text.append(printable(f"\n{seen.failure}"))
     if seen.status and (seen.main_pid or not seen.is_active):
         text.append(f"\n{printable(seen.status)}")
     if not seen.is_active and (old := sum(each.state == "relayed" for each in seen.workers)):

@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from flask_socketact.cli import ports
 from flask_socketact.linux import socket_queues
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard, Slot
-from flask_socketact.systemd import cgroup
+from flask_socketact.systemd import cgroup, unit_journal
 from flask_socketact.systemd.manager import ACTIVE_STATES, Manager, Unit, runtime_folders
 
 _SERVICE = (
     "ActiveState",
+    "InvocationID",
     "MainPID",
     "StatusText",
     "TriggeredBy",
@@ -27,7 +29,7 @@ _SERVICE = (
     "ActiveEnterTimestampMonotonic",
     "ActiveExitTimestampMonotonic",
 )
-_SOCKET = ("Listen", "FileDescriptorName", "Backlog", "ActiveState")
+_SOCKET = ("LoadState", "Listen", "FileDescriptorName", "Backlog", "ActiveState")
 _BYTES_OF_A_PAGE = os.sysconf("SC_PAGE_SIZE")
 #: A service that was away for longer was stopped and started, not restarted. Microseconds.
 _APART = 1_000_000
@@ -91,6 +93,8 @@ class Overview:
     restart: Restart | None
     overlaps: bool  #: whether old and new workers live at the same time in a restart
     remark: str  #: why something is not known, and what to do
+    failure: str  #: why it is not active, as the journal has it; empty: it is, or that is not known
+    warnings: tuple[str, ...]  #: what does not break anything yet, or keeps the service from being started
 
     @property
     def is_active(self) -> bool:
@@ -107,19 +111,44 @@ def look(name: str, manager: Manager, before: Overview | None = None, apart: flo
     folders = runtime_folders(unit, manager)
     board, remark = _board(folders, pid)
     counted = {worker.pid: worker.requests for worker in before.workers} if before else {}
+    sockets = _sockets(manager, unit)
     workers = [*_workers(board, pid, unit["ControlGroup"], relayed=False), *_old(folders, unit)]
     return Overview(
         service=unit.name,
         state=unit["ActiveState"],
         status=unit["StatusText"],
         main_pid=pid,
-        listeners=tuple(_listeners(manager, unit)),
+        listeners=tuple(_listeners(sockets)),
         generation=board.ready or None if board else None,
         workers=tuple(_with_rate(worker, counted.get(worker.pid), apart) for worker in workers),
         restart=_restart(unit, board),
         overlaps=unit.overlaps,
         remark=remark,
+        failure="" if unit.is_active else unit_journal.failure(unit, manager),
+        warnings=tuple(_warnings(manager, unit, sockets)),
     )
+
+
+def _sockets(manager: Manager, unit: Unit) -> list[Unit]:
+    """Return the socket units of a service: those that start it, and one of its name that is masked."""
+    names = [name for name in unit["TriggeredBy"].split() if name.endswith(".socket")]
+    own = manager.show(f"{unit.name.removesuffix('.service')}.socket", *_SOCKET)
+    masked = [own] if own["LoadState"] == "masked" and own.name not in names else []
+    return [*(manager.show(name, *_SOCKET) for name in names), *masked]
+
+
+def _warnings(manager: Manager, unit: Unit, sockets: list[Unit]) -> Iterator[str]:
+    option = " --user" if manager.user else ""
+    for each in (unit, *sockets):
+        if each["LoadState"] == "masked":
+            yield f"{each.name} is masked, so nothing can start it: systemctl{option} unmask {each.name}"
+    lost = [address for each in sockets if each.is_active for address in ports.missing(each, manager)]
+    kept = ports.kept_by_workers(lost, unit)
+    for address in lost:
+        if address in kept:
+            yield f"systemd no longer holds {address}; only the workers that run do: the next restart fails"
+        else:
+            yield f"nobody listens at {address}: systemd holds what the units had before a change"
 
 
 def _board(folders: list[Path], master: int) -> tuple[Scoreboard | None, str]:
@@ -183,12 +212,11 @@ def _with_rate(worker: Worker, before: int | None, apart: float) -> Worker:
     return worker if before is None or not apart else replace(worker, rate=(worker.requests - before) / apart)
 
 
-def _listeners(manager: Manager, unit: Unit) -> Iterator[Listener]:
-    for name in unit["TriggeredBy"].split():
-        socket = manager.show(name, *_SOCKET)
+def _listeners(sockets: list[Unit]) -> Iterator[Listener]:
+    for socket in sockets:
         for address in socket.listens("Stream"):
             yield Listener(
-                name=socket["FileDescriptorName"] or name,
+                name=socket["FileDescriptorName"] or socket.name,
                 address=address,
                 queue=socket_queues.length_at(address),
                 backlog=min(int(socket["Backlog"] or 0), socket_queues.somaxconn()),

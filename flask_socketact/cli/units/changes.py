@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ class Changes:
 
     warnings: tuple[str, ...]
     change_over: str  #: the commands by which systemd takes the new addresses; empty: it has them, or none yet
+    is_running: bool  #: whether the service is, with what its units were
 
 
 def look(wanted: Application, written: list[Path]) -> Changes:
@@ -37,9 +39,19 @@ def look(wanted: Application, written: list[Path]) -> Changes:
     names = (*(unit.name for unit in sockets), *(path.name for path in left))
     occupied = _occupied(sockets, manager, names)
     return Changes(
-        warnings=(*occupied, *_removals(wanted, left)),
+        warnings=(*_other_systemd(wanted, manager), *occupied, *_removals(wanted, left)),
         change_over=_commands(wanted) if moved or (any(active) and not all(active)) else "",
+        is_running=manager.show(f"{wanted.name}.service", "ActiveState").is_active,
     )
+
+
+def _other_systemd(wanted: Application, manager: Manager) -> Iterator[str]:
+    running = re.match(r"\D*(\d+)", manager.version())
+    if running is not None and int(running[1]) < wanted.systemd_version:
+        yield (
+            f"the units are for systemd {wanted.systemd_version}, and {running[1]} runs here, which does not know all "
+            "of their lines: leave --systemd-version out"
+        )
 
 
 def _commands(wanted: Application) -> str:

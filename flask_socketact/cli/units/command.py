@@ -9,15 +9,15 @@ import click
 
 from flask_socketact.cli.options import Failure, Seconds, WrongUsage
 from flask_socketact.cli.units.changes import Changes, look
+from flask_socketact.cli.units.install import Installed, missing, running_systemd, write_out
 from flask_socketact.cli.units.install import install as install_units
-from flask_socketact.cli.units.install import missing, running_systemd, write_out
 from flask_socketact.cli.units.render import OLDEST_SYSTEMD, application, render
 from flask_socketact.cli.units.values import OptionError, UnitError
 from flask_socketact.systemd.manager import ManagerError
 from flask_socketact.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from flask_socketact.cli.units.render import Application
 
@@ -93,14 +93,14 @@ def _tell_written(paths: list[Path]) -> None:
         click.echo(f"Wrote {path}")
 
 
-def _tell_installed(wanted: Application, paths: list[Path]) -> None:
+def _tell_installed(wanted: Application, installed: Installed) -> None:
     """Say what was written, what is missing or in the way, and what to type next."""
-    _tell_written(paths)
+    _tell_written(installed.paths)
     try:
-        changes = look(wanted, paths)
+        changes = look(wanted, installed.paths)
     except ManagerError as error:
-        changes = Changes((f"what systemd holds is not known: {error}",), "")
-    for line in (*missing(wanted), *changes.warnings):
+        changes = Changes((f"what systemd holds is not known: {error}",), "", is_running=False)
+    for line in (*_replaced(wanted, installed.replaced), *missing(wanted), *changes.warnings):
         click.echo(printable(f"Warning: {line}"), err=True)
     if changes.change_over:
         click.echo("The addresses have changed, and systemd holds those from before. To change over (clients notice):")
@@ -108,8 +108,23 @@ def _tell_installed(wanted: Application, paths: list[Path]) -> None:
         return
     # One that leaves when nobody asks for anything need not be there before somebody does.
     service = "" if wanted.idle_exit else f" {wanted.name}.service"
-    click.echo(f"Start with:  {wanted.systemctl} enable --now {wanted.name}.socket{service}")
+    if changes.is_running:
+        click.echo(
+            f"The service runs with the old units. Apply the new ones with: {wanted.systemctl} restart {wanted.name}"
+        )
+    else:
+        click.echo(f"Start with:  {wanted.systemctl} enable --now {wanted.name}.socket{service}")
     click.echo(f"Deploy with: {wanted.systemctl} restart {wanted.name}")
     click.echo(f"Check with:  flask-socketact doctor {'--user-manager ' if wanted.user_manager else ''}{wanted.name}")
     if wanted.user_manager:
         click.echo("To keep it running after logout: loginctl enable-linger")
+
+
+def _replaced(wanted: Application, paths: list[Path]) -> Iterator[str]:
+    if paths:
+        names = ", ".join(path.name for path in paths)
+        yield (
+            f"{names} {'was' if len(paths) == 1 else 'were'} different, and {'is' if len(paths) == 1 else 'are'} "
+            "overwritten: changes made by hand are lost. Put them into a drop-in, which stays: "
+            f"{wanted.systemctl} edit {paths[0].name}"
+        )

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,8 +43,16 @@ def write_out(wanted: Application, texts: Mapping[str, str], folder: Path) -> li
     return list(contents)
 
 
-def install(wanted: Application, texts: Mapping[str, str]) -> list[Path]:
-    """Write units and relay where systemd looks for them, let it read them, and return what was written."""
+@dataclass(frozen=True)
+class Installed:
+    """What was written."""
+
+    paths: list[Path]
+    replaced: list[Path]  #: units that were others before: made with other options, or changed by hand
+
+
+def install(wanted: Application, texts: Mapping[str, str]) -> Installed:
+    """Write units and relay where systemd looks for them, and let it read them."""
     systemctl = shutil.which("systemctl")
     if systemctl is None:
         raise UnitError("--install is for machines with systemd, and there is no systemctl on PATH: use --output")
@@ -53,6 +62,7 @@ def install(wanted: Application, texts: Mapping[str, str]) -> list[Path]:
     contents = {helpers / RELAY: _relay()} | {folder / unit: text for unit, text in texts.items()}
     _refuse_others(wanted, contents)
     _refuse_packaged(wanted, texts)
+    replaced = [folder / unit for unit, text in texts.items() if _was_other(folder / unit, text)]
     _make_folder(folder, root_owned=False)
     _make_folder(helpers, root_owned=not wanted.user_manager)
     _write(contents, root_owned=not wanted.user_manager)
@@ -64,7 +74,14 @@ def install(wanted: Application, texts: Mapping[str, str]) -> list[Path]:
         for unit in texts:
             if unit.endswith(("-relay.service", "-watchdog.path")):
                 _run(*manager, "start", unit)
-    return list(contents)
+    return Installed(list(contents), replaced)
+
+
+def _was_other(path: Path, text: str) -> bool:
+    try:
+        return files.read(path) != text
+    except OSError:
+        return False  # it is not there
 
 
 def missing(wanted: Application) -> Iterator[str]:

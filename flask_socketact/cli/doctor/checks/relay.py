@@ -15,8 +15,25 @@ if TYPE_CHECKING:
 
     from flask_socketact.cli.doctor.checks.system import System
 
+REMEDY = (
+    "Run the command from a virtual environment that is root's, with all folders above it: "
+    "python3 -m venv /opt/flask-socketact/venv, and install flask-socketact there"
+)
 #: What a service may run, and so with "+" as root.
 DIRECTIVES = ("ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost")
+
+
+def command(system: System) -> Finding | None:
+    """Nobody but root can change this command, which root runs."""
+    for path in system.command:
+        try:
+            changeable = first_changeable(path)
+        except OSError:
+            continue  # of a package in an archive, say
+        if changeable is not None:
+            what = f"others than root may change {changeable}, and so {path}, which root is running"
+            return error(f"{what}: they can become root", REMEDY)
+    return ok(f"{system.command[0]} and the modules can be changed by root alone") if system.command else None
 
 
 def privileges(system: System) -> Finding | None:
@@ -53,7 +70,7 @@ def _relay_first(system: System) -> Finding:
     if relay["LoadState"] != "loaded":
         is_there = f"{relay.name} is {relay['LoadState']}"
         what = f"there is no {relay.name}" if relay["LoadState"] == "not-found" else is_there
-        return error(f"{what}: clients wait in a restart", INSTALL)
+        return error(f"{what}: clients wait in a restart", system.mend(relay))
     ending = f" stop {service.name}"
     if not any(command.text.endswith(ending) for command in relay.commands("ExecStopEx")):
         return error(f"there is no ExecStop=…/relay{ending} in {relay.name}: clients wait in a restart", INSTALL)
@@ -83,10 +100,10 @@ def watchdog(system: System) -> Finding | None:
 
 def _watchdog_path(system: System) -> Finding:
     service, path = system.service, system.watchdog_path
-    if path["LoadState"] != "loaded" or system.watchdog_service["LoadState"] != "loaded":
-        return error(
-            f"{path.name} or {system.watchdog_service.name} is missing: after WatchdogSec= requests wait", INSTALL
-        )
+    for unit in (path, system.watchdog_service):
+        if unit["LoadState"] != "loaded":
+            is_there = "masked" if unit["LoadState"] == "masked" else "missing"
+            return error(f"{unit.name} is {is_there}: after WatchdogSec= requests wait", system.mend(unit))
     if path.name not in service["Wants"].split():
         what = f"no Wants={path.name} in {service.name}: after WatchdogSec= requests wait"
         return error(what, system.set(f"Wants={path.name} in [Unit]"))

@@ -29,17 +29,36 @@ def unit_files(system: System) -> Finding:
     return ok(", ".join(files))
 
 
+def ignored(system: System) -> Finding | None:
+    """The manager takes every line of the units."""
+    if not system.ignored:
+        return None
+    first, *others = system.ignored
+    more = f" (and {len(others)} more)" if others else ""
+    return warning(f"systemd ignores a line: {first}{more}", f"Correct it; then {system.systemctl} daemon-reload")
+
+
+def masked(system: System) -> Finding | None:
+    """The manager may start every unit of the service."""
+    if not system.masked:
+        return None
+    remedy = f"{system.unmask(*system.masked)}; {INSTALL}"
+    return error(f"nothing can start {', '.join(system.masked)}", remedy)
+
+
 def state(system: System) -> Finding:
     """The release on disk boots."""
     service = system.service
-    active, result, told = service["ActiveState"], service["Result"], service["StatusText"]
+    active, result = service["ActiveState"], service["Result"]
+    said = service["StatusText"]
     what = f"{service.name} is {active}"
     remedy = f"journalctl -u {service.name}; old workers from before the restart, if there are some, serve on"
     if active == "failed" or service["SubState"] == "auto-restart":
-        return error(f"{what} ({result}){f': {told}' if told else ''}", remedy)
-    if told.startswith("Reload failed") or "no more workers" in told:
-        return warning(f"{what}: {told}", f"journalctl -u {service.name}")
-    return ok(f"{what}{f': {told}' if told else ''}")
+        why = said or system.failures.get(service.name, "")
+        return error(f"{what} ({result}){f': {why}' if why else ''}", remedy)
+    if said.startswith("Reload failed") or "no more workers" in said:
+        return warning(f"{what}: {said}", f"journalctl -u {service.name}")
+    return ok(f"{what}{f': {said}' if said else ''}")
 
 
 def readiness(system: System) -> Finding:
@@ -116,12 +135,14 @@ def private_tmp(system: System) -> Finding | None:
         return None  # it has ended before
     if service["PrivateTmp"] != "yes" or service["PrivateTmpEx"] == "disconnected":
         return ok(f"the /tmp of {service.name} outlives a restart")
+    if not system.sockets:
+        return None  # that is told
     joined = service["JoinsNamespaceOf"].split()
     for unit in system.sockets:
         if unit.name in joined and unit["PrivateTmp"] == "yes" and unit["ExecStartPre"]:
             return ok(f"the /tmp of {service.name} is that of {unit.name}, and outlives a restart")
     what = f"PrivateTmp=yes in {service.name}: its /tmp is removed in a restart, and uploads to the old workers fail"
-    names = " or ".join(unit.name for unit in system.sockets) or "its socket unit"
+    names = " or ".join(unit.name for unit in system.sockets)
     lines = f"PrivateTmp=yes and ExecStartPre=-…/relay start-pre {service.name} in {names}"
     return error(what, f"Set JoinsNamespaceOf={names} in [Unit] of {service.name}, and {lines}; then restart both")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flask_socketact.cli.doctor.checks.account import AccountError, account, group_id, user_id
-from flask_socketact.cli.doctor.checks.finding import Finding, error, ok, warning
+from flask_socketact.cli.doctor.checks.finding import INSTALL, Finding, error, ok, warning
 
 if TYPE_CHECKING:
     from flask_socketact.cli.doctor.checks.system import System
@@ -18,12 +18,8 @@ SHORT_QUEUE = 1024
 
 def port(system: System) -> Finding:
     """The manager holds the port."""
-    service = system.service
     if not system.sockets:
-        remedy = (
-            f"{system.systemctl} enable --now {service.name.removesuffix('.service')}.socket, or flask-socketact units"
-        )
-        return error(f"no socket unit holds the port of {service.name}: every restart refuses connections", remedy)
+        return _no_socket(system)
     for unit in system.sockets:
         if unit["ActiveState"] != "active":
             return _closed(system, unit)
@@ -32,9 +28,29 @@ def port(system: System) -> Finding:
         names = ", ".join(unit.name for unit in system.sockets)
         return error(f"there is no ListenStream= in {names}", _reopen(system, "Add it"))
     if system.closed:
-        what = f"nobody listens at {', '.join(system.closed)}: systemd holds what the units had before a change"
-        return error(what, _reopen(system, "Clients are refused meanwhile"))
+        return _lost(system)
     return ok(f"{', '.join(addresses)} held by {', '.join(unit.name for unit in system.sockets)}")
+
+
+def _no_socket(system: System) -> Finding:
+    name = f"{system.service.name.removesuffix('.service')}.socket"
+    what = f"no socket unit holds the port of {system.service.name}: every restart refuses connections"
+    enable = f"{system.systemctl} enable --now {name}"
+    if name in system.masked:
+        return error(f"{what}; {name} is masked", f"{system.unmask(name)}; {INSTALL}; then {enable}")
+    if system.own_socket == "not-found":
+        return error(f"{what}; there is no {name}", f"{INSTALL}; then {enable}")
+    return error(what, f"Set Service={system.service.name} in its socket unit, or {INSTALL.lower()}; then {enable}")
+
+
+def _lost(system: System) -> Finding:
+    """The manager has closed an address that is not in the unit any more, and opens none in the middle of its life."""
+    nowhere = [address for address in system.closed if address not in system.kept]
+    if nowhere:
+        what = f"nobody listens at {', '.join(nowhere)}: systemd holds what the units had before a change"
+        return error(what, _reopen(system, "Clients are refused meanwhile"))
+    what = f"systemd no longer holds {', '.join(system.kept)}; only the workers that run do: the next restart fails"
+    return error(what, _reopen(system, "Open it again, which clients notice"))
 
 
 def _closed(system: System, unit: Unit) -> Finding:
@@ -43,6 +59,8 @@ def _closed(system: System, unit: Unit) -> Finding:
         if who := system.occupants.get(address):
             remedy = f"Stop that, or give another address with --listen; then {system.systemctl} start {unit.name}"
             return error(f"{what}, and {address} is held by {who}", remedy)
+    if why := system.failures.get(unit.name):
+        return error(f"{what}: {why}", f"Mend that; then {system.systemctl} enable --now {unit.name}")
     return error(what, f"{system.systemctl} enable --now {unit.name}")
 
 
@@ -149,6 +167,8 @@ def _owner(unit: Unit, default: int) -> tuple[int, int]:
 
 def _reopen(system: System, remedy: str) -> str:
     """Say how an address changes: systemd opens it when the socket unit starts."""
+    if not system.sockets:
+        return INSTALL
     names = " ".join(unit.name for unit in system.sockets)
     steps = ("daemon-reload", f"stop {system.service.name} {names}", f"start {names}")
     return f"{remedy}; then {', '.join(f'{system.systemctl} {step}' for step in steps)}"

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from flask_socketact.cli import ports
 from flask_socketact.cli.doctor.checks.application import Settings, UnreadError, read_settings
-from flask_socketact.cli.doctor.checks.finding import Finding
+from flask_socketact.cli.doctor.checks.finding import INSTALL, Finding
 from flask_socketact.linux import socket_queues
-from flask_socketact.systemd.manager import Manager, ManagerError, Unit
+from flask_socketact.systemd import unit_journal
+from flask_socketact.systemd.manager import SECONDS, Manager, ManagerError, Unit, call
 
 SERVICE = (
     "LoadState",
     "LoadError",
+    "InvocationID",
+    "ControlGroup",
     "FragmentPath",
     "DropInPaths",
     "NeedDaemonReload",
@@ -64,6 +71,7 @@ SERVICE = (
 )
 SOCKET = (
     "LoadState",
+    "InvocationID",
     "FragmentPath",
     "DropInPaths",
     "NeedDaemonReload",
@@ -83,7 +91,8 @@ SOCKET = (
     "PrivateTmp",
     "ExecStartPre",
 )
-#: Of the units that do what only root may.
+#: The units that do what only root may.
+HELPERS = ("relay.service", "watchdog.path", "watchdog.service")
 HELPER = (
     "LoadState",
     "FragmentPath",
@@ -109,7 +118,13 @@ class System:
     user_manager: bool
     service: Unit
     sockets: tuple[Unit, ...]
+    own_socket: str  #: LoadState of the socket unit of the service's name
+    masked: tuple[str, ...]  #: units of the service that are
+    failures: Mapping[str, str]  #: why units have failed, as the journal has it
+    ignored: tuple[str, ...]  #: lines of the units' files that the manager cannot read, and why
+    command: tuple[Path, ...]  #: what root runs just now: this command, its Python and its modules; empty: not root
     closed: tuple[str, ...]  #: addresses of active socket units at which the manager does not listen
+    kept: tuple[str, ...]  #: of these, those at which the workers that run still do
     occupants: Mapping[str, str]  #: who listens at the addresses of socket units that are not active, if somebody does
     relay: Unit  #: moves the workers in a restart
     watchdog_path: Unit  #: ... after WatchdogSec=, with the next; in the system's manager alone
@@ -125,6 +140,13 @@ class System:
         """The units beside the service and its sockets that are there."""
         units = (self.relay, self.watchdog_path, self.watchdog_service)
         return tuple(unit for unit in units if unit["LoadState"] == "loaded")
+
+    def mend(self, unit: Unit) -> str:
+        """Return the remedy for a unit that is not as the command writes it."""
+        return f"{self.unmask(unit.name)}; {INSTALL}" if unit["LoadState"] == "masked" else INSTALL
+
+    def unmask(self, *units: str) -> str:
+        return f"{self.systemctl} unmask {' '.join(units)}"
 
     @property
     def systemctl(self) -> str:
@@ -144,18 +166,30 @@ def read(name: str, *, user_manager: bool) -> System:
     manager = Manager(user=user_manager)
     own = manager.show(f"{name}.socket", *SOCKET)  # first: a socket that has been loaded knows what it triggers
     service = manager.find(f"{name}.service", *SERVICE)
+    if service["LoadState"] == "masked":
+        command = "systemctl --user" if user_manager else "systemctl"
+        raise ManagerError(f"{service.name} is masked, so nothing can start it: {command} unmask {service.name}")
     if service["LoadState"] != "loaded":
         raise ManagerError(f"{service.name} is not loaded, but {service['LoadState']}: {service['LoadError']}")
     sockets = _sockets(manager, service, own)
+    helpers = [manager.show(f"{name}-{unit}", *HELPER) for unit in HELPERS]
+    units = (service, own, *sockets, *helpers)
+    closed = tuple(address for unit in sockets if unit.is_active for address in ports.missing(unit, manager))
     return System(
         user_manager,
         service,
         sockets=sockets,
-        closed=tuple(address for unit in sockets if unit.is_active for address in ports.missing(unit, manager)),
+        own_socket=own["LoadState"],
+        masked=tuple(dict.fromkeys(unit.name for unit in units if unit["LoadState"] == "masked")),
+        failures={unit.name: unit_journal.failure(unit, manager) for unit in (service, *sockets) if not unit.is_active},
+        ignored=tuple(_ignored(manager, units)),
+        command=_command(),
+        closed=closed,
+        kept=tuple(ports.kept_by_workers(closed, service)),
         occupants=_occupants(manager, sockets),
-        relay=manager.show(f"{name}-relay.service", *HELPER),
-        watchdog_path=manager.show(f"{name}-watchdog.path", *HELPER),
-        watchdog_service=manager.show(f"{name}-watchdog.service", *HELPER),
+        relay=helpers[0],
+        watchdog_path=helpers[1],
+        watchdog_service=helpers[2],
         settings=_settings(manager, service),
         version=manager.version(),
         bus=manager.ping_bus(),
@@ -177,6 +211,28 @@ def _occupants(manager: Manager, sockets: tuple[Unit, ...]) -> dict[str, str]:
     names = tuple(unit.name for unit in sockets)
     addresses = [address for unit in sockets if not unit.is_active for address in unit.listens("Stream")]
     return {address: who for address in addresses if (who := ports.occupant(address, manager, names))}
+
+
+def _command() -> tuple[Path, ...]:
+    """Return the files that this process has read its program from, if it is root's."""
+    if os.geteuid() != 0:
+        return ()
+    modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return tuple(Path(file) for file in (sys.executable, sys.argv[0], *modules) if file and os.path.isabs(file))
+
+
+def _ignored(manager: Manager, units: Iterable[Unit]) -> Iterator[str]:
+    """Yield what systemd cannot read in the files of the units: FILE:LINE: why."""
+    loaded = {unit.name: unit for unit in units if unit["LoadState"] == "loaded"}
+    files = [path for unit in loaded.values() for path in (unit["FragmentPath"], *unit["DropInPaths"].split())]
+    try:
+        done = call("systemd-analyze", manager.option, "--man=no", "verify", *loaded, seconds=SECONDS)
+    except (ManagerError, subprocess.TimeoutExpired):
+        return
+    for line in dict.fromkeys(done.stderr.splitlines()):
+        found = re.match(r"(/.*?):\d+: ", line)
+        if found is not None and found[1] in files:
+            yield line.removesuffix(".")
 
 
 def _settings(manager: Manager, service: Unit) -> Settings | Finding:
