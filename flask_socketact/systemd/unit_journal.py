@@ -19,6 +19,8 @@ _LINES = 100
 #: Of a message that is to stand in one line, in characters.
 _MAX_MESSAGE = 300
 _SECONDS = 5.0
+#: The relay comes after what has failed, and fails for the same reason; before systemd has started it, and then.
+_RELAY = ("(relay)", "relay")
 _ERRORS = ("0", "1", "2", "3")  # PRIORITY= of an error, and of what is worse
 
 
@@ -47,7 +49,7 @@ def failure(unit: Unit, manager: Manager) -> str:
 
 def _read(unit: Unit, manager: Manager) -> Iterator[_Entry]:
     """Yield the entries of a unit's last start, the oldest first."""
-    fields = "MESSAGE,PRIORITY,JOB_RESULT,_SYSTEMD_UNIT,_SYSTEMD_USER_UNIT"
+    fields = "MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,JOB_RESULT,_SYSTEMD_UNIT,_SYSTEMD_USER_UNIT"
     options = ("--quiet", "--no-pager", f"--lines={_LINES}", "--output=json", f"--output-fields={fields}")
     try:
         done = call("journalctl", *options, *_matches(unit, manager), seconds=_SECONDS)
@@ -56,8 +58,10 @@ def _read(unit: Unit, manager: Manager) -> Iterator[_Entry]:
     field = "_SYSTEMD_USER_UNIT" if manager.user else "_SYSTEMD_UNIT"
     for line in done.stdout.split("\n"):
         entry = _parse(line)
+        if "JOB_RESULT" in entry or entry.get("SYSLOG_IDENTIFIER") in _RELAY:
+            continue  # it says no more than that something has failed
         message = entry.get("MESSAGE")  # of one that is no text a list, and of a long one null
-        if isinstance(message, str) and message.strip() and "JOB_RESULT" not in entry:  # which only says that it failed
+        if isinstance(message, str) and message.strip():
             text = printable(message.strip().removeprefix(f"{unit.name}: "))[:_MAX_MESSAGE]
             yield _Entry(text, entry.get("PRIORITY") in _ERRORS, entry.get(field) != unit.name)
 

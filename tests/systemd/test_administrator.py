@@ -238,8 +238,8 @@ def test_units_that_were_changed_by_hand(machine: Machine) -> None:
     unit.write_text(unit.read_text().replace("RestartSec=2", "RestartSec=20"))
     done = machine.run(*INSTALL)
     assert done.stderr == (
-        "Warning: app.service was different, and is overwritten: changes made by hand are lost. "
-        "Put them into a drop-in, which stays: systemctl edit app.service\n"
+        "Warning: app.service was different, and is overwritten: what was changed by hand is lost. "
+        "Put that into a drop-in, which stays: systemctl edit app.service\n"
     )
     assert machine.run(*INSTALL).stderr == ""
 

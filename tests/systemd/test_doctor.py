@@ -195,6 +195,12 @@ def test_units_that_are_spoilt(patient: Machine, cases: list[Case]) -> None:
             1,
             "error    command: others than root may change /srv/app, and so /srv/app/venv/bin/python",
         ),
+        (
+            "mkdir /srv/app/venv/lib/python3*/site-packages/click/__pycache__ -p;"
+            "chown app /srv/app/venv/lib/python3*/site-packages/click/__pycache__",
+            1,
+            "error    command: others than root may change /srv/app/venv/lib/python",
+        ),
         ("chmod 777 /srv/app/venv/bin", 1, "error    command: others than root may change /srv/app/venv/bin, and so"),
         (
             "chown app /srv/app/venv/lib/python3*/site-packages/click",

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +17,7 @@ from flask_socketact import files
 from flask_socketact.cli.deploy import service
 from flask_socketact.cli.doctor.checks import bounded
 from flask_socketact.cli.rehearse import report
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from flask_socketact.systemd import holders
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
@@ -59,6 +57,17 @@ def test_link_beside_the_report_is_not_followed(tmp_path: Path) -> None:
     assert precious.read_text() == "as it was"
     assert "<html" in (tmp_path / "report.html").read_text()
     assert not (tmp_path / "report.html").is_symlink()
+
+
+def test_name_that_a_process_gives_itself() -> None:
+    own = Path("/proc/self/comm")
+    before = own.read_text()
+    try:
+        own.write_bytes(b"\x1b[31m\n\xff )")
+        assert holders.name_of(os.getpid()) == "?[31m?\ufffd )"
+    finally:
+        own.write_text(before)
+    assert holders.name_of(2**31 - 1) == "?"
 
 
 def test_service_that_lets_one_continue_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

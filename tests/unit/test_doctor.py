@@ -463,11 +463,20 @@ def test_command_that_others_may_change(tmp_path: Path) -> None:
         ([("app.service", 6, "Traceback"), ("app.service", 6, "KeyError: 1"), ("init.scope", 3, "c")], "KeyError: 1"),
         ([("app.service", 6, "a"), ("app.service", 3, "\x1b[31mb"), ("app.service", 6, "c")], "?[31mb"),
         ([("app.service", 3, "x" * 4000)], "x" * 300),
+        ([("app.service", 6, "KeyError: 1"), ("app.service", 3, "RELAY")], "KeyError: 1"),
         ([("app.service", 3, [120, 121]), ("app.service", 3, None), ("app.service", 3, " ")], ""),
     ],
 )
 def test_why_a_start_has_failed(entries: list[tuple[str, int, Any]], why: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [{"_SYSTEMD_UNIT": of, "PRIORITY": str(level), "MESSAGE": text} for of, level, text in entries]
+    lines = [
+        {
+            "_SYSTEMD_UNIT": of,
+            "PRIORITY": str(level),
+            "MESSAGE": text,
+            "SYSLOG_IDENTIFIER": "(relay)" if text == "RELAY" else "gunicorn",
+        }
+        for of, level, text in entries
+    ]
     job = {"_SYSTEMD_UNIT": "init.scope", "PRIORITY": "3", "MESSAGE": "Failed to start", "JOB_RESULT": "failed"}
     text = "\n".join(["no JSON", "1", *map(json.dumps, (*lines, job))])
     asked: list[str] = []

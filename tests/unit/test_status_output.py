@@ -29,4 +29,4 @@ def test_words_of_others_do_nothing_to_a_terminal(capsys: pytest.CaptureFixture[
         shown = capsys.readouterr().out
         assert "\x1b" not in shown
         assert [mark for mark in "abdf" if f"m{mark}" not in shown] == []
-        assert ("mc" in shown, "me" in shown) == (bool(text), not text)
+        assert ("\n?[3mc\n" in shown, "\n?[5me\n" in shown) == (bool(text), not text)

@@ -50,7 +50,7 @@ def _head(seen: Overview) -> Text:
     if not seen.is_active:
         text.append(f" (journalctl -e -u {seen.service} tells why)")
     if seen.failure and not seen.status:
-        text.append(printable(f"\n{seen.failure}"))
+        text.append(f"\n{printable(seen.failure)}")
     if seen.status and (seen.main_pid or not seen.is_active):
         text.append(f"\n{printable(seen.status)}")
     if not seen.is_active and (old := sum(each.state == "relayed" for each in seen.workers)):

@@ -125,6 +125,6 @@ def _replaced(wanted: Application, paths: list[Path]) -> Iterator[str]:
         names = ", ".join(path.name for path in paths)
         yield (
             f"{names} {'was' if len(paths) == 1 else 'were'} different, and {'is' if len(paths) == 1 else 'are'} "
-            "overwritten: changes made by hand are lost. Put them into a drop-in, which stays: "
+            "overwritten: what was changed by hand is lost. Put that into a drop-in, which stays: "
             f"{wanted.systemctl} edit {paths[0].name}"
         )

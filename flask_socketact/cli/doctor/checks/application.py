@@ -147,7 +147,7 @@ def _ask(question: _Question, user: Account) -> str:
     variables = {**question.variables, "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = as_user.run(command, user, variables, seconds=SECONDS)
-    except (OSError, ValueError) as failed:  # of a variable with a zero byte
+    except (OSError, ValueError) as failed:
         raise _cannot(user, "read gunicorn's settings", getattr(failed, "strerror", "") or str(failed)) from None
     except subprocess.TimeoutExpired:
         raise _cannot(user, "read gunicorn's settings", f"not done within {SECONDS} s") from None

@@ -32,8 +32,12 @@ def run(
     Without our terminal, which it could type into. If we are that user, nothing of it needs to be taken from it.
 
     :raises OSError: it cannot be run, or prints too much.
+    :raises ValueError: a variable has a zero byte.
     :raises TimeoutExpired: it takes longer than `seconds`.
     """
+    for name, value in variables.items():
+        if "\0" in value:
+            raise ValueError(f"{name}= has a zero byte")
     if os.geteuid() != 0:
         return bounded.run(words, cwd="/", env=dict(variables), start_new_session=True, seconds=seconds)
     unit = f"flask-socketact-doctor-{secrets.token_hex(8)}.service"

@@ -214,11 +214,14 @@ def _occupants(manager: Manager, sockets: tuple[Unit, ...]) -> dict[str, str]:
 
 
 def _command() -> tuple[Path, ...]:
-    """Return the files that this process has read its program from, if it is root's."""
+    """Return where this process has its program from, and looks for more of it; nothing if it is not root's."""
     if os.geteuid() != 0:
         return ()
-    modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    return tuple(Path(file) for file in (sys.executable, sys.argv[0], *modules) if file and os.path.isabs(file))
+    specs = [module.__spec__ for module in list(sys.modules.values()) if getattr(module, "__spec__", None)]
+    modules = [spec.origin for spec in specs if spec is not None and spec.has_location]
+    compiled = [os.path.dirname(spec.cached) for spec in specs if spec is not None and spec.cached]
+    paths = (sys.executable, sys.argv[0], *sys.path, *modules, *compiled)
+    return tuple(Path(path) for path in dict.fromkeys(paths) if path and os.path.isabs(path))
 
 
 def _ignored(manager: Manager, units: Iterable[Unit]) -> Iterator[str]:
