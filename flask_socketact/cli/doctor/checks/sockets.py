@@ -40,7 +40,7 @@ def _no_socket(system: System) -> Finding:
         return error(f"{what}; {name} is masked", f"{system.unmask(name)}; {INSTALL}; then {enable}")
     if system.own_socket == "not-found":
         return error(f"{what}; there is no {name}", f"{INSTALL}; then {enable}")
-    return error(what, f"Set Service={system.service.name} in its socket unit, or {INSTALL.lower()}; then {enable}")
+    return error(f"{what}; {name} starts another", f"Set Service={system.service.name} in it; then {enable}")
 
 
 def _lost(system: System) -> Finding:
