@@ -124,7 +124,7 @@ class ThreadWorker(BaseWorker):
         self.log.critical("The worker's loop cannot go on: no new requests, and the worker is replaced")
         self.alive = False
         self.slot.begin_drain()
-        self.loop.stop_accepting()
+        self.loop.acceptor.stop_accepting()
 
     def drain_further(self) -> bool:
         """Bring the drain forward, and return whether nothing is left."""
@@ -134,7 +134,7 @@ class ThreadWorker(BaseWorker):
             with self.loop.lock:
                 self.carrier.carry(list(self.loop.connections))
         self.loop.limit_idle(time.monotonic() + LINGER)
-        if self.loop.connections or self.loop.receives_mail:
+        if self.loop.connections or self.loop.acceptor.receives_mail:
             return False
         # When the service stops, whoever leaves last leaves nothing in the mailbox.
         return not (self.board.stopping and self.carrier.has_mail())
@@ -142,15 +142,15 @@ class ThreadWorker(BaseWorker):
     def _begin_to_drain(self) -> None:
         self.slot.begin_drain()
         if self.carrier.is_superseded():
-            self.loop.leave_sources()
-        self.loop.stop_accepting()
+            self.loop.acceptor.leave_sources()
+        self.loop.acceptor.stop_accepting()
         self.carrier.begin(self)
 
     def read_mailbox(self, box: Mailbox) -> None:
-        self.loop.read_mailbox(box)
+        self.loop.acceptor.read_mailbox(box)
 
     def leave_mailbox(self, box: Mailbox) -> None:
-        self.loop.leave_mailbox(box)
+        self.loop.acceptor.leave_mailbox(box)
 
     def forget(self, connection: Connection) -> None:
         self.loop.forget(connection)
