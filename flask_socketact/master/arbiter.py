@@ -10,15 +10,18 @@ from contextlib import suppress
 import gunicorn.app.base
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
+from gunicorn.workers.base import Worker
 
 from flask_socketact import env
 from flask_socketact.errors import NotifyError, SettingsError
 from flask_socketact.handover.old_generations import Predecessors, RelayedWorker
 from flask_socketact.logs import reopen
 from flask_socketact.master import idle_exit, listeners, status_line
+from flask_socketact.master.failures import Failure
 from flask_socketact.master.idle_exit import IdleExit
 from flask_socketact.master.notifier import Manager
-from flask_socketact.master.reload import ReloadingArbiter
+from flask_socketact.master.pool import Pool
+from flask_socketact.master.reload import Reload
 from flask_socketact.master.watchdog import Watchdog
 from flask_socketact.shared.service_counters import Ledger, find_folder
 from flask_socketact.systemd import activation, cgroup, message_ids, notify
@@ -48,10 +51,11 @@ def install() -> None:
     gunicorn.app.base.Arbiter = Arbiter
 
 
-class Arbiter(ReloadingArbiter):
+class Arbiter(Pool):
     """gunicorn's arbiter as a service of systemd."""
 
     def __init__(self, app: BaseApplication) -> None:
+        self.reload = Reload(self)
         # Before anything is opened: what we open could take the place of a descriptor that is missing.
         self._names = activation.listen_fds()
         if self._names:
@@ -82,6 +86,7 @@ class Arbiter(ReloadingArbiter):
         self._predecessors = Predecessors(self.cgroup, find_folder(), self.log, on_exit=self._bury_relayed)
 
     def setup(self, app: BaseApplication) -> None:
+        self.reload.ignore_preload(app)
         super().setup(app)
         if not self.hands_over:
             self.log.warning(
@@ -124,25 +129,25 @@ class Arbiter(ReloadingArbiter):
     def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:  # noqa: ARG002 (gunicorn's is a second)
         """Wait as gunicorn does; then see which workers have begun to accept."""
         is_booting = len(self.WORKERS) > len(self.readiness.accepting)
-        is_waiting = is_booting or not self.booted or not self._started or self.is_loading or self.reload_is_due
+        is_waiting = is_booting or not self.booted or not self._started or self.reload.is_loading or self.reload.is_due
         signals: list[int] = super().wait_for_signals(BOOT_POLL if is_waiting else self._turn)
         self.readiness.collect(self.WORKERS)
         self._predecessors.look()
-        if (self.is_loading or not self._ready) and time.monotonic() - self.loading_since > LONG:
+        if (self.reload.is_loading or not self._ready) and time.monotonic() - self.reload.loading_since > LONG:
             self._extend_timeout()
         self.board.is_deaf = not self.hands_over
         if self.board.is_deaf:
             self._empty_mailbox()  # nobody else reads it
         if len(self.readiness.accepting) >= self.num_workers:  # those that are replaced already have answered, too
-            self.load_time = self.load_time or time.monotonic() - self.loading_since
+            self.reload.load_time = self.reload.load_time or time.monotonic() - self.reload.loading_since
             self.booted = True
         if len(self.serving.difference(self.worn)) >= self.num_workers:
             self.trouble = None
         if self.booted:
             self.report_state()
-            self.advance_reload()
-            if self.reload_is_due:
-                self.begin_reload()
+            self.reload.advance()
+            if self.reload.is_due:
+                self.reload.begin()
         if self._started:
             self._predecessors.retire(self.cfg.graceful_timeout)
             if self._idle_exit and self._is_idle(self._idle_exit):
@@ -151,7 +156,7 @@ class Arbiter(ReloadingArbiter):
 
     def _is_idle(self, clock: IdleExit) -> bool:
         is_over = clock.is_over(worker.slot for worker in self.WORKERS.values())
-        return is_over and not self.is_loading and not any(self._predecessors.workers())
+        return is_over and not self.reload.is_loading and not any(self._predecessors.workers())
 
     def _leave(self, seconds: float) -> None:
         """Leave with success. A connection that comes now is answered, or waits for those whom systemd starts."""
@@ -162,7 +167,7 @@ class Arbiter(ReloadingArbiter):
 
     def report_state(self) -> None:
         """Tell systemd whether new workers load, or the service is ready; tried again until it is known."""
-        if self.is_loading:
+        if self.reload.is_loading:
             self._ready = False
             if not self._reloading:
                 text = f"Reloading: generation {self.generation} loads the application"
@@ -176,10 +181,10 @@ class Arbiter(ReloadingArbiter):
             if not self._started and not self.board.is_deaf:
                 self._predecessors.supersede()
             self._ready = self.manager.ready(text)
-            self.board.note_ready(self.generation, self.loading_since)
+            self.board.note_ready(self.generation, self.reload.loading_since)
             if self._ready and not self._started:
                 self.log.info("Ready: %s", text, extra=message_ids.READY)
-                self._ledger.note(boot_seconds=self.load_time)
+                self._ledger.note(boot_seconds=self.reload.load_time)
                 self.manager.ask_for_barrier()
         # Of a service that still starts, a restart would relay no workers: until systemd takes it for started
         # those of the generation before must be there.
@@ -213,6 +218,25 @@ class Arbiter(ReloadingArbiter):
                 self.log.critical("No request of worker %s has moved for %s s: replaced", pid, watchdog.limit)
                 self.dismiss(pid)
 
+    def handle_hup(self) -> None:
+        """Load settings and application anew, without the workers that serve."""
+        self.reload.ask()
+
+    def manage_workers(self) -> None:
+        if self.reload.is_loading:
+            self.reload.keep_number()
+        else:
+            super().manage_workers()
+
+    def handle_death(self, pid: int, worker: Worker, reason: Failure | None) -> bool:
+        return self.reload.has_lost(pid, worker, reason) or super().handle_death(pid, worker, reason)
+
+    def handle_slow_load(self, reason: Failure) -> None:
+        if self.reload.is_loading:
+            self.reload.fail(reason)
+        else:
+            super().handle_slow_load(reason)
+
     def handle_usr1(self) -> None:
         """Open log files anew, in all workers, those from before a restart included."""
         if reopen.can_reopen(self.log):
@@ -236,6 +260,7 @@ class Arbiter(ReloadingArbiter):
 
     def stop(self, graceful: bool = True) -> None:
         """Let the workers drain, and wait for them; those that have been relayed are no longer ours."""
+        self.reload.cancel()
         scope = self._forget_relayed()
         self._announce_stop(
             f"Restarting: the workers serve on in {scope}" if scope else status_line.stopping(self, graceful=graceful)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from flask_socketact.master import listeners
-from flask_socketact.master.reload import ReloadingArbiter
 from flask_socketact.shared.scoreboard import Field
 
+if TYPE_CHECKING:
+    from flask_socketact.master.arbiter import Arbiter
 
-def serving(master: ReloadingArbiter, old: int) -> str:
+
+def serving(master: Arbiter, old: int) -> str:
     """Describe a service that is ready; `old` workers are left from before a restart."""
     generations = Counter(master.WORKERS[pid].slot[Field.GENERATION] for pid in master.serving)
     present = f"{generations[master.generation]} of {master.num_workers} workers"
-    begin = f"Reload failed ({master.failure.public}); serving on" if master.failure else "Serving"
+    begin = f"Reload failed ({master.reload.failure.public}); serving on" if master.reload.failure else "Serving"
     parts = [
         f"{begin} with {present} at {listeners.describe(master.LISTENERS)}",
         f"generation {master.generation}, {master.in_flight} requests in flight, {master.served} served",
@@ -26,14 +29,14 @@ def serving(master: ReloadingArbiter, old: int) -> str:
     return "; ".join(parts)
 
 
-def stopping(master: ReloadingArbiter, *, graceful: bool = True) -> str:
+def stopping(master: Arbiter, *, graceful: bool = True) -> str:
     """Describe a service that leaves."""
     drain = f"at most {master.cfg.graceful_timeout} s" if graceful else "cutting them off"
     held = f" and {master.held} held" if master.held else ""
     return f"Stopping: {master.in_flight} requests in flight{held} end, {drain}"
 
 
-def _leaving(master: ReloadingArbiter) -> list[str]:
+def _leaving(master: Arbiter) -> list[str]:
     """Describe each generation that has workers which drain."""
     in_flight: Counter[int] = Counter()
     for pid in master.draining:
