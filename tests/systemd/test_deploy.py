@@ -175,7 +175,8 @@ def test_what_was_put_in_place_by_hand_stays(machine: Machine) -> None:
     machine.systemctl("restart", "app")
     done = machine.run(CLI, "deploy", "app", "--release", "/srv/app/releases/raises", *OPTIONS, check=False)
     assert done.returncode == 1
-    assert "was cut off, and since then releases/by-hand was put in place: that stays\n" in done.stdout
+    text = "was cut off, and /srv/app/current is not the link that it made: releases/by-hand stays\n"
+    assert text in done.stdout
     assert (current(machine), serving(machine)) == ("releases/by-hand", "Release by-hand")
 
 
@@ -260,3 +261,87 @@ def test_what_is_wrong_is_told_before_anything_is_done(machine: Machine) -> None
     assert (done.returncode, "is not legible" in done.stderr) == (3, True), done.stderr
     assert put_back(machine)
     assert time.monotonic() - began < 60
+
+
+def test_units_that_are_not_deployed(machine: Machine) -> None:
+    """Nothing is restarted that is not ours, or masked."""
+    machine.systemctl("mask", "shop.service")
+    for name, why in (
+        ("dbus", "dbus.service does not run gunicorn"),
+        ("systemd-journald", "systemd-journald.service does not run gunicorn"),
+        ("shop", "shop.service is masked: systemctl unmask shop.service, and deploy then"),
+    ):
+        before = machine.show(name, "MainPID")
+        done = machine.run(CLI, "deploy", name, check=False)
+        assert (done.returncode, why in done.stderr, done.stderr.count("\n")) == (3, True, 1), done.stderr
+        assert machine.show(name, "MainPID") == before
+    machine.systemctl("unmask", "shop.service")
+
+
+def test_service_that_is_stopped_meanwhile_stays_stopped(machine: Machine) -> None:
+    with machine.start(CLI, "deploy", "app", "--release", "/srv/app/releases/not-ready", "--timeout", "60") as process:
+        machine.wait_for(lambda: any("watched for" in step for step in steps(machine)[-1:]), "the watch")
+        machine.systemctl("stop", "app.service")
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 4
+    text = "Error: app.service is stopped, and releases/good is in place again: systemctl start app.service starts it"
+    assert told.splitlines() == ["Error: not deployed: the service was stopped", text]
+    assert (current(machine), machine.show("app", "ActiveState")) == ("releases/good", "inactive")
+    assert not list(machine.path("/var/lib/flask-socketact").glob("*.json"))
+    machine.systemctl("start", "app")
+    assert put_back(machine)
+
+
+def test_link_of_the_same_text_that_is_made_by_hand_stays(machine: Machine) -> None:
+    """As one that a deployment which was cut off has made; and during a watch."""
+    cut_off(machine, "not-ready")
+    machine.run("ln", "-sfn", "/srv/app/releases/not-ready", "/srv/app/current")
+    text = "/srv/app/current is not the link that it made: /srv/app/releases/not-ready stays\n"
+    options = ("--release", "/srv/app/releases/good", *OPTIONS)
+    assert text in machine.run(CLI, "deploy", "app", *options).stdout
+    with machine.start(CLI, "deploy", "app", "--release", "/srv/app/releases/not-ready", *OPTIONS) as process:
+        machine.wait_for(lambda: any("watched for" in step for step in steps(machine)[-1:]), "the watch")
+        machine.run("ln", "-sfn", "/srv/app/releases/not-ready", "/srv/app/current")
+        _, told = process.communicate(timeout=60)
+    assert (process.returncode, told.count("\n")) == (4, 2), told
+    assert "/srv/app/current is not the link that the deployment made, and stays: see where it leads" in told
+    assert current(machine) == "/srv/app/releases/not-ready"
+
+
+def test_old_release_that_does_not_boot_any_more(machine: Machine) -> None:
+    """The next deployment knows nothing of it."""
+    add_release(machine, "rotten", GOOD)
+    machine.run("ln", "-sfn", "releases/rotten", "/srv/app/current")
+    machine.systemctl("restart", "app")
+    add = BAD["raises"]
+    path = machine.path("/srv/app/releases/rotten/app.py")
+    path.write_text(path.read_text() + add)
+    done = machine.run(CLI, "deploy", "app", "--release", "/srv/app/releases/raises", *OPTIONS, check=False)
+    assert (done.returncode, "releases/rotten does not start: " in done.stderr) == (4, True), done.stderr
+    done = machine.run(CLI, "deploy", "app", "--release", "/srv/app/releases/good", *OPTIONS)
+    assert "cut off" not in done.stdout
+    assert serving(machine) == "Release good"
+
+
+def test_log_of_a_bad_release_is_told_in_a_line(machine: Machine) -> None:
+    """Whatever it has written there: controls of a terminal, and more than anybody reads."""
+    write = "from systemd import journal\njournal.send({}, PRIORITY='3')\nraise SystemExit(3)\n"
+    for name, message in (("long", "'x' * 20_000_000"), ("coloured", "'\\x1b[2Jno \\x07database'")):
+        machine.run("rm", "-rf", f"/srv/app/releases/{name}")
+        add_release(machine, name, GOOD + write.format(message))
+        done = machine.run(CLI, "deploy", "app", "--release", f"/srv/app/releases/{name}", *OPTIONS, check=False)
+        assert (done.returncode, len(done.stderr) < 1000, done.stderr.count("\n")) == (1, True, 1), done.stderr[:2000]
+        assert (done.stdout + done.stderr).replace("\n", "").isprintable()
+    assert put_back(machine)
+
+
+def test_release_that_is_not_reloaded(machine: Machine) -> None:
+    """A service whose workers must not overlap: that is known before anything is changed."""
+    drop_in(machine, "app.service", "[Service]\nEnvironment=SOCKETACT_OVERLAP=no\n")
+    try:
+        arguments = ("--reload", "--release", "/srv/app/releases/raises")
+        done = machine.run(CLI, "deploy", "app", *arguments, *OPTIONS, check=False)
+        assert (done.returncode, "deploy without --reload\n" in done.stderr) == (3, True), done.stderr
+        assert put_back(machine)
+    finally:
+        drop_in(machine, "app.service", "")

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from flask_socketact import files
+from flask_socketact.cli import bounded
 from flask_socketact.cli.deploy import service
-from flask_socketact.cli.doctor.checks import bounded
 from flask_socketact.cli.rehearse import report
 from flask_socketact.systemd import holders
 
@@ -46,6 +46,14 @@ def test_programs_that_print_or_wait_without_end() -> None:
         python("import time; time.sleep(60)", 0.5)
     with pytest.raises(subprocess.TimeoutExpired):
         python("import os, time; os.close(1); os.close(2); time.sleep(60)", 0.5)
+
+
+def test_beginning_of_what_a_program_prints() -> None:
+    command = [sys.executable, "-c", "while True: print('x' * 1023)"]
+    assert bounded.head(command, seconds=20.0) == ("x" * 1023 + "\n") * (bounded.LIMIT // 1024)
+    assert bounded.head([sys.executable, "-c", "print('a')"], seconds=20.0) == "a\n"
+    with pytest.raises(subprocess.TimeoutExpired):
+        bounded.head([sys.executable, "-c", "import time; time.sleep(60)"], seconds=0.5)
 
 
 def test_link_beside_the_report_is_not_followed(tmp_path: Path) -> None:
@@ -85,4 +93,25 @@ def test_service_that_lets_one_continue_for_ever(monkeypatch: pytest.MonkeyPatch
         began = time.monotonic()
         assert service._ask(f"127.0.0.1:{listener.getsockname()[1]}", "/").status is None
         assert time.monotonic() - began < 10
+        thread.join()
+
+
+@pytest.mark.parametrize("line", [b"\x1b]0;owned\x07" + b"x" * 60_000, b"HTTP/1.1 500 " + b"x" * 60_000])
+def test_status_line_without_end(line: bytes) -> None:
+    """What it says is told in a line, and not all of it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for _ in range(2):  # without TLS, and with
+                with listener.accept()[0] as client, contextlib.suppress(OSError):
+                    client.sendall(line + b"\r\n\r\n")
+                    client.recv(65536)
+                if line.startswith(b"HTTP"):
+                    return
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        answer = service._ask(f"127.0.0.1:{listener.getsockname()[1]}", "/")
+        assert answer.status == (500 if line.startswith(b"HTTP") else None)
+        assert len(answer.text) < 600
         thread.join()

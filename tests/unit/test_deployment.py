@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -18,13 +19,13 @@ from flask_socketact.cli import main
 from flask_socketact.cli.deploy import health_watch, release_link
 from flask_socketact.cli.deploy.health_watch import Baseline, Health, UnhealthyError
 from flask_socketact.cli.deploy.in_progress import Pending, Record, RecordError
-from flask_socketact.cli.deploy.release_link import ReleaseError
+from flask_socketact.cli.deploy.release_link import Link, ReleaseError
 from flask_socketact.cli.deploy.service import Counts
 from flask_socketact.linux import socket_queues
 from flask_socketact.text import duration
 from tests import server
 
-PENDING = Pending("releases/1", "/srv/app/releases/2", "restart", 4711, "2026-01-01T00:00:00+00:00")
+PENDING = Pending("releases/1", "/srv/app/releases/2", "restart", 4711, "2026-01-01T00:00:00+00:00", ["7-1"])
 
 
 @pytest.fixture
@@ -36,13 +37,22 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def switch(link: Link, target: str) -> str:
+    """Let a link name another target; return its identity."""
+    with link.beside(target) as new:
+        link.replace(new)
+    return new.identity
+
+
 def test_the_link_is_found_on_the_way_to_the_folder(site: Path) -> None:
-    assert release_link.find(site / "current").path == site / "current"
-    below = release_link.find(site / "current/src")
-    assert (below.path, below.inside) == (site / "current", Path("src"))
-    assert below.target() == "releases/1"
+    with release_link.find(site / "current") as link:
+        assert link.path == site / "current"
+    with release_link.find(site / "current/src") as below:
+        assert (below.path, below.inside) == (site / "current", Path("src"))
+        assert below.target() == "releases/1"
     (site / "current/src/inner").symlink_to(site)
-    assert release_link.find(site / "current/src/inner").path == site / "current/src/inner"
+    with release_link.find(site / "current/src/inner") as inner:
+        assert inner.path == site / "current/src/inner"
 
 
 def test_without_a_link_it_is_said_how_to_have_one(site: Path) -> None:
@@ -50,21 +60,37 @@ def test_without_a_link_it_is_said_how_to_have_one(site: Path) -> None:
         ReleaseError, match=r"is no symbolic link, nor below one: .* --directory \S+/releases/1/current$"
     ):
         release_link.find(site / "releases/1")
+    with pytest.raises(ReleaseError, match=r"^WorkingDirectory=/ is .* --directory /srv/app/current$"):
+        release_link.find(Path("/"))
 
 
 def test_releases_that_cannot_be(site: Path) -> None:
-    current = release_link.find(site / "current/src")
-    assert current.check(site / "releases/2") == site / "releases/2"
     (site / "releases/3").mkdir()
-    for release, why in (("releases/4", "4 is no folder"), ("releases/3", "3/src is no folder")):
-        with pytest.raises(ReleaseError, match=why):
-            current.check(site / release)
-    with pytest.raises(ReleaseError, match="holds the link"):
-        release_link.find(site / "current").check(site)
+    (site / "loop").symlink_to("loop")
+    with release_link.find(site / "current/src") as current:
+        assert current.check(site / "releases/2") == site / "releases/2"
+        for release, why in (
+            ("releases/4", "4 is no folder"),
+            ("releases/3", "3/src is no folder"),
+            ("loop", "loop is no folder"),
+            ("x" * 300, "x is no folder"),
+        ):
+            with pytest.raises(ReleaseError, match=why):
+                current.check(site / release)
+    with release_link.find(site / "current") as current, pytest.raises(ReleaseError, match="holds the link"):
+        current.check(site)
+
+
+def test_release_that_is_in_place_is_known(site: Path) -> None:
+    (site / "other").symlink_to("releases/1")
+    with release_link.find(site / "current") as current:
+        assert current.leads_to(site / "releases/1")
+        assert current.leads_to(site / "other")
+        assert not current.leads_to(site / "releases/2")
+        assert not current.leads_to(site / "releases/4")
 
 
 def test_at_every_moment_there_is_a_release(site: Path) -> None:
-    current = release_link.find(site / "current")
     seen, done = set(), threading.Event()
 
     def look() -> None:
@@ -73,21 +99,78 @@ def test_at_every_moment_there_is_a_release(site: Path) -> None:
 
     thread = threading.Thread(target=look)
     thread.start()
-    for number in range(2000):
-        current.switch(f"releases/{number % 2 + 1}")
+    with release_link.find(site / "current") as current:
+        for number in range(2000):
+            switch(current, f"releases/{number % 2 + 1}")
     done.set()
     thread.join()
     assert seen == {"1", "2"}
     assert {path.name for path in site.iterdir()} == {"current", "releases"}
 
 
-def test_a_link_that_cannot_be_switched_leaves_nothing(site: Path) -> None:
-    current = release_link.find(site / "current")
-    (site / "current").unlink()
-    (site / "current").mkdir()
-    with pytest.raises(IsADirectoryError):
-        current.switch("releases/2")
-    assert {path.name for path in site.iterdir()} == {"current", "releases"}
+@pytest.mark.parametrize("instead", ["folder", "file", "nothing"])
+def test_only_a_link_is_replaced(site: Path, instead: str) -> None:
+    with release_link.find(site / "current") as current:
+        (site / "current").unlink()
+        if instead == "folder":
+            (site / "current").mkdir()
+        elif instead == "file":
+            (site / "current").write_text("theirs")
+        with pytest.raises(ReleaseError, match=r"/current is no symbolic link any more: see what it is$"):
+            switch(current, "releases/2")
+        with pytest.raises(ReleaseError, match="is no symbolic link any more"):
+            current.target()
+        assert current.identity() == ""
+    left = {path.name for path in site.iterdir()}
+    assert left == ({"releases"} if instead == "nothing" else {"current", "releases"})
+
+
+def test_folder_that_cannot_be_written_to(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of the link beside is not told: nobody knows it."""
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", ".current.0123")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    text = f"{site}/current cannot be switched: Read-only file system: see that {site} can be written to"
+    with release_link.find(site / "current") as current, pytest.raises(ReleaseError, match=f"^{text}$"):
+        switch(current, "releases/2")
+    assert os.readlink(site / "current") == "releases/1"
+
+
+def test_folder_that_is_swapped_is_the_one_from_before(site: Path) -> None:
+    """The service's user owns the release, and the folder in it whose link is switched."""
+    (site / "roots").mkdir()
+    (site / "roots/web").write_text("root's")
+    (site / "releases/1/inner").mkdir()
+    (site / "releases/1/inner/web").symlink_to("../src")
+    with release_link.find(site / "current/inner/web") as link:
+        (site / "releases/1/inner").rename(site / "moved")
+        (site / "releases/1/inner").symlink_to(site / "roots")
+        switch(link, "elsewhere")
+    assert os.readlink(site / "moved/web") == "elsewhere"
+    assert (site / "roots/web").read_text() == "root's"
+    assert os.listdir(site / "roots") == ["web"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user, as only root may")
+def test_way_through_what_a_user_owns_to_what_root_owns(site: Path) -> None:
+    (site / "roots").mkdir()
+    (site / "roots/web").symlink_to("/")
+    (site / "releases/1/inner").symlink_to(site / "roots")
+    os.chown(site / "releases/1", 12345, 12345)
+    with pytest.raises(ReleaseError, match="is not switched: user 12345 owns a part of the way, and user 0 the folder"):
+        release_link.find(site / "current/inner/web")
+
+
+def test_link_is_known_again_and_told_from_others_of_the_same_text(site: Path) -> None:
+    with release_link.find(site / "current") as current:
+        by_hand = current.identity()
+        made = switch(current, "releases/1")
+        assert current.identity() == made != by_hand
+        (site / "current").unlink()
+        (site / "current").symlink_to("releases/1")
+        assert current.identity() not in (made, "")
 
 
 @contextmanager
@@ -146,6 +229,22 @@ def test_a_disk_without_room_lets_nothing_begin(tmp_path: Path) -> None:
     assert Record(tmp_path, "app").read() is None
 
 
+def test_a_disk_without_room_lets_nobody_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    text = r"app\.lock: No space left on device: without it nothing is deployed"
+    with pytest.raises(RecordError, match=text), Record(tmp_path, "app").locked():
+        pass
+
+
+def test_record_that_cannot_be_removed(tmp_path: Path) -> None:
+    (tmp_path / "app.json").mkdir()
+    with pytest.raises(RecordError, match=r"app\.json: .*: remove it, or the next deployment undoes this one"):
+        Record(tmp_path, "app").end()
+
+
 @pytest.mark.parametrize(
     ("before", "now", "is_bad"),
     [
@@ -176,6 +275,11 @@ def test_errors_are_compared_with_those_before(before: Counts, now: tuple[int, i
         (["app", "--page", "/a b"], 2, "'/a b' is no path"),
         (["app", "--healthy", "0"], 2, "is not in the range"),
         (["app", "--max-errors", "101"], 2, "is not in the range"),
+        (["app", "--healthy", "nan"], 2, "'nan' is not a number"),
+        (["app", "--timeout", "nan"], 2, "'nan' is not a number"),
+        (["app", "--timeout", "inf"], 2, "is not in the range"),
+        (["app", "--max-errors", "nan"], 2, "'nan' is not a number"),
+        (["app", "--release", ""], 2, "'' is no folder: is a variable empty?"),
         (["app"], 3, "Error: "),  # there is no such service here, or no systemd
     ],
 )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,32 @@ import click
 
 from flask_socketact.cli.options import Refusal, name_argument, user_manager_option
 from flask_socketact.systemd.manager import Manager, ManagerError
+from flask_socketact.text import printable
 
 if TYPE_CHECKING:
     from flask_socketact.cli.deploy.service import Service
     from flask_socketact.cli.deploy.steps import Wanted
 
 NOT_DEPLOYED, LEFT_BROKEN = 1, 4  #: exit statuses
-_SECONDS = click.FloatRange(1.0, 3600.0)
+
+
+class _Number(click.FloatRange):
+    """A range that "nan", which is neither below nor above it, is not in."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        number = float(super().convert(value, parameter, context))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", parameter, context)
+        return number
+
+
+_SECONDS = _Number(1.0, 3600.0)
+
+
+def _folder(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Path | None:
+    if value == "":
+        raise click.BadParameter("'' is no folder: is a variable empty?")
+    return None if value is None else Path(value)
 
 
 def _is_page(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -38,7 +57,7 @@ def _is_page(_context: click.Context, _parameter: click.Parameter, value: str) -
 @click.option(
     "--release",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    callback=_folder,
     help="The new release: the link that the service runs in is switched to it.  [default: what is in place]",
 )
 @click.option("--reload", is_flag=True, help="Reload, and not restart.")
@@ -52,7 +71,7 @@ def _is_page(_context: click.Context, _parameter: click.Parameter, value: str) -
 @click.option(
     "--max-errors",
     metavar="PERCENT",
-    type=click.FloatRange(0.0, 100.0),
+    type=_Number(0.0, 100.0),
     default=5.0,
     show_default=True,
     help="Of its answers may be 5xx; or twice as many as before.",
@@ -73,6 +92,7 @@ def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> Non
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the old release is put back
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who has begun it may go away
     told = _Told(name, quiet=as_json)
+    running: deployment.Deployment | None = None
     error: Exception | None = None
     status = 0
     try:
@@ -80,7 +100,8 @@ def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> Non
         record = Record(deployment.state_folder(user_manager=user_manager), name)
         told.about = service
         with record.locked():
-            deployment.Deployment(service, record, _wanted(given), told).run()
+            running = deployment.Deployment(service, record, _wanted(given), told)
+            running.run()
     except deployment.NotDeployedError as why:
         error, status = why, NOT_DEPLOYED
     except deployment.LeftBrokenError as why:
@@ -88,10 +109,10 @@ def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> Non
     except (SocketActError, ManagerError) as why:
         error, status = why, Refusal.exit_code
     except KeyboardInterrupt:
-        error = deployment.LeftBrokenError(
-            "interrupted while the old release was put back: deploy again, which ends that"
-        )
-        status = LEFT_BROKEN
+        error, status = deployment.NotBegunError("interrupted before anything was changed"), Refusal.exit_code
+        if running is not None and running.has_begun:
+            text = "interrupted while the old release was put back: deploy again, which ends that"
+            error, status = deployment.LeftBrokenError(text), LEFT_BROKEN
     told.end(error, is_told=status == NOT_DEPLOYED)
     sys.exit(status)
 
@@ -122,7 +143,7 @@ class _Told:
 
     def failure(self, reason: str) -> None:
         """Say why the release is not deployed, at once: it may take a while until the one before it serves again."""
-        self._say_error(f"Error: not deployed: {reason}")
+        self._say_error(f"not deployed: {reason}")
         self._note(f"Not deployed: {reason}")
 
     def _note(self, step: str) -> None:
@@ -130,27 +151,35 @@ class _Told:
         if self.about is not None:
             from flask_socketact.cli.deploy.journal import write
 
-            write(self.about, step)
+            write(self.about, printable(step))
 
     def end(self, error: Exception | None, *, is_told: bool) -> None:
         """Tell how it has ended; `is_told`: what the error says has been said."""
         if self._quiet:
             result = {"service": self._name, "deployed": error is None, "error": str(error or ""), "steps": self._steps}
-            _say(json.dumps(result, indent=2))
+            for line in json.dumps(result, indent=2).splitlines():
+                _say(line)
         elif error is not None and not is_told:
-            self._say_error(f"Error: {error}")
+            self._say_error(str(error))
 
     def _say_error(self, text: str) -> None:
         if not self._quiet:
-            with suppress(OSError):
-                click.secho(text, fg="red", err=True)
+            _say(f"Error: {text}", to_stderr=True)
 
 
-def _say(text: str) -> None:
-    """Print a line; nothing, from when on who looked on has gone: the journal has it."""
+def _say(text: str, *, to_stderr: bool = False) -> None:
+    """Print a line; nothing, from when on who looked on has gone: the journal has it.
+
+    All that the command prints comes through here, and may be words of the service's user: names of its files, its
+    answers, its log. None of them moves the cursor of root's terminal.
+    """
+    stream = sys.stderr if to_stderr else sys.stdout
+    encoding = stream.encoding or "ascii"  # of a terminal that has fewer characters, perhaps
     try:
-        click.echo(text)
+        click.secho(
+            printable(text).encode(encoding, "replace").decode(encoding), fg="red" if to_stderr else None, err=to_stderr
+        )
     except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        os.dup2(nowhere, sys.stdout.fileno())  # or Python would try again at its end, and exit with 120
+        os.dup2(nowhere, stream.fileno())  # or Python would try again at its end, and exit with 120
         os.close(nowhere)

@@ -52,7 +52,8 @@ def baseline(service: Service, health: Health) -> Baseline:
 def wait(service: Service, health: Health, before: Baseline, deadline: float) -> None:
     """Wait until the service has been well for long enough.
 
-    :raises UnhealthyError: too many errors; or it has not been until the deadline (CLOCK_MONOTONIC, seconds).
+    :raises UnhealthyError: too many errors; it was stopped; or it has not been until the deadline (CLOCK_MONOTONIC,
+        seconds).
     """
     well_since, asked = None, service.asked
     while True:
@@ -72,6 +73,8 @@ def _what_is_wrong(service: Service, health: Health, before: Baseline, asked: Co
 
     :raises UnhealthyError: what is wrong will not mend itself.
     """
+    if service.is_stopped:
+        raise UnhealthyError("the service was stopped")
     if not service.is_active:
         return "the service is not active any more"
     page = service.ask(health.page)

@@ -27,6 +27,9 @@ class Pending:
     verb: str  #: of systemctl
     main_pid: int  #: of the generation before
     begun: str  #: time, ISO 8601
+    #: identities of the links that it makes, for the new release and to put the old one back, as of Link.identity: one
+    #: made by hand may say the same
+    links: list[str]
 
 
 class Record:
@@ -50,17 +53,20 @@ class Record:
                 f"{self._lock}: {error.strerror}: deploy as the user whose manager it is, or root"
             ) from None
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RecordError(
-                    f"another deployment is at work, by process {_pid(descriptor)}: wait for it"
-                ) from None
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, b"%d" % os.getpid(), 0)
+            self._lock_for_us(descriptor)
             yield
         finally:
             os.close(descriptor)
+
+    def _lock_for_us(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d" % os.getpid(), 0)
+        except BlockingIOError:
+            raise RecordError(f"another deployment is at work, by process {_pid(descriptor)}: wait for it") from None
+        except OSError as error:
+            raise RecordError(f"{self._lock}: {error.strerror}: without it nothing is deployed") from None
 
     def read(self) -> Pending | None:
         """Return the deployment that has begun and not ended; None if there is none.
@@ -87,8 +93,16 @@ class Record:
             raise RecordError(f"{self._path}: {error.strerror}: without it nothing is deployed") from None
 
     def end(self) -> None:
-        """Forget it."""
-        self._path.unlink(missing_ok=True)
+        """Forget it.
+
+        :raises RecordError: it cannot be removed.
+        """
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as error:
+            raise RecordError(
+                f"{self._path}: {error.strerror}: remove it, or the next deployment undoes this one"
+            ) from None
 
 
 def _pid(descriptor: int) -> str:

@@ -12,25 +12,34 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flask_socketact.cli.deploy.last_error import cut, last_error
 from flask_socketact.errors import SocketActError
 from flask_socketact.shared import scoreboard
-from flask_socketact.shared.scoreboard import Field
-from flask_socketact.systemd.manager import Manager, ManagerError, Unit, call, complaint, runtime_folders
-from flask_socketact.text import printable
+from flask_socketact.shared.scoreboard import Field, Scoreboard
+from flask_socketact.systemd.manager import Manager, Unit, call, complaint, runtime_folders
 
 _PROPERTIES = (
     "ActiveState",
+    "ConditionResult",
+    "ControlGroup",
+    "Environment",
+    "ExecStart",
     "MainPID",
-    "TriggeredBy",
-    "WorkingDirectory",
+    "Result",
     "RuntimeDirectory",
     "StatusText",
-    "ControlGroup",
+    "TriggeredBy",
+    "Wants",
+    "WorkingDirectory",
 )
 #: An answer to a look that has not come by then does not come. Seconds.
 LOOK_TIMEOUT = 5.0
 _NOT_FOUND = 404
 _FAILED = 500
+
+
+class RefusedError(SocketActError):
+    """The unit cannot be deployed."""
 
 
 class CommandError(SocketActError):
@@ -74,15 +83,33 @@ class Service:
     """One service, looked at anew whenever something is asked of it."""
 
     def __init__(self, name: str, manager: Manager) -> None:
-        """:raises ManagerError: there is no such service, or no manager that answers."""
+        """Look at the service.
+
+        :raises RefusedError: it is masked, cannot be loaded, or does not run gunicorn.
+        :raises ManagerError: there is no such service, or no manager that answers.
+        """
         self.name = f"{name}.service"
         self.asked = Counts()  #: by us
         self._manager = manager
+        self._check()
         self.addresses = [
             address
             for socket_unit in self._show()["TriggeredBy"].split()
             for address in manager.show(socket_unit, "Listen").listens("Stream")
         ]
+
+    def _check(self) -> None:
+        unit = self._show()
+        state = unit["LoadState"]
+        if state == "masked":
+            raise RefusedError(f"{self.name} is masked: {self.systemctl} unmask {self.name}, and deploy then")
+        if state != "loaded":
+            raise RefusedError(f"{self.name} is not loaded ({state}): {self.systemctl} status {self.name} tells why")
+        if not _is_ours(unit) and self._scoreboard(unit) is None:
+            raise RefusedError(
+                f"{self.name} does not run gunicorn, as its ExecStart= has it, and is left alone: "
+                "deploy a service that flask-socketact units has made, or one like it"
+            )
 
     def _show(self) -> Unit:
         return self._manager.find(self.name, *_PROPERTIES)
@@ -94,6 +121,22 @@ class Service:
     @property
     def is_active(self) -> bool:
         return self._show().is_active
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it has ended without an error, as by ``systemctl stop``, and systemd does not start it again."""
+        unit = self._show()
+        return (unit["ActiveState"], unit["Result"]) == ("inactive", "success") and unit["ConditionResult"] != "no"
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether old and new workers may live at the same time."""
+        return self._show().overlaps
+
+    @property
+    def systemctl(self) -> str:
+        """The command that reaches its manager, as a person types it."""
+        return "systemctl --user" if self._manager.user else "systemctl"
 
     @property
     def is_served(self) -> bool:
@@ -118,34 +161,26 @@ class Service:
             raise CommandError(f"systemctl {verb} has not ended within {seconds:.0f} s{self._status()}") from None
         if done.returncode != 0:
             said = complaint(done).removesuffix(".").removesuffix(".")  # systemd 252 has two
-            raise CommandError(f"systemctl {verb}: {said}{self._last_error(began) or self._status()}")
+            raise CommandError(
+                f"systemctl {verb}: {said}{last_error(self.name, began, user=self._manager.user) or self._status()}"
+            )
 
     def _status(self) -> str:
         """Return what the service says of itself, to end a sentence with."""
-        text = printable(self._show()["StatusText"])
-        return f": {text}" if text else ""
-
-    def _last_error(self, since: int) -> str:
-        """Return the last error in the journal of the service itself, to end a sentence with; empty where one must not
-        look, or there is none."""
-        field = "_SYSTEMD_USER_UNIT" if self._manager.user else "_SYSTEMD_UNIT"
-        options = ("--priority=err", "--lines=1", "--output=cat", f"--since=@{since}", f"{field}={self.name}")
-        try:
-            done = call("journalctl", "--quiet", "--no-pager", *options, seconds=LOOK_TIMEOUT)
-        except (ManagerError, subprocess.TimeoutExpired):
-            return ""
-        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-        return f": {printable(lines[-1])}" if lines else ""
+        text = self._show()["StatusText"]
+        return f": {cut(text)}" if text else ""
 
     def counts(self) -> Counts:
         """Return what the newest generation has answered, as far as its scoreboard can be read."""
-        unit = self._show()
-        try:
-            board = scoreboard.find(runtime_folders(unit, self._manager), int(unit["MainPID"] or 0))
-        except PermissionError:
-            board = None
+        board = self._scoreboard(self._show())
         newest = board.newest() if board else []
         return Counts(sum(slot[Field.REQUESTS] for slot in newest), sum(slot[Field.ERRORS] for slot in newest))
+
+    def _scoreboard(self, unit: Unit) -> Scoreboard | None:
+        try:
+            return scoreboard.find(runtime_folders(unit, self._manager), int(unit["MainPID"] or 0))
+        except PermissionError:
+            return None
 
     def ask(self, path: str, addresses: Sequence[str] = ()) -> Answer:
         """Ask for a page at each of its listeners, or of those given; return the first answer that is not 404."""
@@ -155,6 +190,14 @@ class Service:
         self.asked = Counts(self.asked.requests + len(given), self.asked.errors + len(failed))
         found = [answer for answer in answers if not answer.is_missing]
         return (found or answers or [Answer(None, "it has no listener")])[0]
+
+
+def _is_ours(unit: Unit) -> bool:
+    """Whether a unit starts gunicorn, or has a relay as a script that starts gunicorn would have."""
+    if f"{unit.name.removesuffix('.service')}-relay.service" in unit["Wants"].split():
+        return True
+    words = " ".join(unit.lines("ExecStart")).split()
+    return any(Path(word).name.startswith("gunicorn") or "flask_socketact" in word for word in words)
 
 
 def _ask(address: str, path: str) -> Answer:
@@ -178,12 +221,12 @@ def _ask_by(connect: Callable[[str], socket.socket], address: str, path: str) ->
         connection.request("GET", path, headers={"User-Agent": "flask-socketact-deploy", "Connection": "close"})
         answer = connection.getresponse()  # its head tells; the rest may be without an end
     except (OSError, http.client.HTTPException) as error:
-        return Answer(None, f"{path} at {address}: {error or type(error).__name__}")
+        return Answer(None, f"{path} at {address}: {cut(str(error)) or type(error).__name__}")
     finally:
         if watch is not None:
             watch.cancel()
         connection.close()
-    return Answer(answer.status, f"{path} at {address}: {answer.status} {printable(answer.reason)}")
+    return Answer(answer.status, f"{path} at {address}: {answer.status} {cut(answer.reason)}")
 
 
 def _connect_encrypted(address: str) -> socket.socket:

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 
-from flask_socketact.cli.doctor.checks import bounded
+from flask_socketact.cli import bounded
 from flask_socketact.cli.doctor.checks.account import Account
 from flask_socketact.systemd.manager import PATH, ManagerError, call
 
