@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flask_socketact.cli import main
-from flask_socketact.cli.deploy import health_watch, last_error, release_link, service, steps
+from flask_socketact.cli.deploy import health_watch, last_error, old_release, release_link, service
 from flask_socketact.cli.deploy.health_watch import Health
 from flask_socketact.cli.deploy.in_progress import Record
-from flask_socketact.cli.deploy.service import Answer, CommandError, Counts, RefusedError, Service
-from flask_socketact.cli.deploy.steps import Deployment, LeftBrokenError, NotBegunError, NotDeployedError, Wanted
+from flask_socketact.cli.deploy.outcome import LeftBrokenError, NotBegunError, NotDeployedError
+from flask_socketact.cli.deploy.service import RELOAD, RESTART, Answer, CommandError, Counts, RefusedError, Service
+from flask_socketact.cli.deploy.steps import Deployment, Wanted
 from flask_socketact.systemd.manager import Manager, Unit
 
 GOOD, BAD = Answer(200, "/ at app: 200 OK"), Answer(500, "/ at app: 500 INTERNAL SERVER ERROR")
@@ -34,6 +35,7 @@ class Site(Service):
         self.commands: list[str] = []
         self.pid = 1
         self.stopped = False
+        self.stopping = 0  #: so often asked it still stops
         self.reloads = True
         self.when_restarted: Callable[[], object] = lambda: None
         self.when_asked: Callable[[], object] = lambda: None
@@ -58,6 +60,12 @@ class Site(Service):
     @property
     def is_stopped(self) -> bool:
         return self.stopped
+
+    @property
+    def is_stopping(self) -> bool:
+        self.stopping -= 1
+        self.stopped = self.stopped or self.stopping == 0
+        return self.stopping > 0
 
     @property
     def is_served(self) -> bool:
@@ -106,7 +114,7 @@ class Told:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     """A service whose release 1 runs, by a relative link."""
-    monkeypatch.setattr(steps, "UNDO_TIMEOUT", 0.1)
+    monkeypatch.setattr(old_release, "UNDO_TIMEOUT", 0.1)
     monkeypatch.setattr(health_watch, "INTERVAL", 0.01)
     (tmp_path / "current").symlink_to("releases/1")
     return Site(tmp_path)
@@ -122,13 +130,13 @@ def told() -> Told:
     return Told()
 
 
-def wanted(release: Path | None, verb: str = steps.RESTART) -> Wanted:
+def wanted(release: Path | None, verb: str = RESTART) -> Wanted:
     return Wanted(release, verb, Health("/", 0.02, 0.05), 0.1)
 
 
 @pytest.fixture
 def deploy(site: Site, record: Record, told: Told) -> Callable[..., None]:
-    def run(release: Path | None = None, verb: str = steps.RESTART) -> None:
+    def run(release: Path | None = None, verb: str = RESTART) -> None:
         record._path.parent.mkdir(exist_ok=True)
         Deployment(site, record, wanted(release, verb), told).run()
 
@@ -288,10 +296,18 @@ def test_service_that_somebody_stops_stays_stopped(site: Site, record: Record, d
     assert site.commands == ["restart", "restart"]
 
 
+def test_service_that_somebody_stops_just_then_stays_stopped(site: Site, deploy: Deploy) -> None:
+    two = site.release("2", "bad")
+    site.when_restarted = lambda: setattr(site, "stopping", 3)
+    with pytest.raises(LeftBrokenError, match="is stopped, and releases/1 is in place again"):
+        deploy(two)
+    assert site.commands == ["restart"]
+
+
 def test_service_that_must_not_overlap_is_not_reloaded(site: Site, deploy: Deploy) -> None:
     site.reloads = False
     with pytest.raises(NotBegunError, match="deploy without --reload"):
-        deploy(site.folder / "releases/2", steps.RELOAD)
+        deploy(site.folder / "releases/2", RELOAD)
     assert (current(site), site.commands) == ("releases/1", [])
 
 

@@ -84,42 +84,44 @@ def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> Non
     --page, or answers with too many errors. Meanwhile the old workers serve. Exit status: 0 deployed, 1 not deployed,
     and the old release serves, 2 wrong usage, 3 nothing was done, 4 not deployed, and somebody must look.
     """
-    from flask_socketact.cli.deploy import steps as deployment
+    from flask_socketact.cli.deploy import outcome
     from flask_socketact.cli.deploy.in_progress import Record
     from flask_socketact.cli.deploy.service import Service
+    from flask_socketact.cli.deploy.steps import Deployment, state_folder
     from flask_socketact.errors import SocketActError
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the old release is put back
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who has begun it may go away
     told = _Told(name, quiet=as_json)
-    running: deployment.Deployment | None = None
+    running: Deployment | None = None
     error: Exception | None = None
     status = 0
     try:
         service = Service(name, Manager(user=user_manager))
-        record = Record(deployment.state_folder(user_manager=user_manager), name)
+        record = Record(state_folder(user_manager=user_manager), name)
         told.about = service
         with record.locked():
-            running = deployment.Deployment(service, record, _wanted(given), told)
+            running = Deployment(service, record, _wanted(given), told)
             running.run()
-    except deployment.NotDeployedError as why:
+    except outcome.NotDeployedError as why:
         error, status = why, NOT_DEPLOYED
-    except deployment.LeftBrokenError as why:
+    except outcome.LeftBrokenError as why:
         error, status = why, LEFT_BROKEN
     except (SocketActError, ManagerError) as why:
         error, status = why, Refusal.exit_code
     except KeyboardInterrupt:
-        error, status = deployment.NotBegunError("interrupted before anything was changed"), Refusal.exit_code
+        error, status = outcome.NotBegunError("interrupted before anything was changed"), Refusal.exit_code
         if running is not None and running.has_begun:
             text = "interrupted while the old release was put back: deploy again, which ends that"
-            error, status = deployment.LeftBrokenError(text), LEFT_BROKEN
+            error, status = outcome.LeftBrokenError(text), LEFT_BROKEN
     told.end(error, is_told=status == NOT_DEPLOYED)
     sys.exit(status)
 
 
 def _wanted(given: dict[str, Any]) -> Wanted:
     from flask_socketact.cli.deploy.health_watch import Health
-    from flask_socketact.cli.deploy.steps import RELOAD, RESTART, Wanted
+    from flask_socketact.cli.deploy.service import RELOAD, RESTART
+    from flask_socketact.cli.deploy.steps import Wanted
 
     health = Health(given["page"], given["healthy"], given["max_errors"] / 100)
     return Wanted(

@@ -18,6 +18,9 @@ from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard
 from flask_socketact.systemd.manager import Manager, Unit, call, complaint, runtime_folders
 
+#: Of systemctl.
+RESTART, RELOAD = "restart", "reload"
+
 _PROPERTIES = (
     "ActiveState",
     "ConditionResult",
@@ -127,6 +130,12 @@ class Service:
         """Whether it has ended without an error, as by ``systemctl stop``, and systemd does not start it again."""
         unit = self._show()
         return (unit["ActiveState"], unit["Result"]) == ("inactive", "success") and unit["ConditionResult"] != "no"
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it ends, and has had no error until now."""
+        unit = self._show()
+        return (unit["ActiveState"], unit["Result"]) == ("deactivating", "success")
 
     @property
     def overlaps(self) -> bool:

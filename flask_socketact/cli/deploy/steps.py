@@ -4,48 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
 
 from flask_socketact.cli.deploy import health_watch, release_link
 from flask_socketact.cli.deploy.health_watch import Baseline, Health, UnhealthyError
-from flask_socketact.cli.deploy.in_progress import Pending, Record, RecordError
+from flask_socketact.cli.deploy.in_progress import Pending, Record
+from flask_socketact.cli.deploy.old_release import OldRelease, end
+from flask_socketact.cli.deploy.outcome import LeftBrokenError, NotBegunError, NotDeployedError, Tell
 from flask_socketact.cli.deploy.release_link import Link, ReleaseError
-from flask_socketact.cli.deploy.service import Answer, CommandError, Service
-from flask_socketact.errors import SocketActError
+from flask_socketact.cli.deploy.service import RELOAD, CommandError, Service
 from flask_socketact.systemd.manager import ManagerError
 
-RESTART, RELOAD = "restart", "reload"
-
-#: How long the old release may take to be ready again, at least: longer than a reload that hangs. Seconds.
-UNDO_TIMEOUT = 150.0
 #: What makes a deployment be undone.
 _BAD = (CommandError, UnhealthyError, ManagerError, OSError, KeyboardInterrupt)
-
-
-class Tell(Protocol):
-    """Who hears of it."""
-
-    def __call__(self, step: str) -> None:
-        """Hear of a step, in a sentence."""
-
-    def failure(self, reason: str) -> None:
-        """Hear why the release is not deployed: once, before the one before it is put back."""
-
-
-class NotDeployedError(SocketActError):
-    """The release was bad, and the one before it serves; the text says why."""
-
-
-class NotBegunError(SocketActError):
-    """Nothing has been changed; the text says why."""
-
-
-class LeftBrokenError(SocketActError):
-    """The release was bad, and there is none to put back, or that does not serve: somebody must look."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +48,7 @@ class Deployment:
         self._wanted = wanted
         self._tell = tell
         self._is_restarted = False
+        self._old = OldRelease(service, record, tell, wanted.health.page, wanted.timeout)
 
     def run(self) -> None:
         """Deploy, after the last deployment has been undone, if that was killed half-way.
@@ -127,7 +101,7 @@ class Deployment:
         """
         self.has_begun = True
         try:
-            self._put_back(current, pending, None)
+            self._old.put_back(current, pending, None)
         except LeftBrokenError as error:
             if self._wanted.release is None:
                 raise
@@ -152,9 +126,9 @@ class Deployment:
                 raise
             self.has_begun = True
             reason = self._tell_failure(error)
-            self._put_back(current, pending, before)
+            self._old.put_back(current, pending, before)
             raise NotDeployedError(reason) from None
-        self._end_record()
+        end(self._record)
         self._tell(f"Deployed {new}")
 
     def _deploy_in_place(self) -> None:
@@ -228,108 +202,3 @@ class Deployment:
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
         self._tell.failure(reason)
         return reason
-
-    def _put_back(self, current: Link, pending: Pending, before: Baseline | None) -> None:
-        """Let the old release serve again. Whether it does or not, the deployment has then ended.
-
-        :param before: how the old release answered; None: nobody knows any more.
-        :raises LeftBrokenError: it does not serve, or not as before; or somebody else has been at work.
-        """
-        try:
-            self._switch_back(current, pending)
-            self._serve_again(pending, before)
-        except LeftBrokenError:
-            self._end_record()
-            raise
-        self._end_record()
-
-    def _switch_back(self, current: Link, pending: Pending) -> None:
-        """Let the link name the old release.
-
-        :raises LeftBrokenError: it cannot, or is not the link that the deployment made: somebody has made another.
-        """
-        if current.identity() not in pending.links:
-            raise LeftBrokenError(
-                f"{current.path} is not the link that the deployment made, and stays: see where it leads, and restart "
-                f"{self._service.name}"
-            )
-        try:
-            if current.target() == pending.old:
-                return
-            with current.beside(pending.old) as link:
-                pending.links.append(link.identity)
-                with suppress(RecordError):  # the disk is full: if we are killed now, the next one leaves this link
-                    self._record.begin(pending)
-                current.replace(link)
-        except ReleaseError as error:
-            raise LeftBrokenError(f"{pending.old} is not put back: {error}") from None
-
-    def _serve_again(self, pending: Pending, before: Baseline | None) -> None:
-        """Restart or reload the old release; not, if somebody has stopped the service since the deployment began.
-
-        :raises LeftBrokenError: it does not serve.
-        """
-        name = self._service.name
-        try:
-            is_stopped = before is not None and self._service.is_stopped
-            if not is_stopped:
-                self._load_again(pending.verb)
-        except (CommandError, ManagerError) as error:
-            raise LeftBrokenError(f"{pending.old} does not start: {error}: see {self._journal}") from None
-        if is_stopped:
-            start = f"{self._service.systemctl} start {name}"
-            raise LeftBrokenError(f"{name} is stopped, and {pending.old} is in place again: {start} starts it")
-        self._await_answer(pending.old, before)
-
-    def _await_answer(self, old: str, before: Baseline | None) -> None:
-        """Wait until the old release answers as before: slow workers of the bad one may still have what is asked first.
-
-        :raises LeftBrokenError: it does not, for as long as it may take.
-        """
-        began = time.monotonic()
-        while True:
-            page = self._service.ask(self._wanted.health.page)
-            if page.is_good or not _must_wait(page, before):
-                break
-            limit = UNDO_TIMEOUT if page.status is None else self._wanted.timeout
-            if time.monotonic() - began > limit:
-                raise LeftBrokenError(
-                    f"{old} is in place again, and does not answer as before: {page.text}: see {self._journal}"
-                )
-            time.sleep(health_watch.INTERVAL)
-        self._tell(f"{old} serves again" if page.is_good else f"{old} is in place again; {page.text}")
-
-    def _end_record(self) -> None:
-        """Forget the deployment.
-
-        :raises LeftBrokenError: it cannot be, and the next one would undo it.
-        """
-        try:
-            self._record.end()
-        except RecordError as error:
-            raise LeftBrokenError(str(error)) from None
-
-    def _load_again(self, verb: str) -> None:
-        """Restart, or reload; of a reload that is at work, of the bad release perhaps, another would only be a part.
-
-        :raises CommandError: it cannot be restarted.
-        """
-        seconds = max(self._wanted.timeout, UNDO_TIMEOUT)
-        if verb == RELOAD:
-            with suppress(CommandError):
-                self._service.run(RELOAD, seconds)
-            with suppress(CommandError):
-                self._service.run(RELOAD, seconds)
-                return
-        self._service.run(RESTART, seconds)
-
-    @property
-    def _journal(self) -> str:
-        return f"journalctl -e -u {self._service.name}"
-
-
-def _must_wait(page: Answer, before: Baseline | None) -> bool:
-    """Whether a page that is not good was better `before`; None: nobody knows, and any answer will do."""
-    if page.status is None:
-        return before is None or before.answered
-    return before is not None and before.page_was_good

@@ -1,0 +1,29 @@
+"""How a deployment ends, and who hears of it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from flask_socketact.errors import SocketActError
+
+
+class Tell(Protocol):
+    """Who hears of it."""
+
+    def __call__(self, step: str) -> None:
+        """Hear of a step, in a sentence."""
+
+    def failure(self, reason: str) -> None:
+        """Hear why the release is not deployed: once, before the one before it is put back."""
+
+
+class NotDeployedError(SocketActError):
+    """The release was bad, and the one before it serves; the text says why."""
+
+
+class NotBegunError(SocketActError):
+    """Nothing has been changed; the text says why."""
+
+
+class LeftBrokenError(SocketActError):
+    """The release was bad, and there is none to put back, or that does not serve: somebody must look."""
