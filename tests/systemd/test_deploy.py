@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -159,11 +161,18 @@ def test_one_that_is_killed_half_way_is_undone_by_the_next(
     figure(f"killed while {moment}: {len(seen.outcomes)} requests, 0 failed")
 
 
+@contextmanager
+def watched(machine: Machine, name: str, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Begin to deploy a release that is never well, and yield the process when that is watched."""
+    before = len(steps(machine))
+    with machine.start(CLI, "deploy", "app", "--release", f"/srv/app/releases/{name}", *options) as process:
+        machine.wait_for(lambda: any("watched for" in step for step in steps(machine)[before:]), "the watch")
+        yield process
+
+
 def cut_off(machine: Machine, name: str) -> None:
     """Begin to deploy a release that is never well, and kill that."""
-    process = machine.start(CLI, "deploy", "app", "--release", f"/srv/app/releases/{name}", "--timeout", "60")
-    with process:
-        machine.wait_for(lambda: any("watched for" in step for step in steps(machine)[-1:]), "the watch")
+    with watched(machine, name, "--timeout", "60"):
         machine.run("pkill", "--signal", "KILL", "--full", f"deploy app --release /srv/app/releases/{name}")
 
 
@@ -210,8 +219,7 @@ def test_listener_with_tls(machine: Machine) -> None:
 
 
 def test_ctrl_c_puts_the_old_release_back(machine: Machine) -> None:
-    with machine.start(CLI, "deploy", "app", "--release", "/srv/app/releases/not-ready", "--timeout", "60") as process:
-        machine.wait_for(lambda: any("watched for" in step for step in steps(machine)[-1:]), "the watch")
+    with watched(machine, "not-ready", "--timeout", "60") as process:
         machine.run("pkill", "--signal", "INT", "--full", "deploy app --release /srv/app/releases/not-ready")
         assert process.wait() == 1
     assert put_back(machine)
@@ -279,8 +287,7 @@ def test_units_that_are_not_deployed(machine: Machine) -> None:
 
 
 def test_service_that_is_stopped_meanwhile_stays_stopped(machine: Machine) -> None:
-    with machine.start(CLI, "deploy", "app", "--release", "/srv/app/releases/not-ready", "--timeout", "60") as process:
-        machine.wait_for(lambda: any("watched for" in step for step in steps(machine)[-1:]), "the watch")
+    with watched(machine, "not-ready", "--timeout", "60") as process:
         machine.systemctl("stop", "app.service")
         _, told = process.communicate(timeout=60)
     assert process.returncode == 4
@@ -299,8 +306,7 @@ def test_link_of_the_same_text_that_is_made_by_hand_stays(machine: Machine) -> N
     text = "/srv/app/current is not the link that it made: /srv/app/releases/not-ready stays\n"
     options = ("--release", "/srv/app/releases/good", *OPTIONS)
     assert text in machine.run(CLI, "deploy", "app", *options).stdout
-    with machine.start(CLI, "deploy", "app", "--release", "/srv/app/releases/not-ready", *OPTIONS) as process:
-        machine.wait_for(lambda: any("watched for" in step for step in steps(machine)[-1:]), "the watch")
+    with watched(machine, "not-ready", *OPTIONS) as process:
         machine.run("ln", "-sfn", "/srv/app/releases/not-ready", "/srv/app/current")
         _, told = process.communicate(timeout=60)
     assert (process.returncode, told.count("\n")) == (4, 2), told
@@ -324,7 +330,7 @@ def test_old_release_that_does_not_boot_any_more(machine: Machine) -> None:
 
 
 def test_log_of_a_bad_release_is_told_in_a_line(machine: Machine) -> None:
-    """Whatever it has written there: controls of a terminal, and more than anybody reads."""
+    """Whatever it has written there: control characters, and 20 MB."""
     write = "from systemd import journal\njournal.send({}, PRIORITY='3')\nraise SystemExit(3)\n"
     for name, message in (("long", "'x' * 20_000_000"), ("coloured", "'\\x1b[2Jno \\x07database'")):
         machine.run("rm", "-rf", f"/srv/app/releases/{name}")

@@ -39,7 +39,7 @@ def site(tmp_path: Path) -> Path:
 
 def switch(link: Link, target: str) -> str:
     """Let a link name another target; return its identity."""
-    with link.beside(target) as new:
+    with link.made_alongside(target) as new:
         link.replace(new)
     return new.identity
 
@@ -126,7 +126,7 @@ def test_only_a_link_is_replaced(site: Path, instead: str) -> None:
 
 
 def test_folder_that_cannot_be_written_to(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name of the link beside is not told: nobody knows it."""
+    """The error does not name the hidden link next to it."""
 
     def refuse(*_arguments: object, **_options: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system", ".current.0123")
@@ -229,7 +229,7 @@ def test_a_disk_without_room_lets_nothing_begin(tmp_path: Path) -> None:
     assert Record(tmp_path, "app").read() is None
 
 
-def test_a_disk_without_room_lets_nobody_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_room_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

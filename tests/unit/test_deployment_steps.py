@@ -188,10 +188,8 @@ def test_a_killed_deployment_is_undone(site: Site, record: Record, deploy: Deplo
 
 
 @pytest.mark.parametrize("target", ["2", "3"])
-def test_link_that_somebody_has_made_since_stays(
-    site: Site, record: Record, deploy: Deploy, told: Told, target: str
-) -> None:
-    """Also one to the same release: by then somebody has looked, and wants it."""
+def test_link_made_by_hand_since_stays(site: Site, record: Record, deploy: Deploy, told: Told, target: str) -> None:
+    """Also one to the same release: the administrator wants it."""
     cut_off(site, record, deploy)
     text = str(site.release(target))
     by_hand(site, text)
@@ -220,9 +218,7 @@ def test_one_that_is_killed_while_it_puts_back_is_undone(site: Site, record: Rec
     assert (current(site), site.runs.name, record.read()) == ("releases/1", "1", None)
 
 
-def test_link_that_somebody_makes_during_the_watch_stays(
-    site: Site, record: Record, deploy: Deploy, told: Told
-) -> None:
+def test_link_made_by_hand_during_the_watch_stays(site: Site, record: Record, deploy: Deploy, told: Told) -> None:
     two, three = site.release("2", "bad"), site.release("3")
     site.when_restarted = lambda: by_hand(site, str(three))
     with pytest.raises(LeftBrokenError, match="/current is not the link that the deployment made, and stays: see "):
@@ -283,7 +279,7 @@ def test_release_that_is_in_place_already(site: Site, record: Record, deploy: De
     assert (current(site), record.read()) == ("releases/1", None)
 
 
-def test_service_that_somebody_stops_stays_stopped(site: Site, record: Record, deploy: Deploy, told: Told) -> None:
+def test_service_stopped_by_hand_stays_stopped(site: Site, record: Record, deploy: Deploy, told: Told) -> None:
     site.when_restarted = lambda: setattr(site, "stopped", True)
     text = "^app.service is stopped, and releases/1 is in place again: systemctl start app.service starts it$"
     with pytest.raises(LeftBrokenError, match=text):
@@ -296,7 +292,7 @@ def test_service_that_somebody_stops_stays_stopped(site: Site, record: Record, d
     assert site.commands == ["restart", "restart"]
 
 
-def test_service_that_somebody_stops_just_then_stays_stopped(site: Site, deploy: Deploy) -> None:
+def test_stop_that_has_begun_is_waited_for(site: Site, deploy: Deploy) -> None:
     two = site.release("2", "bad")
     site.when_restarted = lambda: setattr(site, "stopping", 3)
     with pytest.raises(LeftBrokenError, match="is stopped, and releases/1 is in place again"):

@@ -170,10 +170,10 @@ class _Told:
 
 
 def _say(text: str, *, to_stderr: bool = False) -> None:
-    """Print a line; nothing, from when on who looked on has gone: the journal has it.
+    """Print a line. When the terminal or the reader of the pipe has gone, print nothing: the journal has it.
 
-    All that the command prints comes through here, and may be words of the service's user: names of its files, its
-    answers, its log. None of them moves the cursor of root's terminal.
+    Everything that the command prints passes here. The service's user chooses parts of it: file names, status lines,
+    log records. Control characters in them do not reach the terminal of root.
     """
     stream = sys.stderr if to_stderr else sys.stdout
     encoding = stream.encoding or "ascii"  # of a terminal that has fewer characters, perhaps

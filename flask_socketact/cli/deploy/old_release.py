@@ -30,8 +30,8 @@ class OldRelease:
     def put_back(self, current: Link, pending: Pending, before: Baseline | None) -> None:
         """Let the old release serve again. Whether it does or not, the deployment has then ended.
 
-        :param before: how the old release answered; None: nobody knows any more.
-        :raises LeftBrokenError: it does not serve, or not as before; or somebody else has been at work.
+        :param before: how the old release answered before the deployment; None: unknown.
+        :raises LeftBrokenError: it does not serve, or not as before; or the link or the service was changed by hand.
         """
         try:
             self._switch_back(current, pending)
@@ -44,7 +44,7 @@ class OldRelease:
     def _switch_back(self, current: Link, pending: Pending) -> None:
         """Let the link name the old release.
 
-        :raises LeftBrokenError: it cannot, or is not the link that the deployment made: somebody has made another.
+        :raises LeftBrokenError: it cannot, or is another link, made by hand.
         """
         if current.identity() not in pending.links:
             raise LeftBrokenError(
@@ -54,7 +54,7 @@ class OldRelease:
         try:
             if current.target() == pending.old:
                 return
-            with current.beside(pending.old) as link:
+            with current.made_alongside(pending.old) as link:
                 pending.links.append(link.identity)
                 with suppress(RecordError):  # the disk is full: if we are killed now, the next one leaves this link
                     self._record.begin(pending)
@@ -63,7 +63,7 @@ class OldRelease:
             raise LeftBrokenError(f"{pending.old} is not put back: {error}") from None
 
     def _serve_again(self, pending: Pending, before: Baseline | None) -> None:
-        """Restart or reload the old release; not, if somebody has stopped the service since the deployment began.
+        """Restart or reload the old release, unless the service was stopped by hand since the deployment began.
 
         :raises LeftBrokenError: it does not serve.
         """
@@ -98,7 +98,7 @@ class OldRelease:
         self._tell(f"{old} serves again" if page.is_good else f"{old} is in place again; {page.text}")
 
     def _is_stopped(self) -> bool:
-        """Whether somebody has stopped the service, or is about to."""
+        """Return whether the service was stopped by hand. Waits for a stop that has begun."""
         deadline = time.monotonic() + UNDO_TIMEOUT
         while self._service.is_stopping and time.monotonic() < deadline:
             time.sleep(health_watch.INTERVAL)
@@ -135,7 +135,7 @@ def end(record: Record) -> None:
 
 
 def _must_wait(page: Answer, before: Baseline | None) -> bool:
-    """Whether a page that is not good was better `before`; None: nobody knows, and any answer will do."""
+    """Return whether a page that is not good was better `before`; None: unknown, any response will do."""
     if page.status is None:
         return before is None or before.answered
     return before is not None and before.page_was_good

@@ -1,4 +1,4 @@
-"""How a deployment ends, and who hears of it."""
+"""How a deployment ends, and where its steps are told."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from flask_socketact.errors import SocketActError
 
 
 class Tell(Protocol):
-    """Who hears of it."""
+    """Takes the steps of a deployment, in sentences."""
 
     def __call__(self, step: str) -> None:
-        """Hear of a step, in a sentence."""
+        """Take a step."""
 
     def failure(self, reason: str) -> None:
-        """Hear why the release is not deployed: once, before the one before it is put back."""
+        """Take the reason why the release is not deployed: once, before the one before it is put back."""
 
 
 class NotDeployedError(SocketActError):
@@ -26,4 +26,4 @@ class NotBegunError(SocketActError):
 
 
 class LeftBrokenError(SocketActError):
-    """The release was bad, and there is none to put back, or that does not serve: somebody must look."""
+    """The release was bad, and there is none to put back, or that does not serve: an administrator must look."""

@@ -1,7 +1,7 @@
 """The symbolic link to the release that runs.
 
-The service's user may own the folder of the link, and those above it. So the folder is opened once, and only where
-nobody else could have led us (:class:`flask_socketact.files.Folder`); all that follows is done in it.
+The service's user may own the folder of the link, and those above it. So the folder is opened once, only if that user
+cannot have led us to another user's folder (:class:`flask_socketact.files.Folder`), and used by its descriptor.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ class Link:
         return folder
 
     @contextmanager
-    def beside(self, target: str) -> Iterator[NewLink]:
-        """Make a link to `target` beside this one, for :meth:`replace`; removed at the end if it is still there.
+    def made_alongside(self, target: str) -> Iterator[NewLink]:
+        """Make a link to `target` next to this one, for :meth:`replace`; removed at the end if it is still there.
 
         :raises ReleaseError: it cannot be made.
         """
@@ -129,7 +129,7 @@ class Link:
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
-        """Say of an error that the link is as it was, and not the name of the link beside it."""
+        """Turn an error into one that names the link, and not the hidden one next to it."""
         try:
             yield
         except OSError as error:

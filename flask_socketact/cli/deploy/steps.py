@@ -173,7 +173,7 @@ class Deployment:
         :raises OSError: whether that outlives a power cut is not known.
         """
         self._tell(f"{current.path} is to be {pending.new}, and was {pending.old}")
-        with current.beside(pending.new) as link:
+        with current.made_alongside(pending.new) as link:
             pending.links.append(link.identity)
             self._record.begin(pending)
             try:
