@@ -300,9 +300,10 @@ def test_stop_that_has_begun_is_waited_for(site: Site, deploy: Deploy) -> None:
     assert site.commands == ["restart"]
 
 
-def test_service_that_must_not_overlap_is_not_reloaded(site: Site, deploy: Deploy) -> None:
-    site.reloads = False
-    with pytest.raises(NotBegunError, match="deploy without --reload"):
+@pytest.mark.parametrize(("name", "value"), [("reloads", False), ("stopped", True)])
+def test_service_that_cannot_reload(site: Site, deploy: Deploy, name: str, value: bool) -> None:
+    setattr(site, name, value)
+    with pytest.raises(NotBegunError, match=r"^app\.service .*cannot reload.*: deploy without --reload$"):
         deploy(site.folder / "releases/2", RELOAD)
     assert (current(site), site.commands) == ("releases/1", [])
 

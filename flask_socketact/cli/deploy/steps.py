@@ -59,17 +59,25 @@ class Deployment:
         :raises NotDeployedError: the release before serves.
         :raises LeftBrokenError: it is not known that it does.
         """
-        if self._wanted.verb == RELOAD and not self._service.overlaps:
-            raise NotBegunError(
-                f"{self._service.name} cannot reload, as its old and new workers must not live at the same time "
-                "(SOCKETACT_OVERLAP=no): deploy without --reload"
-            )
+        if self._wanted.verb == RELOAD:
+            self._check_reload()
         has_repaired = self._repair()
         if self._wanted.release is not None:
             with release_link.find(self._service.directory) as current:
                 self._deploy_release(current, self._wanted.release)
         elif not has_repaired:  # it has just been restarted
             self._deploy_in_place()
+
+    def _check_reload(self) -> None:
+        """:raises NotBegunError: the service cannot reload."""
+        name = self._service.name
+        if not self._service.overlaps:
+            raise NotBegunError(
+                f"{name} cannot reload, as its old and new workers must not live at the same time "
+                "(SOCKETACT_OVERLAP=no): deploy without --reload"
+            )
+        if not self._service.is_active:
+            raise NotBegunError(f"{name} is not active, and cannot reload: deploy without --reload")
 
     def _repair(self) -> bool:
         """Undo a deployment that was killed half-way; return whether there was one that had changed something.
