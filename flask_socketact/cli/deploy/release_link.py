@@ -75,8 +75,7 @@ class Link:
 
     def leads_to(self, folder: Path) -> bool:
         """Whether it leads to `folder` now."""
-        found, wanted = _stat_folder(self._name, self._folder.descriptor), _stat_folder(folder)
-        return found is not None and wanted is not None and os.path.samestat(found, wanted)
+        return _is_same(_stat_folder(self._name, self._folder.descriptor), _stat_folder(folder))
 
     def check(self, release: Path) -> Path:
         """Return the release as the link is to name it.
@@ -90,7 +89,7 @@ class Link:
         for needed in (folder, folder / self.inside):
             if _stat_folder(needed) is None:
                 raise ReleaseError(f"{needed} is no folder: give --release the new release's")
-        if os.path.samestat(os.stat(folder), os.fstat(self._folder.descriptor)):
+        if _is_same(_stat_folder(folder), os.fstat(self._folder.descriptor)):
             raise ReleaseError(f"{folder} holds the link {self.path}: give --release a folder beside it")
         return folder
 
@@ -171,6 +170,10 @@ def _open(path: Path, inside: Path) -> Link:
 
 def _identity(found: os.stat_result) -> str:
     return f"{found.st_ino}-{found.st_mtime_ns}"
+
+
+def _is_same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
+    return one is not None and other is not None and os.path.samestat(one, other)
 
 
 def _stat_folder(path: str | Path, above: int | None = None) -> os.stat_result | None:
