@@ -18,6 +18,7 @@ from gunicorn.http.message import Request
 
 from flask_socketact.http import request_body
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
+from flask_socketact.http.clock import Clock
 from flask_socketact.http.settings_cache import Settings
 from flask_socketact.http.unreader import TrustingRequest, Unreader
 
@@ -59,20 +60,6 @@ class NextRequest(Enum):
     NONE = auto()
     UNPARSED = auto()  #: something that the parser has not seen yet, perhaps a whole request
     INCOMPLETE = auto()  #: the parser has seen it, and needs more
-
-
-class Clock:
-    """What a thread is doing for a connection, and since when: read by the supervisor."""
-
-    __slots__ = ("began", "moved", "progress", "with_client")
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        self.began = self.moved = time.monotonic()
-        self.with_client = False  #: waits for the client, to send or to take something
-        self.progress: object = None  #: of the client, when it was looked at last
 
 
 class Connection:

@@ -18,13 +18,13 @@ from flask_socketact.handover.old_generations import Predecessors, RelayedWorker
 from flask_socketact.logs import reopen
 from flask_socketact.master import idle_exit, listeners, status_line
 from flask_socketact.master.failures import Failure
-from flask_socketact.master.idle_exit import IdleExit
-from flask_socketact.master.notifier import Manager
+from flask_socketact.master.notifier import EXTENSION, Manager
 from flask_socketact.master.pool import Pool
 from flask_socketact.master.reload import Reload
+from flask_socketact.master.service_state import Phase, ServiceState
 from flask_socketact.master.watchdog import Watchdog
 from flask_socketact.shared.service_counters import Ledger, find_folder
-from flask_socketact.systemd import activation, cgroup, message_ids, notify
+from flask_socketact.systemd import activation, message_ids, notify
 
 #: How often the master looks at its workers, in seconds.
 TURN = 1.0
@@ -32,11 +32,6 @@ TURN = 1.0
 BOOT_POLL = 0.05
 #: A worker that has not left by itself when the drain time is over is killed so much later. Seconds.
 OVERDUE = 2.0
-#: While requests are in flight, a stop may last so much longer than systemd has heard last; and a start, or a reload,
-#: while workers load the application, which has a limit of its own. Seconds.
-EXTENSION = 10.0
-#: How often that is said. Seconds.
-EXTENSION_INTERVAL = 1.0
 #: When the application has been loaded for so long it begins to be said. Seconds.
 LONG = 5.0
 
@@ -68,13 +63,9 @@ class Arbiter(Pool):
             self._turn = min(self._turn, self._watchdog.interval)
         if self._idle_exit:
             self._turn = min(self._turn, self._idle_exit.seconds)
-        self._ready = self._reloading = False  # ... as systemd has heard
-        self._started = False  # systemd has heard that we are ready
-        self._stopping = False
+        self.state = ServiceState()
         self._leaves_mail = False  # systemd starts the service again for what is in the mailbox
-        self._hopeless = False  # all workers are stuck
         self._drain_end = 0.0
-        self._extend_at = 0.0
         if app.cfg.preload_app:  # here, where nothing else can be said until that has ended
             with suppress(NotifyError):
                 notify.extend_timeout(address, env.load_timeout() + EXTENSION)
@@ -113,7 +104,7 @@ class Arbiter(Pool):
                 "and a restart refuses connections until it is done",
                 activation.why_none(),
             )
-        text = f"Loading the application in {self.num_workers} workers, for at most {self.load_timeout:g} s"
+        text = f"Loading the application in {self.num_workers} workers, for at most {self.load_limit.seconds:g} s"
         self.log.info(text, extra=message_ids.STARTED)
         self.manager.status(text)
 
@@ -122,43 +113,47 @@ class Arbiter(Pool):
         while old := self._predecessors.workers():
             self.manager.status(f"Waiting until {len(old)} workers from before have left: {env.OVERLAP}=no")
             self._predecessors.retire(self.cfg.graceful_timeout)
-            self._extend_timeout()
+            self.manager.ask_for_time()
             time.sleep(BOOT_POLL)
             self._predecessors.look()
 
     def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:  # noqa: ARG002 (gunicorn's is a second)
-        """Wait as gunicorn does; then see which workers have begun to accept."""
+        """Wait as gunicorn does, in each turn of its loop; then see to what is ours."""
         is_booting = len(self.WORKERS) > len(self.readiness.accepting)
-        is_waiting = is_booting or not self.booted or not self._started or self.reload.is_loading or self.reload.is_due
+        is_waiting = is_booting or not self.state.has_started or self.reload.is_loading or self.reload.is_due
         signals: list[int] = super().wait_for_signals(BOOT_POLL if is_waiting else self._turn)
-        self.readiness.collect(self.WORKERS)
+        self.tick()
+        return signals
+
+    def tick(self) -> None:
+        """Do what is due in each turn. gunicorn handles signals afterwards, and sees to the number of workers."""
+        self._look_at_workers()
         self._predecessors.look()
-        if (self.reload.is_loading or not self._ready) and time.monotonic() - self.reload.loading_since > LONG:
-            self._extend_timeout()
         self.board.is_deaf = not self.hands_over
         if self.board.is_deaf:
             self._empty_mailbox()  # nobody else reads it
-        if len(self.readiness.accepting) >= self.num_workers:  # those that are replaced already have answered, too
-            self.reload.load_time = self.reload.load_time or time.monotonic() - self.reload.loading_since
-            self.booted = True
-        if len(self.serving.difference(self.worn)) >= self.num_workers:
-            self.trouble = None
+        if self.state.is_loading and time.monotonic() - self.reload.loading_since > LONG:
+            self.manager.ask_for_time()
         if self.booted:
             self.report_state()
             self.reload.advance()
             if self.reload.is_due:
                 self.reload.begin()
-        if self._started:
+        if self.state.has_started:
             self._predecessors.retire(self.cfg.graceful_timeout)
-            if self._idle_exit and self._is_idle(self._idle_exit):
-                self._leave(self._idle_exit.seconds)
-        return signals
+            if self._idle_exit:
+                self._idle_exit.look(self, are_alone=not any(self._predecessors.workers()))
 
-    def _is_idle(self, clock: IdleExit) -> bool:
-        is_over = clock.is_over(worker.slot for worker in self.WORKERS.values())
-        return is_over and not self.reload.is_loading and not any(self._predecessors.workers())
+    def _look_at_workers(self) -> None:
+        """See which workers have begun to accept."""
+        self.readiness.collect(self.WORKERS)
+        if len(self.readiness.accepting) >= self.num_workers:  # those that are replaced already have answered, too
+            self.reload.load_time = self.reload.load_time or time.monotonic() - self.reload.loading_since
+            self.booted = True
+        if len(self.serving.difference(self.worn)) >= self.num_workers:
+            self.trouble = None
 
-    def _leave(self, seconds: float) -> None:
+    def leave(self, seconds: float) -> None:
         """Leave with success. A connection that comes now is answered, or waits for those whom systemd starts."""
         self.log.info("No connection for %g s: leaving, the next one starts the service", seconds)
         self._leaves_mail = True
@@ -167,56 +162,40 @@ class Arbiter(Pool):
 
     def report_state(self) -> None:
         """Tell systemd whether new workers load, or the service is ready; tried again until it is known."""
-        if self.reload.is_loading:
-            self._ready = False
-            if not self._reloading:
-                text = f"Reloading: generation {self.generation} loads the application"
-                self._reloading = self.manager.reloading(text)
-            return
-        self._reloading = False
+        due = self.state.due(is_reloading=self.reload.is_loading)
+        if due is Phase.RELOADING:
+            if self.manager.reloading(f"Reloading: generation {self.generation} loads the application"):
+                self.state.note(Phase.RELOADING)
+        elif due is Phase.READY:
+            self._report_ready()
+        elif not self.reload.is_loading:
+            self.manager.status(status_line.serving(self, old=len(self._predecessors.workers())))
+        if self.state.phase is Phase.READY and self.manager.has_acted:
+            self.state.has_started = True
+
+    def _report_ready(self) -> None:
+        is_first = not self.state.was_ready
+        if is_first and not self.board.is_deaf:
+            self._predecessors.supersede()
         text = status_line.serving(self, old=len(self._predecessors.workers()))
-        if self._ready:
-            self.manager.status(text)
-        else:
-            if not self._started and not self.board.is_deaf:
-                self._predecessors.supersede()
-            self._ready = self.manager.ready(text)
-            self.board.note_ready(self.generation, self.reload.loading_since)
-            if self._ready and not self._started:
-                self.log.info("Ready: %s", text, extra=message_ids.READY)
-                self._ledger.note(boot_seconds=self.reload.load_time)
-                self.manager.ask_for_barrier()
-        # Of a service that still starts, a restart would relay no workers: until systemd takes it for started
-        # those of the generation before must be there.
-        self._started = self._started or (self._ready and self.manager.has_acted)
+        is_known = self.manager.ready(text)
+        self.board.note_ready(self.generation, self.reload.loading_since)
+        if not is_known:
+            return
+        self.state.note(Phase.READY)
+        if is_first:
+            self.log.info("Ready: %s", text, extra=message_ids.READY)
+            self._ledger.note(boot_seconds=self.reload.load_time)
+            self.manager.ask_for_barrier()
 
     def note_reload(self, *, succeeded: bool) -> None:
         self._ledger.count("reloads" if succeeded else "failed_reloads")
 
     def murder_workers(self) -> None:
         """Replace workers that do nothing; as long as some do something, tell systemd."""
-        if self._watchdog and self.booted and self._watchdog.is_due():
-            self._watch(self._watchdog)
+        if self._watchdog and self.booted:
+            self._watchdog.look(self)
         super().murder_workers()
-
-    def _watch(self, watchdog: Watchdog) -> None:
-        if watchdog.has_progress(self.WORKERS.values()):
-            self._hopeless = False
-            self._replace_stuck(watchdog)
-            self.manager.watchdog()
-        elif not self._hopeless:
-            self._hopeless = True
-            self.log.critical("All workers are stuck: systemd restarts the service, as its WatchdogSec= says")
-
-    def _replace_stuck(self, watchdog: Watchdog) -> None:
-        for pid, worker in list(self.WORKERS.items()):
-            if watchdog.is_silent(worker):
-                self.log.critical("Worker %s has given no sign of life for %s s: killed", pid, watchdog.limit)
-                self.kill_worker(pid, signal.SIGKILL if worker.aborted else signal.SIGABRT)
-                worker.aborted = True
-            elif pid in self.serving and watchdog.is_blocked(worker):
-                self.log.critical("No request of worker %s has moved for %s s: replaced", pid, watchdog.limit)
-                self.dismiss(pid)
 
     def handle_hup(self) -> None:
         """Load settings and application anew, without the workers that serve."""
@@ -261,7 +240,7 @@ class Arbiter(Pool):
     def stop(self, graceful: bool = True) -> None:
         """Let the workers drain, and wait for them; those that have been relayed are no longer ours."""
         self.reload.cancel()
-        scope = self._forget_relayed()
+        scope = self.forget_relayed()
         self._announce_stop(
             f"Restarting: the workers serve on in {scope}" if scope else status_line.stopping(self, graceful=graceful)
         )
@@ -285,39 +264,17 @@ class Arbiter(Pool):
 
     def reap_workers(self) -> None:
         super().reap_workers()
-        if self._stopping:
+        if self.state.phase is Phase.STOPPING:
             self._report_drain()
 
     def handle_boot_failure(self, halt: HaltServer) -> None:
-        if not self._stopping:
+        if self.state.phase is not Phase.STOPPING:
             super().handle_boot_failure(halt)
 
     def _report_drain(self) -> None:
         """While requests are in flight, and may be, ask for the time that they take, and tell how many there are."""
-        if (self.in_flight or self.held) and time.monotonic() < self._drain_end and self._extend_timeout():
+        if (self.in_flight or self.held) and time.monotonic() < self._drain_end and self.manager.ask_for_time():
             self.manager.status(status_line.stopping(self))
-
-    def _extend_timeout(self) -> bool:
-        """Ask for more time, now and then, for what may take it; return whether that was done."""
-        now = time.monotonic()
-        if now < self._extend_at:
-            return False
-        self._extend_at = now + EXTENSION_INTERVAL
-        self.manager.extend_timeout(EXTENSION)
-        return True
-
-    def _forget_relayed(self) -> str | None:
-        """Forget workers that the relay has moved out of the service; return the name of their scope. Those that still
-        load the application, for a reload or in the place of others, leave: the next generation loads it anew."""
-        scope = None
-        for pid in list(self.WORKERS):
-            group = cgroup.of(pid)
-            if group != self.cgroup and group is not None:
-                scope = os.path.basename(group)
-                if pid not in self.readiness.accepting:
-                    self.kill_worker(pid, signal.SIGTERM)
-                self.WORKERS.pop(pid).tmp.close()
-        return scope
 
     def _bury_relayed(self, worker: RelayedWorker) -> None:
         """Call the user's hook for a worker whose own master left long ago."""
@@ -331,8 +288,8 @@ class Arbiter(Pool):
             self.log.warning("Mailbox: dropped what %s senders had left, with nobody to read it", dropped)
 
     def _announce_stop(self, text: str) -> None:
-        if not self._stopping:
-            self._stopping = True
+        if self.state.phase is not Phase.STOPPING:
+            self.state.note(Phase.STOPPING)
             self.manager.stopping(text)
 
     def _take_listeners(self) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from flask_socketact import env
 from flask_socketact.shared.scoreboard import Field, Slot
+
+if TYPE_CHECKING:
+    from flask_socketact.master.arbiter import Arbiter
 
 #: What a worker is not idle with.
 _BUSY = (Field.OPEN, Field.IN_FLIGHT, Field.HOLDS)
@@ -19,6 +23,12 @@ class IdleExit:
         self.seconds = seconds
         self._seen: tuple[int, ...] = ()
         self._since = time.monotonic()
+
+    def look(self, master: Arbiter, *, are_alone: bool) -> None:
+        """Let the master leave, if it is time to. `are_alone`: no workers are left from before a restart."""
+        is_over = self.is_over(worker.slot for worker in master.WORKERS.values())
+        if is_over and are_alone and not master.reload.is_loading:
+            master.leave(self.seconds)
 
     def is_over(self, slots: Iterable[Slot]) -> bool:
         """Whether the workers that have `slots` had no connection for so long, nor one that has come and gone."""

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 
 from gunicorn.glogging import Logger
 
 from flask_socketact.errors import NotifyError
 from flask_socketact.systemd import notify
+
+#: While requests are in flight, a stop may last so much longer than systemd has heard last; and a start, or a reload,
+#: while workers load the application, which has a limit of its own. Seconds.
+EXTENSION = 10.0
+#: How often that is said. Seconds.
+EXTENSION_INTERVAL = 1.0
 
 
 class Manager:
@@ -24,6 +31,7 @@ class Manager:
         self._status = ""
         self._warning = ""
         self._barrier: int | None = None
+        self._ask_at = 0.0  # for time
 
     def status(self, text: str) -> None:
         """Say `text`, unless it is known already."""
@@ -41,8 +49,14 @@ class Manager:
     def stopping(self, text: str) -> None:
         self._tell(notify.stopping, text)
 
-    def extend_timeout(self, seconds: float) -> None:
-        self._send(lambda: notify.extend_timeout(self._address, seconds))
+    def ask_for_time(self) -> bool:
+        """Ask for more time for what may take it, if that was not done just now; return whether it was done."""
+        now = time.monotonic()
+        if now < self._ask_at:
+            return False
+        self._ask_at = now + EXTENSION_INTERVAL
+        self._send(lambda: notify.extend_timeout(self._address, EXTENSION))
+        return True
 
     def watchdog(self) -> None:
         self._send(lambda: notify.watchdog(self._address))

@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gunicorn.arbiter
@@ -17,8 +17,9 @@ from gunicorn.workers.base import Worker
 from flask_socketact import env
 from flask_socketact.bridge import request_context
 from flask_socketact.handover.mailbox import Mailbox
-from flask_socketact.master import early_signals
 from flask_socketact.master.failures import Failure
+from flask_socketact.master.fork_hooks import watch_forks
+from flask_socketact.master.load_limit import LoadLimit
 from flask_socketact.master.worker_reports import Readiness
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard
@@ -28,8 +29,6 @@ from flask_socketact.systemd import cgroup
 #: How long the master waits before it forks again after a worker that could not be forked, or could not load the
 #: application, while others serve. Seconds.
 RESPAWN_PAUSE = 2.0
-#: One that loads the application for too long writes down where it is before it is killed, so many seconds later.
-STACK_TIME = 0.5
 #: How long a worker that loads the application, and has nothing to finish, may take to leave. Seconds.
 LOAD_GRACE = 5.0
 #: A worker that drains leaves by itself a second after its drain time is over. One that is still there so much later
@@ -41,7 +40,6 @@ class Pool(gunicorn.arbiter.Arbiter):
     """gunicorn's arbiter, as far as its workers are concerned."""
 
     mailbox: Mailbox | None = None
-    load_timeout: float  #: how long a worker may load the application, in seconds
     foreign: Sequence[Any] = ()  #: listeners that new workers must not keep
 
     def __init__(self, app: BaseApplication) -> None:
@@ -54,7 +52,7 @@ class Pool(gunicorn.arbiter.Arbiter):
         self.retired: set[int] = set()  #: pids of workers that a reload has told to go
         self.trouble: Failure | None = None  #: why workers are missing
         self._respawn_at = 0.0
-        self._load_deadlines: dict[int, float] = {}  # of workers that load the application
+        self.load_limit = LoadLimit()
         self._kill_at: dict[int, float] = {}  # pids of workers that drain; infinity: it has been done
         self._served = 0  # by workers that have gone
         super().__init__(app)
@@ -67,9 +65,9 @@ class Pool(gunicorn.arbiter.Arbiter):
         if str(app.cfg.settings["worker_class"].get()).endswith("SyncWorker"):
             app.cfg.set("threads", 1)  # with more gunicorn takes its gthread instead, even for our class
         super().setup(app)
-        self.load_timeout = env.load_timeout()  # not before: raw_env may have it
+        self.load_limit.seconds = env.load_timeout()  # not before: raw_env may have it
         self.board.drain_time = self.cfg.graceful_timeout
-        self._watch_workers()
+        watch_forks(self)
 
     @property
     def hands_over(self) -> bool:
@@ -153,25 +151,14 @@ class Pool(gunicorn.arbiter.Arbiter):
 
         :raises HaltServer: one has, and no other serves.
         """
-        now = time.monotonic()
-        limit = self.load_timeout + STACK_TIME
-        pids = self.WORKERS.keys() - self.readiness.accepting
-        self._load_deadlines = {pid: self._load_deadlines.get(pid, now + limit) for pid in pids}
-        late = []
-        for pid, deadline in self._load_deadlines.items():
+        loading = self.WORKERS.keys() - self.readiness.accepting
+        for pid in loading:
             self.WORKERS[pid].tmp.notify()
-            if now > deadline and pid not in self.draining:
-                late.append(pid)
-                self._load_deadlines[pid] = math.inf
-                self.kill_worker(pid, signal.SIGKILL)
+        late = self.load_limit.overdue(loading.difference(self.draining), time.monotonic())
+        for pid in late:
+            self.kill_worker(pid, signal.SIGKILL)
         if late:
-            self.handle_slow_load(self._describe_slow_load(late))
-
-    def _describe_slow_load(self, pids: list[int]) -> Failure:
-        have, are = ("has", "is") if len(pids) == 1 else ("have", "are")
-        who = f"worker{'s' if len(pids) > 1 else ''} {', '.join(map(str, pids))}"
-        limit = f"{env.LOAD_TIMEOUT} = {self.load_timeout:g} s"
-        return Failure.known(f"{who} {have} not loaded the application in {limit}, and {are} killed")
+            self.handle_slow_load(self.load_limit.failure(late))
 
     def handle_slow_load(self, reason: Failure) -> None:
         """Go on without a worker that has taken too long to load the application, if others serve.
@@ -275,30 +262,18 @@ class Pool(gunicorn.arbiter.Arbiter):
         self._kill_at.pop(pid, None)
         return harmless
 
-    def _watch_workers(self) -> None:
-        """Set ``pre_fork`` and ``post_fork`` to the user's hooks, with ours around them."""
-        before_fork: Callable[[Any, Any], None] = self.cfg.pre_fork
-        after_fork: Callable[[Any, Any], None] = self.cfg.post_fork
-
-        def pre_fork(server: Pool, worker: Worker) -> None:
-            self.readiness.watch(worker)
-            self.board.keep(worker.slot for worker in self.WORKERS.values())
-            worker.board, worker.mailbox, worker.cgroup = self.board, self.mailbox, self.cgroup
-            worker.slot = self.board.take(self.generation, self.cfg.threads)
-            worker.slot[Field.AGE] = worker.age
-            worker.generation = request_context.name_generation(self.pid, self.generation)
-            before_fork(server, worker)
-            early_signals.block()  # not before: programs that the hook starts would inherit it
-
-        def post_fork(server: Pool, worker: Worker) -> None:
-            early_signals.remember_for(worker)
-            for listener in self.foreign:
-                listener.close()
-            with self.readiness.boot(worker):
-                after_fork(server, worker)
-
-        self.cfg.set("pre_fork", pre_fork)
-        self.cfg.set("post_fork", post_fork)
+    def forget_relayed(self) -> str | None:
+        """Forget workers that the relay has moved out of the service; return the name of their scope. Those that still
+        load the application, for a reload or in the place of others, leave: the next generation loads it anew."""
+        scope = None
+        for pid in list(self.WORKERS):
+            group = cgroup.of(pid)
+            if group != self.cgroup and group is not None:
+                scope = os.path.basename(group)
+                if pid not in self.readiness.accepting:
+                    self.kill_worker(pid, signal.SIGTERM)
+                self.WORKERS.pop(pid).tmp.close()
+        return scope
 
 
 def _make_board() -> tuple[Scoreboard, str]:

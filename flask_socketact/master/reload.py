@@ -40,7 +40,6 @@ _ATTRIBUTES = (
     "proc_name",
     "LISTENERS",
     "_num_workers",
-    "load_timeout",
 )
 
 
@@ -49,6 +48,7 @@ class Before:
     """What a reload changes in the master, and puts back when it fails, without a file, which may be gone."""
 
     attributes: dict[str, Any]
+    load_limit: float  #: seconds
     modules: dict[str, ModuleType] = field(default_factory=dict)  #: that the configuration has imported
     streams: dict[int, int] = field(default_factory=dict)  #: copies of stdout and stderr, which capture_output replaces
 
@@ -102,7 +102,7 @@ class Reload:
         """Start the new workers."""
         master = self._master
         self._is_wanted = False
-        self._before = before = Before({name: getattr(master, name) for name in _ATTRIBUTES})
+        self._before = before = Before({name: getattr(master, name) for name in _ATTRIBUTES}, master.load_limit.seconds)
         master._stats["reloads"] += 1
         self._generations += 1
         master.generation = self._generations
@@ -213,6 +213,7 @@ class Reload:
         failed = master.cfg
         for name, value in before.attributes.items():
             setattr(master, name, value)
+        master.load_limit.seconds = before.load_limit
         master.foreign = ()
         master.app.cfg = master.cfg
         sys.modules.update(before.modules)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from gunicorn.workers.base import Worker
 
 from flask_socketact.shared.scoreboard import Field
+
+if TYPE_CHECKING:
+    from flask_socketact.master.arbiter import Arbiter
 
 #: Parts of ``WatchdogSec=``: how often it is told of progress, and after how long without any a worker is stuck. So
 #: systemd acts within one and a half of it.
@@ -28,15 +33,32 @@ class Watchdog:
         """Take ``WatchdogSec=``, in seconds."""
         self.interval = seconds * _INTERVAL
         self.limit = max(seconds * _STUCK, _MIN_STUCK)
-        self._next_ping = 0.0
+        self._next_look = 0.0
+        self._is_hopeless = False  # all workers are stuck
 
-    def is_due(self) -> bool:
-        """Whether systemd is to hear of progress now, if there is some."""
+    def look(self, master: Arbiter) -> None:
+        """Replace workers that are stuck; as long as some are not, tell systemd."""
         now = time.monotonic()
-        if now < self._next_ping:
-            return False
-        self._next_ping = now + self.interval
-        return True
+        if now < self._next_look:
+            return
+        self._next_look = now + self.interval
+        if self.has_progress(master.WORKERS.values()):
+            self._is_hopeless = False
+            self._replace_stuck(master)
+            master.manager.watchdog()
+        elif not self._is_hopeless:
+            self._is_hopeless = True
+            master.log.critical("All workers are stuck: systemd restarts the service, as its WatchdogSec= says")
+
+    def _replace_stuck(self, master: Arbiter) -> None:
+        for pid, worker in list(master.WORKERS.items()):
+            if self.is_silent(worker):
+                master.log.critical("Worker %s has given no sign of life for %s s: killed", pid, self.limit)
+                master.kill_worker(pid, signal.SIGKILL if worker.aborted else signal.SIGABRT)
+                worker.aborted = True
+            elif pid in master.serving and self.is_blocked(worker):
+                master.log.critical("No request of worker %s has moved for %s s: replaced", pid, self.limit)
+                master.dismiss(pid)
 
     def has_progress(self, workers: Iterable[Worker]) -> bool:
         """Whether one of `workers` is not stuck; or there is none, and others are about to be forked."""

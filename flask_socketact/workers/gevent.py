@@ -5,15 +5,14 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 from typing import Any
 
 import gevent
 import gevent.hub
-from gevent import monkey
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
@@ -31,7 +30,8 @@ from flask_socketact.linux import descriptors
 from flask_socketact.workers.base import HEARTBEAT, BaseWorker, listener_name
 from flask_socketact.workers.child import close_descriptor
 from flask_socketact.workers.drain import DRAIN_POLL, LINGER
-from flask_socketact.workers.gevent_client import Client
+from flask_socketact.workers.gevent_client import Client, end_input
+from flask_socketact.workers.gevent_server import Server
 from flask_socketact.workers.gunicorn_base import CarriedClient, GunicornMixin, Listener
 
 
@@ -177,7 +177,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
 
     def _serve(self, listener: Any, origin: Listener) -> StreamServer:
         listener.setblocking(True)
-        server = _Server(listener, handle=partial(self.handle, origin), spawn=Pool(self.worker_connections))
+        server = Server(listener, handle=partial(self.handle, origin), spawn=Pool(self.worker_connections))
         server.make_room = self._make_room
         if self.cfg.workers > 1:
             server.max_accept = 1
@@ -204,7 +204,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
         elif lingered:
             for client in waiting:
                 if not isinstance(client, Client) or client.is_idle:  # TLS does not tell
-                    _end_input(client)
+                    end_input(client)
         gevent.sleep(DRAIN_POLL)
 
     def _make_room(self) -> None:
@@ -216,7 +216,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
         idle = [client for client, busy in self._busy.items() if not busy and isinstance(client, Client)]
         idle = [client for client in idle if client.is_idle and now - client.free_since > descriptors.SPARE_AFTER]
         for client in sorted(idle, key=lambda client: client.free_since)[: descriptors.SPARED]:
-            _end_input(client)
+            end_input(client)
 
     def _is_needed(self, pools: list[Pool]) -> bool:
         """Whether a request or a connection is left; when the service stops, whoever leaves last leaves no mail."""
@@ -288,30 +288,3 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
             if client.came_by(known):
                 listener, server = known, candidate
         server.pool.spawn(self.handle, listener, ours, client.address)
-
-
-class _Server(StreamServer):
-    """Accepts nothing while the application would have no descriptors left: those connections wait in the kernel."""
-
-    make_room: Callable[[], None]
-
-    def do_read(self) -> Any:
-        if descriptors.have_room(self.socket.fileno()):
-            return super().do_read()
-        self.make_room()
-        self.stop_accepting()
-        gevent.spawn_later(descriptors.PAUSE, self._start_accepting_if_started)
-        return None
-
-
-def _end_input(client: Any) -> None:
-    """Let whoever reads from `client` read what has come, and then the end.
-
-    gevent's own ``shutdown`` fails a read that waits, even if a request has come, and takes TLS off.
-    """
-    plain = monkey.get_original("socket", "socket")(fileno=client.fileno())
-    try:
-        with suppress(OSError):  # it has gone by itself
-            plain.shutdown(socket.SHUT_RD)
-    finally:
-        plain.detach()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import time
+from contextlib import suppress
 from typing import Any
 
 import gevent.socket
+from gevent import monkey
 
 from flask_socketact.http.connection import EMPTY_LINE
 
@@ -70,3 +73,16 @@ class Client(gevent.socket.socket):
         """Close our copy of what has been sent to another worker."""
         self.has_gone = True
         self.close()
+
+
+def end_input(client: Any) -> None:
+    """Let whoever reads from `client` read what has come, and then the end.
+
+    gevent's own ``shutdown`` fails a read that waits, even if a request has come, and takes TLS off.
+    """
+    plain = monkey.get_original("socket", "socket")(fileno=client.fileno())
+    try:
+        with suppress(OSError):  # it has gone by itself
+            plain.shutdown(socket.SHUT_RD)
+    finally:
+        plain.detach()

@@ -1,0 +1,41 @@
+"""What happens around the fork of a worker: ``pre_fork`` and ``post_fork``, the user's and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.workers.base import Worker
+
+from flask_socketact.bridge import request_context
+from flask_socketact.master import early_signals
+from flask_socketact.shared.scoreboard import Field
+
+if TYPE_CHECKING:
+    from flask_socketact.master.pool import Pool
+
+
+def watch_forks(pool: Pool) -> None:
+    """Set ``pre_fork`` and ``post_fork`` to the user's hooks, with ours around them."""
+    before_fork: Callable[[Any, Any], None] = pool.cfg.pre_fork
+    after_fork: Callable[[Any, Any], None] = pool.cfg.post_fork
+
+    def pre_fork(server: Pool, worker: Worker) -> None:
+        pool.readiness.watch(worker)
+        pool.board.keep(worker.slot for worker in pool.WORKERS.values())
+        worker.board, worker.mailbox, worker.cgroup = pool.board, pool.mailbox, pool.cgroup
+        worker.slot = pool.board.take(pool.generation, pool.cfg.threads)
+        worker.slot[Field.AGE] = worker.age
+        worker.generation = request_context.name_generation(pool.pid, pool.generation)
+        before_fork(server, worker)
+        early_signals.block()  # not before: programs that the hook starts would inherit it
+
+    def post_fork(server: Pool, worker: Worker) -> None:
+        early_signals.remember_for(worker)
+        for listener in pool.foreign:
+            listener.close()
+        with pool.readiness.boot(worker):
+            after_fork(server, worker)
+
+    pool.cfg.set("pre_fork", pre_fork)
+    pool.cfg.set("post_fork", post_fork)

@@ -1,0 +1,25 @@
+"""gevent's server, for a process that has only so many descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent.server import StreamServer
+
+from flask_socketact.linux import descriptors
+
+
+class Server(StreamServer):
+    """Accepts nothing while the application would have no descriptors left: those connections wait in the kernel."""
+
+    make_room: Callable[[], None]
+
+    def do_read(self) -> Any:
+        if descriptors.have_room(self.socket.fileno()):
+            return super().do_read()
+        self.make_room()
+        self.stop_accepting()
+        gevent.spawn_later(descriptors.PAUSE, self._start_accepting_if_started)
+        return None
