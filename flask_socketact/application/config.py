@@ -12,7 +12,7 @@ from typing import Any
 
 from flask_socketact import env
 from flask_socketact.addresses import unmapped_network
-from flask_socketact.bridge import request_context
+from flask_socketact.bridge import keys
 
 PREFIX = "SOCKETACT_"
 #: Settings of the server, which reads them before there is an application.
@@ -41,7 +41,7 @@ class Settings:
 
     def listener_of(self, environ: Mapping[str, Any]) -> str | None:
         """Return the name of the listener by which a request came, or is to have come, if systemd has passed none."""
-        name: str | None = environ.get(request_context.LISTENER, self.listener)
+        name: str | None = environ.get(keys.LISTENER, self.listener)
         return name
 
 

@@ -11,9 +11,8 @@ from flask import Flask, request
 from werkzeug.exceptions import ServiceUnavailable
 
 from flask_socketact.application.queue_time import is_at_once, waited
+from flask_socketact.bridge import keys
 
-#: Environ key: when the request was sent on. CLOCK_MONOTONIC, seconds.
-_SENT = "socketact.sent"
 #: Environ of a request that is late for the shortest deadline, until it is known what its own is.
 _late: ContextVar[dict[str, Any] | None] = ContextVar("late", default=None)
 #: What a client that comes too late is told to wait, in seconds.
@@ -56,7 +55,7 @@ class Deadlines:
         """Take the time of a request that begins."""
         now = time.monotonic()
         wait = 0.0 if is_at_once(environ, now) else waited(environ)
-        environ[_SENT] = now - wait
+        environ[keys.SENT] = now - wait
         if wait >= self.shortest:  # type: ignore[operator]
             _late.set(environ)
 
@@ -77,7 +76,7 @@ class Deadlines:
         if seconds is None:
             return None
         now = time.monotonic()
-        left = float(request.environ.setdefault(_SENT, now)) + seconds - now
+        left = float(request.environ.setdefault(keys.SENT, now)) + seconds - now
         if left <= 0:
             raise _too_late("The time for this answer is over.")
         return left

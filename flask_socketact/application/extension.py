@@ -18,7 +18,7 @@ from flask_socketact.application.health import Health
 from flask_socketact.application.hold import Hold
 from flask_socketact.application.policies import Policies
 from flask_socketact.application.server_events import Member
-from flask_socketact.bridge import request_context, server_info
+from flask_socketact.bridge import keys, request_context, server_info
 from flask_socketact.logs import request_ids
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 #: A view function, or a blueprint.
 T = TypeVar("T", bound=Callable[..., Any] | Blueprint)
-
-_MEMBER = "socketact.member"
 
 
 class SocketAct:
@@ -75,9 +73,9 @@ class SocketAct:
             from flask_socketact.application.metrics import definitions
 
             gauges, count_late = definitions.gauges(), definitions.count_late
-            asks[request_context.OBSERVE] = definitions.observe
+            asks[keys.OBSERVE] = definitions.observe
         if settings.request_id is not None:
-            asks[request_context.ID_HEADER] = settings.request_id
+            asks[keys.ID_HEADER] = settings.request_id
             request_ids.install()
         if asks and server_info.server is None:
             app.wsgi_app = Middleware(app.wsgi_app)  # type: ignore[method-assign]
@@ -92,7 +90,7 @@ class SocketAct:
         server_info.join(member)
         self._apps[app] = limits
         app.extensions["socketact"] = self
-        app.extensions[_MEMBER] = member  # which lives as long as the application
+        app.extensions[keys.MEMBER] = member  # which lives as long as the application
 
     @property
     def listener(self) -> str | None:
@@ -102,7 +100,7 @@ class SocketAct:
 
         :raises RuntimeError: there is no current request.
         """
-        name: str | None = request.environ.get(request_context.LISTENER)
+        name: str | None = request.environ.get(keys.LISTENER)
         return name
 
     @property
@@ -114,7 +112,7 @@ class SocketAct:
         """
         is_draining: Callable[[], bool] | None = None
         if has_request_context():
-            is_draining = request.environ.get("socketact.draining")
+            is_draining = request.environ.get(keys.DRAINING)
         elif server_info.server is not None:
             is_draining = server_info.server.is_draining
         return is_draining is not None and is_draining()
@@ -259,7 +257,7 @@ def _found_by(names: frozenset[str], view: Any) -> Callable[..., Any]:
 
     @wraps(view)
     def found(*args: Any, **kwargs: Any) -> Any:
-        listener = request.environ.get(request_context.LISTENER, current_app.config.get("SOCKETACT_LISTENER"))
+        listener = request.environ.get(keys.LISTENER, current_app.config.get("SOCKETACT_LISTENER"))
         if listener not in names:
             abort(404)
         return current_app.ensure_sync(view)(*args, **kwargs)

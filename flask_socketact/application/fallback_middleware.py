@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from flask_socketact.bridge import request_context, server_info
+from flask_socketact.bridge import keys, request_context, server_info
 
 
 class Middleware:
@@ -26,7 +26,7 @@ class Middleware:
         def start(line: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             nonlocal status
             status = line
-            if name := environ.get(request_context.ID_HEADER):
+            if name := environ.get(keys.ID_HEADER):
                 headers.append((name, request_context.id_of(environ)))
             return start_response(line, headers, exc_info)
 
@@ -52,6 +52,6 @@ def _close(body: Any, close: Callable[[], None], environ: dict[str, Any], status
 
 
 def _end(environ: dict[str, Any], status: str, began: float) -> None:
-    if observe := environ.get(request_context.OBSERVE):
+    if observe := environ.get(keys.OBSERVE):
         observe(environ, status, time.perf_counter() - began)
     request_context.leave()

@@ -12,7 +12,7 @@ from flask_socketact.application.config import PREFIX, Settings
 from flask_socketact.application.deadlines import Deadlines
 from flask_socketact.application.queue_time import waited
 from flask_socketact.application.routing import Routing
-from flask_socketact.bridge import request_context, server_info
+from flask_socketact.bridge import keys, server_info
 
 
 class Policies:
@@ -29,7 +29,7 @@ class Policies:
     def install(self, asks: dict[str, Any]) -> None:
         """Let each request follow the marks, and its environ have what the application asks of its server."""
         app, deadlines, settings = self._app, self._deadlines, self._settings
-        bind, observes = app.create_url_adapter, request_context.OBSERVE in asks
+        bind, observes = app.create_url_adapter, keys.OBSERVE in asks
 
         def create_url_adapter(request: Request | None) -> MapAdapter | None:
             if request is None:
@@ -40,8 +40,8 @@ class Policies:
             if asks:
                 environ.update(asks)
                 if observes:
-                    environ[request_context.REQUEST] = request
-                    if environ.get(request_context.FIRST):
+                    environ[keys.REQUEST] = request
+                    if environ.get(keys.FIRST):
                         waited(environ)  # later nobody can tell
             if deadlines.shortest is not None:
                 deadlines.begin(environ)

@@ -6,13 +6,11 @@ import re
 import time
 from typing import Any
 
-from flask_socketact.bridge import request_context
+from flask_socketact.bridge import keys, request_context
 from flask_socketact.linux import socket_queues
 
 #: A connection that was free for no longer has brought its request just now. Seconds.
 _AT_ONCE = 0.05
-#: Environ key: the answer, once somebody has asked.
-_WAITED = "socketact.waited"
 #: A proxy's clock that differs by more than this is wrong. Seconds.
 _PLAUSIBLE = 3600.0
 _START = re.compile(r"(?:t=)?(\d{10,16}(?:\.\d{1,9})?)")
@@ -23,7 +21,7 @@ _MICROSECONDS, _MILLISECONDS = 1e14, 1e11
 def waited(environ: dict[str, Any]) -> float:
     """Return how long a request had waited before it was read, in seconds, as far as anybody knows: what a proxy whose
     headers count says in X-Request-Start, or the time since its last byte came to the kernel."""
-    known = environ.get(_WAITED)
+    known = environ.get(keys.WAITED)
     if known is None:
         since = None
         if "HTTP_X_REQUEST_START" in environ and request_context.trusts_peer(environ):
@@ -31,13 +29,13 @@ def waited(environ: dict[str, Any]) -> float:
         connection = environ.get("gunicorn.socket")
         if since is None and connection is not None:
             since = socket_queues.seconds_since_data(connection)
-        known = environ[_WAITED] = since or 0.0
+        known = environ[keys.WAITED] = since or 0.0
     return float(known)
 
 
 def is_at_once(environ: dict[str, Any], now: float) -> bool:
     """Whether a request cannot have waited, without a look at its connection, which costs a system call."""
-    return now - environ.get(request_context.FREE_SINCE, 0.0) < _AT_ONCE and "HTTP_X_REQUEST_START" not in environ
+    return now - environ.get(keys.FREE_SINCE, 0.0) < _AT_ONCE and "HTTP_X_REQUEST_START" not in environ
 
 
 def _since(text: str) -> float | None:

@@ -46,7 +46,7 @@ class Generation:
     ended_by: signal.Signals | None = None
 
 
-class Predecessors:
+class OldGenerations:
     """The scopes beside the control group of a service; none outside systemd."""
 
     def __init__(

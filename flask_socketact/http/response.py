@@ -9,7 +9,7 @@ from typing import Any
 from gunicorn.http import wsgi
 from gunicorn.http.message import Request
 
-from flask_socketact.bridge import request_context
+from flask_socketact.bridge import keys, request_context
 from flask_socketact.http.connection import Connection
 from flask_socketact.http.settings_cache import Settings
 
@@ -44,7 +44,7 @@ class Response(wsgi.Response):
         if self._ends():
             self.force_close()
         headers: list[str] = super().default_headers()
-        header = self.environ.get(request_context.ID_HEADER)
+        header = self.environ.get(keys.ID_HEADER)
         if header is not None:
             headers.append(f"{header}: {request_context.id_of(self.environ)}\r\n")
         self.environ = {}  # it refers to us: nobody waits for the garbage collector

@@ -16,7 +16,7 @@ from gunicorn import glogging
 from gunicorn.instrument import statsd
 from systemd import journal
 
-from flask_socketact.bridge import request_context
+from flask_socketact.bridge import keys, request_context
 from flask_socketact.logs import streams
 
 SOCKET = "/run/systemd/journal/socket"
@@ -85,7 +85,7 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
     """Return the fields of `record`, without its text."""
     fields: dict[str, Any] = {"GENERATION": request_context.generation}
     if environ := request_context.environ():
-        fields |= {"REQUEST_ID": request_context.request_id(), "LISTENER": environ.get(request_context.LISTENER)}
+        fields |= {"REQUEST_ID": request_context.request_id(), "LISTENER": environ.get(keys.LISTENER)}
     for name, value in record.__dict__.items():
         if name.isupper() and _FIELD_NAME.fullmatch(name):
             fields[name] = value

@@ -12,7 +12,7 @@ from gunicorn import glogging
 from gunicorn.config import Config
 from gunicorn.instrument import statsd
 
-from flask_socketact.bridge import request_context
+from flask_socketact.bridge import keys, request_context
 from flask_socketact.logs import places, streams
 from flask_socketact.logs.handler import Handler, is_ours
 
@@ -158,5 +158,5 @@ def request_fields(environ: dict[str, Any]) -> dict[str, Any]:
         "METHOD": environ.get("REQUEST_METHOD"),
         "PATH": path.encode("latin-1", "backslashreplace").decode(errors="backslashreplace"),
         "REMOTE_ADDR": environ.get("REMOTE_ADDR"),
-        "LISTENER": environ.get(request_context.LISTENER),
+        "LISTENER": environ.get(keys.LISTENER),
     }

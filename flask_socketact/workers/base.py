@@ -13,7 +13,7 @@ from typing import Any
 from gunicorn.workers.base import Worker
 
 from flask_socketact import env
-from flask_socketact.bridge import request_context, server_info
+from flask_socketact.bridge import keys, request_context, server_info
 from flask_socketact.errors import CountersError
 from flask_socketact.handover.mailbox import Mailbox
 from flask_socketact.linux import socket_queues
@@ -238,7 +238,7 @@ class BaseWorker(Worker):
     def observe(self, environ: dict[str, Any], status: str | None, began: float) -> None:
         """Tell an application that has asked for it that a response was sent, or has failed (`status` is None). The
         request began at `began` (CLOCK_MONOTONIC, seconds)."""
-        observe = environ.get(request_context.OBSERVE)
+        observe = environ.get(keys.OBSERVE)
         if observe is None:
             return
         try:
@@ -257,10 +257,10 @@ class BaseWorker(Worker):
         """Tell the application by which listener a request came (only under activation), whether it is its connection's
         first, and of the drain; and what is logged, of the request."""
         if listener is not None:
-            environ[request_context.LISTENER] = listener
-        environ["socketact.draining"] = self.is_draining
-        environ[request_context.FIRST] = request.req_number == 1
-        environ[request_context.TRUSTS_PEER] = request._peer_is_trusted_proxy
+            environ[keys.LISTENER] = listener
+        environ[keys.DRAINING] = self.is_draining
+        environ[keys.FIRST] = request.req_number == 1
+        environ[keys.TRUSTS_PEER] = request._peer_is_trusted_proxy
         if self._errors is not None:
             environ["wsgi.errors"] = self._errors
         request_context.enter(environ)

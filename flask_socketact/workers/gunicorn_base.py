@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.http.wsgi import FileWrapper
 
 from flask_socketact.addresses import unmapped
-from flask_socketact.bridge import request_context
+from flask_socketact.bridge import keys, request_context
 from flask_socketact.handover.mailbox import Origin
 from flask_socketact.http import request_body
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
@@ -30,8 +30,6 @@ else:
 
 #: Name of the listener by which the connection came that this thread or greenlet serves.
 _listener: ContextVar[str | None] = ContextVar("listener", default=None)
-#: Environ key: the request's `Exchange`.
-_EXCHANGE = "socketact.exchange"
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ class GunicornMixin(_Base):
         client = environ["gunicorn.socket"]
         if response.req.req_number == 1:
             self.note_wait(client)
-        exchange = environ[_EXCHANGE] = Exchange(response, _lend(client))
+        exchange = environ[keys.EXCHANGE] = Exchange(response, _lend(client))
         environ["gunicorn.socket"] = exchange.lent
         request_body.guard(response.req)
         try:
@@ -149,7 +147,7 @@ class GunicornMixin(_Base):
                 exchange.response.must_close = False  # gunicorn ends every connection in a drain
             elif self.is_draining():
                 exchange.response.force_close()
-            if name := environ.get(request_context.ID_HEADER):
+            if name := environ.get(keys.ID_HEADER):
                 headers.append((name, request_context.id_of(environ)))
             write = start_response(status, headers, exc_info)
 
@@ -237,7 +235,7 @@ class GunicornMixin(_Base):
         if environ is None:  # a hook has failed, before the application
             self.slot[Field.ERRORS] += failure is not None
             return
-        exchange: Exchange = environ[_EXCHANGE]
+        exchange: Exchange = environ[keys.EXCHANGE]
         exchange.lent.take_back()
         # gunicorn's own errors are of the client's socket, and its StopIteration closes a connection.
         is_clients = exchange.is_clients or (exchange.failure is None and isinstance(failure, OSError))

@@ -16,7 +16,7 @@ from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
 
-from flask_socketact.bridge import request_context
+from flask_socketact.bridge import keys, request_context
 from flask_socketact.http import request_body
 from flask_socketact.http.connection import Connection
 from flask_socketact.http.response import Response
@@ -167,7 +167,7 @@ class RequestCycle:
         environ["gunicorn.socket"] = connection.lend()
         environ["wsgi.multithread"] = True
         self._worker.describe_request(environ, connection.listener, request)
-        environ[request_context.FREE_SINCE] = connection.free_since
+        environ[keys.FREE_SINCE] = connection.free_since
         if not connection.free_since:
             self._worker.note_wait(connection.sock)
         response.environ = environ

@@ -12,7 +12,7 @@ import pytest
 from flask import Flask
 
 from flask_socketact import SocketAct
-from flask_socketact.bridge import request_context
+from flask_socketact.bridge import keys, request_context
 from flask_socketact.logs import request_ids
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def test_of_a_request_that_fails(app: Flask, caplog: pytest.LogCaptureFixture) -
 
 @pytest.mark.parametrize("trusted", [True, False])
 def test_from_a_proxy(app: Flask, *, trusted: bool) -> None:
-    environ = {request_context.TRUSTS_PEER: lambda: trusted}
+    environ = {keys.TRUSTS_PEER: lambda: trusted}
     answer = app.test_client().get("/", headers={HEADER: "theirs"}, environ_overrides=environ)
     assert (answer.headers[HEADER] == "theirs") == trusted
 

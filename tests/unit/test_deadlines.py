@@ -15,9 +15,9 @@ from werkzeug.test import TestResponse
 
 from flask_socketact import SocketAct
 from flask_socketact.application.queue_time import waited
-from flask_socketact.bridge import request_context
+from flask_socketact.bridge import keys
 
-TRUSTED: dict[str, object] = {request_context.TRUSTS_PEER: lambda: True}
+TRUSTED: dict[str, object] = {keys.TRUSTS_PEER: lambda: True}
 
 
 def sent(seconds_ago: float, *, trusted: bool = True) -> dict[str, Any]:

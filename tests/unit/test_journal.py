@@ -17,7 +17,7 @@ import pytest
 from gunicorn.config import Config
 from gunicorn.http.parser import RequestParser
 
-from flask_socketact.bridge import request_context
+from flask_socketact.bridge import keys, request_context
 from flask_socketact.logs.handler import encode, fields_of
 from flask_socketact.logs.logger import request_fields, restore, status_of
 from flask_socketact.logs.places import JOURNAL_STREAM, handlers_for, is_journal
@@ -100,9 +100,9 @@ def test_request_of_a_record() -> None:
     assert "REQUEST_ID" not in fields_of(record())
     environ: dict[str, Any] = {"socketact.listener": "http"}
     request_context.enter(environ)
-    assert request_context.REQUEST_ID not in environ  # nobody has asked
+    assert keys.REQUEST_ID not in environ  # nobody has asked
     fields = fields_of(record())
-    assert fields["REQUEST_ID"] == request_context.request_id() == environ[request_context.REQUEST_ID]
+    assert fields["REQUEST_ID"] == request_context.request_id() == environ[keys.REQUEST_ID]
     assert fields["LISTENER"] == "http"
     request_context.leave()
     assert "REQUEST_ID" not in fields_of(record())
@@ -125,14 +125,14 @@ def test_encoding_keeps_a_value_in_its_field() -> None:
     ],
 )
 def test_id_is_taken_from_those_whom_gunicorn_trusts(peer: Any, allow: str, is_taken: bool) -> None:
-    environ = {"HTTP_X_REQUEST_ID": "theirs", request_context.TRUSTS_PEER: request(peer, allow)._peer_is_trusted_proxy}
+    environ = {"HTTP_X_REQUEST_ID": "theirs", keys.TRUSTS_PEER: request(peer, allow)._peer_is_trusted_proxy}
     found = request_context.id_of(environ)
     assert (found == "theirs") == is_taken
 
 
 @pytest.mark.parametrize("sent", ["", " ", "a b", "a\n", "a,b", "ä", "a" * 129, '"', "%0a", "\x00"])
 def test_id_that_is_not_taken(sent: str) -> None:
-    environ = {"HTTP_X_REQUEST_ID": sent, request_context.TRUSTS_PEER: request(PROXY)._peer_is_trusted_proxy}
+    environ = {"HTTP_X_REQUEST_ID": sent, keys.TRUSTS_PEER: request(PROXY)._peer_is_trusted_proxy}
     found = request_context.id_of(environ)
     assert re.fullmatch("[0-9a-f]{16}", found)
     assert request_context.id_of(environ) == found

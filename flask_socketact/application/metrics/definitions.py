@@ -16,7 +16,7 @@ from typing import Any
 
 from flask_socketact.application.checks import Result
 from flask_socketact.application.queue_time import waited
-from flask_socketact.bridge import holds, request_context, server_info
+from flask_socketact.bridge import holds, keys, server_info
 from flask_socketact.errors import CountersError
 from flask_socketact.shared import metric_files
 from flask_socketact.shared.scoreboard import Field
@@ -86,9 +86,9 @@ _breakers = Gauge(
 def observe(environ: dict[str, Any], status: str | None, seconds: float) -> None:
     """Count an answer that has been sent: its `status`, as in ``200 OK``, and how long it took, in seconds."""
     # Popped, as it refers to environ: nobody waits for the garbage collector.
-    rule = environ.pop(request_context.REQUEST).url_rule
+    rule = environ.pop(keys.REQUEST).url_rule
     _observe_duration(seconds, (rule.endpoint if rule else "", status[:3] if status else _FAILED))
-    if environ.get(request_context.FIRST):
+    if environ.get(keys.FIRST):
         _wait.observe(waited(environ))
 
 
