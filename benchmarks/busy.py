@@ -10,8 +10,8 @@ import time
 
 import click
 
-from tests.busy import Busy, configure, operate, wrk
-from tests.machine import Machine, install
+from tests.support.busy import Busy, configure, operate, wrk
+from tests.support.machine import Machine, install
 
 SYNC = "-k flask_socketact.workers.sync.SyncWorker"
 GEVENT = "-k flask_socketact.workers.gevent.GeventWorker"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from tests.server import CONF, Server
+from tests.support.server import CONF, Server
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 #: Loopback addresses of clients: each has its own range of ports.

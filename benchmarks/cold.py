@@ -11,8 +11,8 @@ from functools import partial
 
 import click
 
-from tests.load import Client
-from tests.machine import Machine, drop_in, install, interrupt_on_terminate
+from tests.support.load import Client
+from tests.support.machine import Machine, drop_in, install, interrupt_on_terminate
 
 
 @click.command()

@@ -22,7 +22,7 @@ from benchmarks.extension import processor_time
 from benchmarks.throughput import BIN, free_port, started
 from flask_socketact import files
 from flask_socketact.cli.rehearse import report
-from tests.process.test_report import open_browser, run
+from tests.support.browser import open_browser, run
 
 SERVED = "--workers 1 --threads 4 --log-level critical -c python:flask_socketact.conf app:app"
 BUSY, IDLE = 200, 2000

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tests.load import Load
-from tests.machine import EXAMPLES, Machine, drop_in, install, install_plain, interrupt_on_terminate, release
+from tests.support.load import Load
+from tests.support.machine import EXAMPLES, Machine, drop_in, install, install_plain, interrupt_on_terminate, release
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.machine import Machine, MachineError, drop_in, install, install_plain, interrupt_on_terminate
+from tests.support.machine import Machine, MachineError, drop_in, install, install_plain, interrupt_on_terminate
 
 REPORT = Path(__file__).parent.parent / "demo.html"
 #: Enough that clients wait for a restart, and not for a thread.

@@ -9,7 +9,8 @@ from textwrap import dedent
 
 import pytest
 
-from tests import server
+from tests.support import server
+from tests.support.releases import release
 
 Folder = Callable[[str], Path]
 
@@ -52,4 +53,21 @@ def plain(folder: Folder) -> Path:
 def http() -> Iterator[socket.socket]:
     """A listener on a free port."""
     with server.tcp() as listener:
+        yield listener
+
+
+@pytest.fixture
+def site(folder: Folder) -> Path:
+    """The folder of an application that is released again and again."""
+    path = folder("")
+    release(path, "one")
+    return path
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[socket.socket]:
+    """A mailbox."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(tmp_path / "mailbox"))
+        listener.listen(64)
         yield listener

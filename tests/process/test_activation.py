@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.load import ask
 from tests.process.conftest import Folder
-from tests.server import CONF, Server, dial, tcp, unix
+from tests.support.load import ask
+from tests.support.server import CONF, Server, dial, tcp, unix
 
 
 def get(listener: socket.socket) -> dict[str, object]:

@@ -16,10 +16,10 @@ import pytest
 
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Slot
-from tests import server
-from tests.load import ask, post
-from tests.metrics import counted, samples
-from tests.server import CONF, Server, dial
+from tests.support import server
+from tests.support.load import ask, post
+from tests.support.metrics import counted, samples
+from tests.support.server import CONF, Server, dial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flask_socketact.shared import scoreboard
-from tests.load import Load, ask
-from tests.process.test_thread import HALF, answer_over_tls, certificate, exchange
-from tests.process.test_worker import ONE_WORKER, REQUEST, answer, in_drain
-from tests.server import CONF, Server, dial, unix
+from tests.support.http import HALF, ONE_WORKER, REQUEST, answer, answer_over_tls, certificate, exchange, in_drain
+from tests.support.load import Load, ask
+from tests.support.server import CONF, Server, dial, unix
 
 if TYPE_CHECKING:
     from tests.process.conftest import Folder
@@ -31,14 +30,6 @@ WORKERS = pytest.mark.parametrize(
         pytest.param(("-k", "flask_socketact.workers.gevent.GeventWorker"), id="gevent"),
     ],
 )
-
-
-@pytest.fixture
-def box(tmp_path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(tmp_path / "mailbox"))
-        listener.listen(64)
-        yield listener
 
 
 @contextlib.contextmanager

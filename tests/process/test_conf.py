@@ -13,8 +13,8 @@ from textwrap import dedent
 
 import pytest
 
-from tests.load import ask
-from tests.server import CONF, GUNICORN, Server
+from tests.support.load import ask
+from tests.support.server import CONF, GUNICORN, Server
 
 COMMAND = str(Path(sys.executable).with_name("flask-socketact"))
 OUR_WORKER = "Using worker: flask_socketact.workers.thread.ThreadWorker"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from tests.server import CONF, Server, dial, tcp
+from tests.support.server import CONF, Server, dial, tcp
 
 if TYPE_CHECKING:
     from collections.abc import Callable

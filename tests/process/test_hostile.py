@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.hostile import Hostility
-from tests.load import CLIENTS, Load, ask
-from tests.process.test_carry import box as box  # noqa: PLC0414 (a fixture)
-from tests.server import Server, dial
+from tests.support.hostile import UNASKED, Hostility
+from tests.support.load import CLIENTS, Load, ask
+from tests.support.server import Server, dial
 
 if TYPE_CHECKING:
     import socket
@@ -36,10 +35,6 @@ max_requests = {max_requests}
 pythonpath = {root!r}
 """
 MAX_REQUESTS = 1000
-#: What a worker that has ended unasked leaves in the log, and what the worker's own code never says.
-UNASKED = re.compile(
-    "exited with code|was sent SIG|WORKER TIMEOUT|has not left|no sign of life|Unexpected error|cannot go on"
-)
 #: Between two operations, in seconds.
 PAUSE = 3.0
 #: How much the memory of a worker may grow in a phase in which all others do the same as in the one before, in MB: what
@@ -55,7 +50,7 @@ def test_those_who_behave_see_nothing_of_those_who_do_not(
     print(f"HOSTILE_SEED={seed}")
     configure(tmp_path, MAX_REQUESTS)
     http.listen(512)
-    command = ("-c", "settings.py", "tests.hostile_app:app")
+    command = ("-c", "settings.py", "tests.support.hostile_app:app")
     with Server(tmp_path, *command, listeners={"web": http, "mailbox": box}) as server:
         server.wait_for_message("BARRIER=1")  # until then the master has a pipe for it, and so have new workers
         before = census(server)

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from gunicorn.arbiter import Arbiter
 
-from tests.load import ask
-from tests.process.test_reload import WORKERS, asking, release
-from tests.process.test_reload import site as site  # noqa: PLC0414 (a fixture)
-from tests.server import CONF, Server, dial
+from tests.support.load import ask
+from tests.support.releases import WORKERS, asking, release
+from tests.support.server import CONF, Server, dial
 
 if TYPE_CHECKING:
     import socket

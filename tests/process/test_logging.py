@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load import ask
-from tests.logs import CONFIGURATIONS
-from tests.server import CONF, Server, dial
+from tests.support.load import ask
+from tests.support.logs import CONFIGURATIONS
+from tests.support.server import CONF, Server, dial
 
 if TYPE_CHECKING:
     from tests.process.conftest import Folder

@@ -14,8 +14,8 @@ import pytest
 from flask_socketact.master.pool import LEAVE_GRACE
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Slot
-from tests.load import ask
-from tests.server import CONF, DEADLINE, Server, dial
+from tests.support.load import ask
+from tests.support.server import CONF, DEADLINE, Server, dial
 
 if TYPE_CHECKING:
     from tests.process.conftest import Folder

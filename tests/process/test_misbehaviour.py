@@ -17,10 +17,9 @@ import pytest
 
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Slot
-from tests.load import ask
-from tests.process.test_thread import exchange
-from tests.process.test_worker import REQUEST, answer
-from tests.server import CONF, Server, dial, tcp
+from tests.support.http import REQUEST, answer, exchange
+from tests.support.load import ask
+from tests.support.server import CONF, Server, dial, tcp
 
 if TYPE_CHECKING:
     from tests.process.conftest import Folder

@@ -18,10 +18,9 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, StreamEnded
 
 from flask_socketact.workers.drain import LINGER
-from tests.load import Load, ask
-from tests.process.test_thread import certificate, connect_and_reset, exchange
-from tests.process.test_worker import REQUEST, answer, in_drain
-from tests.server import CONF, Server, dial
+from tests.support.http import REQUEST, answer, certificate, connect_and_reset, exchange, in_drain
+from tests.support.load import Load, ask
+from tests.support.server import CONF, Server, dial
 
 if TYPE_CHECKING:
     from pathlib import Path

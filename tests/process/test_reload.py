@@ -11,41 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load import Client, Load, ask, keep_alive
-from tests.server import CONF, Server, dial, tcp
+from tests.support.load import Client, Load, ask, keep_alive
+from tests.support.releases import WORKERS, asking, release
+from tests.support.server import CONF, Server, dial, tcp
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.process.conftest import Folder
-
-WORKERS = ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"]
-#: Answers with its release; `{extra}` is run at import.
-SOURCE = """
-{extra}
-
-def app(environ, start_response):
-    start_response("200 OK", [("Content-Length", "{length}")])
-    return [b"{release}"]
-"""
-
-
-def release(folder: Path, name: str, extra: str = "") -> None:
-    # Renamed into place: a worker that boots reads one or the other.
-    (folder / "next").write_text(SOURCE.format(release=name, length=len(name), extra=extra))
-    (folder / "next").replace(folder / "app.py")
-
-
-@pytest.fixture
-def site(folder: Folder) -> Path:
-    path = folder("")
-    release(path, "one")
-    return path
-
-
-def asking(http: socket.socket) -> Load:
-    """Clients that ask for / all the time, on new connections."""
-    return Load(lambda: dial(http), {"new connection": 2})
 
 
 @pytest.mark.parametrize("worker", WORKERS)

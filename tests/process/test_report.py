@@ -2,61 +2,18 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium.webdriver import ActionChains, Chrome, ChromeOptions, ChromeService
+from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from flask_socketact import files
-from flask_socketact.cli.rehearse import clients, report, target
-from flask_socketact.cli.rehearse.clients import Group
-from flask_socketact.cli.rehearse.outcome import judge, parse_conditions
-from flask_socketact.cli.rehearse.recording import Recording, Restart
-from flask_socketact.cli.rehearse.run import Plan
-
-#: What a hostile service, or user, could want to be run in the browser.
-HOSTILE = "</script><img src=x onerror=document.title='run'>"
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--window-size=1280,1600"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
-)
-KINDS = (clients.NEW, clients.KEEP_ALIVE, clients.LONG)
-
-
-def run(title: str, *, failures: int, requests: int = 2000, closed: int = 0) -> dict[str, Any]:
-    """Return a run of 20 s with restarts at 5 and 12 s, as the report draws it."""
-    groups = [Group(kind, 3, target.parse("http://127.0.0.1:8000/")) for kind in KINDS]
-    recording = Recording([kind.name for kind in KINDS], first_generation="main process 100", seconds=20.0)
-    chance = random.Random(title)  # noqa: S311
-    for number in range(requests):
-        kind = number % 10 // 8 + (number % 100 == 99)
-        took = chance.lognormvariate(-6, 0.4) + (2.0 if kind == 2 else 0.0)
-        recording.add(kind, number / requests * 18, took, 0.0)
-    for number in range(failures):
-        recording.add(0, 5.1 + number / 1000, 1.5, 0.0, f"connection reset {HOSTILE}" if number % 2 else "status 502")
-    for number in range(closed):
-        recording.add_closed(1, 5.0 + number / 1000)
-    recording.restarts = [
-        Restart(5.0, 6.5, 0, "", "main process 200"),
-        Restart(12.0, 13.0, 0 if not failures else 1, HOSTILE, ""),
-    ]
-    plan = Plan(groups, ["systemctl", "restart", "app"])
-    return report.describe(title, plan, recording, judge(recording, parse_conditions("failed>0,closed>0")))
-
-
-def open_browser() -> Chrome:
-    """Start one; a ``with`` block ends it."""
-    options = ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for flag in FLAGS:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    return Chrome(options=options, service=ChromeService("/usr/bin/chromedriver"))
+from flask_socketact.cli.rehearse import report
+from tests.support.browser import HOSTILE, open_browser, run
 
 
 @pytest.fixture(scope="module")

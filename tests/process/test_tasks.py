@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from examples.tasks.outbox import MAX_TRIES, Outbox
-from tests.load import Client, ask
-from tests.machine import EXAMPLES
-from tests.server import CONF, Server, dial
+from tests.support.load import Client, ask
+from tests.support.machine import EXAMPLES
+from tests.support.server import CONF, Server, dial
 
 if TYPE_CHECKING:
     import socket

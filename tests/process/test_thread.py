@@ -8,7 +8,6 @@ import json
 import os
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -17,29 +16,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load import ask
-from tests.process.test_worker import ONE_WORKER, REQUEST, answer, in_drain
-from tests.server import CONF, Server, dial, tcp
+from tests.support.http import (
+    HALF,
+    ONE_WORKER,
+    REQUEST,
+    answer,
+    answer_over_tls,
+    certificate,
+    connect_and_reset,
+    exchange,
+    in_drain,
+)
+from tests.support.load import ask
+from tests.support.server import CONF, Server, dial, tcp
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.process.conftest import Folder
-
-#: Half of a head.
-HALF = b"GET / HTTP/1.1\r\nHost: a"
-
-
-def exchange(client: socket.socket, request: bytes = REQUEST) -> dict[str, object]:
-    """Send a request, and return the content of the answer."""
-    client.sendall(request)
-    received = b""
-    while b"\r\n\r\n" not in received or not received.endswith(b"}"):
-        data = client.recv(65536)
-        assert data, received
-        received += data
-    content: dict[str, object] = json.loads(received.partition(b"\r\n\r\n")[2])
-    return content
 
 
 @pytest.mark.parametrize("at_once", [False, True])
@@ -260,29 +254,6 @@ def test_status_tells_who_drains(plain: Path, http: socket.socket) -> None:
         assert b"200 OK" in long.recv(65536)
         long.close()
         server.wait_for(lambda: "draining" not in server.wait_for_message("STATUS="), "nobody to drain")
-
-
-def certificate(folder: Path) -> tuple[str, ...]:
-    """Make a certificate, and return gunicorn's arguments for it."""
-    key, cert = str(folder / "key.pem"), str(folder / "cert.pem")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost"
-    subprocess.run([*command.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
-    return "--certfile", cert, "--keyfile", key
-
-
-def answer_over_tls(client: ssl.SSLSocket) -> bytes:
-    """Read until the server closes: below TLS, which is an error there."""
-    received = b""
-    with contextlib.suppress(ssl.SSLError):
-        while data := client.recv(65536):
-            received += data
-    return received
-
-
-def connect_and_reset(listener: socket.socket) -> None:
-    client = dial(listener)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    client.close()
 
 
 def test_tls(plain: Path, http: socket.socket) -> None:

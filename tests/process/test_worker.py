@@ -10,33 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load import Load, ask
-from tests.server import CONF, Server, dial
+from tests.support.http import ONE_WORKER, REQUEST, answer, in_drain
+from tests.support.load import Load, ask
+from tests.support.server import CONF, Server, dial
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-ONE_WORKER = (*CONF, "--workers", "1", "app:app")
-REQUEST = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
-
-
-def in_drain(listener: socket.socket) -> bool:
-    """Whether nobody takes a new connection out of the queue of `listener`."""
-    deadline = time.monotonic() + 0.2
-    with dial(listener):
-        while time.monotonic() < deadline:
-            if not select.select([listener], [], [], 0)[0]:
-                return False
-            time.sleep(0.01)
-    return True
-
-
-def answer(client: socket.socket) -> bytes:
-    """Read until the server closes."""
-    received = b""
-    while data := client.recv(65536):
-        received += data
-    return received
 
 
 def test_request_in_flight_is_answered(plain: Path, http: socket.socket) -> None:

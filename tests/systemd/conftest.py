@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.load import Connect
-from tests.machine import Machine, install, release
+from tests.support.load import Connect
+from tests.support.machine import Machine, install, release
 
 TCP = ("127.0.0.1", 8000)
 UNIX = "/run/app-unix/http.sock"

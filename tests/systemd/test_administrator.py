@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load import Client, RequestError, ask
-from tests.machine import EXAMPLES, Machine, drop_in, install, release
+from tests.support.load import Client, RequestError, ask
+from tests.support.machine import EXAMPLES, Machine, drop_in, install, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.load import Connect, Load, ask, post
-from tests.machine import EXAMPLES, Machine, MachineError, drop_in, release
-from tests.metrics import counted, samples
+from tests.support.load import Connect, Load, ask, post
+from tests.support.machine import EXAMPLES, Machine, MachineError, drop_in, release
+from tests.support.metrics import counted, samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

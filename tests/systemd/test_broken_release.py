@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tests.load import Client, Connect, Load, ask
-from tests.machine import Machine, release
-from tests.systemd.test_promises import BROKEN
+from tests.support.load import Client, Connect, Load, ask
+from tests.support.machine import Machine, release
+from tests.support.operations import BROKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable

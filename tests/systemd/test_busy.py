@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.busy import DRAIN_TIME, configure, operate, wrk
+from tests.support.busy import DRAIN_TIME, configure, operate, wrk
 from tests.systemd.conftest import TCP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.machine import Machine
+    from tests.support.machine import Machine
 
 #: Longer than a worker stays on a machine that has other things to do, and shorter than the drain time, for which it
 #: would wait if its clients had to pause. benchmarks/busy.py measures it on a quiet machine. Seconds.

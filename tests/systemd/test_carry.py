@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.delay import DelayingProxy
-from tests.load import Connect, Load, ask
-from tests.machine import Machine, drop_in
+from tests.support.delay import DelayingProxy
+from tests.support.load import Connect, Load, ask
+from tests.support.machine import Machine, drop_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable

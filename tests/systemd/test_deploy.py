@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.load import Load, ask
-from tests.machine import EXAMPLES, Machine, drop_in, install
+from tests.support.load import Load, ask
+from tests.support.machine import EXAMPLES, Machine, drop_in, install
 
 CLI = "/srv/app/venv/bin/flask-socketact"
 CLIENTS = {"new connection": 4, "keep-alive": 4, "keep-alive, mostly idle": 2, "streamed answer": 1, "slow upload": 1}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.machine import RELAY, Machine, drop_in, release
+from tests.support.machine import RELAY, Machine, drop_in, release
 
 if TYPE_CHECKING:
     import subprocess

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load import Connect, ask
-from tests.machine import EXAMPLES, Machine, release
+from tests.support.load import Connect, ask
+from tests.support.machine import EXAMPLES, Machine, release
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.hostile import Hostility
-from tests.load import CLIENTS, Connect, Load
-from tests.machine import EXAMPLES, Machine, drop_in, release
-from tests.process.test_hostile import UNASKED
+from tests.support.hostile import UNASKED, Hostility
+from tests.support.load import CLIENTS, Connect, Load
+from tests.support.machine import EXAMPLES, Machine, drop_in, release
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +25,7 @@ def test_an_application_cannot_hurt_others(machine: Machine, tcp: Connect, figur
     seed = int(os.environ.get("HOSTILE_SEED") or random.randrange(10**6))  # noqa: S311 (no secret)
     print(f"HOSTILE_SEED={seed}")
     shutil.copy(EXAMPLES / "app.py", machine.path("/srv/app/example.py"))
-    source = (Path(__file__).parent.parent / "hostile_app.py").read_text()
+    source = (Path(__file__).parents[1] / "support/hostile_app.py").read_text()
     release(machine, source.replace("from examples.app import app", "from example import app"))
     arguments = "--threads 16 --graceful-timeout 8"
     drop_in(machine, "app.service", f'[Service]\nEnvironment="GUNICORN_CMD_ARGS={arguments}"\n')

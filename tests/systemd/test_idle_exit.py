@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load import Client, Connect, RequestError, ask
-from tests.machine import Machine, drop_in
+from tests.support.load import Client, Connect, RequestError, ask
+from tests.support.machine import Machine, drop_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable

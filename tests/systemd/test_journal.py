@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flask_socketact.systemd import message_ids
-from tests.load import Client, Connect, Load, ask
-from tests.logs import CONFIGURATIONS
-from tests.machine import Machine, drop_in, release
-from tests.server import DEADLINE
-from tests.systemd.test_relay import held_release, restarting, wait_for_old
+from tests.support.load import Client, Connect, Load, ask
+from tests.support.logs import CONFIGURATIONS
+from tests.support.machine import Machine, drop_in, release
+from tests.support.operations import held_release, restarting, wait_for_old
+from tests.support.server import DEADLINE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.load import Connect, Load
-from tests.machine import EXAMPLES, Machine, drop_in, release
-from tests.systemd.test_relay import wait_for_old
-from tests.systemd.test_reload import CLIENTS, LONGEST_WAIT, SHORT
+from tests.support.load import Connect, Load
+from tests.support.machine import EXAMPLES, Machine, drop_in, release
+from tests.support.operations import CLIENTS, LONGEST_WAIT, SHORT, wait_for_old
 
 if TYPE_CHECKING:
     from collections.abc import Callable

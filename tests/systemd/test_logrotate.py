@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load import Connect, RequestError, ask
-from tests.machine import EXAMPLES, Machine, drop_in, install_debs, release
-from tests.systemd.test_promises import BROKEN
+from tests.support.load import Connect, RequestError, ask
+from tests.support.machine import EXAMPLES, Machine, drop_in, install_debs, release
+from tests.support.operations import BROKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load import Connect, Load, ask
-from tests.machine import Machine, install
-from tests.systemd.test_relay import answer, in_flight
+from tests.support.load import Connect, Load, ask
+from tests.support.machine import Machine, install
+from tests.support.operations import answer, in_flight
 
 if TYPE_CHECKING:
     from collections.abc import Callable

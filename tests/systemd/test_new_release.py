@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load import Connect, Load
-from tests.machine import EXAMPLES, Machine, drop_in, release
-from tests.systemd.test_relay import wait_for_old
-from tests.systemd.test_reload import SLOW
+from tests.support.load import Connect, Load
+from tests.support.machine import EXAMPLES, Machine, drop_in, release
+from tests.support.operations import SLOW, wait_for_old
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,8 +6,8 @@ import shutil
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tests.load import Load, ask
-from tests.machine import EXAMPLES, Machine, install_debs
+from tests.support.load import Load, ask
+from tests.support.machine import EXAMPLES, Machine, install_debs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

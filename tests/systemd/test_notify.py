@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.machine import EXAMPLES, drop_in, release
-from tests.systemd.test_promises import BROKEN
+from tests.support.machine import EXAMPLES, drop_in, release
+from tests.support.operations import BROKEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.machine import Machine
+    from tests.support.machine import Machine
 
 AT = r"2 of 2 workers at http://127\.0\.0\.1:8000 \(http\)"
 IDLE = "0 requests in flight, 0 served"

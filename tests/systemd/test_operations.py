@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load import Connect, Load, ask
-from tests.machine import Machine, drop_in, release
-from tests.systemd.test_relay import wait_for_old
-from tests.systemd.test_reload import CLIENTS, LONGEST_WAIT, SHORT, SLOW
+from tests.support.load import Connect, Load, ask
+from tests.support.machine import Machine, drop_in, release
+from tests.support.operations import CLIENTS, LONGEST_WAIT, SHORT, SLOW, wait_for_old
 
 if TYPE_CHECKING:
     from collections.abc import Callable

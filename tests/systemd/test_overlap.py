@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load import Connect, Load, ask
-from tests.machine import EXAMPLES, Machine, drop_in, release
-from tests.systemd.test_relay import wait_for_old
+from tests.support.load import Connect, Load, ask
+from tests.support.machine import EXAMPLES, Machine, drop_in, release
+from tests.support.operations import wait_for_old
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,14 +6,13 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from tests.load import Connect, Load, ask
-from tests.machine import EXAMPLES, Machine, drop_in, release
-from tests.server import DEADLINE
+from tests.support.load import Connect, Load, ask
+from tests.support.machine import EXAMPLES, Machine, drop_in, release
+from tests.support.operations import BROKEN
+from tests.support.server import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-BROKEN = "raise RuntimeError('no database')\n"
 
 
 def test_the_port_never_refuses(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:

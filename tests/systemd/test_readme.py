@@ -8,8 +8,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from tests.load import ask
-from tests.machine import Machine
+from tests.support.load import ask
+from tests.support.machine import Machine
 
 CHECKOUT = Path(__file__).parent.parent.parent
 

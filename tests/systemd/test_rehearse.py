@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flask_socketact.cli.rehearse import report
-from tests.machine import Machine, drop_in, install, install_plain
+from tests.support.machine import Machine, drop_in, install, install_plain
 
 CLI = "/srv/app/venv/bin/flask-socketact"
 LOAD = (

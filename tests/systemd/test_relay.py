@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
-import subprocess
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from flask_socketact.handover.old_generations import GRACE, LAST_GRACE
-from tests.load import Client, Connect, Load, ask
-from tests.machine import Machine, drop_in, release
-from tests.server import DEADLINE
-from tests.systemd.test_promises import BROKEN
+from tests.support.load import Client, Connect, Load, ask
+from tests.support.machine import Machine, drop_in, release
+from tests.support.operations import BROKEN, answer, held_release, in_flight, restarting, wait_for_old
+from tests.support.server import DEADLINE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 CLI = "/srv/app/venv/bin/flask-socketact"
 ONE_REQUEST = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
-#: Does not load while /var/lib/app/hold is there.
-LOADS_WHEN_TOLD = """
-import os, time
-while os.path.exists("/var/lib/app/hold"):
-    time.sleep(0.02)
-"""
 MULTIPART = """
 import hashlib, os, time
 from flask import Flask, request
@@ -46,26 +37,8 @@ def upload():
 """
 
 
-def in_flight(connect: Connect, seconds: float) -> socket.socket:
-    """Begin a request that takes so long, and see it accepted."""
-    client = connect()
-    client.sendall(f"GET /sleep/{seconds} HTTP/1.1\r\nHost: app\r\n\r\n".encode())
-    assert ask(connect)[0] == 200
-    return client
-
-
-def answer(client: socket.socket) -> bytes:
-    with client:
-        return client.recv(65536)
-
-
 def serving_pid(connect: Connect) -> str:
     return ask(connect)[1].split()[3].decode().rstrip(",")
-
-
-def wait_for_old(machine: Machine, name: str = "app") -> None:
-    """Wait until no worker of an earlier generation is left."""
-    machine.wait_for(lambda: not machine.scopes(name), "the old workers to leave")
 
 
 def start_time(machine: Machine, pid: str) -> str:
@@ -78,25 +51,6 @@ def configure(machine: Machine, text: str, *options: str) -> None:
     machine.path("/srv/app/conf.py").write_text(f"from flask_socketact.conf import *\n{text}")
     command = f"/srv/app/venv/bin/gunicorn -c conf.py {' '.join(options)} app:app"
     drop_in(machine, "app.service", f"[Service]\nExecStart=\nExecStart={command}\n")
-
-
-def held_release(machine: Machine, hold: Path) -> None:
-    """Start a generation of the example, and put a release in place that loads when it may."""
-    machine.systemctl("start", "app")
-    hold.touch()
-    example = machine.path("/srv/app/app.py").read_text()
-    future = "from __future__ import annotations\n"
-    release(machine, future + LOADS_WHEN_TOLD + example.replace(future, ""))
-
-
-@contextmanager
-def restarting(machine: Machine, hold: Path) -> Iterator[subprocess.Popen[str]]:
-    """A restart of the service that ends only after the block."""
-    with machine.start("systemctl", "restart", "app") as restart:
-        machine.wait_for(lambda: "Loading" in machine.show("app", "StatusText"), "the next generation to load")
-        yield restart
-        hold.unlink()
-        assert restart.wait(DEADLINE) == 0
 
 
 def test_workers_serve_on_in_a_scope(machine: Machine, tcp: Connect, hold: Path) -> None:

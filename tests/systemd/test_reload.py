@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flask_socketact.systemd import message_ids
-from tests.load import Client, Connect, Load, ask
-from tests.machine import EXAMPLES, Machine, drop_in, release
-from tests.systemd.test_promises import BROKEN
+from tests.support.load import Client, Connect, Load, ask
+from tests.support.machine import Machine, drop_in, release
+from tests.support.operations import BROKEN, CLIENTS, LONGEST_WAIT, SHORT, SLOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 RELOADS = 3
 SETTLE = 0.5  #: seconds
-#: What a request may wait, reloads or not, on a machine that other tests use as well.
-LONGEST_WAIT = 0.5
-SHORT = ("new connection", "keep-alive", "keep-alive, mostly idle")
-CLIENTS = {"new connection": 6, "keep-alive": 6, "keep-alive, mostly idle": 4, "long request": 2, "slow upload": 2}
-SLOW = (EXAMPLES / "app.py").read_text().replace("app = Flask", "time.sleep(1.5)\napp = Flask")
 ENDLESS = SLOW.replace("1.5", "600")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from tests.load import CLIENTS, Connect, Load
-from tests.machine import Machine, drop_in
+from tests.support.load import CLIENTS, Connect, Load
+from tests.support.machine import Machine, drop_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable

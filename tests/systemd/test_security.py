@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load import Connect, Load, ask
-from tests.machine import Machine, drop_in, release
-from tests.systemd.test_relay import wait_for_old
-from tests.systemd.test_watchdog import WATCHDOG, kill, wait_until_restarted
+from tests.support.load import Connect, Load, ask
+from tests.support.machine import Machine, drop_in, release
+from tests.support.operations import WATCHDOG, kill, wait_for_old, wait_until_restarted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ import json
 from contextlib import ExitStack
 from typing import Any
 
-from tests.load import Connect, Load, ask
-from tests.machine import EXAMPLES, Machine, drop_in, release
+from tests.support.load import Connect, Load, ask
+from tests.support.machine import EXAMPLES, Machine, drop_in, release
 
 CLI = "/srv/app/venv/bin/flask-socketact"
 

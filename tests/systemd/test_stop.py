@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tests.machine import Machine, drop_in
-from tests.systemd.test_relay import in_flight
+from tests.support.machine import Machine, drop_in
+from tests.support.operations import in_flight
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.load import Connect
+    from tests.support.load import Connect
 
 TIMEOUT_STOP = 3  #: seconds
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.machine import Machine, install_debs
+from tests.support.machine import Machine, install_debs
 
 CHECKOUT = Path(__file__).parent.parent.parent
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load import Client, Connect, Load, ask
-from tests.machine import EXAMPLES, Machine, release
+from tests.support.load import Client, Connect, Load, ask
+from tests.support.machine import EXAMPLES, Machine, release
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.load import Connect, Load, ask
-from tests.machine import Machine, drop_in, release
-from tests.systemd.test_relay import wait_for_old
-from tests.systemd.test_reload import LONGEST_WAIT
+from tests.support.load import Connect, Load, ask
+from tests.support.machine import Machine, drop_in, release
+from tests.support.operations import LONGEST_WAIT, WATCHDOG, kill, wait_for_old, wait_until_restarted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WATCHDOG = 6.0  #: seconds
 THREADS = 2
 CLIENTS = {"new connection": 4, "keep-alive": 4, "long request": 1}
 #: The worker that is asked first for a deadlock has it, in as many threads as ask.
@@ -48,18 +46,6 @@ def watched(machine: Machine) -> Machine:
     machine.run("sh", "-c", "rm -f /var/lib/app/*")
     machine.systemctl("start", "app")
     return machine
-
-
-def kill(machine: Machine, number: signal.Signals, *inside: int) -> None:
-    machine.run("kill", f"-{number.name.removeprefix('SIG')}", *map(str, inside))
-
-
-def wait_until_restarted(machine: Machine) -> float:
-    """Return after how many seconds the service is up again."""
-    began = time.monotonic()
-    machine.wait_for(lambda: machine.show("app", "NRestarts") == "1", "a restart", 3 * WATCHDOG)
-    machine.wait_for(lambda: machine.show("app", "ActiveState") == "active", "the service to be up", 3 * WATCHDOG)
-    return time.monotonic() - began
 
 
 def test_service_that_is_well_is_left_alone(watched: Machine, tcp: Connect) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from flask_socketact.cli import main
 
-PAGE = Path(__file__).parents[2] / "docs/flask-socketact.8"
+PAGE = Path(__file__).parents[3] / "docs/flask-socketact.8"
 WIDTH = 80  #: of a terminal, in columns
 
 
@@ -76,6 +76,6 @@ def test_examples_can_be_typed(rendered: str) -> None:
 
 
 def test_variables_are_those_of_the_code(rendered: str) -> None:
-    modules = (Path(__file__).parents[2] / "flask_socketact").rglob("*.py")
+    modules = (Path(__file__).parents[3] / "flask_socketact").rglob("*.py")
     code = set(re.findall(r'^[A-Z_]+ = "(SOCKETACT_[A-Z_]+)"', "".join(map(Path.read_text, modules)), re.MULTILINE))
     assert set(re.findall(r"SOCKETACT_[A-Z_]+", part(rendered, "ENVIRONMENT"))) == code != set()

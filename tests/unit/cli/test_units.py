@@ -19,7 +19,7 @@ from flask_socketact.cli import main
 from flask_socketact.cli.units.render import application, render
 from flask_socketact.cli.units.values import UnitError
 
-EXAMPLES = Path(__file__).parents[2] / "examples/units"
+EXAMPLES = Path(__file__).parents[3] / "examples/units"
 SERVICE, SOCKET = "/etc/systemd/system/app.service", "/etc/systemd/system/app.socket"
 COMMAND = (sys.executable, "-B", "-m", "flask_socketact.cli", "units")
 

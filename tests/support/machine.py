@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
-RELAY = Path(__file__).parent.parent / "flask_socketact/handover/relay"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+RELAY = Path(__file__).parents[2] / "flask_socketact/handover/relay"
 
 #: What a client dials: host and port, or the path of a Unix socket inside the machine.
 Address = tuple[str, int] | str

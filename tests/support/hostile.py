@@ -1,9 +1,10 @@
-"""Clients that mean no good, of an application that behaves no better (tests/hostile_app.py)."""
+"""Clients that mean no good, of an application that behaves no better (tests/support/hostile_app.py)."""
 
 from __future__ import annotations
 
 import contextlib
 import random
+import re
 import socket
 import struct
 import threading
@@ -12,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 
-from tests.load import Connect
+from tests.support.load import Connect
 
 #: Exceptions of all kinds, those that servers take for their own among them.
 EXCEPTIONS = (
@@ -34,6 +35,11 @@ CLOSE_FRAME, TEXT_FRAME = b"\x88\x82\0\0\0\0\x03\xe8", b"\x81\x82\0\0\0\0hi"
 PATIENCE = 0.5
 
 Choose = random.Random  #: seeded, so that a run can be repeated
+
+#: What a worker that has ended unasked leaves in the log, and what the worker's own code never says.
+UNASKED = re.compile(
+    "exited with code|was sent SIG|WORKER TIMEOUT|has not left|no sign of life|Unexpected error|cannot go on"
+)
 
 
 def get(path: str, *lines: str) -> bytes:

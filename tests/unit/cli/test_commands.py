@@ -13,7 +13,7 @@ from flask_socketact.cli.rehearse.outcome import Account, judge, parse_condition
 from flask_socketact.cli.rehearse.recording import Recording
 from flask_socketact.cli.status.snapshot import Overview
 
-PAGE = (Path(__file__).parents[2] / "docs/commands.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs/commands.md").read_text()
 
 
 @pytest.mark.parametrize(

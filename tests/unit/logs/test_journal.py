@@ -23,7 +23,7 @@ from flask_socketact.logs.logger import request_fields, restore, status_of
 from flask_socketact.logs.places import JOURNAL_STREAM, handlers_for, is_journal
 from flask_socketact.logs.root import RootHandler
 from flask_socketact.systemd import message_ids
-from tests.logs import CONFIGURATIONS
+from tests.support.logs import CONFIGURATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +58,7 @@ def test_event_ids_are_different() -> None:
 
 
 def test_event_ids_are_documented() -> None:
-    page = Path(__file__).parents[2].joinpath("docs/journal.md").read_text()
+    page = Path(__file__).parents[3].joinpath("docs/journal.md").read_text()
     for name, value in vars(message_ids).items():
         if isinstance(value, dict) and name.isupper():
             assert f"| `{name}` | `{value['MESSAGE_ID']}` |" in page

@@ -23,7 +23,7 @@ from flask_socketact.cli.deploy.release_link import Link, ReleaseError
 from flask_socketact.cli.deploy.service import Counts
 from flask_socketact.linux import socket_queues
 from flask_socketact.text import duration
-from tests import server
+from tests.support import server
 
 PENDING = Pending("releases/1", "/srv/app/releases/2", "restart", 4711, "2026-01-01T00:00:00+00:00", ["7-1"])
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tests.machine import Machine, drop_in, release
+from tests.support.machine import Machine, drop_in, release
 
 #: Views of ten milliseconds, and two that work on when their last byte has been sent.
 APP = """

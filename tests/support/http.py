@@ -1,0 +1,79 @@
+"""A client that sends and reads bytes, and what it needs for TLS."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import socket
+import ssl
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+from tests.support.server import CONF, dial
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+ONE_WORKER = (*CONF, "--workers", "1", "app:app")
+REQUEST = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
+
+
+def in_drain(listener: socket.socket) -> bool:
+    """Whether nobody takes a new connection out of the queue of `listener`."""
+    deadline = time.monotonic() + 0.2
+    with dial(listener):
+        while time.monotonic() < deadline:
+            if not select.select([listener], [], [], 0)[0]:
+                return False
+            time.sleep(0.01)
+    return True
+
+
+def answer(client: socket.socket) -> bytes:
+    """Read until the server closes."""
+    received = b""
+    while data := client.recv(65536):
+        received += data
+    return received
+
+
+#: Half of a head.
+HALF = b"GET / HTTP/1.1\r\nHost: a"
+
+
+def exchange(client: socket.socket, request: bytes = REQUEST) -> dict[str, object]:
+    """Send a request, and return the content of the answer."""
+    client.sendall(request)
+    received = b""
+    while b"\r\n\r\n" not in received or not received.endswith(b"}"):
+        data = client.recv(65536)
+        assert data, received
+        received += data
+    content: dict[str, object] = json.loads(received.partition(b"\r\n\r\n")[2])
+    return content
+
+
+def certificate(folder: Path) -> tuple[str, ...]:
+    """Make a certificate, and return gunicorn's arguments for it."""
+    key, cert = str(folder / "key.pem"), str(folder / "cert.pem")
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost"
+    subprocess.run([*command.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return "--certfile", cert, "--keyfile", key
+
+
+def answer_over_tls(client: ssl.SSLSocket) -> bytes:
+    """Read until the server closes: below TLS, which is an error there."""
+    received = b""
+    with contextlib.suppress(ssl.SSLError):
+        while data := client.recv(65536):
+            received += data
+    return received
+
+
+def connect_and_reset(listener: socket.socket) -> None:
+    client = dial(listener)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
