@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from flask_socketact import env
@@ -19,10 +19,11 @@ _BUSY = (Field.OPEN, Field.IN_FLIGHT, Field.HOLDS)
 class IdleExit:
     """A clock that runs while no connection is open, and begins anew with each."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
+        self._clock = clock
         self._seen: tuple[int, ...] = ()
-        self._since = time.monotonic()
+        self._since = clock()
 
     def look(self, master: Arbiter, *, are_alone: bool) -> None:
         """Let the master leave, if it is time to. `are_alone`: no workers are left from before a restart."""
@@ -33,7 +34,7 @@ class IdleExit:
     def is_over(self, slots: Iterable[Slot]) -> bool:
         """Whether the workers that have `slots` had no connection for so long, nor one that has come and gone."""
         slots = list(slots)
-        now = time.monotonic()
+        now = self._clock()
         seen = tuple(slot[field] for slot in slots for field in (Field.PID, Field.ACCEPTED, Field.REQUESTS))
         if seen != self._seen or any(slot[field] for slot in slots for field in _BUSY):
             self._seen, self._since = seen, now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from gunicorn.workers.base import Worker
@@ -29,8 +29,9 @@ class Watchdog:
     nothing has moved, neither the application's answer nor the client (only the thread worker tells).
     """
 
-    def __init__(self, seconds: float) -> None:
-        """Take ``WatchdogSec=``, in seconds."""
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take ``WatchdogSec=``, in seconds; and the clock of the workers, CLOCK_MONOTONIC, in seconds."""
+        self._clock = clock
         self.interval = seconds * _INTERVAL
         self.limit = max(seconds * _STUCK, _MIN_STUCK)
         self._next_look = 0.0
@@ -38,7 +39,7 @@ class Watchdog:
 
     def look(self, master: Arbiter) -> None:
         """Replace workers that are stuck; as long as some are not, tell systemd."""
-        now = time.monotonic()
+        now = self._clock()
         if now < self._next_look:
             return
         self._next_look = now + self.interval
@@ -71,9 +72,9 @@ class Watchdog:
             last = worker.tmp.last_update()
         except (OSError, ValueError):  # it has just gone
             return False
-        return time.monotonic() - float(last) > self.limit
+        return self._clock() - float(last) > self.limit
 
     def is_blocked(self, worker: Worker) -> bool:
         """Whether all threads of `worker` are inside requests that do not move."""
         moved: int = worker.slot[Field.MOVED]
-        return moved > 0 and time.monotonic_ns() - moved > self.limit * 1e9
+        return moved > 0 and self._clock() - moved / 1e9 > self.limit
