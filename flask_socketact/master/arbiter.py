@@ -20,7 +20,7 @@ from flask_socketact.master import idle_exit, listeners, status_line
 from flask_socketact.master.failures import Failure
 from flask_socketact.master.notifier import EXTENSION, Manager
 from flask_socketact.master.pool import Pool
-from flask_socketact.master.reload import Reload
+from flask_socketact.master.reload import Reloads
 from flask_socketact.master.service_state import Phase, ServiceState
 from flask_socketact.master.watchdog import Watchdog
 from flask_socketact.shared.service_counters import Ledger, find_folder
@@ -50,7 +50,7 @@ class Arbiter(Pool):
     """gunicorn's arbiter as a service of systemd."""
 
     def __init__(self, app: BaseApplication) -> None:
-        self.reload = Reload(self)
+        self.reloads = Reloads(self)
         # Before anything is opened: what we open could take the place of a descriptor that is missing.
         self._names = activation.listen_fds()
         if self._names:
@@ -77,7 +77,7 @@ class Arbiter(Pool):
         self._old = OldGenerations(self.cgroup, find_folder(), self.log, on_exit=self._bury_relayed)
 
     def setup(self, app: BaseApplication) -> None:
-        self.reload.ignore_preload(app)
+        self.reloads.ignore_preload(app)
         super().setup(app)
         if not self.hands_over:
             self.log.warning(
@@ -120,7 +120,7 @@ class Arbiter(Pool):
     def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:  # noqa: ARG002 (gunicorn's is a second)
         """Wait as gunicorn does, in each turn of its loop; then see to what is ours."""
         is_booting = len(self.WORKERS) > len(self.readiness.accepting)
-        is_waiting = is_booting or not self.state.has_started or self.reload.is_loading or self.reload.is_due
+        is_waiting = is_booting or not self.state.has_started or self.reloads.is_loading or self.reloads.is_due
         signals: list[int] = super().wait_for_signals(BOOT_POLL if is_waiting else self._turn)
         self.tick()
         return signals
@@ -132,13 +132,13 @@ class Arbiter(Pool):
         self.board.is_deaf = not self.hands_over
         if self.board.is_deaf:
             self._empty_mailbox()  # nobody else reads it
-        if self.state.is_loading and time.monotonic() - self.reload.loading_since > LONG:
+        if self.state.is_loading and time.monotonic() - self.reloads.loading_since > LONG:
             self.manager.ask_for_time()
         if self.booted:
             self.report_state()
-            self.reload.advance()
-            if self.reload.is_due:
-                self.reload.begin()
+            self.reloads.advance()
+            if self.reloads.is_due:
+                self.reloads.begin()
         if self.state.has_started:
             self._old.retire(self.cfg.graceful_timeout)
             if self._idle_exit:
@@ -148,7 +148,7 @@ class Arbiter(Pool):
         """See which workers have begun to accept."""
         self.readiness.collect(self.WORKERS)
         if len(self.readiness.accepting) >= self.num_workers:  # those that are replaced already have answered, too
-            self.reload.load_time = self.reload.load_time or time.monotonic() - self.reload.loading_since
+            self.reloads.load_time = self.reloads.load_time or time.monotonic() - self.reloads.loading_since
             self.booted = True
         if len(self.serving.difference(self.worn)) >= self.num_workers:
             self.trouble = None
@@ -162,13 +162,13 @@ class Arbiter(Pool):
 
     def report_state(self) -> None:
         """Tell systemd whether new workers load, or the service is ready; tried again until it is known."""
-        due = self.state.due(is_reloading=self.reload.is_loading)
+        due = self.state.due(is_reloading=self.reloads.is_loading)
         if due is Phase.RELOADING:
             if self.manager.reloading(f"Reloading: generation {self.generation} loads the application"):
                 self.state.note(Phase.RELOADING)
         elif due is Phase.READY:
             self._report_ready()
-        elif not self.reload.is_loading:
+        elif not self.reloads.is_loading:
             self.manager.status(status_line.serving(self, old=len(self._old.workers())))
         if self.state.phase is Phase.READY and self.manager.has_acted:
             self.state.has_started = True
@@ -179,13 +179,13 @@ class Arbiter(Pool):
             self._old.supersede()
         text = status_line.serving(self, old=len(self._old.workers()))
         is_known = self.manager.ready(text)
-        self.board.note_ready(self.generation, self.reload.loading_since)
+        self.board.note_ready(self.generation, self.reloads.loading_since)
         if not is_known:
             return
         self.state.note(Phase.READY)
         if is_first:
             self.log.info("Ready: %s", text, extra=message_ids.READY)
-            self._ledger.note(boot_seconds=self.reload.load_time)
+            self._ledger.note(boot_seconds=self.reloads.load_time)
             self.manager.ask_for_barrier()
 
     def note_reload(self, *, succeeded: bool) -> None:
@@ -199,20 +199,20 @@ class Arbiter(Pool):
 
     def handle_hup(self) -> None:
         """Load settings and application anew, without the workers that serve."""
-        self.reload.ask()
+        self.reloads.ask()
 
     def manage_workers(self) -> None:
-        if self.reload.is_loading:
-            self.reload.keep_number()
+        if self.reloads.is_loading:
+            self.reloads.keep_number()
         else:
             super().manage_workers()
 
     def handle_death(self, pid: int, worker: Worker, reason: Failure | None) -> bool:
-        return self.reload.has_lost(pid, worker, reason) or super().handle_death(pid, worker, reason)
+        return self.reloads.has_lost(pid, worker, reason) or super().handle_death(pid, worker, reason)
 
     def handle_slow_load(self, reason: Failure) -> None:
-        if self.reload.is_loading:
-            self.reload.fail(reason)
+        if self.reloads.is_loading:
+            self.reloads.fail(reason)
         else:
             super().handle_slow_load(reason)
 
@@ -239,7 +239,7 @@ class Arbiter(Pool):
 
     def stop(self, graceful: bool = True) -> None:
         """Let the workers drain, and wait for them; those that have been relayed are no longer ours."""
-        self.reload.cancel()
+        self.reloads.cancel()
         scope = self.forget_relayed()
         self._announce_stop(
             f"Restarting: the workers serve on in {scope}" if scope else status_line.stopping(self, graceful=graceful)

@@ -53,7 +53,7 @@ class Before:
     streams: dict[int, int] = field(default_factory=dict)  #: copies of stdout and stderr, which capture_output replaces
 
 
-class Reload:
+class Reloads:
     """The reloads of one master: one at a time, and the loop goes on meanwhile. None takes anything down."""
 
     def __init__(self, master: Arbiter) -> None:

@@ -16,7 +16,7 @@ def serving(master: Arbiter, old: int) -> str:
     """Describe a service that is ready; `old` workers are left from before a restart."""
     generations = Counter(master.WORKERS[pid].slot[Field.GENERATION] for pid in master.serving)
     present = f"{generations[master.generation]} of {master.num_workers} workers"
-    begin = f"Reload failed ({master.reload.failure.public}); serving on" if master.reload.failure else "Serving"
+    begin = f"Reload failed ({master.reloads.failure.public}); serving on" if master.reloads.failure else "Serving"
     parts = [
         f"{begin} with {present} at {listeners.describe(master.LISTENERS)}",
         f"generation {master.generation}, {master.in_flight} requests in flight, {master.served} served",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.load import Connect, Load, ask
-from tests.support.machine import Machine, drop_in, release
+from tests.support.machine import EXAMPLES, Machine, drop_in, release
 from tests.support.operations import WATCHDOG, kill, wait_for_old, wait_until_restarted
 
 if TYPE_CHECKING:
@@ -147,3 +147,35 @@ def test_link_in_the_place_of_what_root_listens_to(machine: Machine, tcp: Connec
     machine.systemctl("restart", "app")
     assert ask(tcp)[0] == 200
     assert machine.run("stat", "--format=%Y %Z %s", "/etc/shadow").stdout == before
+
+
+def test_status_says_nothing_but_the_status(machine: Machine) -> None:
+    """The main process sends ``STATUS=`` with separators of lines that are not systemd's, and properties after them."""
+    forged = "x\u2028User=root\u2028Group=root\u2028WorkingDirectory=/bin\u2028ActiveState=failed"
+    release(
+        machine,
+        f"""from __future__ import annotations
+import socket, threading, time
+
+def forge():
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    while True:
+        manager.sendto({f"STATUS={forged}".encode()!r}, "/run/systemd/notify")
+        time.sleep(0.01)
+
+threading.Thread(target=forge, daemon=True).start()
+"""
+        + (EXAMPLES / "app.py").read_text().replace("from __future__ import annotations\n", ""),
+    )
+    drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--preload"\n')
+    machine.systemctl("start", "app")
+    look = (
+        "from flask_socketact.systemd.manager import Manager\n"
+        "names = ('StatusText', 'User', 'Group', 'WorkingDirectory', 'ActiveState')\n"
+        "unit = Manager(user=False).show('app.service', *names)\n"
+        "print(*(unit[name] for name in names), sep='|')"
+    )
+    expected = f"{forged}|app||/srv/app|active\n"
+    machine.wait_for(
+        lambda: machine.run("/srv/app/venv/bin/python", "-c", look).stdout == expected, "the forged status"
+    )
