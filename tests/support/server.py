@@ -125,8 +125,14 @@ class Server:
         os.kill(self.process.pid, number)
 
     def wait_until_gone(self, seconds: float = DEADLINE) -> int:
-        """Wait for the master to leave, and return its exit status."""
-        self.wait_for(lambda: self.process.poll() is not None, "gunicorn to leave", seconds)
+        """Wait for the master to leave, and return its exit status. As systemd does, read what it says until then: it
+        takes itself for started when somebody has closed what BARRIER=1 brings."""
+
+        def is_gone() -> bool:
+            self._read_messages()
+            return self.process.poll() is not None
+
+        self.wait_for(is_gone, "gunicorn to leave", seconds)
         self._read_messages()
         return self.process.returncode
 
