@@ -50,7 +50,7 @@ class Acceptor:
     def __init__(self, worker: BaseWorker, loop: Loop) -> None:
         self._log = worker.log
         self._board = worker.board
-        self._pass_on = worker.carrier.pass_on
+        self._carrier = worker.carrier
         self._slot = worker.slot
         self._loop = loop
         self._epoll = loop.epoll
@@ -190,7 +190,7 @@ class Acceptor:
                     self._next_complaint = now + descriptors.LOG_INTERVAL
                     self._log.exception("Cannot accept a connection")
             return False
-        if self._pass_on(client, listener_name(listener)):
+        if self._carrier.pass_on(client, listener_name(listener)):
             return True
         try:
             connection = self._loop.adopt(client, address, listener.getsockname(), listener_name(listener))
@@ -258,13 +258,8 @@ class Acceptor:
         sender.close()
 
     def _take_over(self, origin: mailbox.Origin, clients: list[socket.socket], refused: list[str]) -> None:
-        for reason in refused:
-            self._log.warning("Mailbox: %s", reason)
-        for client in clients:
-            if origin.is_new and self._pass_on(client, origin.listener):
-                continue
+        for client, address in self._carrier.receive(origin, clients, refused):
             try:
-                address = client.getpeername()
                 server = self._server_address(client, origin.listener)
                 connection = self._loop.adopt(client, address, server, origin.listener)
             except OSError:  # it has closed meanwhile

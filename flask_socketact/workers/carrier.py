@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import socket
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flask_socketact.errors import MailboxError
@@ -87,6 +88,22 @@ class Carrier:
             self._worker.log.warning("Mailbox: %s", error)
             return False
         return True
+
+    def receive(
+        self, origin: mailbox.Origin, connections: list[socket.socket], refused: list[str]
+    ) -> Iterator[tuple[socket.socket, Any]]:
+        """Yield what this worker is to serve of a message of the mailbox: connections, and the addresses of their
+        clients."""
+        for reason in refused:
+            self._worker.log.warning("Mailbox: %s", reason)
+        for connection in connections:
+            try:
+                address = connection.getpeername()
+            except OSError:  # it has closed meanwhile
+                connection.close()
+                continue
+            if not (origin.is_new and self.pass_on(connection, origin.listener)):
+                yield connection, address
 
     def begin(self, holder: Holder) -> None:
         """Let connections go from now on, if somebody can take them: called once, as the drain begins."""

@@ -98,21 +98,12 @@ class GunicornMixin(_Base):
         self, origin: Origin, connections: list[socket.socket], refused: list[str]
     ) -> Iterator[CarriedClient]:
         """Return what may be served of a message of the mailbox."""
-        for reason in refused:
-            self.log.warning("Mailbox: %s", reason)
-        for connection in connections:
-            try:
-                client = CarriedClient(connection.getpeername(), connection.getsockname(), origin, connection)
-            except OSError:  # it has closed meanwhile
-                connection.close()
-                continue
+        for connection, address in self.carrier.receive(origin, connections, refused):
             if origin.proxy or (origin.served and self.cfg.proxy_protocol != "off"):
                 connection.close()  # the parser would want the PROXY header once more
                 continue
-            if origin.is_new and self.carrier.pass_on(connection, origin.listener):
-                continue
             self.slot[Field.CARRIED_IN] += 1
-            yield client
+            yield CarriedClient(address, connection.getsockname(), origin, connection)
 
     def _run_application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         response = start_response.__self__  # type: ignore[attr-defined]  # gunicorn's, a bound method
