@@ -74,7 +74,7 @@ class Arbiter(Pool):
         self._ledger = Ledger(self.log)
         if self.board_error:
             self.log.warning("%s", self.board_error)
-        self._old = OldGenerations(self.cgroup, find_folder(), self.log, on_exit=self._bury_relayed)
+        self.old = OldGenerations(self.cgroup, find_folder(), self.log, on_exit=self._bury_relayed)
 
     def setup(self, app: BaseApplication) -> None:
         self.reloads.ignore_preload(app)
@@ -93,7 +93,7 @@ class Arbiter(Pool):
             raise SettingsError(f"workers = {self.num_workers} would answer nobody: set workers or WEB_CONCURRENCY")
         if self._names:
             self._take_listeners()
-        self._old.look()
+        self.old.look()
         super().start()
         if not env.may_overlap(os.environ):
             self._wait_for_old()
@@ -104,18 +104,18 @@ class Arbiter(Pool):
                 "and a restart refuses connections until it is done",
                 activation.why_none(),
             )
-        text = f"Loading the application in {self.num_workers} workers, for at most {self.load_limit.seconds:g} s"
+        text = f"Loading the application in {self.num_workers} workers, for at most {self.load_timeout:g} s"
         self.log.info(text, extra=message_ids.STARTED)
         self.manager.status(text)
 
     def _wait_for_old(self) -> None:
         """Load nothing before old workers have left: an earlier configuration may have let them live on."""
-        while old := self._old.workers():
+        while old := self.old.workers():
             self.manager.status(f"Waiting until {len(old)} workers from before have left: {env.OVERLAP}=no")
-            self._old.retire(self.cfg.graceful_timeout)
+            self.old.retire(self.cfg.graceful_timeout)
             self.manager.ask_for_time()
             time.sleep(BOOT_POLL)
-            self._old.look()
+            self.old.look()
 
     def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:  # noqa: ARG002 (gunicorn's is a second)
         """Wait as gunicorn does, in each turn of its loop; then see to what is ours."""
@@ -128,7 +128,7 @@ class Arbiter(Pool):
     def tick(self) -> None:
         """Do what is due in each turn. gunicorn handles signals afterwards, and sees to the number of workers."""
         self._look_at_workers()
-        self._old.look()
+        self.old.look()
         self.board.is_deaf = not self.hands_over
         if self.board.is_deaf:
             self._empty_mailbox()  # nobody else reads it
@@ -140,9 +140,9 @@ class Arbiter(Pool):
             if self.reloads.is_due:
                 self.reloads.begin()
         if self.state.has_started:
-            self._old.retire(self.cfg.graceful_timeout)
+            self.old.retire(self.cfg.graceful_timeout)
             if self._idle_exit:
-                self._idle_exit.look(self, are_alone=not any(self._old.workers()))
+                self._idle_exit.look(self)
 
     def _look_at_workers(self) -> None:
         """See which workers have begun to accept."""
@@ -169,15 +169,15 @@ class Arbiter(Pool):
         elif due is Phase.READY:
             self._report_ready()
         elif not self.reloads.is_loading:
-            self.manager.status(status_line.serving(self, old=len(self._old.workers())))
+            self.manager.status(status_line.serving(self))
         if self.state.phase is Phase.READY and self.manager.has_acted:
             self.state.has_started = True
 
     def _report_ready(self) -> None:
         is_first = not self.state.was_ready
         if is_first and not self.board.is_deaf:
-            self._old.supersede()
-        text = status_line.serving(self, old=len(self._old.workers()))
+            self.old.supersede()
+        text = status_line.serving(self)
         is_known = self.manager.ready(text)
         self.board.note_ready(self.generation, self.reloads.loading_since)
         if not is_known:
@@ -220,7 +220,7 @@ class Arbiter(Pool):
         """Open log files anew, in all workers, those from before a restart included."""
         if reopen.can_reopen(self.log):
             super().handle_usr1()
-            self._old.reopen_files()
+            self.old.reopen_files()
 
     def handle_usr2(self) -> None:
         if self.systemd:
@@ -248,7 +248,7 @@ class Arbiter(Pool):
         self.board.stopping = not scope and not self._leaves_mail
         self._drain_end = time.monotonic() + self.cfg.graceful_timeout
         super().stop(graceful)
-        if self.board.stopping and not any(self._old.workers()):
+        if self.board.stopping and not any(self.old.workers()):
             self._empty_mailbox()
 
     def kill_workers(self, sig: int) -> None:

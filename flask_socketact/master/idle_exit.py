@@ -25,10 +25,10 @@ class IdleExit:
         self._seen: tuple[int, ...] = ()
         self._since = clock()
 
-    def look(self, master: Arbiter, *, are_alone: bool) -> None:
-        """Let the master leave, if it is time to. `are_alone`: no workers are left from before a restart."""
+    def look(self, master: Arbiter) -> None:
+        """Let the master leave, if it is time to, and no workers are left from before a restart."""
         is_over = self.is_over(worker.slot for worker in master.WORKERS.values())
-        if is_over and are_alone and not master.reloads.is_loading:
+        if is_over and not master.reloads.is_loading and not master.old.workers():
             master.leave(self.seconds)
 
     def is_over(self, slots: Iterable[Slot]) -> bool:

@@ -16,20 +16,21 @@ class LoadLimit:
     """The clocks of the workers that load the application."""
 
     def __init__(self) -> None:
-        self.seconds = env.DEFAULT_LOAD_TIMEOUT
         self._deadlines: dict[int, float] = {}  # infinity: it has been told
 
-    def overdue(self, loading: Iterable[int], now: float) -> list[int]:
-        """Return, once, the pids of those that have loaded for too long, of all that load. `now`: CLOCK_MONOTONIC."""
-        deadline = now + self.seconds + STACK_TIME
+    def overdue(self, loading: Iterable[int], seconds: float, now: float) -> list[int]:
+        """Return, once, the pids of those that have loaded for too long, of all that load; one that begins may take so
+        many `seconds`. `now`: CLOCK_MONOTONIC, seconds."""
+        deadline = now + seconds + STACK_TIME
         self._deadlines = {pid: self._deadlines.get(pid, deadline) for pid in loading}
         late = [pid for pid, deadline in self._deadlines.items() if now > deadline]
         self._deadlines.update(dict.fromkeys(late, math.inf))
         return late
 
-    def failure(self, pids: list[int]) -> Failure:
-        """Say that these have loaded for too long."""
-        who, have, are = ("worker", "has", "is") if len(pids) == 1 else ("workers", "have", "are")
-        which = ", ".join(map(str, pids))
-        limit = f"{env.LOAD_TIMEOUT} = {self.seconds:g} s"
-        return Failure.known(f"{who} {which} {have} not loaded the application in {limit}, and {are} killed")
+
+def failure(pids: list[int], seconds: float) -> Failure:
+    """Say that these have loaded for longer than `seconds`."""
+    who, have, are = ("worker", "has", "is") if len(pids) == 1 else ("workers", "have", "are")
+    which = ", ".join(map(str, pids))
+    limit = f"{env.LOAD_TIMEOUT} = {seconds:g} s"
+    return Failure.known(f"{who} {which} {have} not loaded the application in {limit}, and {are} killed")

@@ -17,6 +17,7 @@ from gunicorn.workers.base import Worker
 from flask_socketact import env
 from flask_socketact.bridge import request_context
 from flask_socketact.handover.mailbox import Mailbox
+from flask_socketact.master import load_limit
 from flask_socketact.master.failures import Failure
 from flask_socketact.master.fork_hooks import watch_forks
 from flask_socketact.master.load_limit import LoadLimit
@@ -40,6 +41,7 @@ class Pool(gunicorn.arbiter.Arbiter):
     """gunicorn's arbiter, as far as its workers are concerned."""
 
     mailbox: Mailbox | None = None
+    load_timeout: float  #: how long a worker may load the application, in seconds
     foreign: Sequence[Any] = ()  #: listeners that new workers must not keep
 
     def __init__(self, app: BaseApplication) -> None:
@@ -52,7 +54,7 @@ class Pool(gunicorn.arbiter.Arbiter):
         self.retired: set[int] = set()  #: pids of workers that a reload has told to go
         self.trouble: Failure | None = None  #: why workers are missing
         self._respawn_at = 0.0
-        self.load_limit = LoadLimit()
+        self._load_limit = LoadLimit()
         self._kill_at: dict[int, float] = {}  # pids of workers that drain; infinity: it has been done
         self._served = 0  # by workers that have gone
         super().__init__(app)
@@ -65,7 +67,7 @@ class Pool(gunicorn.arbiter.Arbiter):
         if str(app.cfg.settings["worker_class"].get()).endswith("SyncWorker"):
             app.cfg.set("threads", 1)  # with more gunicorn takes its gthread instead, even for our class
         super().setup(app)
-        self.load_limit.seconds = env.load_timeout()  # not before: raw_env may have it
+        self.load_timeout = env.load_timeout()  # not before: raw_env may have it
         self.board.drain_time = self.cfg.graceful_timeout
         watch_forks(self)
 
@@ -154,11 +156,11 @@ class Pool(gunicorn.arbiter.Arbiter):
         loading = self.WORKERS.keys() - self.readiness.accepting
         for pid in loading:
             self.WORKERS[pid].tmp.notify()
-        late = self.load_limit.overdue(loading.difference(self.draining), time.monotonic())
+        late = self._load_limit.overdue(loading.difference(self.draining), self.load_timeout, time.monotonic())
         for pid in late:
             self.kill_worker(pid, signal.SIGKILL)
         if late:
-            self.handle_slow_load(self.load_limit.failure(late))
+            self.handle_slow_load(load_limit.failure(late, self.load_timeout))
 
     def handle_slow_load(self, reason: Failure) -> None:
         """Go on without a worker that has taken too long to load the application, if others serve.

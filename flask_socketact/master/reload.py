@@ -40,6 +40,7 @@ _ATTRIBUTES = (
     "proc_name",
     "LISTENERS",
     "_num_workers",
+    "load_timeout",
 )
 
 
@@ -48,7 +49,6 @@ class Before:
     """What a reload changes in the master, and puts back when it fails, without a file, which may be gone."""
 
     attributes: dict[str, Any]
-    load_limit: float  #: seconds
     modules: dict[str, ModuleType] = field(default_factory=dict)  #: that the configuration has imported
     streams: dict[int, int] = field(default_factory=dict)  #: copies of stdout and stderr, which capture_output replaces
 
@@ -102,7 +102,7 @@ class Reloads:
         """Start the new workers."""
         master = self._master
         self._is_wanted = False
-        self._before = before = Before({name: getattr(master, name) for name in _ATTRIBUTES}, master.load_limit.seconds)
+        self._before = before = Before({name: getattr(master, name) for name in _ATTRIBUTES})
         master._stats["reloads"] += 1
         self._generations += 1
         master.generation = self._generations
@@ -213,7 +213,6 @@ class Reloads:
         failed = master.cfg
         for name, value in before.attributes.items():
             setattr(master, name, value)
-        master.load_limit.seconds = before.load_limit
         master.foreign = ()
         master.app.cfg = master.cfg
         sys.modules.update(before.modules)

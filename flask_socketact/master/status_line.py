@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from flask_socketact.master.arbiter import Arbiter
 
 
-def serving(master: Arbiter, old: int) -> str:
-    """Describe a service that is ready; `old` workers are left from before a restart."""
+def serving(master: Arbiter) -> str:
+    """Describe a service that is ready."""
     generations = Counter(master.WORKERS[pid].slot[Field.GENERATION] for pid in master.serving)
     present = f"{generations[master.generation]} of {master.num_workers} workers"
     begin = f"Reload failed ({master.reloads.failure.public}); serving on" if master.reloads.failure else "Serving"
@@ -24,8 +24,8 @@ def serving(master: Arbiter, old: int) -> str:
     ]
     if master.trouble:
         parts.append(f"no more workers, {master.trouble.public}")
-    if old:
-        parts.append(f"{old} old, from before a restart")
+    if old := master.old.workers():
+        parts.append(f"{len(old)} old, from before a restart")
     return "; ".join(parts)
 
 
