@@ -24,7 +24,12 @@ def duration(seconds: float) -> str:
 def describe(error: BaseException) -> str:
     """Return what an error of somebody else's is and says, in one line: ``KeyError: 'name'``."""
     line = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
-    return line if len(line) <= _MAX_LINE else f"{line[: _MAX_LINE - 1]}…"
+    return cut(line, _MAX_LINE)
+
+
+def cut(text: str, most: int) -> str:
+    """Return `text`, or as many characters as there may be."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def printable(text: str) -> str:

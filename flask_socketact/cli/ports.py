@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,28 @@ if TYPE_CHECKING:
 
 #: All addresses, of IPv4, and of IPv6 and IPv4 (BindIPv6Only=default).
 _ALL_IPV4, _ALL = "0.0.0.0", "::"  # noqa: S104 (an address to compare with)
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Addresses of active socket units at which the manager does not listen."""
+
+    addresses: tuple[str, ...]
+    kept: tuple[str, ...]  #: of these, those at which processes of the service still do
+
+
+def lost(sockets: Iterable[Unit], service: Unit, manager: Manager) -> Lost:
+    """See which addresses of a service's socket units the manager has closed."""
+    addresses = tuple(address for unit in sockets if unit.is_active for address in missing(unit, manager))
+    return Lost(addresses, tuple(kept_by_workers(addresses, service)))
+
+
+def describe_lost(addresses: Iterable[str], *, is_kept: bool) -> str:
+    """Say of addresses that the manager has closed whether processes of the service still listen there."""
+    where = ", ".join(addresses)
+    if is_kept:
+        return f"systemd no longer holds {where}; only the workers that run do: the next restart fails"
+    return f"nobody listens at {where}: systemd holds what the units had before a change"
 
 
 def missing(unit: Unit, manager: Manager) -> list[str]:

@@ -151,6 +151,16 @@ class Unit:
         return [line.removesuffix(ending) for line in self.lines("Listen") if line.endswith(ending)]
 
 
+def describe_masked(unit: Unit, *, user: bool) -> str:
+    """Say of a masked unit that it is, and what to type."""
+    return f"{unit.name} is masked, so nothing can start it: {as_typed(user=user)} unmask {unit.name}"
+
+
+def as_typed(*, user: bool) -> str:
+    """Return the systemctl of a manager, as a person types it."""
+    return "systemctl --user" if user else "systemctl"
+
+
 class Manager:
     """The manager of the system, or of the user who asks."""
 

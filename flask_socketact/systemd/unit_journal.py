@@ -57,7 +57,7 @@ def _read(unit: Unit, manager: Manager) -> Iterator[_Entry]:
         return
     field = "_SYSTEMD_USER_UNIT" if manager.user else "_SYSTEMD_UNIT"
     for line in done.stdout.split("\n"):
-        entry = _parse(line)
+        entry = parse_entry(line)
         if "JOB_RESULT" in entry or entry.get("SYSLOG_IDENTIFIER") in _RELAY:
             continue  # it says no more than that something has failed
         message = entry.get("MESSAGE")  # of one that is no text a list, and of a long one null
@@ -76,7 +76,8 @@ def _matches(unit: Unit, manager: Manager) -> tuple[str, ...]:
     return (*own, "+", "_PID=1", f"UNIT={unit.name}", f"INVOCATION_ID={invocation}")
 
 
-def _parse(line: str) -> dict[str, Any]:
+def parse_entry(line: str) -> dict[str, Any]:
+    """Read an entry as ``journalctl --output=json`` prints it; one that was cut off is empty."""
     try:
         entry = json.loads(line)
     except ValueError:

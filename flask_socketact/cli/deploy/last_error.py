@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
-from typing import Any
 
 from flask_socketact.cli import bounded
 from flask_socketact.systemd.manager import PATH
+from flask_socketact.systemd.unit_journal import parse_entry
+from flask_socketact.text import cut
 
 #: Seconds.
 TIMEOUT = 5.0
 #: Of what the service has written itself, so much is told. Characters.
-_MAX_LINE = 500
+MAX_LINE = 500
 #: Records in which the reason is looked for.
 _RECORDS = 20
 #: Errors of gunicorn that do not tell the reason, which has been logged before.
@@ -45,22 +45,13 @@ def find_reason(records: str) -> str:
     for record in records.split("\n"):
         lines = [line.strip() for line in _message(record).splitlines() if line.strip()]
         if lines and not _NO_REASON.fullmatch(lines[-1]):
-            return cut(lines[-1])
+            return cut(lines[-1], MAX_LINE)
     return ""
 
 
 def _message(record: str) -> str:
-    """Return the text of a record; journalctl prints one that is not only text as a list of bytes. The last record may
-    have been cut off, and has no text then."""
-    try:
-        message: Any = json.loads(record).get("MESSAGE")
-    except ValueError:
-        return ""
+    """Return the text of a record; journalctl prints one that is not only text as a list of bytes."""
+    message = parse_entry(record).get("MESSAGE")
     if isinstance(message, list) and all(isinstance(byte, int) for byte in message):
         return bytes(message).decode(errors="replace")
     return message if isinstance(message, str) else ""
-
-
-def cut(text: str) -> str:
-    """Return as much of what a service has written as a person reads."""
-    return text if len(text) <= _MAX_LINE else f"{text[: _MAX_LINE - 1]}…"

@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flask_socketact.cli.deploy.last_error import cut, last_error
+from flask_socketact.cli.deploy.last_error import MAX_LINE, last_error
 from flask_socketact.errors import SocketActError
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard
-from flask_socketact.systemd.manager import Manager, Unit, call, complaint, runtime_folders
+from flask_socketact.systemd.manager import Manager, Unit, as_typed, call, complaint, runtime_folders
+from flask_socketact.text import cut
 
 #: Of systemctl.
 RESTART, RELOAD = "restart", "reload"
@@ -94,15 +95,15 @@ class Service:
         self.name = f"{name}.service"
         self.asked = Counts()  #: by us
         self._manager = manager
-        self._check()
+        unit = self._show()
+        self._check(unit)
         self.addresses = [
             address
-            for socket_unit in self._show()["TriggeredBy"].split()
+            for socket_unit in unit["TriggeredBy"].split()
             for address in manager.show(socket_unit, "Listen").listens("Stream")
         ]
 
-    def _check(self) -> None:
-        unit = self._show()
+    def _check(self, unit: Unit) -> None:
         state = unit["LoadState"]
         if state == "masked":
             raise RefusedError(f"{self.name} is masked: {self.systemctl} unmask {self.name}, and deploy then")
@@ -145,7 +146,7 @@ class Service:
     @property
     def systemctl(self) -> str:
         """The command that reaches its manager, as a person types it."""
-        return "systemctl --user" if self._manager.user else "systemctl"
+        return as_typed(user=self._manager.user)
 
     @property
     def is_served(self) -> bool:
@@ -177,7 +178,7 @@ class Service:
     def _status(self) -> str:
         """Return what the service says of itself, to end a sentence with."""
         text = self._show()["StatusText"]
-        return f": {cut(text)}" if text else ""
+        return f": {cut(text, MAX_LINE)}" if text else ""
 
     def counts(self) -> Counts:
         """Return what the newest generation has answered, as far as its scoreboard can be read."""
@@ -230,12 +231,12 @@ def _ask_by(connect: Callable[[str], socket.socket], address: str, path: str) ->
         connection.request("GET", path, headers={"User-Agent": "flask-socketact-deploy", "Connection": "close"})
         answer = connection.getresponse()  # its head tells; the rest may be without an end
     except (OSError, http.client.HTTPException) as error:
-        return Answer(None, f"{path} at {address}: {cut(str(error)) or type(error).__name__}")
+        return Answer(None, f"{path} at {address}: {cut(str(error), MAX_LINE) or type(error).__name__}")
     finally:
         if watch is not None:
             watch.cancel()
         connection.close()
-    return Answer(answer.status, f"{path} at {address}: {answer.status} {cut(answer.reason)}")
+    return Answer(answer.status, f"{path} at {address}: {answer.status} {cut(answer.reason, MAX_LINE)}")
 
 
 def _connect_encrypted(address: str) -> socket.socket:

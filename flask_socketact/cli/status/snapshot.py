@@ -13,7 +13,7 @@ from flask_socketact.linux import socket_queues
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard, Slot
 from flask_socketact.systemd import cgroup, unit_journal
-from flask_socketact.systemd.manager import ACTIVE_STATES, Manager, Unit, runtime_folders
+from flask_socketact.systemd.manager import ACTIVE_STATES, Manager, Unit, describe_masked, runtime_folders
 
 _SERVICE = (
     "ActiveState",
@@ -138,17 +138,12 @@ def _sockets(manager: Manager, unit: Unit) -> list[Unit]:
 
 
 def _warnings(manager: Manager, unit: Unit, sockets: list[Unit]) -> Iterator[str]:
-    option = " --user" if manager.user else ""
     for each in (unit, *sockets):
         if each["LoadState"] == "masked":
-            yield f"{each.name} is masked, so nothing can start it: systemctl{option} unmask {each.name}"
-    lost = [address for each in sockets if each.is_active for address in ports.missing(each, manager)]
-    kept = ports.kept_by_workers(lost, unit)
-    for address in lost:
-        if address in kept:
-            yield f"systemd no longer holds {address}; only the workers that run do: the next restart fails"
-        else:
-            yield f"nobody listens at {address}: systemd holds what the units had before a change"
+            yield describe_masked(each, user=manager.user)
+    lost = ports.lost(sockets, unit, manager)
+    for address in lost.addresses:
+        yield ports.describe_lost([address], is_kept=address in lost.kept)
 
 
 def _board(folders: list[Path], master: int) -> tuple[Scoreboard | None, str]:

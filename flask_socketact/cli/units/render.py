@@ -20,6 +20,7 @@ from flask_socketact.cli.units.values import (
     parse_listener,
     plain_app,
 )
+from flask_socketact.systemd.manager import as_typed
 
 CONFIG = "flask_socketact.conf"
 #: gunicorn's graceful_timeout, where nothing else is said.
@@ -104,7 +105,7 @@ class Application:
 
     @property
     def systemctl(self) -> str:
-        return "systemctl --user" if self.user_manager else "systemctl"
+        return as_typed(user=self.user_manager)
 
     @property
     def gunicorn(self) -> str:

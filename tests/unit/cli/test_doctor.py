@@ -27,6 +27,7 @@ from flask_socketact.cli.doctor.checks.relay import is_changeable
 from flask_socketact.cli.doctor.checks.system import System
 from flask_socketact.cli.doctor.command import as_line, as_object
 from flask_socketact.cli.options import parse_name
+from flask_socketact.cli.ports import Lost
 from flask_socketact.systemd import unit_journal
 from flask_socketact.systemd.manager import Manager, Unit, parse_command, parse_properties, parse_span
 from flask_socketact.text import printable
@@ -173,8 +174,7 @@ def system(
         failures={},
         ignored=(),
         command=(),
-        closed=(),
-        kept=(),
+        lost=Lost((), ()),
         occupants={},
         relay=unit("app-relay.service", RELAY_UNIT, relay or {}),
         watchdog_path=unit("app-watchdog.path", WATCHDOG_PATH, watchdog or {}),
@@ -367,9 +367,9 @@ def test_watchdog_path(changes: Changes, words: str) -> None:
         ("port", {"sockets": ()}, "error", "no socket unit holds the port"),
         ("port", {"sockets": (), "own_socket": "not-found"}, "error", "there is no app.socket. Install it anew"),
         ("port", {"sockets": (), "masked": ("app.socket",)}, "error", "systemctl unmask app.socket; Install it anew"),
-        ("port", {"closed": ("[::]:80",)}, "error", "nobody listens at [::]:80: systemd holds what"),
-        ("port", {"closed": ("[::]:80",), "kept": ("[::]:80",)}, "error", "systemd no longer holds [::]:80; only the"),
-        ("port", {"closed": ("a:1", "b:2"), "kept": ("a:1",)}, "error", "nobody listens at b:2: systemd holds what"),
+        ("port", {"lost": Lost(("[::]:80",), ())}, "error", "nobody listens at [::]:80: systemd holds what"),
+        ("port", {"lost": Lost(("[::]:80",), ("[::]:80",))}, "error", "systemd no longer holds [::]:80; only the"),
+        ("port", {"lost": Lost(("a:1", "b:2"), ("a:1",))}, "error", "nobody listens at b:2: systemd holds what"),
         ("mailbox", {"sockets": ()}, "error", "no mailbox: its restarts close idle connections. Install it anew"),
         (
             "masked",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flask_socketact.cli.doctor.checks.account import AccountError, account, group_id, user_id
 from flask_socketact.cli.doctor.checks.finding import INSTALL, Finding, error, ok, warning
+from flask_socketact.cli.ports import describe_lost
 
 if TYPE_CHECKING:
     from flask_socketact.cli.doctor.checks.system import System
@@ -27,7 +28,7 @@ def port(system: System) -> Finding:
     if not addresses:
         names = ", ".join(unit.name for unit in system.sockets)
         return error(f"there is no ListenStream= in {names}", _reopen(system, "Add it"))
-    if system.closed:
+    if system.lost.addresses:
         return _lost(system)
     return ok(f"{', '.join(addresses)} held by {', '.join(unit.name for unit in system.sockets)}")
 
@@ -45,12 +46,11 @@ def _no_socket(system: System) -> Finding:
 
 def _lost(system: System) -> Finding:
     """The manager has closed an address that is not in the unit any more, and opens none in the middle of its life."""
-    nowhere = [address for address in system.closed if address not in system.kept]
+    nowhere = [address for address in system.lost.addresses if address not in system.lost.kept]
     if nowhere:
-        what = f"nobody listens at {', '.join(nowhere)}: systemd holds what the units had before a change"
+        what = describe_lost(nowhere, is_kept=False)
         return error(what, _reopen(system, "Clients are refused meanwhile"))
-    what = f"systemd no longer holds {', '.join(system.kept)}; only the workers that run do: the next restart fails"
-    return error(what, _reopen(system, "Open it again, which clients notice"))
+    return error(describe_lost(system.lost.kept, is_kept=True), _reopen(system, "Open it again, which clients notice"))
 
 
 def _closed(system: System, unit: Unit) -> Finding:

@@ -15,7 +15,7 @@ from flask_socketact.cli.doctor.checks.application import Settings, UnreadError,
 from flask_socketact.cli.doctor.checks.finding import INSTALL, Finding
 from flask_socketact.linux import socket_queues
 from flask_socketact.systemd import unit_journal
-from flask_socketact.systemd.manager import SECONDS, Manager, ManagerError, Unit, call
+from flask_socketact.systemd.manager import SECONDS, Manager, ManagerError, Unit, as_typed, call, describe_masked
 
 SERVICE = (
     "LoadState",
@@ -123,8 +123,7 @@ class System:
     failures: Mapping[str, str]  #: why units have failed, as the journal has it
     ignored: tuple[str, ...]  #: lines of the units' files that the manager cannot read, and why
     command: tuple[Path, ...]  #: what root runs just now: this command, its Python and its modules; empty: not root
-    closed: tuple[str, ...]  #: addresses of active socket units at which the manager does not listen
-    kept: tuple[str, ...]  #: of these, those at which the workers that run still do
+    lost: ports.Lost
     occupants: Mapping[str, str]  #: who listens at the addresses of socket units that are not active, if somebody does
     relay: Unit  #: moves the workers in a restart
     watchdog_path: Unit  #: ... after WatchdogSec=, with the next; in the system's manager alone
@@ -151,7 +150,7 @@ class System:
     @property
     def systemctl(self) -> str:
         """What an administrator types."""
-        return "systemctl --user" if self.user_manager else "systemctl"
+        return as_typed(user=self.user_manager)
 
     def set(self, directive: str, unit: Unit | None = None) -> str:
         """Return the remedy that is a directive."""
@@ -167,14 +166,12 @@ def read(name: str, *, user_manager: bool) -> System:
     own = manager.show(f"{name}.socket", *SOCKET)  # first: a socket that has been loaded knows what it triggers
     service = manager.find(f"{name}.service", *SERVICE)
     if service["LoadState"] == "masked":
-        command = "systemctl --user" if user_manager else "systemctl"
-        raise ManagerError(f"{service.name} is masked, so nothing can start it: {command} unmask {service.name}")
+        raise ManagerError(describe_masked(service, user=user_manager))
     if service["LoadState"] != "loaded":
         raise ManagerError(f"{service.name} is not loaded, but {service['LoadState']}: {service['LoadError']}")
     sockets = _sockets(manager, service, own)
     helpers = [manager.show(f"{name}-{unit}", *HELPER) for unit in HELPERS]
     units = (service, own, *sockets, *helpers)
-    closed = tuple(address for unit in sockets if unit.is_active for address in ports.missing(unit, manager))
     return System(
         user_manager,
         service,
@@ -184,8 +181,7 @@ def read(name: str, *, user_manager: bool) -> System:
         failures={unit.name: unit_journal.failure(unit, manager) for unit in (service, *sockets) if not unit.is_active},
         ignored=tuple(_ignored(manager, units)),
         command=_command(),
-        closed=closed,
-        kept=tuple(ports.kept_by_workers(closed, service)),
+        lost=ports.lost(sockets, service, manager),
         occupants=_occupants(manager, sockets),
         relay=helpers[0],
         watchdog_path=helpers[1],
