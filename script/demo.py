@@ -49,7 +49,7 @@ def demonstrate(machine: Machine) -> int:
     report = ("--title=flask_socketact", "--report=/root/demo.html", "--compare=/root/plain.html")
     status = run(machine, "rehearse", *LOAD, *report)
     shutil.copyfile(machine.path("/root/demo.html"), REPORT)
-    print(f"\ndemo: the report is kept as {REPORT}: every request of both, to open in a browser")
+    print(f"\ndemo: copied out of the container to {REPORT}: every request of both, to open in a browser")
     return status
 
 

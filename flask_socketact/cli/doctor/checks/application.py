@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SECONDS = 30
 _MAX_NUMBER = 2**31 - 1
-#: What comes of reading an answer that is none: text that is no JSON, or too deep, or has other keys or values.
+#: Raised for output that is not what we asked for: no JSON, nested too deeply, or with other keys or values.
 _NO_ANSWER = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 #: Runs the Python that the gunicorn command names in its first line, or else the one beside it. In a shell, because

@@ -24,7 +24,7 @@ DIRECTIVES = ("ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost", "Ex
 
 
 def command(system: System) -> Finding | None:
-    """Nobody but root can change this command, which root runs."""
+    """Only root can change this command, which root runs."""
     for path in system.command:
         try:
             changeable = first_changeable(path)

@@ -64,7 +64,7 @@ def _encode(typecode: str, values: Any) -> str:
 
 
 def render(runs: Sequence[dict[str, Any]]) -> str:
-    """Return the report of a run, or of two beside each other, as HTML."""
+    """Return the report of a run, or of two next to each other, as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("flask_socketact.cli.rehearse", "report"),
         autoescape=True,
