@@ -74,8 +74,8 @@ def test_examples_are_what_is_rendered(name: str, tmp_path: Path) -> None:
 
 
 def test_documentation_has_the_units_in_full() -> None:
-    """When this fails, copy examples/units/app* to the end of docs/systemd.md."""
-    page = (EXAMPLES.parents[1] / "docs/systemd.md").read_text()
+    """When this fails, copy examples/units/app* into docs/units.md."""
+    page = (EXAMPLES.parents[1] / "docs/units.md").read_text()
     for unit in (f"app{kind}" for kind in KINDS):
         assert f"# /etc/systemd/system/{unit}\n{(EXAMPLES / unit).read_text()}```" in page
 

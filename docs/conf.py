@@ -1,0 +1,59 @@
+"""Settings of Sphinx for the documentation; script/docs builds it."""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+CHECKOUT = Path(__file__).parent.parent
+
+project = "flask_socketact"
+release = metadata.version("flask-socketact")
+copyright = "the flask_socketact developers"  # noqa: A001 (Sphinx's name)
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click", "sphinxcontrib.mermaid"]
+
+# The source directory is the checkout, not docs/: so a relative link works here and on a code host alike.
+include_patterns = ["*.md", "docs/*.md", "benchmarks/*.md", "examples/*.md"]
+exclude_patterns = [".*", "build"]
+root_doc = "docs/index"
+
+html_theme = "furo"
+html_title = "flask_socketact"
+html_extra_path = ["site"]  # index.html, which leads to docs/index.html
+html_show_sourcelink = False
+
+myst_heading_anchors = 3
+myst_fence_as_directive = ["mermaid"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+
+nitpicky = True
+# Names of other packages: the build needs no network, so their inventories are not read.
+nitpick_ignore_regex = [("py:.*", r"(?!flask_socketact).*")]
+
+
+def complete_links_to_folders(_app: Sphinx, docname: str, source: list[str]) -> None:
+    """Let links to a folder of examples lead to the page that describes it: a site has no page for a folder."""
+    page = CHECKOUT / f"{docname}.md"
+
+    def complete(link: re.Match[str]) -> str:
+        folder = (page.parent / link[1]).resolve()
+        if not folder.is_dir() or not folder.is_relative_to(CHECKOUT / "examples"):
+            return link[0]
+        name = folder.relative_to(CHECKOUT / "examples")
+        anchor = f"#{name}" if name.parts else ""
+        prefix = "../" * (len(Path(docname).parts) - 1)
+        return f"]({prefix}examples/README.md{anchor})"
+
+    source[0] = re.sub(r"\]\(([^)\s#:]+)\)", complete, source[0])
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", complete_links_to_folders)
