@@ -1,19 +1,19 @@
-"""What can go wrong between systemd and the application, as exceptions.
-
-Their text is one line: what was found, where, and what to do about it.
-"""
+"""All exceptions of the package. Their text is one line: what happened, where, and what to do."""
 
 from __future__ import annotations
 
 
 class SocketActError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of all errors that this package raises."""
+
+
+# The server.
 
 
 class ActivationError(SocketActError, RuntimeError):
-    """The listeners that systemd passed, or its variables, cannot be used.
+    """The listeners or the environment variables from systemd cannot be used.
 
-    gunicorn prints a RuntimeError of its start as one line and exits with status 1.
+    gunicorn prints a RuntimeError during its start as one line, and exits with status 1.
     """
 
 
@@ -22,7 +22,7 @@ class SettingsError(SocketActError, RuntimeError):
 
 
 class ReloadError(SocketActError):
-    """The settings or the application cannot be loaded anew; what was loaded before serves on."""
+    """The settings or the application could not be reloaded. The old ones stay in use."""
 
 
 class NotifyError(SocketActError):
@@ -30,8 +30,90 @@ class NotifyError(SocketActError):
 
 
 class MailboxError(SocketActError):
-    """A connection could not be carried, or what came for one is not acceptable."""
+    """A connection could not be handed over, or a message in the mailbox is not acceptable."""
 
 
 class CountersError(SocketActError):
-    """What is counted cannot be shared between processes."""
+    """Processes cannot share their counters."""
+
+
+class ApplicationError(SocketActError):
+    """Stands for an exception of the application that gunicorn would take for its own.
+
+    gunicorn reads an OSError as an error of the client's socket, and a BaseException as the end of the greenlet or
+    worker. To this error it responds with 500.
+    """
+
+
+# Files and systemd.
+
+
+class UnsafePathError(SocketActError, PermissionError):
+    """A user could redirect root on this path: see :func:`flask_socketact.files.open_folder`."""
+
+
+class ManagerError(SocketActError):
+    """The service manager does not respond, or does not know the unit."""
+
+
+# Commands.
+
+
+class AccountError(SocketActError):
+    """There is no such user or group."""
+
+
+class UnitError(SocketActError):
+    """The units cannot be rendered or written."""
+
+
+class OptionError(UnitError):
+    """An option's value cannot stand in a unit file, or contradicts another option."""
+
+
+class TargetError(SocketActError):
+    """A rehearsal cannot send requests to this URL or path."""
+
+
+class ConditionError(SocketActError):
+    """A condition of ``--fail-on`` cannot be parsed."""
+
+
+class ReportError(SocketActError):
+    """The file is not a report that a run can be compared with."""
+
+
+class RehearsalError(SocketActError):
+    """The rehearsal cannot start."""
+
+
+class RequestError(SocketActError):
+    """A request of a rehearsal failed. The text is one of a few reasons, so that failures can be counted."""
+
+
+class NotBegunError(SocketActError):
+    """The deploy changed nothing."""
+
+
+class RecordError(SocketActError):
+    """Another deploy is running, or the record of a deploy cannot be read or written."""
+
+
+class ReleaseError(SocketActError):
+    """The link to the release cannot be switched. Nothing was changed."""
+
+
+class CommandError(SocketActError):
+    """systemctl failed. The text is its own."""
+
+
+class UnhealthyError(SocketActError):
+    """The new generation is not healthy."""
+
+
+class NotDeployedError(SocketActError):
+    """The new release was bad. The old release serves."""
+
+
+class LeftBrokenError(SocketActError):
+    """The new release was bad, and the old release does not serve. An administrator must act."""

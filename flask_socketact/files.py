@@ -11,14 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from flask_socketact.errors import UnsafePathError
+
 #: Longer than any honest file that we read. Bytes.
 LIMIT = 1024 * 1024
 #: As the kernel has it: so many symbolic links on the way are a loop.
 _MAX_LINKS = 40
-
-
-class UnsafePathError(PermissionError):
-    """Somebody else could have led us there: see :func:`open_folder`."""
 
 
 def read(path: str | Path, *, limit: int = LIMIT) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flask_socketact import env
+from flask_socketact.errors import ManagerError
 from flask_socketact.systemd import cgroup
 
 if TYPE_CHECKING:
@@ -44,10 +45,6 @@ _COMMAND = re.compile(
     r"\{ path=(?P<path>.*?) ; argv\[\]=(?P<text>.*?) ; "
     r"(?:flags=(?P<flags>[a-z -]*)|ignore_errors=(?:yes|no)) ; start_time="
 )
-
-
-class ManagerError(Exception):
-    """The manager does not answer, or does not know what it was asked for; the text is one line."""
 
 
 def parse_span(text: str) -> float:

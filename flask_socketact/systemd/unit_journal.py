@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flask_socketact.systemd.manager import ManagerError, call
+from flask_socketact.errors import ManagerError
+from flask_socketact.systemd.manager import call
 from flask_socketact.text import printable
 
 if TYPE_CHECKING:

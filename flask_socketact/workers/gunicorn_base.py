@@ -15,12 +15,13 @@ from gunicorn.http.wsgi import FileWrapper
 
 from flask_socketact.addresses import unmapped
 from flask_socketact.bridge import keys, request_context
+from flask_socketact.errors import ApplicationError
 from flask_socketact.handover.mailbox import Origin
 from flask_socketact.http import request_body
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import BaseWorker, listener_name
-from flask_socketact.workers.outcome import ApplicationError, status_of
+from flask_socketact.workers.outcome import status_of
 
 # What the mixin takes for granted; its bases are those of the classes that it is mixed into.
 if TYPE_CHECKING:

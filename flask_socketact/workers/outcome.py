@@ -5,11 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 
-class ApplicationError(Exception):
-    """An exception of the application's that gunicorn would take for one of its own: for an error of the client's
-    socket (OSError), or for the end of the greenlet or the worker (BaseException). gunicorn answers this with 500."""
-
-
 def status_of(response: Any, failure: BaseException | None, *, is_clients: bool) -> str | None:
     """Return the status that a request counts with which has ended, with `failure` if it has failed; None: it failed by
     the application's fault. `is_clients`: the client has broken off, or has sent a body that is malformed."""

@@ -7,6 +7,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
+from flask_socketact.errors import ManagerError
 from flask_socketact.systemd import cgroup, manager, message_ids
 
 if TYPE_CHECKING:
@@ -68,5 +69,5 @@ def stops(scope: str) -> bool:
     command = ("systemctl", *options, "show", "--property=ActiveState", "--value", "--", scope)
     try:
         return manager.call(*command, seconds=MANAGER_TIMEOUT).stdout.strip() not in manager.ACTIVE_STATES
-    except (OSError, manager.ManagerError, subprocess.SubprocessError):
+    except (OSError, ManagerError, subprocess.SubprocessError):
         return True

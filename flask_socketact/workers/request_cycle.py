@@ -17,11 +17,12 @@ from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
 
 from flask_socketact.bridge import keys, request_context
+from flask_socketact.errors import ApplicationError
 from flask_socketact.http import request_body
 from flask_socketact.http.connection import Connection
 from flask_socketact.http.response import Response
 from flask_socketact.shared.scoreboard import Field
-from flask_socketact.workers.outcome import ApplicationError, status_of
+from flask_socketact.workers.outcome import status_of
 
 if TYPE_CHECKING:
     from flask_socketact.workers.thread import ThreadWorker

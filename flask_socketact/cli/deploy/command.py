@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flask_socketact.cli.options import Refusal, name_argument, user_manager_option
-from flask_socketact.systemd.manager import Manager, ManagerError
+from flask_socketact.errors import LeftBrokenError, NotBegunError, NotDeployedError, SocketActError, TargetError
+from flask_socketact.systemd.manager import Manager
 from flask_socketact.text import printable
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def _folder(_context: click.Context, _parameter: click.Parameter, value: str | N
 
 
 def _is_page(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    from flask_socketact.cli.rehearse.target import TargetError, check_path
+    from flask_socketact.cli.rehearse.target import check_path
 
     try:
         return check_path(value)
@@ -84,11 +85,9 @@ def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> Non
     --page, or answers with too many errors. Meanwhile the old workers serve. Exit status: 0 deployed, 1 not deployed,
     and the old release serves, 2 wrong usage, 3 nothing was done, 4 not deployed, and somebody must look.
     """
-    from flask_socketact.cli.deploy import outcome
     from flask_socketact.cli.deploy.in_progress import Record
     from flask_socketact.cli.deploy.service import Service
     from flask_socketact.cli.deploy.steps import Deployment, state_folder
-    from flask_socketact.errors import SocketActError
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the old release is put back
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who has begun it may go away
@@ -103,17 +102,17 @@ def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> Non
         with record.locked():
             running = Deployment(service, record, _wanted(given), told)
             running.run()
-    except outcome.NotDeployedError as why:
+    except NotDeployedError as why:
         error, status = why, NOT_DEPLOYED
-    except outcome.LeftBrokenError as why:
+    except LeftBrokenError as why:
         error, status = why, LEFT_BROKEN
-    except (SocketActError, ManagerError) as why:
+    except SocketActError as why:
         error, status = why, Refusal.exit_code
     except KeyboardInterrupt:
-        error, status = outcome.NotBegunError("interrupted before anything was changed"), Refusal.exit_code
+        error, status = NotBegunError("interrupted before anything was changed"), Refusal.exit_code
         if running is not None and running.has_begun:
             text = "interrupted while the old release was put back: deploy again, which ends that"
-            error, status = outcome.LeftBrokenError(text), LEFT_BROKEN
+            error, status = LeftBrokenError(text), LEFT_BROKEN
     told.end(error, is_told=status == NOT_DEPLOYED)
     sys.exit(status)
 

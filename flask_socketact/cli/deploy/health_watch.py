@@ -7,17 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flask_socketact.cli.deploy.service import Counts, Service
-from flask_socketact.errors import SocketActError
+from flask_socketact.errors import UnhealthyError
 
 READYZ = "/readyz"
 #: Between two looks, in seconds.
 INTERVAL = 0.5
 #: Fewer errors than this are no rate.
 FEWEST_ERRORS = 3
-
-
-class UnhealthyError(SocketActError):
-    """The new generation is not well; the text says what is wrong with it."""
 
 
 @dataclass(frozen=True)

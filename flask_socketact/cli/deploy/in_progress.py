@@ -11,11 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flask_socketact import files
-from flask_socketact.errors import SocketActError
-
-
-class RecordError(SocketActError):
-    """Another deployment is at work, or what the last one left cannot be read or written."""
+from flask_socketact.errors import RecordError
 
 
 @dataclass(frozen=True)

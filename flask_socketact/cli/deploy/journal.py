@@ -7,8 +7,8 @@ from contextlib import suppress
 from systemd import journal
 
 from flask_socketact.cli.deploy.service import Service
+from flask_socketact.errors import ManagerError
 from flask_socketact.systemd import message_ids
-from flask_socketact.systemd.manager import ManagerError
 
 
 def write(service: Service, text: str) -> None:

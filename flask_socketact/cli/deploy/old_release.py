@@ -7,11 +7,11 @@ from contextlib import suppress
 
 from flask_socketact.cli.deploy import health_watch
 from flask_socketact.cli.deploy.health_watch import Baseline
-from flask_socketact.cli.deploy.in_progress import Pending, Record, RecordError
-from flask_socketact.cli.deploy.outcome import LeftBrokenError, Tell
-from flask_socketact.cli.deploy.release_link import Link, ReleaseError
-from flask_socketact.cli.deploy.service import RELOAD, RESTART, Answer, CommandError, Service
-from flask_socketact.systemd.manager import ManagerError
+from flask_socketact.cli.deploy.in_progress import Pending, Record
+from flask_socketact.cli.deploy.outcome import Tell
+from flask_socketact.cli.deploy.release_link import Link
+from flask_socketact.cli.deploy.service import RELOAD, RESTART, Answer, Service
+from flask_socketact.errors import CommandError, LeftBrokenError, ManagerError, RecordError, ReleaseError
 
 #: How long the old release may take to be ready again, at least: longer than a reload that hangs. Seconds.
 UNDO_TIMEOUT = 150.0

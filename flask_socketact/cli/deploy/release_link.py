@@ -14,11 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flask_socketact import files
-from flask_socketact.errors import SocketActError
-
-
-class ReleaseError(SocketActError):
-    """There is no link to switch, nothing to switch it to, or it cannot be switched. Nothing has been changed."""
+from flask_socketact.errors import ReleaseError, UnsafePathError
 
 
 @dataclass(frozen=True)
@@ -155,7 +151,7 @@ def find(directory: Path) -> Link:
 def _open(path: Path, inside: Path) -> Link:
     try:
         folder = files.Folder(path.parent)
-    except files.UnsafePathError as error:
+    except UnsafePathError as error:
         raise ReleaseError(
             f"{path} is not switched: {error.strerror} {path.parent}: let root, or one user, own all of the way"
         ) from None

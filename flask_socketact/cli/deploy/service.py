@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flask_socketact.cli.deploy.last_error import MAX_LINE, last_error
-from flask_socketact.errors import SocketActError
+from flask_socketact.errors import CommandError, NotBegunError
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard
 from flask_socketact.systemd.manager import Manager, Unit, as_typed, call, complaint, runtime_folders
@@ -40,14 +40,6 @@ _PROPERTIES = (
 LOOK_TIMEOUT = 5.0
 _NOT_FOUND = 404
 _FAILED = 500
-
-
-class RefusedError(SocketActError):
-    """The unit cannot be deployed."""
-
-
-class CommandError(SocketActError):
-    """systemctl has not done what it was told; the text is its own."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +81,7 @@ class Service:
     def __init__(self, name: str, manager: Manager) -> None:
         """Look at the service.
 
-        :raises RefusedError: it is masked, cannot be loaded, or does not run gunicorn.
+        :raises NotBegunError: it is masked, cannot be loaded, or does not run gunicorn.
         :raises ManagerError: there is no such service, or no manager that answers.
         """
         self.name = f"{name}.service"
@@ -106,11 +98,11 @@ class Service:
     def _check(self, unit: Unit) -> None:
         state = unit["LoadState"]
         if state == "masked":
-            raise RefusedError(f"{self.name} is masked: {self.systemctl} unmask {self.name}, and deploy then")
+            raise NotBegunError(f"{self.name} is masked: {self.systemctl} unmask {self.name}, and deploy then")
         if state != "loaded":
-            raise RefusedError(f"{self.name} is not loaded ({state}): {self.systemctl} status {self.name} tells why")
+            raise NotBegunError(f"{self.name} is not loaded ({state}): {self.systemctl} status {self.name} tells why")
         if not _is_ours(unit) and self._scoreboard(unit) is None:
-            raise RefusedError(
+            raise NotBegunError(
                 f"{self.name} does not run gunicorn, as its ExecStart= has it, and is left alone: "
                 "deploy a service that flask-socketact units has made, or one like it"
             )

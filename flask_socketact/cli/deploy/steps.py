@@ -9,13 +9,21 @@ from datetime import datetime
 from pathlib import Path
 
 from flask_socketact.cli.deploy import health_watch, release_link
-from flask_socketact.cli.deploy.health_watch import Baseline, Health, UnhealthyError
+from flask_socketact.cli.deploy.health_watch import Baseline, Health
 from flask_socketact.cli.deploy.in_progress import Pending, Record
 from flask_socketact.cli.deploy.old_release import OldRelease, end
-from flask_socketact.cli.deploy.outcome import LeftBrokenError, NotBegunError, NotDeployedError, Tell
-from flask_socketact.cli.deploy.release_link import Link, ReleaseError
-from flask_socketact.cli.deploy.service import RELOAD, CommandError, Service
-from flask_socketact.systemd.manager import ManagerError
+from flask_socketact.cli.deploy.outcome import Tell
+from flask_socketact.cli.deploy.release_link import Link
+from flask_socketact.cli.deploy.service import RELOAD, Service
+from flask_socketact.errors import (
+    CommandError,
+    LeftBrokenError,
+    ManagerError,
+    NotBegunError,
+    NotDeployedError,
+    ReleaseError,
+    UnhealthyError,
+)
 
 #: What makes a deployment be undone.
 _BAD = (CommandError, UnhealthyError, ManagerError, OSError, KeyboardInterrupt)

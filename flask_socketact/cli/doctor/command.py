@@ -10,7 +10,7 @@ from flask_socketact.cli.doctor import checks
 from flask_socketact.cli.doctor.checks.finding import Finding, Verdict
 from flask_socketact.cli.doctor.checks.system import read
 from flask_socketact.cli.options import Refusal, name_argument, user_manager_option
-from flask_socketact.systemd.manager import ManagerError
+from flask_socketact.errors import ManagerError
 from flask_socketact.text import printable
 
 

@@ -7,6 +7,8 @@ import errno
 
 import h11
 
+from flask_socketact.errors import RequestError
+
 #: What an error of a connection is called in the account. The others go by the system's words.
 _REASONS = {
     errno.ECONNREFUSED: "connection refused",
@@ -17,10 +19,6 @@ _REASONS = {
     errno.EMFILE: "no file descriptor left for clients",
 }
 _OK = range(200, 400)
-
-
-class RequestError(Exception):
-    """A request was not answered, or not as it should have been; the text is one of few reasons, to be counted."""
 
 
 def reason(error: OSError) -> str:

@@ -11,9 +11,10 @@ from functools import partial
 
 import h11
 
-from flask_socketact.cli.rehearse.client_connection import Connection, RequestError, reason
+from flask_socketact.cli.rehearse.client_connection import Connection, reason
 from flask_socketact.cli.rehearse.recording import Recording
 from flask_socketact.cli.rehearse.target import Target
+from flask_socketact.errors import RequestError
 
 #: How many pieces a slow request comes in.
 PIECES = 20

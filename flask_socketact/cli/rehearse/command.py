@@ -14,7 +14,7 @@ import click
 
 from flask_socketact import files
 from flask_socketact.cli.options import Refusal
-from flask_socketact.errors import SocketActError
+from flask_socketact.errors import ConditionError, RehearsalError, SocketActError, UnsafePathError
 from flask_socketact.text import printable
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _words(_context: click.Context, parameter: click.Parameter, value: str | Non
 
 
 def _conditions(_context: click.Context, parameter: click.Parameter, value: str) -> list[Condition]:
-    from flask_socketact.cli.rehearse.outcome import ConditionError, parse_conditions
+    from flask_socketact.cli.rehearse.outcome import parse_conditions
 
     try:
         return parse_conditions(value)
@@ -66,7 +66,7 @@ def _destination(context: click.Context, _parameter: click.Parameter, value: Pat
         return None
     try:
         folder = context.with_resource(files.Folder(value.parent))
-    except files.UnsafePathError as error:
+    except UnsafePathError as error:
         raise click.BadParameter(f"{value.parent} is not safe for root to write to: {error.strerror}") from None
     except OSError as error:
         raise click.BadParameter(f"{value.parent} is no folder that you can write to: {error.strerror}") from None
@@ -184,7 +184,7 @@ def _plan(*, url: str, unix_socket: str | None, allow_remote: bool, command: lis
     """
     from flask_socketact.cli.rehearse import service, target
     from flask_socketact.cli.rehearse.clients import Pace
-    from flask_socketact.cli.rehearse.run import Plan, RehearsalError
+    from flask_socketact.cli.rehearse.run import Plan
 
     where = target.parse(url, unix_socket=unix_socket, allow_remote=allow_remote)
     groups = _groups(where, given)

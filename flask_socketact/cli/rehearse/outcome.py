@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flask_socketact.cli.rehearse.recording import Outcome, Recording
-from flask_socketact.errors import SocketActError
+from flask_socketact.errors import ConditionError
 from flask_socketact.text import duration
 
 #: Old workers finish what they have after a restart has ended: what began so long after it is still of it. Seconds.
@@ -24,10 +24,6 @@ _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
 }
 _CONDITION = re.compile(r"\s*([a-z0-9-]+)\s*(>=|>)\s*(\d+(?:\.\d+)?)\s*")
-
-
-class ConditionError(SocketActError):
-    """What a rehearsal is to fail on is not legible."""
 
 
 @dataclass(frozen=True)

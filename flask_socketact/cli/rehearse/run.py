@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from flask_socketact.cli.rehearse import service
-from flask_socketact.cli.rehearse.client_connection import RequestError
 from flask_socketact.cli.rehearse.clients import Client, Crowd, Group, Pace
 from flask_socketact.cli.rehearse.recording import Recording, Restart
 from flask_socketact.cli.rehearse.service import Service
-from flask_socketact.errors import SocketActError
+from flask_socketact.errors import RehearsalError, RequestError
 
 #: How often the loop looks at how late it is, in seconds.
 TICK = 0.05
@@ -23,10 +22,6 @@ TICK = 0.05
 LOOK = 1.0
 #: Descriptors beside those of the clients.
 _SPARE_DESCRIPTORS = 64
-
-
-class RehearsalError(SocketActError):
-    """There is nothing to rehearse."""
 
 
 @dataclass(frozen=True)

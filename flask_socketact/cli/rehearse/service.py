@@ -8,7 +8,8 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from flask_socketact.systemd.manager import Manager, ManagerError
+from flask_socketact.errors import ManagerError
+from flask_socketact.systemd.manager import Manager
 
 #: Exit status of a command that cannot be run, as shells have it.
 CANNOT_RUN = 127

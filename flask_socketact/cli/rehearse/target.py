@@ -7,15 +7,11 @@ import socket
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from flask_socketact.errors import SocketActError
+from flask_socketact.errors import TargetError
 
 _PORT = 80
 #: What would end a request's line, or be another request.
 _UNSAFE = frozenset(map(chr, (*range(0x21), 0x7F)))
-
-
-class TargetError(SocketActError):
-    """The URL, or a path, cannot be asked."""
 
 
 @dataclass(frozen=True)

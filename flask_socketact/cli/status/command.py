@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from flask_socketact.cli.options import Refusal, name_argument, user_manager_option
-from flask_socketact.systemd.manager import Manager, ManagerError
+from flask_socketact.errors import ManagerError
+from flask_socketact.systemd.manager import Manager
 
 if TYPE_CHECKING:
     from flask_socketact.cli.status.snapshot import Overview

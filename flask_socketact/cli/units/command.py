@@ -12,8 +12,7 @@ from flask_socketact.cli.units.changes import Changes, look
 from flask_socketact.cli.units.install import Installed, missing, running_systemd, write_out
 from flask_socketact.cli.units.install import install as install_units
 from flask_socketact.cli.units.render import OLDEST_SYSTEMD, application, render
-from flask_socketact.cli.units.values import OptionError, UnitError
-from flask_socketact.systemd.manager import ManagerError
+from flask_socketact.errors import ManagerError, OptionError, UnitError
 from flask_socketact.text import printable
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flask_socketact import files
-from flask_socketact.cli.units.values import UnitError
+from flask_socketact.errors import UnitError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -10,16 +10,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flask_socketact.cli import ports
-from flask_socketact.cli.units.values import (
-    Listener,
-    OptionError,
-    UnitError,
-    check_account,
-    check_name,
-    check_path,
-    parse_listener,
-    plain_app,
-)
+from flask_socketact.cli.units.values import Listener, check_account, check_name, check_path, parse_listener, plain_app
+from flask_socketact.errors import OptionError, UnitError
 from flask_socketact.systemd.manager import as_typed
 
 CONFIG = "flask_socketact.conf"

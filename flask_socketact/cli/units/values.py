@@ -10,7 +10,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-from flask_socketact.errors import SocketActError
+from flask_socketact.errors import OptionError
 
 #: Longest path of a Unix socket: sun_path has 108 bytes, with the one that ends it.
 _MAX_SOCKET_PATH = 107
@@ -32,14 +32,6 @@ _APP = rf"{_IDENTIFIER}(\.{_IDENTIFIER})*:{_IDENTIFIER}(\(({_ARGUMENT}(,{_ARGUME
 #: Numbers of accounts end here; and this one in between means "none", as those behind the end.
 _MAX_ACCOUNT = 4294967294
 _NO_ACCOUNT = 65535
-
-
-class UnitError(SocketActError):
-    """The units cannot be made, or written."""
-
-
-class OptionError(UnitError):
-    """An option has a value that cannot stand in a unit file, or contradicts another."""
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from click.testing import CliRunner
 
 from flask_socketact.cli import main
 from flask_socketact.cli.deploy import health_watch, release_link
-from flask_socketact.cli.deploy.health_watch import Baseline, Health, UnhealthyError
-from flask_socketact.cli.deploy.in_progress import Pending, Record, RecordError
-from flask_socketact.cli.deploy.release_link import Link, ReleaseError
+from flask_socketact.cli.deploy.health_watch import Baseline, Health
+from flask_socketact.cli.deploy.in_progress import Pending, Record
+from flask_socketact.cli.deploy.release_link import Link
 from flask_socketact.cli.deploy.service import Counts
+from flask_socketact.errors import RecordError, ReleaseError, UnhealthyError
 from flask_socketact.linux import socket_queues
 from flask_socketact.text import duration
 from tests.support import server

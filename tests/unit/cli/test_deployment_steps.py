@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flask_socketact.cli import main
-from flask_socketact.cli.deploy import health_watch, last_error, old_release, release_link, service
+from flask_socketact.cli.deploy import health_watch, last_error, old_release, service
 from flask_socketact.cli.deploy.health_watch import Health
 from flask_socketact.cli.deploy.in_progress import Record
-from flask_socketact.cli.deploy.outcome import LeftBrokenError, NotBegunError, NotDeployedError
-from flask_socketact.cli.deploy.service import RELOAD, RESTART, Answer, CommandError, Counts, RefusedError, Service
+from flask_socketact.cli.deploy.service import RELOAD, RESTART, Answer, Counts, Service
 from flask_socketact.cli.deploy.steps import Deployment, Wanted
+from flask_socketact.errors import CommandError, LeftBrokenError, NotBegunError, NotDeployedError, ReleaseError
 from flask_socketact.systemd.manager import Manager, Unit
 
 GOOD, BAD = Answer(200, "/ at app: 200 OK"), Answer(500, "/ at app: 500 INTERNAL SERVER ERROR")
@@ -321,7 +321,7 @@ def test_link_that_cannot_be_switched(
             else:
                 patch.setattr("flask_socketact.files.Folder.rename", refuse)
                 patch.setattr(record, "begin", lambda _pending: None)
-            with pytest.raises(release_link.ReleaseError, match=r"/current cannot be switched: Permission denied: see"):
+            with pytest.raises(ReleaseError, match=r"/current cannot be switched: Permission denied: see"):
                 deploy(site.folder / "releases/2")
         assert (current(site), site.commands, record.read()) == ("releases/1", [], None)
 
@@ -395,7 +395,7 @@ def command_line(path: str, *words: str) -> str:
     ],
 )
 def test_units_that_are_not_deployed(properties: dict[str, str], why: str) -> None:
-    with pytest.raises(RefusedError, match=f"^{why}"):
+    with pytest.raises(NotBegunError, match=f"^{why}"):
         Service("app", FakeManager(**properties))
 
 

@@ -20,7 +20,6 @@ from flask_socketact.cli.rehearse.outcome import (
     AFTER,
     BEFORE,
     DURING,
-    ConditionError,
     account,
     judge,
     parse_conditions,
@@ -28,9 +27,9 @@ from flask_socketact.cli.rehearse.outcome import (
     phase,
 )
 from flask_socketact.cli.rehearse.recording import Recording, Restart
-from flask_socketact.cli.rehearse.report import ReportError, read
-from flask_socketact.cli.rehearse.run import Plan, RehearsalError, rehearse
-from flask_socketact.cli.rehearse.target import TargetError
+from flask_socketact.cli.rehearse.report import read
+from flask_socketact.cli.rehearse.run import Plan, rehearse
+from flask_socketact.errors import ConditionError, RehearsalError, ReportError, TargetError
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CLOSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from flask_socketact.cli import main
 from flask_socketact.cli.units.render import application, render
-from flask_socketact.cli.units.values import UnitError
+from flask_socketact.errors import UnitError
 
 EXAMPLES = Path(__file__).parents[3] / "examples/units"
 SERVICE, SOCKET = "/etc/systemd/system/app.service", "/etc/systemd/system/app.socket"

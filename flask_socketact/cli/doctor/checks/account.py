@@ -8,12 +8,10 @@ import pwd
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flask_socketact.errors import AccountError
+
 if TYPE_CHECKING:
     from flask_socketact.systemd.manager import Unit
-
-
-class AccountError(Exception):
-    """There is no such user or group; the text is one line."""
 
 
 @dataclass(frozen=True)

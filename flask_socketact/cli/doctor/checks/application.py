@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flask_socketact.cli.doctor.checks import as_user
-from flask_socketact.cli.doctor.checks.account import Account, AccountError, account
+from flask_socketact.cli.doctor.checks.account import Account, account
 from flask_socketact.cli.doctor.checks.environment import environment, expand
 from flask_socketact.cli.doctor.checks.finding import Finding, error, warning
-from flask_socketact.systemd.manager import ManagerError
+from flask_socketact.errors import AccountError, ManagerError, SocketActError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +56,7 @@ class Settings:
     readable: bool
 
 
-class UnreadError(Exception):
+class UnreadError(SocketActError):
     """The settings were not read; the finding says why."""
 
     def __init__(self, finding: Finding) -> None:

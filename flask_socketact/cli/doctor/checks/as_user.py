@@ -16,7 +16,8 @@ from contextlib import suppress
 
 from flask_socketact.cli import bounded
 from flask_socketact.cli.doctor.checks.account import Account
-from flask_socketact.systemd.manager import PATH, ManagerError, call
+from flask_socketact.errors import ManagerError
+from flask_socketact.systemd.manager import PATH, call
 
 #: systemd.service(5), systemd.exec(5), systemd.resource-control(5), systemd.kill(5).
 _LIMITS = ("NoNewPrivileges=yes", "MemoryMax=1G", "TasksMax=256", "KillMode=control-group", "KillSignal=SIGKILL")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask_socketact.cli.doctor.checks.account import AccountError, account, group_id, user_id
+from flask_socketact.cli.doctor.checks.account import account, group_id, user_id
 from flask_socketact.cli.doctor.checks.finding import INSTALL, Finding, error, ok, warning
 from flask_socketact.cli.ports import describe_lost
+from flask_socketact.errors import AccountError
 
 if TYPE_CHECKING:
     from flask_socketact.cli.doctor.checks.system import System

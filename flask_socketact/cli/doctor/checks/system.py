@@ -13,9 +13,10 @@ from pathlib import Path
 from flask_socketact.cli import ports
 from flask_socketact.cli.doctor.checks.application import Settings, UnreadError, read_settings
 from flask_socketact.cli.doctor.checks.finding import INSTALL, Finding
+from flask_socketact.errors import ManagerError
 from flask_socketact.linux import socket_queues
 from flask_socketact.systemd import unit_journal
-from flask_socketact.systemd.manager import SECONDS, Manager, ManagerError, Unit, as_typed, call, describe_masked
+from flask_socketact.systemd.manager import SECONDS, Manager, Unit, as_typed, call, describe_masked
 
 SERVICE = (
     "LoadState",

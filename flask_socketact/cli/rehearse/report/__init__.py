@@ -17,7 +17,7 @@ from flask_socketact import files
 from flask_socketact.cli.rehearse.outcome import Verdict, phase
 from flask_socketact.cli.rehearse.recording import Recording
 from flask_socketact.cli.rehearse.run import Plan
-from flask_socketact.errors import SocketActError
+from flask_socketact.errors import ReportError
 from flask_socketact.text import duration
 
 #: Of the data in it: raised when an older report can no longer be drawn beside a new one.
@@ -25,10 +25,6 @@ FORMAT = 1
 #: A report of a million requests has some 20 MB. Bytes.
 LIMIT = 200_000_000
 _BEGIN, _END = '<script type="application/json" id="runs">', "</script>"
-
-
-class ReportError(SocketActError):
-    """A file is no report that could be compared with."""
 
 
 def describe(title: str, plan: Plan, recording: Recording, verdict: Verdict) -> dict[str, Any]:
