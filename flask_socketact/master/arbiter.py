@@ -119,7 +119,7 @@ class Arbiter(Pool):
 
     def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:  # noqa: ARG002 (gunicorn's is a second)
         """Wait as gunicorn does, in each turn of its loop; then see to what is ours."""
-        is_booting = len(self.WORKERS) > len(self.readiness.accepting)
+        is_booting = len(self.WORKERS) > len(self.reports.accepting)
         is_waiting = is_booting or not self.state.has_started or self.reloads.is_loading or self.reloads.is_due
         signals: list[int] = super().wait_for_signals(BOOT_POLL if is_waiting else self._turn)
         self.tick()
@@ -146,12 +146,12 @@ class Arbiter(Pool):
 
     def _look_at_workers(self) -> None:
         """See which workers have begun to accept."""
-        self.readiness.collect(self.WORKERS)
-        if len(self.readiness.accepting) >= self.num_workers:  # those that are replaced already have answered, too
+        self.reports.collect(self.WORKERS)
+        if len(self.reports.accepting) >= self.num_workers:  # those that are replaced already have answered, too
             self.reloads.load_time = self.reloads.load_time or time.monotonic() - self.reloads.loading_since
             self.booted = True
-        if len(self.serving.difference(self.worn)) >= self.num_workers:
-            self.trouble = None
+        if self.has_enough:
+            self.shortage = None
 
     def leave(self, seconds: float) -> None:
         """Leave with success. A connection that comes now is answered, or waits for those whom systemd starts."""
@@ -207,8 +207,8 @@ class Arbiter(Pool):
         else:
             super().manage_workers()
 
-    def handle_death(self, pid: int, worker: Worker, reason: Failure | None) -> bool:
-        return self.reloads.has_lost(pid, worker, reason) or super().handle_death(pid, worker, reason)
+    def worker_exited(self, pid: int, worker: Worker, reason: Failure | None) -> bool:
+        return self.reloads.has_lost(pid, worker, reason) or super().worker_exited(pid, worker, reason)
 
     def handle_slow_load(self, reason: Failure) -> None:
         if self.reloads.is_loading:
@@ -234,7 +234,7 @@ class Arbiter(Pool):
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         if reason is not None:
             self._leaves_mail = True
-            self._announce_stop(self.trouble.censor(reason) if self.trouble else reason)
+            self._announce_stop(self.shortage.censor(reason) if self.shortage else reason)
         super().halt(reason, exit_status)
 
     def stop(self, graceful: bool = True) -> None:

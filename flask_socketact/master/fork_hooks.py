@@ -21,7 +21,7 @@ def watch_forks(pool: Pool) -> None:
     after_fork: Callable[[Any, Any], None] = pool.cfg.post_fork
 
     def pre_fork(server: Pool, worker: Worker) -> None:
-        pool.readiness.watch(worker)
+        pool.reports.watch(worker)
         pool.board.keep(worker.slot for worker in pool.WORKERS.values())
         worker.board, worker.mailbox, worker.cgroup = pool.board, pool.mailbox, pool.cgroup
         worker.slot = pool.board.take(pool.generation, pool.cfg.threads)
@@ -32,9 +32,9 @@ def watch_forks(pool: Pool) -> None:
 
     def post_fork(server: Pool, worker: Worker) -> None:
         early_signals.remember_for(worker)
-        for listener in pool.foreign:
+        for listener in pool.dropped_listeners:
             listener.close()
-        with pool.readiness.boot(worker):
+        with pool.reports.boot(worker):
             after_fork(server, worker)
 
     pool.cfg.set("pre_fork", pre_fork)

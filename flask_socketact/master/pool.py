@@ -1,4 +1,4 @@
-"""The workers of a master: forked, counted, replaced, buried."""
+"""The workers of a master: forked, counted, replaced, reaped."""
 
 from __future__ import annotations
 
@@ -17,57 +17,58 @@ from gunicorn.workers.base import Worker
 from flask_socketact import env
 from flask_socketact.bridge import request_context
 from flask_socketact.handover.mailbox import Mailbox
-from flask_socketact.master import load_limit
+from flask_socketact.master import load_limit, plan, statsd
 from flask_socketact.master.failures import Failure
 from flask_socketact.master.fork_hooks import watch_forks
 from flask_socketact.master.load_limit import LoadLimit
-from flask_socketact.master.worker_reports import Readiness
+from flask_socketact.master.plan import State, WorkerHandle
+from flask_socketact.master.worker_reports import WorkerReports
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard
 from flask_socketact.shared.service_counters import find_folder
 from flask_socketact.systemd import cgroup
 
-#: How long the master waits before it forks again after a worker that could not be forked, or could not load the
-#: application, while others serve. Seconds.
+#: Pause before the next fork after a worker could not be forked, or could not load the application, while others
+#: serve. Seconds.
 RESPAWN_PAUSE = 2.0
-#: How long a worker that loads the application, and has nothing to finish, may take to leave. Seconds.
-LOAD_GRACE = 5.0
-#: A worker that drains leaves by itself a second after its drain time is over. One that is still there so much later
-#: does not hear, or cannot leave, and is killed. Seconds.
-LEAVE_GRACE = 5.0
+#: How long a worker that is told to drain while it loads the application may take to exit. Seconds.
+LOADING_GRACE = 5.0
+#: A draining worker exits by itself one second after its drain time. One that still runs this long after its drain time
+#: does not handle signals, or cannot exit, and is killed. Seconds.
+EXIT_GRACE = 5.0
 
 
 class Pool(gunicorn.arbiter.Arbiter):
-    """gunicorn's arbiter, as far as its workers are concerned."""
+    """gunicorn's arbiter: the part that manages workers."""
 
     mailbox: Mailbox | None = None
     load_timeout: float  #: how long a worker may load the application, in seconds
-    foreign: Sequence[Any] = ()  #: listeners that new workers must not keep
+    dropped_listeners: Sequence[Any] = ()  #: listeners that old workers need, and new workers close
 
     def __init__(self, app: BaseApplication) -> None:
-        self.readiness = Readiness()
+        self.reports = WorkerReports()
         self.board, self.board_error = _make_board()
         self.cgroup = cgroup.of(os.getpid())
-        self.generation = 1  #: number of the workers that are forked now: one more with each reload
+        self.generation = 1  #: of the workers that are forked now; each reload increases it
         request_context.generation = request_context.name_generation(os.getpid(), self.generation)
-        self.booted = False  #: all workers have answered once
-        self.retired: set[int] = set()  #: pids of workers that a reload has told to go
-        self.trouble: Failure | None = None  #: why workers are missing
+        self.booted = False  #: all workers have accepted once
+        self.retired: set[int] = set()  #: pids of workers that a reload has told to drain
+        self.shortage: Failure | None = None  #: why there are fewer workers than wanted
         self._respawn_at = 0.0
         self._load_limit = LoadLimit()
-        self._kill_at: dict[int, float] = {}  # pids of workers that drain; infinity: it has been done
-        self._served = 0  # by workers that have gone
+        self._killed: set[int] = set()  # pids of draining workers that got SIGKILL
+        self._served = 0  # by workers that have exited
         super().__init__(app)
 
     def setup(self, app: BaseApplication) -> None:
-        """Read the configuration: at the start, and anew at every reload.
+        """Read the configuration, at the start and at each reload.
 
-        :raises SettingsError: the environment has no positive number for a time.
+        :raises SettingsError: an environment variable that holds a time is not a positive number.
         """
         if str(app.cfg.settings["worker_class"].get()).endswith("SyncWorker"):
-            app.cfg.set("threads", 1)  # with more gunicorn takes its gthread instead, even for our class
+            app.cfg.set("threads", 1)  # with more, gunicorn replaces even our class by its gthread
         super().setup(app)
-        self.load_timeout = env.load_timeout()  # not before: raw_env may have it
+        self.load_timeout = env.load_timeout()  # after setup(): raw_env may set it
         self.board.drain_time = self.cfg.graceful_timeout
         watch_forks(self)
 
@@ -83,77 +84,67 @@ class Pool(gunicorn.arbiter.Arbiter):
 
     @property
     def serving(self) -> set[int]:
-        """The pids of workers that answer, and take new connections."""
-        return self.readiness.accepting.difference(self.draining)
+        """The pids of workers that accept new connections."""
+        return self.reports.accepting.difference(self.draining)
 
     @property
     def in_flight(self) -> int:
-        """Requests that are being read, run or answered."""
+        """Number of requests that are read, run or responded to now."""
         return self._sum(Field.IN_FLIGHT)
 
     @property
     def held(self) -> int:
-        """Pieces of work beside requests that a drain waits for."""
+        """Number of pieces of work outside requests that a drain waits for."""
         return self._sum(Field.HOLDS)
 
     @property
     def served(self) -> int:
-        """Requests answered since the start."""
+        """Number of requests since the start."""
         return self._served + self._sum(Field.REQUESTS)
 
+    def _sum(self, field: Field) -> int:
+        return sum(int(worker.slot[field]) for worker in self.WORKERS.values())
+
     @property
-    def worn(self) -> list[int]:
-        """The pids of workers that serve, and have answered as many requests as they may; the oldest first."""
-        worn = [pid for pid in self.serving if self.WORKERS[pid].slot[Field.WORN]]
-        return sorted(worn, key=lambda pid: int(self.WORKERS[pid].age))
+    def has_enough(self) -> bool:
+        """Whether as many workers serve as are wanted, without those that are due for recycling."""
+        due = sum(bool(self.WORKERS[pid].slot[Field.RECYCLE]) for pid in self.serving)
+        return bool(len(self.serving) - due >= self.num_workers)
 
     def manage_workers(self) -> None:
-        """Replace workers that drain at once, not when they are gone: what they carry needs a reader, and a request
-        that takes long must not leave the service with a worker less. Those that are worn (``max_requests``) go when
-        somebody has taken their place: until then a release that does not load takes nobody away.
+        """Fork and drain workers, as :func:`flask_socketact.master.plan.plan` says."""
+        todo = plan.plan(self._handles(), self.num_workers, may_fork=time.monotonic() >= self._respawn_at)
+        for pid in todo.drain:
+            self.drain_worker(pid)
+        for _ in range(todo.fork):
+            if not self.spawn_worker():
+                break
+        statsd.log_numbers(self)
 
-        Of those that are replaced one by one, at most as many are beside the others as there are of these,
-        so that ``max_requests`` never more than doubles the processes.
-        """
-        wanted: int = self.num_workers
-        self._dismiss_worn()
-        draining = self.draining
-        replaced = len(draining) - len(self.retired.intersection(draining))
-        room = wanted - replaced
-        self._num_workers = wanted + len(draining) + min(room, len(self.worn))
-        if len(self.WORKERS) - len(draining) <= wanted:  # otherwise gunicorn ends the oldest
-            self._num_workers = max(self._num_workers, len(self.WORKERS))
-        if time.monotonic() < self._respawn_at:
-            self._num_workers = min(self._num_workers, len(self.WORKERS))
-        try:
-            super().manage_workers()
-        finally:
-            self._num_workers = wanted
-
-    def dismiss(self, pid: int) -> None:
-        """Let a worker drain, and leave."""
+    def drain_worker(self, pid: int) -> None:
+        """Let a worker drain, and exit."""
         self.kill_worker(pid, signal.SIGTERM)
 
     def kill_worker(self, pid: int, sig: int) -> None:
-        """Send a signal to a worker. SIGTERM lets it drain; its slot says so, too, because an application, or a library
-        of it, may have taken the signal."""
+        """Send a signal to a worker. SIGTERM lets it drain; its slot says so, too, because the application, or one of
+        its libraries, may have replaced the signal's handler."""
         worker = self.WORKERS.get(pid)
         if worker is not None and sig == signal.SIGTERM:
             worker.slot.begin_drain()
         super().kill_worker(pid, sig)
 
     def murder_workers(self) -> None:
-        """Kill workers that give no sign of life, do not leave, or do not end to load the application."""
+        """Kill workers that give no sign of life, do not exit, or take too long to load the application."""
         self._watch_loading()
         super().murder_workers()
         self._kill_overdue()
 
     def _watch_loading(self) -> None:
-        """Give workers the time to load the application that is theirs, and kill those that take longer.
+        """Let workers load the application up to the load timeout, and kill those that take longer.
 
-        :raises HaltServer: one has, and no other serves.
+        :raises HaltServer: one has taken longer, and no other worker serves.
         """
-        loading = self.WORKERS.keys() - self.readiness.accepting
+        loading = self.WORKERS.keys() - self.reports.accepting
         for pid in loading:
             self.WORKERS[pid].tmp.notify()
         late = self._load_limit.overdue(loading.difference(self.draining), self.load_timeout, time.monotonic())
@@ -163,48 +154,58 @@ class Pool(gunicorn.arbiter.Arbiter):
             self.handle_slow_load(load_limit.failure(late, self.load_timeout))
 
     def handle_slow_load(self, reason: Failure) -> None:
-        """Go on without a worker that has taken too long to load the application, if others serve.
+        """Continue without a worker that has taken too long to load the application, if others serve.
 
-        :raises HaltServer: none does, or it is the start, which succeeds with all workers, or not at all.
+        :raises HaltServer: no worker serves, or this is the start, which succeeds with all workers or fails.
         """
         if not (self.booted and self.serving):
             raise HaltServer(reason.text, self.WORKER_BOOT_ERROR)
         self._wait_before_respawn(reason)
 
     def _kill_overdue(self) -> None:
-        """Kill workers that have begun to drain, or have been told to, and should have left by now."""
-        now = time.monotonic()
-        for pid in self.draining:
-            if self._kill_at.setdefault(pid, now + self._time_to_leave(pid)) < now:
-                self._kill_at[pid] = math.inf
-                self.log.error(
-                    "Worker %s has not left %g s after its drain began: killed. %s",
-                    pid,
-                    self._time_to_leave(pid),
-                    "The application may have taken SIGTERM, or have a thread that does not end"
-                    if pid in self.readiness.accepting
-                    else "It still loaded the application",
-                )
-                self.kill_worker(pid, signal.SIGKILL)
+        """Kill workers that should have exited: a draining worker exits by itself at the end of its drain time."""
+        for pid in set(plan.overdue(self._handles(), time.monotonic())).difference(self._killed):
+            self._killed.add(pid)
+            self.log.error(
+                "Worker %s killed: it has not exited %g s after its drain began. %s",
+                pid,
+                self._time_to_exit(pid),
+                "The application may have replaced the handler of SIGTERM, or has a thread that does not end"
+                if pid in self.reports.accepting
+                else "It was loading the application",
+            )
+            self.kill_worker(pid, signal.SIGKILL)
 
-    def _time_to_leave(self, pid: int) -> float:
-        if pid not in self.readiness.accepting:
-            return LOAD_GRACE
-        return float(self.WORKERS[pid].cfg.graceful_timeout) + LEAVE_GRACE
+    def _time_to_exit(self, pid: int) -> float:
+        """Return how long a worker may drain before it is killed, in seconds."""
+        if pid not in self.reports.accepting:
+            return LOADING_GRACE
+        return float(self.WORKERS[pid].cfg.graceful_timeout) + EXIT_GRACE
 
-    def _dismiss_worn(self) -> None:
-        for pid in self.worn[: max(0, len(self.serving) - self.num_workers)]:
-            self.dismiss(pid)
+    def _handles(self) -> list[WorkerHandle]:
+        return [self._handle(pid, worker) for pid, worker in self.WORKERS.items()]
+
+    def _handle(self, pid: int, worker: Worker) -> WorkerHandle:
+        began = worker.slot[Field.DRAINING] / 1e9
+        state = State.SERVING if pid in self.reports.accepting else State.LOADING
+        return WorkerHandle(
+            pid=pid,
+            age=worker.age,
+            state=State.DRAINING if began else state,
+            is_due=bool(worker.slot[Field.RECYCLE]),
+            is_retired=pid in self.retired,
+            exit_by=began + self._time_to_exit(pid) if began else math.inf,
+        )
 
     def spawn_worker(self) -> int:
-        """Fork a worker, and return its pid; 0 if that fails while others serve, and is tried again later."""
+        """Fork a worker, and return its pid; 0 if that fails while others serve: the next try follows after a pause."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
             pid: int = super().spawn_worker()
         except SystemExit:
-            raise  # a worker leaves
+            raise  # the worker's process exits
         except BaseException as error:
-            if os.getpid() != self.pid:  # the child, which could not even tell why it ends, and is no second master
+            if os.getpid() != self.pid:  # the child, which could not report why it ends, must not go on as a master
                 os._exit(self.WORKER_BOOT_ERROR)
             if not (self.booted and self.serving) or not isinstance(error, Exception):
                 raise
@@ -215,8 +216,8 @@ class Pool(gunicorn.arbiter.Arbiter):
         return pid
 
     def reap_workers(self) -> None:
-        """Bury the dead. gunicorn raises for one that could not boot, and ends the service; while others serve,
-        or leave because the service ends already, that is no reason to."""
+        """Reap workers that have exited. gunicorn raises for one that could not boot, which ends the service; ours
+        continues while others serve, or when the service stops anyway."""
         before = dict(self.WORKERS)
         halt = None
         while True:
@@ -224,62 +225,59 @@ class Pool(gunicorn.arbiter.Arbiter):
                 super().reap_workers()
                 break
             except HaltServer as error:
-                halt = error  # there may be more of them
-        self.readiness.collect(self.WORKERS)
-        expected = [self._bury(pid, before[pid]) for pid in before.keys() - self.WORKERS]
+                halt = error  # other workers may have exited, too
+        self.reports.collect(self.WORKERS)
+        expected = [self._note_exit(pid, before[pid]) for pid in before.keys() - self.WORKERS]
         if halt is not None and not all(expected):
             self.handle_boot_failure(halt)
 
     def handle_boot_failure(self, halt: HaltServer) -> None:
-        """Go on without a worker that could not boot, if others serve.
+        """Continue without a worker that could not boot, if others serve.
 
-        :raises HaltServer: none does, or it is the start, which succeeds with all workers, or not at all.
+        :raises HaltServer: no worker serves, or this is the start, which succeeds with all workers or fails.
         """
         if not (self.booted and self.serving):
-            raise HaltServer(f"{halt.reason} {self.trouble.text if self.trouble else ''}".strip(), halt.exit_status)
-        self._wait_before_respawn(self.trouble or Failure.known(halt.reason))
-
-    def _sum(self, field: Field) -> int:
-        return sum(int(worker.slot[field]) for worker in self.WORKERS.values())
+            raise HaltServer(f"{halt.reason} {self.shortage.text if self.shortage else ''}".strip(), halt.exit_status)
+        self._wait_before_respawn(self.shortage or Failure.known(halt.reason))
 
     def _wait_before_respawn(self, reason: Failure) -> None:
-        self.trouble = reason
+        self.shortage = reason
         self._respawn_at = time.monotonic() + RESPAWN_PAUSE
-        self.log.error("%s: the others serve on, and it is tried again every %s s", reason.text, RESPAWN_PAUSE)
+        self.log.error("%s: the other workers serve, and the next try follows in %g s", reason.text, RESPAWN_PAUSE)
 
-    def handle_death(self, pid: int, worker: Worker, reason: Failure | None) -> bool:  # noqa: ARG002 (for who overrides)
-        """Note why a worker has gone that has just been buried, if it has said why it could not boot; return whether
-        that has consequences for nobody."""
-        self.trouble = reason or self.trouble
+    def worker_exited(self, pid: int, worker: Worker, reason: Failure | None) -> bool:  # noqa: ARG002 (Arbiter's needs it)
+        """Note why a worker has exited, if it has reported why it could not boot; return whether the exit was expected,
+        so that nothing follows from it."""
+        self.shortage = reason or self.shortage
         return pid in self.retired
 
-    def _bury(self, pid: int, worker: Worker) -> bool:
+    def _note_exit(self, pid: int, worker: Worker) -> bool:
         self._served += worker.slot[Field.REQUESTS]
-        if not worker.tmp._tmp.closed:  # gunicorn has left out what follows: it could not boot
+        if not worker.tmp._tmp.closed:  # gunicorn skips these two for a worker that could not boot
             worker.tmp.close()
             self.cfg.child_exit(self, worker)
-        harmless = self.handle_death(pid, worker, self.readiness.failure(pid))
-        worker.slot[Field.TAKEN] = 0  # what it had in flight is in flight no more
+        is_expected = self.worker_exited(pid, worker, self.reports.failure(pid))
+        worker.slot[Field.TAKEN] = 0  # its requests in flight no longer count
         self.retired.discard(pid)
-        self._kill_at.pop(pid, None)
-        return harmless
+        self._killed.discard(pid)
+        return is_expected
 
     def forget_relayed(self) -> str | None:
-        """Forget workers that the relay has moved out of the service; return the name of their scope. Those that still
-        load the application, for a reload or in the place of others, leave: the next generation loads it anew."""
+        """Forget workers that the relay has moved out of the service; return the name of their scope. Workers that
+        still load the application exit: the next generation loads it again."""
         scope = None
         for pid in list(self.WORKERS):
             group = cgroup.of(pid)
             if group != self.cgroup and group is not None:
                 scope = os.path.basename(group)
-                if pid not in self.readiness.accepting:
+                if pid not in self.reports.accepting:
                     self.kill_worker(pid, signal.SIGTERM)
                 self.WORKERS.pop(pid).tmp.close()
         return scope
 
 
 def _make_board() -> tuple[Scoreboard, str]:
-    """Return the scoreboard, and why nobody outside can look at it, if somebody was to."""
+    """Return the scoreboard; and why ``flask-socketact status`` cannot read it, if it should be able to."""
     folder = find_folder()
     if folder is None:
         return Scoreboard(), ""

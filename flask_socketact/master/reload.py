@@ -120,8 +120,8 @@ class Reloads:
         if before is None or len(self._loaded()) < master.num_workers:
             return
         self._before = None
-        master.foreign = ()
-        self.failure = master.trouble = None
+        master.dropped_listeners = ()
+        self.failure = master.shortage = None
         self._retire(self._active(new=False))
         sock.close_sockets(_without(before.attributes["LISTENERS"], master.LISTENERS), unlink=False)
         for copy in before.streams:
@@ -138,7 +138,7 @@ class Reloads:
         master = self._master
         missing = master.num_workers - len(self._active(new=True))
         if missing > 0 and not all(master.spawn_worker() for _ in range(missing)):
-            self.fail(master.trouble or Failure.known("no worker can be forked"))
+            self.fail(master.shortage or Failure.known("no worker can be forked"))
 
     def has_lost(self, pid: int, worker: Worker, reason: Failure | None) -> bool:
         """Whether a worker that has died was a reload's; the reload fails, if it is at work."""
@@ -203,7 +203,7 @@ class Reloads:
         finally:
             master.cfg.set("bind", bind)
         listeners |= {listener.cfg_addr: listener for listener in opened}
-        master.foreign = _without(master.LISTENERS, kept := [listeners[address] for address in addresses])
+        master.dropped_listeners = _without(master.LISTENERS, kept := [listeners[address] for address in addresses])
         master.LISTENERS = kept
         master.log.info("Listening at: %s", ",".join(map(str, master.LISTENERS)))
 
@@ -213,7 +213,7 @@ class Reloads:
         failed = master.cfg
         for name, value in before.attributes.items():
             setattr(master, name, value)
-        master.foreign = ()
+        master.dropped_listeners = ()
         master.app.cfg = master.cfg
         sys.modules.update(before.modules)
         for step in (
@@ -232,7 +232,7 @@ class Reloads:
         master = self._master
         for pid in pids:
             master.retired.add(pid)
-            master.dismiss(pid)
+            master.drain_worker(pid)
 
     def _active(self, *, new: bool) -> list[int]:
         """Return the pids of workers that do not drain: those of this generation, or those of others."""
@@ -247,7 +247,7 @@ class Reloads:
         """Return the pids of workers of this generation that have begun to answer, and may drain by now."""
         master = self._master
         return [
-            pid for pid in master.readiness.accepting if master.WORKERS[pid].slot[Field.GENERATION] == master.generation
+            pid for pid in master.reports.accepting if master.WORKERS[pid].slot[Field.GENERATION] == master.generation
         ]
 
     def _move_pidfile(self, before: Config) -> None:

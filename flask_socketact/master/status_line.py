@@ -22,8 +22,8 @@ def serving(master: Arbiter) -> str:
         f"generation {master.generation}, {master.in_flight} requests in flight, {master.served} served",
         *_leaving(master),
     ]
-    if master.trouble:
-        parts.append(f"no more workers, {master.trouble.public}")
+    if master.shortage:
+        parts.append(f"no more workers, {master.shortage.public}")
     if old := master.old.workers():
         parts.append(f"{len(old)} old, from before a restart")
     return "; ".join(parts)

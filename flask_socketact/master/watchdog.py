@@ -59,7 +59,7 @@ class Watchdog:
                 worker.aborted = True
             elif pid in master.serving and self.is_blocked(worker):
                 master.log.critical("No request of worker %s has moved for %s s: replaced", pid, self.limit)
-                master.dismiss(pid)
+                master.drain_worker(pid)
 
     def has_progress(self, workers: Iterable[Worker]) -> bool:
         """Whether one of `workers` is not stuck; or there is none, and others are about to be forked."""

@@ -15,7 +15,7 @@ from flask_socketact.shared.scoreboard import Field
 from flask_socketact.text import describe, printable
 
 
-class Readiness:
+class WorkerReports:
     """The socket of one master. Made before the first fork; every worker writes to it."""
 
     def __init__(self) -> None:

@@ -56,7 +56,7 @@ class Field(IntEnum):
     CARRIED_OUT = 11
     ACCEPTED = 13  #: connections taken from a listener or the mailbox since the worker began
     MOVED = 14  #: when a thread was last free, or a request moved: CLOCK_MONOTONIC, nanoseconds; 0: not told
-    WORN = 15  #: 1 when it has answered max_requests, and is to be replaced
+    RECYCLE = 15  #: 1 when it has reached max_requests, and is to be replaced
     OLDEST = 12  #: when the oldest request in flight began: CLOCK_MONOTONIC, nanoseconds; 0: none
     HOLDS = 16  #: pieces of work, beside requests, that a drain waits for
     ERRORS = 17  #: of the requests answered, those with a status of 500 or above

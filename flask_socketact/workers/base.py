@@ -221,8 +221,8 @@ class BaseWorker(Worker):
         """Whether the worker is to leave now that it has answered ``max_requests``; a master of ours lets it drain when
         another has taken its place, and a relayed worker has no master to replace it."""
         self.max_requests = sys.maxsize  # gunicorn's word for never
-        if self._is_managed and not self.slot[Field.WORN]:
-            self.slot[Field.WORN] = 1
+        if self._is_managed and not self.slot[Field.RECYCLE]:
+            self.slot[Field.RECYCLE] = 1
             self.log.info("max_requests answered: to be replaced (pid: %s)", os.getpid())
         return not self._is_managed
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flask_socketact.master.pool import LEAVE_GRACE
+from flask_socketact.master.pool import EXIT_GRACE
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Slot
 from tests.support.load import ask
@@ -298,7 +298,7 @@ def test_worker_that_is_one_too_many_and_takes_sigterm(folder: Folder, http: soc
     with Server(folder(DEAF), *arguments, listeners={"http": http}) as server:
         before = server.wait_until_ready().workers()
         server.signal(signal.SIGTTOU)
-        server.wait_for(lambda: len(server.workers()) == 1, "one worker to be gone", 1 + LEAVE_GRACE + 4)
+        server.wait_for(lambda: len(server.workers()) == 1, "one worker to be gone", 1 + EXIT_GRACE + 4)
         killed = next(pid for pid in before if pid not in server.workers())
         assert f"Worker {killed} has not left 6 s after its drain began: killed" in server.log
         assert ask(lambda: dial(http))[0] == 200
