@@ -63,24 +63,16 @@ class AccountError(SocketActError):
     """There is no such user or group."""
 
 
+class OptionError(SocketActError):
+    """An option has a value that cannot be used, or contradicts another option."""
+
+
 class UnitError(SocketActError):
     """The units cannot be rendered or written."""
 
 
-class OptionError(UnitError):
-    """An option's value cannot stand in a unit file, or contradicts another option."""
-
-
-class TargetError(SocketActError):
-    """A rehearsal cannot send requests to this URL or path."""
-
-
-class ConditionError(SocketActError):
-    """A condition of ``--fail-on`` cannot be parsed."""
-
-
 class ReportError(SocketActError):
-    """The file is not a report that a run can be compared with."""
+    """A report cannot be read or written."""
 
 
 class RehearsalError(SocketActError):
@@ -92,7 +84,7 @@ class RequestError(SocketActError):
 
 
 class NotBegunError(SocketActError):
-    """The deploy changed nothing."""
+    """Nothing was changed."""
 
 
 class RecordError(SocketActError):
@@ -116,4 +108,4 @@ class NotDeployedError(SocketActError):
 
 
 class LeftBrokenError(SocketActError):
-    """The new release was bad, and the old release does not serve. An administrator must act."""
+    """A change was made that could not be completed or rolled back. An administrator must act."""

@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import IO, Any
+from typing import Any
 
 import click
-
-from flask_socketact.text import printable
 
 #: Nothing that systemctl would take for an option, a pattern or a path.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@\\-]{0,200}")
 #: Units of other types, and templates.
 OTHERS = re.compile(r".*(@|\.(socket|target|device|mount|automount|swap|timer|path|slice|scope))")
-
-
-class Failure(click.ClickException):
-    """The command ends, and one line says why; with `as_json` an object does, too."""
-
-    def __init__(self, message: str, *, as_json: bool = False) -> None:
-        super().__init__(printable(message))
-        self._as_json = as_json
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        if self._as_json:
-            click.echo(json.dumps({"error": self.message}, indent=2))
-        super().show(file)
-
-
-class WrongUsage(Failure):
-    """A value cannot be what is meant."""
-
-    exit_code = 2
-
-
-class Refusal(Failure):
-    """The command has done nothing."""
-
-    exit_code = 3
 
 
 class Seconds(click.IntRange):

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flask_socketact.cli.options import Refusal, name_argument, user_manager_option
-from flask_socketact.errors import LeftBrokenError, NotBegunError, NotDeployedError, SocketActError, TargetError
+from flask_socketact.cli.exit_status import Command, ExitStatus
+from flask_socketact.cli.options import name_argument, user_manager_option
+from flask_socketact.errors import LeftBrokenError, NotBegunError, NotDeployedError, OptionError, SocketActError
 from flask_socketact.systemd.manager import Manager
 from flask_socketact.text import printable
 
 if TYPE_CHECKING:
     from flask_socketact.cli.deploy.service import Service
     from flask_socketact.cli.deploy.steps import Wanted
-
-NOT_DEPLOYED, LEFT_BROKEN = 1, 4  #: exit statuses
 
 
 class _Number(click.FloatRange):
@@ -48,11 +47,11 @@ def _is_page(_context: click.Context, _parameter: click.Parameter, value: str) -
 
     try:
         return check_path(value)
-    except TargetError as error:
+    except OptionError as error:
         raise click.BadParameter(str(error)) from None
 
 
-@click.command()
+@click.command(cls=Command)
 @name_argument
 @user_manager_option
 @click.option(
@@ -93,8 +92,7 @@ def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> Non
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who has begun it may go away
     told = _Told(name, quiet=as_json)
     running: Deployment | None = None
-    error: Exception | None = None
-    status = 0
+    error: SocketActError | None = None
     try:
         service = Service(name, Manager(user=user_manager))
         record = Record(state_folder(user_manager=user_manager), name)
@@ -102,19 +100,14 @@ def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> Non
         with record.locked():
             running = Deployment(service, record, _wanted(given), told)
             running.run()
-    except NotDeployedError as why:
-        error, status = why, NOT_DEPLOYED
-    except LeftBrokenError as why:
-        error, status = why, LEFT_BROKEN
     except SocketActError as why:
-        error, status = why, Refusal.exit_code
+        error = why
     except KeyboardInterrupt:
-        error, status = NotBegunError("interrupted before anything was changed"), Refusal.exit_code
+        error = NotBegunError("interrupted before anything was changed")
         if running is not None and running.has_begun:
-            text = "interrupted while the old release was put back: deploy again, which ends that"
-            error, status = LeftBrokenError(text), LEFT_BROKEN
-    told.end(error, is_told=status == NOT_DEPLOYED)
-    sys.exit(status)
+            error = LeftBrokenError("interrupted while the old release was put back: deploy again, which ends that")
+    told.end(error, is_told=isinstance(error, NotDeployedError))
+    sys.exit(ExitStatus.of(error) if error else ExitStatus.DONE)
 
 
 def _wanted(given: dict[str, Any]) -> Wanted:

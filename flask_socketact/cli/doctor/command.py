@@ -9,12 +9,12 @@ import click
 from flask_socketact.cli.doctor import checks
 from flask_socketact.cli.doctor.checks.finding import Finding, Verdict
 from flask_socketact.cli.doctor.checks.system import read
-from flask_socketact.cli.options import Refusal, name_argument, user_manager_option
-from flask_socketact.errors import ManagerError
+from flask_socketact.cli.exit_status import Command, ExitStatus
+from flask_socketact.cli.options import name_argument, user_manager_option
 from flask_socketact.text import printable
 
 
-@click.command()
+@click.command(cls=Command)
 @name_argument
 @user_manager_option
 @click.option("--json", "as_json", is_flag=True, help="Print an array of objects.")
@@ -25,16 +25,13 @@ def doctor(context: click.Context, name: str, user_manager: bool, as_json: bool)
     Run it as root: it reads gunicorn's settings as the service's user. Exit status: 0 no error, 1 an error, 2 wrong
     usage, 3 there is no such service, or systemd does not answer.
     """
-    try:
-        findings = list(checks.run(read(name, user_manager=user_manager)))
-    except ManagerError as error:
-        raise Refusal(str(error), as_json=as_json) from None
+    findings = list(checks.run(read(name, user_manager=user_manager)))
     if as_json:
         click.echo(json.dumps([as_object(check, finding) for check, finding in findings], indent=2))
     else:
         click.echo("\n".join(as_line(check, finding) for check, finding in findings))
     if any(finding.verdict is Verdict.ERROR for _, finding in findings):
-        context.exit(1)
+        context.exit(ExitStatus.BROKEN)
 
 
 def as_object(check: str, finding: Finding) -> dict[str, str]:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import click
 
+from flask_socketact.cli.exit_status import Command
+from flask_socketact.errors import NotBegunError
+
 NAME = "flask_socketact.conf"
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("directory", default=".", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def init(directory: Path) -> None:
     """Write flask_socketact.conf into DIRECTORY, the application's folder (default: here).
@@ -22,9 +25,9 @@ def init(directory: Path) -> None:
     try:
         _create(target, content)
     except FileExistsError:
-        raise click.ClickException(f"{target} exists and is left as it is: edit it, or remove it first") from None
+        raise NotBegunError(f"{target} exists and is left as it is: edit it, or remove it first") from None
     except OSError as error:
-        raise click.ClickException(f"{target} cannot be written: {error.strerror}") from None
+        raise NotBegunError(f"{target} cannot be written: {error.strerror}") from None
     click.echo(f"Wrote {target}. Run: gunicorn -c {NAME} app:app")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flask_socketact import files
-from flask_socketact.cli.options import Refusal
-from flask_socketact.errors import ConditionError, RehearsalError, SocketActError, UnsafePathError
+from flask_socketact.cli.exit_status import Command, ExitStatus, fail
+from flask_socketact.errors import OptionError, RehearsalError, ReportError, UnsafePathError
 from flask_socketact.text import printable
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ _NUMBER = click.IntRange(0, 50_000)
 _SECONDS = click.FloatRange(0.0, 3600.0)
 #: Clients that start, and an answer that ends, need some time.
 _EVERY = click.FloatRange(0.5, 3600.0)
-#: Exit status after Ctrl-C.
-INTERRUPTED = 130
 FAIL_ON = "failed>0,closed>0,wait>0.5,failed-restarts>0"
 
 
@@ -56,7 +53,7 @@ def _conditions(_context: click.Context, parameter: click.Parameter, value: str)
 
     try:
         return parse_conditions(value)
-    except ConditionError as error:
+    except OptionError as error:
         raise click.BadParameter(str(error), param=parameter) from None
 
 
@@ -75,7 +72,7 @@ def _destination(context: click.Context, _parameter: click.Parameter, value: Pat
     return Destination(folder, value)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--url", default="http://127.0.0.1:8000/", show_default=True, help="What is asked for.")
 @click.option("--unix-socket", metavar="PATH", help="Connect to this listener, whatever the URL's host.")
 @click.option(
@@ -119,7 +116,10 @@ def _destination(context: click.Context, _parameter: click.Parameter, value: Pat
 )
 @click.option("--allow-remote", is_flag=True, help="Ask another machine, too. It must be yours.")
 @click.option("--json", "as_json", is_flag=True, help="Print an object, and no progress.")
-def rehearse(*, report: Destination | None, compare: Path | None, as_json: bool, **given: Any) -> None:
+@click.pass_context
+def rehearse(
+    context: click.Context, /, *, report: Destination | None, compare: Path | None, as_json: bool, **given: Any
+) -> None:
     """Restart a service again and again under load, and tell what each kind of client saw.
 
     The load is real: requests go to the service that answers at --url. It ends by itself; Ctrl-C ends it early.
@@ -130,18 +130,16 @@ def rehearse(*, report: Destination | None, compare: Path | None, as_json: bool,
     from flask_socketact.cli.rehearse.report import read
 
     fail_on, title = given.pop("fail_on"), given.pop("title")
-    try:
-        runs = [read(compare)] if compare else []
-        plan = _plan(**given)
-        recording, verdict = _run(plan, fail_on, as_json=as_json)
-    except SocketActError as error:
-        raise Refusal(str(error), as_json=as_json) from None
-    except KeyboardInterrupt:  # before it has begun
-        sys.exit(INTERRUPTED)
+    runs = [read(compare)] if compare else []
+    plan = _plan(**given)
+    recording, verdict = _run(plan, fail_on, as_json=as_json)
     if report is not None:
-        _write(report, [*runs, _describe(title, plan, recording, verdict)], quiet=as_json)
-    status = 0 if verdict.is_kept else 1
-    sys.exit(INTERRUPTED if recording.is_interrupted else status)
+        try:
+            _write(report, [*runs, _describe(title, plan, recording, verdict)], quiet=as_json)
+        except ReportError as error:  # the object has been printed
+            fail(context, error)
+    status = ExitStatus.DONE if verdict.is_kept else ExitStatus.BROKEN
+    context.exit(ExitStatus.INTERRUPTED if recording.is_interrupted else status)
 
 
 def _run(plan: Plan, fail_on: list[Condition], *, as_json: bool) -> tuple[Recording, Verdict]:
@@ -172,7 +170,7 @@ def _write(report: Destination, runs: list[dict[str, Any]], *, quiet: bool) -> N
     try:
         report.folder.write(report.path.name, render(runs))
     except OSError as error:
-        raise Refusal(f"{report.path} cannot be written: {error.strerror}") from None
+        raise ReportError(f"{report.path} cannot be written: {error.strerror}") from None
     if not quiet:
         click.echo(printable(f"Report: {report.path}"))
 
@@ -180,7 +178,8 @@ def _write(report: Destination, runs: list[dict[str, Any]], *, quiet: bool) -> N
 def _plan(*, url: str, unix_socket: str | None, allow_remote: bool, command: list[str] | None, **given: Any) -> Plan:
     """Return what the options come to.
 
-    :raises SocketActError: they come to nothing.
+    :raises OptionError: there are no clients, or a page is no path.
+    :raises RehearsalError: nothing can be rehearsed.
     """
     from flask_socketact.cli.rehearse import service, target
     from flask_socketact.cli.rehearse.clients import Pace
@@ -189,7 +188,7 @@ def _plan(*, url: str, unix_socket: str | None, allow_remote: bool, command: lis
     where = target.parse(url, unix_socket=unix_socket, allow_remote=allow_remote)
     groups = _groups(where, given)
     if not groups:
-        raise RehearsalError("without clients nobody sees anything: give --clients or others a number")
+        raise OptionError("without clients nobody sees anything: give --clients or others a number")
     found = service.find(where.places)
     if command is None and found is None and given["restarts"]:
         raise RehearsalError(

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flask_socketact.cli.rehearse.recording import Outcome, Recording
-from flask_socketact.errors import ConditionError
+from flask_socketact.errors import OptionError
 from flask_socketact.text import duration
 
 #: Old workers finish what they have after a restart has ended: what began so long after it is still of it. Seconds.
@@ -127,14 +127,14 @@ class Condition:
 def parse_conditions(text: str) -> list[Condition]:
     """Read ``failed>0,wait>0.25``.
 
-    :raises ConditionError: it is none.
+    :raises OptionError: it is none.
     """
     conditions = []
     for part in text.split(","):
         match = _CONDITION.fullmatch(part)
         if match is None or match[1] not in MEASURES:
             wanted = f"write one of {', '.join(MEASURES)}, > or >=, and a number"
-            raise ConditionError(f"{part.strip()!r} is no condition: {wanted}, in quotes, as > means more to a shell")
+            raise OptionError(f"{part.strip()!r} is no condition: {wanted}, in quotes, as > means more to a shell")
         conditions.append(Condition(match[1], match[2], float(match[3])))
     return conditions
 

@@ -7,7 +7,7 @@ import socket
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from flask_socketact.errors import TargetError
+from flask_socketact.errors import OptionError, RehearsalError
 
 _PORT = 80
 #: What would end a request's line, or be another request.
@@ -45,7 +45,7 @@ class Target:
     def at(self, path: str) -> Target:
         """Return another page of the same service.
 
-        :raises TargetError: `path` is none.
+        :raises OptionError: `path` is none.
         """
         return replace(self, path=check_path(path))
 
@@ -53,10 +53,10 @@ class Target:
 def check_path(path: str) -> str:
     """Return the path of a page, with its query.
 
-    :raises TargetError: it is none.
+    :raises OptionError: it is none.
     """
     if not path.startswith("/") or not _UNSAFE.isdisjoint(path) or not path.isascii():
-        raise TargetError(f"{path!r} is no path: it begins with /, and has no spaces and other characters than ASCII")
+        raise OptionError(f"{path!r} is no path: it begins with /, and has no spaces and other characters than ASCII")
     return path
 
 
@@ -64,15 +64,16 @@ def parse(url: str, *, unix_socket: str | None = None, allow_remote: bool = Fals
     """Read a URL, and look its name up.
 
     :param unix_socket: connect to this path instead, as ``curl --unix-socket`` does.
-    :raises TargetError: it cannot be asked, or is of another machine and `allow_remote` is false.
+    :raises OptionError: it is no URL of HTTP.
+    :raises RehearsalError: its name is unknown, or is another machine's and `allow_remote` is false.
     """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or _PORT
     except ValueError as error:
-        raise TargetError(f"{url!r} is no URL: {error}") from None
+        raise OptionError(f"{url!r} is no URL: {error}") from None
     if parts.scheme != "http" or not host or parts.username is not None or parts.fragment:
-        raise TargetError(
+        raise OptionError(
             f"{url!r} is not of the form http://HOST:PORT/PATH (with TLS, rehearse what is behind the proxy)"
         )
     path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
@@ -85,12 +86,12 @@ def _look_up(host: str, port: int, *, allow_remote: bool) -> tuple[str, int]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise TargetError(f"{host}: {error.strerror if isinstance(error, OSError) else error}") from None
+        raise RehearsalError(f"{host}: {error.strerror if isinstance(error, OSError) else error}") from None
     addresses = [(str(address[0]), port) for *_, address in found]
     if not allow_remote:
         for address, _ in addresses:
             if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
-                raise TargetError(
+                raise RehearsalError(
                     f"{host} is {address}, not this machine's loopback: give --allow-remote if it is yours"
                 )
     return next(filter(_answers, addresses), addresses[0])

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flask_socketact.cli.options import Refusal, name_argument, user_manager_option
-from flask_socketact.errors import ManagerError
+from flask_socketact.cli.exit_status import Command, ExitStatus
+from flask_socketact.cli.options import name_argument, user_manager_option
 from flask_socketact.systemd.manager import Manager
 
 if TYPE_CHECKING:
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
 #: Between two looks: what was counted meanwhile makes the requests per second. Seconds.
 INTERVAL = 1.0
-NOT_ACTIVE = 1  #: exit status
 
 
-@click.command()
+@click.command(cls=Command)
 @name_argument
 @user_manager_option
 @click.option("--watch", is_flag=True, help="Go on, every second, until Ctrl-C.")
@@ -39,17 +38,17 @@ def status(context: click.Context, /, name: str, *, user_manager: bool, watch: b
         if watch:
             _watch(looks, as_json=as_json)
         seen = next(looks)
-    except ManagerError as error:
-        raise Refusal(str(error), as_json=as_json) from None
     except KeyboardInterrupt:
-        context.exit(0)
+        if not watch:
+            raise
+        context.exit(ExitStatus.DONE)
     if as_json:
         click.echo(json.dumps(asdict(seen), indent=2))
     else:
         from flask_socketact.cli.status import output
 
         output.show(seen)
-    context.exit(0 if seen.is_active else NOT_ACTIVE)
+    context.exit(ExitStatus.DONE if seen.is_active else ExitStatus.BROKEN)
 
 
 def _looks(name: str, manager: Manager) -> Iterator[Overview]:

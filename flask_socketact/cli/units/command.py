@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flask_socketact.cli.options import Failure, Seconds, WrongUsage
+from flask_socketact.cli.exit_status import Command
+from flask_socketact.cli.options import Seconds
 from flask_socketact.cli.units.changes import Changes, look
 from flask_socketact.cli.units.install import Installed, missing, running_systemd, write_out
 from flask_socketact.cli.units.install import install as install_units
 from flask_socketact.cli.units.render import OLDEST_SYSTEMD, application, render
-from flask_socketact.errors import ManagerError, OptionError, UnitError
+from flask_socketact.errors import ManagerError
 from flask_socketact.text import printable
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _COUNT = click.IntRange(1, _MOST)
 _SECONDS = Seconds(_MOST)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--app", metavar="MODULE:OBJECT", default="app:app", show_default=True, help="What gunicorn serves.")
 @click.option("--name", metavar="NAME", default="app", show_default=True, help="Name of the service.")
 @click.option("--user", metavar="USER", help="Whom the workers run as.  [default: NAME]")
@@ -66,20 +67,15 @@ def units(*, output: Path | None, install: bool, systemd_version: int | None, no
     """Print the systemd units of an application, or write or install them."""
     if install and output is not None:
         raise click.UsageError("--install knows where to write: leave --output out")
-    try:
-        version = systemd_version or max(OLDEST_SYSTEMD, running_systemd(OLDEST_SYSTEMD))
-        wanted = application(**given, overlap=not no_overlap, systemd_version=version)
-        texts = render(wanted)
-        if install:
-            _tell_installed(wanted, install_units(wanted, texts))
-        elif output is not None:
-            _tell_written(write_out(wanted, texts, output))
-        else:
-            _show(wanted, texts)
-    except OptionError as error:
-        raise WrongUsage(str(error)) from None
-    except UnitError as error:
-        raise Failure(str(error)) from None
+    version = systemd_version or max(OLDEST_SYSTEMD, running_systemd(OLDEST_SYSTEMD))
+    wanted = application(**given, overlap=not no_overlap, systemd_version=version)
+    texts = render(wanted)
+    if install:
+        _tell_installed(wanted, install_units(wanted, texts))
+    elif output is not None:
+        _tell_written(write_out(wanted, texts, output))
+    else:
+        _show(wanted, texts)
 
 
 def _show(wanted: Application, texts: Mapping[str, str]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flask_socketact import files
-from flask_socketact.errors import UnitError
+from flask_socketact.errors import LeftBrokenError, UnitError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -198,4 +198,4 @@ def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (checked)
     if done.returncode != 0:
         why = " ".join(done.stderr.split())
-        raise UnitError(f"the units are written, but `{shlex.join(command)}` has failed: {why}")
+        raise LeftBrokenError(f"the units are written, but `{shlex.join(command)}` has failed: {why}")

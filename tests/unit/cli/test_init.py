@@ -26,7 +26,7 @@ def test_file_is_python_that_builds_on_the_module(tmp_path: Path) -> None:
 def test_file_of_the_user_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "flask_socketact.conf").write_text("workers = 9\n")
     done = CliRunner().invoke(main, ["init", str(tmp_path)])
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert "exists and is left as it is" in done.output
     assert (tmp_path / "flask_socketact.conf").read_text() == "workers = 9\n"
 
@@ -46,6 +46,6 @@ def test_full_disk_leaves_no_half_file(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stderr == f"Error: {tmp_path}/flask_socketact.conf cannot be written: File too large\n"
     assert not list(tmp_path.iterdir())

@@ -29,7 +29,7 @@ from flask_socketact.cli.rehearse.outcome import (
 from flask_socketact.cli.rehearse.recording import Recording, Restart
 from flask_socketact.cli.rehearse.report import read
 from flask_socketact.cli.rehearse.run import Plan, rehearse
-from flask_socketact.errors import ConditionError, RehearsalError, ReportError, TargetError
+from flask_socketact.errors import OptionError, RehearsalError, ReportError, SocketActError
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CLOSE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
@@ -218,7 +218,7 @@ def test_urls(url: str, address: tuple[str, int], path: str) -> None:
     ],
 )
 def test_what_is_no_url_or_not_this_machine(url: str) -> None:
-    with pytest.raises(TargetError) as caught:
+    with pytest.raises(SocketActError) as caught:
         target.parse(url)
     assert "\n" not in str(caught.value)
 
@@ -280,7 +280,7 @@ def test_conditions() -> None:
 
 @pytest.mark.parametrize("text", ["", "failed", "failed<1", "failed>", "errors>0", "failed>0,", "p99>nan", "wait>1s"])
 def test_what_is_no_condition(text: str) -> None:
-    with pytest.raises(ConditionError, match="is no condition: write one of failed, closed, wait, p99, failed-re"):
+    with pytest.raises(OptionError, match="is no condition: write one of failed, closed, wait, p99, failed-re"):
         parse_conditions(text)
 
 
@@ -384,10 +384,10 @@ def test_no_report(tmp_path: Path) -> None:
         (["--url", "http://127.0.0.1:1/"], 3, "no socket unit listens at 127.0.0.1:1: say what restarts the service"),
         (["--do", "nonexistent-command"], 3, "there is no command nonexistent-command"),
         (["--do", "true", "--url", "http://127.0.0.1:1/"], 3, "connection refused, before anything was restarted"),
-        (["--do", "true", "--long-path", "sleep"], 3, "'sleep' is no path"),
+        (["--do", "true", "--long-path", "sleep"], 2, "'sleep' is no path"),
         (
             ["--clients=0", "--keep-alive=0", "--idle=0", "--silent=0", "--slow=0"],
-            3,
+            2,
             "give --clients or others a number",
         ),
         (["--do", "true", "--idle", "50000", "--clients", "50000"], 3, "take more file descriptors than the"),

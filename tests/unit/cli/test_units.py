@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from flask_socketact.cli import main
 from flask_socketact.cli.units.render import application, render
-from flask_socketact.errors import UnitError
+from flask_socketact.errors import OptionError
 
 EXAMPLES = Path(__file__).parents[3] / "examples/units"
 SERVICE, SOCKET = "/etc/systemd/system/app.service", "/etc/systemd/system/app.socket"
@@ -314,7 +314,7 @@ def test_nothing_gets_into_a_unit_that_means_something_there(option: str, value:
     wanted[option] = (value,) if option == "listen" else value
     try:
         text = "".join(render(application(**wanted)).values())
-    except UnitError as error:
+    except OptionError as error:
         text = str(error)
         one_line = text.isprintable()
     else:
@@ -389,20 +389,20 @@ def test_times_are_seconds(option: str, value: str) -> None:
 
 def test_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "app.socket").write_text("[Socket]\nListenStream=80\n")
-    assert "was not made by flask-socketact and is left as it is" in refusal("--output", str(tmp_path), status=1)
+    assert "was not made by flask-socketact and is left as it is" in refusal("--output", str(tmp_path), status=3)
     assert [path.name for path in tmp_path.iterdir()] == ["app.socket"]
     assert (tmp_path / "app.socket").read_text() == "[Socket]\nListenStream=80\n"
 
 
 def test_masked_unit_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "app.service").symlink_to("/dev/null")
-    assert "was not made by flask-socketact and is left as it is" in refusal("--output", str(tmp_path), status=1)
+    assert "was not made by flask-socketact and is left as it is" in refusal("--output", str(tmp_path), status=3)
     assert (tmp_path / "app.service").is_symlink()
 
 
 def test_program_called_relay_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "relay").write_text("#!/bin/sh\n")
-    assert "was not made by flask-socketact" in refusal("--output", str(tmp_path), status=1)
+    assert "was not made by flask-socketact" in refusal("--output", str(tmp_path), status=3)
     assert [path.name for path in tmp_path.iterdir()] == ["relay"]
 
 
@@ -411,14 +411,14 @@ def test_socket_unit_of_another_application_is_left_alone(tmp_path: Path) -> Non
     assert units("--name", "app-unix", "--output", str(tmp_path)).exit_code == 0
     before = (tmp_path / "app-unix.socket").read_text()
     listeners = ("--listen", "80", "--listen", "81=unix")
-    assert "is of another service than app" in refusal(*listeners, "--output", str(tmp_path), status=1)
+    assert "is of another service than app" in refusal(*listeners, "--output", str(tmp_path), status=3)
     assert (tmp_path / "app-unix.socket").read_text() == before
 
 
 @pytest.mark.parametrize(("first", "second"), [("app", "app-relay"), ("app-relay", "app")])
 def test_relay_of_another_application_is_left_alone(tmp_path: Path, first: str, second: str) -> None:
     assert units("--name", first, "--output", str(tmp_path)).exit_code == 0
-    assert "is of another service" in refusal("--name", second, "--output", str(tmp_path), status=1)
+    assert "is of another service" in refusal("--name", second, "--output", str(tmp_path), status=3)
 
 
 def test_ours_is_replaced_whole(tmp_path: Path) -> None:
@@ -450,13 +450,13 @@ def test_full_disk_leaves_all_as_it_was(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stderr == f"Error: {tmp_path}/relay cannot be written: File too large\n"
     assert {path: path.read_text() for path in tmp_path.iterdir()} == before
 
 
 def test_folder_that_takes_no_files() -> None:
-    assert "/proc/self/app.service cannot be written" in refusal("--output", "/proc/self", status=1)
+    assert "/proc/self/app.service cannot be written" in refusal("--output", "/proc/self", status=3)
 
 
 def test_only_root_installs_for_the_system() -> None:
@@ -467,7 +467,7 @@ def test_only_root_installs_for_the_system() -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stderr.startswith("Error: --install writes to /etc/systemd/system, which takes root: ")
     assert done.stderr.count("\n") == 1
 
@@ -505,20 +505,20 @@ def test_install_for_a_user(tmp_path: Path) -> None:
 
 def test_install_that_systemd_does_not_hear_of(tmp_path: Path) -> None:
     done = units("--user-manager", "--install", env=home(tmp_path, status=1))
-    assert done.exit_code == 1
+    assert done.exit_code == 4
     assert done.stderr.startswith("Error: the units are written, but `")
     assert done.stderr.endswith("systemctl --user daemon-reload` has failed: no bus\n")
 
 
 def test_install_without_systemd(tmp_path: Path) -> None:
     done = units("--user-manager", "--install", env={"HOME": str(tmp_path), "PATH": str(tmp_path)})
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert "there is no systemctl" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
 def test_install_does_not_hide_a_unit_of_systemd(tmp_path: Path) -> None:
     done = units("--user-manager", "--install", "--name", "systemd-exit", env=home(tmp_path))
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert "systemd-exit.service is another unit of that name, and would be hidden" in done.stderr
     assert not (tmp_path / ".config").exists()
