@@ -1,4 +1,4 @@
-"""The master's side: gunicorn's arbiter, with listeners from systemd and a true READY."""
+"""gunicorn's arbiter as a service of systemd: its listeners come from systemd, and READY=1 is true."""
 
 from __future__ import annotations
 
@@ -26,47 +26,49 @@ from flask_socketact.master.watchdog import Watchdog
 from flask_socketact.shared.service_counters import Ledger, find_folder
 from flask_socketact.systemd import activation, message_ids, notify
 
-#: How often the master looks at its workers, in seconds.
+#: How often the master checks its workers. Seconds.
 TURN = 1.0
-#: How often it looks for reports while workers load the application, in seconds.
+#: The same while workers load the application. Seconds.
 BOOT_POLL = 0.05
-#: A worker that has not left by itself when the drain time is over is killed so much later. Seconds.
+#: In a stop, a worker that has not exited this long after the drain time is killed. Seconds.
 OVERDUE = 2.0
-#: When the application has been loaded for so long it begins to be said. Seconds.
+#: When a load of the application has taken this long, systemd is asked for more time. Seconds.
 LONG = 5.0
 
 
 def install() -> None:
     """Let the gunicorn command run our arbiter instead of its own.
 
-    gunicorn has no setting for the class of its arbiter, and takes one function per
-    server hook: a hook of ours would silently give way to the user's hook of the same
-    name. So we use none. tests/process fails when gunicorn looks elsewhere for it.
+    gunicorn has no setting for the arbiter's class, and takes one function for each server hook: a hook in the user's
+    configuration would silently replace ours. tests/process fails when gunicorn takes its arbiter from elsewhere.
     """
     gunicorn.app.base.Arbiter = Arbiter
 
 
 class Arbiter(Pool):
-    """gunicorn's arbiter as a service of systemd."""
+    """The master of a service.
+
+    gunicorn's loop calls `wait_for_signals` in each turn, and that calls `tick`. Most other methods extend gunicorn's.
+    """
 
     def __init__(self, app: BaseApplication) -> None:
         self.reloads = Reloads(self)
-        # Before anything is opened: what we open could take the place of a descriptor that is missing.
+        # First, before a file that we open can take the number of a descriptor that is missing.
         self._names = activation.listen_fds()
         if self._names:
             activation.unset_environment(os.environ)
         address, seconds = notify.take_address(os.environ), notify.take_watchdog(os.environ)
         self._watchdog = Watchdog(seconds) if seconds else None
         self._idle_exit = idle_exit.from_environment() if self._names else None
-        self._turn = TURN  # of the loop, at most
+        self._turn = TURN  # longest turn of the loop, in seconds
         if self._watchdog:
             self._turn = min(self._turn, self._watchdog.interval)
         if self._idle_exit:
             self._turn = min(self._turn, self._idle_exit.seconds)
         self.state = ServiceState()
-        self._leaves_mail = False  # systemd starts the service again for what is in the mailbox
+        self._keeps_mail = False  # in a stop: systemd starts the service again, which reads the mailbox
         self._drain_end = 0.0
-        if app.cfg.preload_app:  # here, where nothing else can be said until that has ended
+        if app.cfg.preload_app:  # now: super().__init__() loads it, and sends nothing meanwhile
             with suppress(NotifyError):
                 notify.extend_timeout(address, env.load_timeout() + EXTENSION)
         super().__init__(app)
@@ -74,7 +76,7 @@ class Arbiter(Pool):
         self._ledger = Ledger(self.log)
         if self.board_error:
             self.log.warning("%s", self.board_error)
-        self.old = OldGenerations(self.cgroup, find_folder(), self.log, on_exit=self._bury_relayed)
+        self.old = OldGenerations(self.cgroup, find_folder(), self.log, on_exit=self._call_child_exit)
 
     def setup(self, app: BaseApplication) -> None:
         self.reloads.ignore_preload(app)
@@ -82,7 +84,7 @@ class Arbiter(Pool):
         if not self.hands_over:
             self.log.warning(
                 "worker_class = %s is not flask_socketact's: its workers close connections in a restart, and new "
-                "connections may reach the release before. See docs/workers.md",
+                "connections may reach the old release. See docs/workers.md",
                 self.cfg.worker_class_str,
             )
         if self.LISTENERS and self.systemd:
@@ -90,7 +92,7 @@ class Arbiter(Pool):
 
     def start(self) -> None:
         if self.num_workers < 1:
-            raise SettingsError(f"workers = {self.num_workers} would answer nobody: set workers or WEB_CONCURRENCY")
+            raise SettingsError(f"workers = {self.num_workers} would serve no request: set workers or WEB_CONCURRENCY")
         if self._names:
             self._take_listeners()
         self.old.look()
@@ -100,8 +102,7 @@ class Arbiter(Pool):
         self._ledger.count("starts")
         if not self.systemd:
             self.log.warning(
-                "No listeners from systemd (%s): gunicorn has bound its own, "
-                "and a restart refuses connections until it is done",
+                "No listeners from systemd (%s): gunicorn has bound its own, and refuses connections during a restart",
                 activation.why_none(),
             )
         text = f"Loading the application in {self.num_workers} workers, for at most {self.load_timeout:g} s"
@@ -109,16 +110,16 @@ class Arbiter(Pool):
         self.manager.status(text)
 
     def _wait_for_old(self) -> None:
-        """Load nothing before old workers have left: an earlier configuration may have let them live on."""
+        """With :data:`env.OVERLAP` = no, wait until old workers have exited; the setting may be newer than they are."""
         while old := self.old.workers():
-            self.manager.status(f"Waiting until {len(old)} workers from before have left: {env.OVERLAP}=no")
+            self.manager.status(f"Waiting until {len(old)} old workers have exited: {env.OVERLAP}=no")
             self.old.retire(self.cfg.graceful_timeout)
             self.manager.ask_for_time()
             time.sleep(BOOT_POLL)
             self.old.look()
 
     def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:  # noqa: ARG002 (gunicorn's is a second)
-        """Wait as gunicorn does, in each turn of its loop; then see to what is ours."""
+        """Wait for signals as gunicorn does in each turn of its loop, then do what is ours."""
         is_booting = len(self.WORKERS) > len(self.reports.accepting)
         is_waiting = is_booting or not self.state.has_started or self.reloads.is_loading or self.reloads.is_due
         signals: list[int] = super().wait_for_signals(BOOT_POLL if is_waiting else self._turn)
@@ -126,12 +127,12 @@ class Arbiter(Pool):
         return signals
 
     def tick(self) -> None:
-        """Do what is due in each turn. gunicorn handles signals afterwards, and sees to the number of workers."""
+        """Do what is due in each turn. Then gunicorn handles signals, and calls `murder_workers`, `manage_workers`."""
         self._look_at_workers()
         self.old.look()
         self.board.is_deaf = not self.hands_over
         if self.board.is_deaf:
-            self._empty_mailbox()  # nobody else reads it
+            self._empty_mailbox()  # no worker reads it
         if self.state.is_loading and time.monotonic() - self.reloads.loading_since > LONG:
             self.manager.ask_for_time()
         if self.booted:
@@ -145,23 +146,24 @@ class Arbiter(Pool):
                 self._idle_exit.look(self)
 
     def _look_at_workers(self) -> None:
-        """See which workers have begun to accept."""
+        """Read which workers have begun to accept."""
         self.reports.collect(self.WORKERS)
-        if len(self.reports.accepting) >= self.num_workers:  # those that are replaced already have answered, too
+        if len(self.reports.accepting) >= self.num_workers:  # those that drain by now count: they have accepted
             self.reloads.load_time = self.reloads.load_time or time.monotonic() - self.reloads.loading_since
             self.booted = True
         if self.has_enough:
             self.shortage = None
 
-    def leave(self, seconds: float) -> None:
-        """Leave with success. A connection that comes now is answered, or waits for those whom systemd starts."""
-        self.log.info("No connection for %g s: leaving, the next one starts the service", seconds)
-        self._leaves_mail = True
+    def exit_idle(self, seconds: float) -> None:
+        """Stop with success after `seconds` without a connection. A new connection gets its response from this master's
+        workers, or waits in the listener until systemd has started the service."""
+        self.log.info("No connection for %g s: exiting, the next one starts the service", seconds)
+        self._keeps_mail = True
         self._announce_stop(f"Idle for {seconds:g} s: the next connection starts the service")
-        raise StopIteration  # as SIGTERM does
+        raise StopIteration  # as gunicorn's handler of SIGTERM does
 
     def report_state(self) -> None:
-        """Tell systemd whether new workers load, or the service is ready; tried again until it is known."""
+        """Tell systemd that new workers load, or that the service is ready; again, until that was sent."""
         due = self.state.due(is_reloading=self.reloads.is_loading)
         if due is Phase.RELOADING:
             if self.manager.reloading(f"Reloading: generation {self.generation} loads the application"):
@@ -192,13 +194,13 @@ class Arbiter(Pool):
         self._ledger.count("reloads" if succeeded else "failed_reloads")
 
     def murder_workers(self) -> None:
-        """Replace workers that do nothing; as long as some do something, tell systemd."""
+        """Replace workers that make no progress; while others do, tell systemd so (``WatchdogSec=``)."""
         if self._watchdog and self.booted:
             self._watchdog.look(self)
         super().murder_workers()
 
     def handle_hup(self) -> None:
-        """Load settings and application anew, without the workers that serve."""
+        """Reload settings and application in new workers; the old ones serve meanwhile."""
         self.reloads.ask()
 
     def manage_workers(self) -> None:
@@ -217,49 +219,48 @@ class Arbiter(Pool):
             super().handle_slow_load(reason)
 
     def handle_usr1(self) -> None:
-        """Open log files anew, in all workers, those from before a restart included."""
+        """Reopen log files, in all workers, those of old generations included."""
         if reopen.can_reopen(self.log):
             super().handle_usr1()
             self.old.reopen_files()
 
     def handle_usr2(self) -> None:
         if self.systemd:
-            self.log.error(
-                "SIGUSR2 refused: systemd holds the listeners and would not know "
-                "the new master. Use 'systemctl restart'"
-            )
+            self.log.error("SIGUSR2 refused: systemd would not know the new master. Use 'systemctl restart'")
             return
         super().handle_usr2()
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         if reason is not None:
-            self._leaves_mail = True
+            self._keeps_mail = True
             self._announce_stop(self.shortage.censor(reason) if self.shortage else reason)
         super().halt(reason, exit_status)
 
     def stop(self, graceful: bool = True) -> None:
-        """Let the workers drain, and wait for them; those that have been relayed are no longer ours."""
+        """Let the workers drain, and wait until they have exited; relayed workers are no longer ours."""
         self.reloads.cancel()
         scope = self.forget_relayed()
         self._announce_stop(
-            f"Restarting: the workers serve on in {scope}" if scope else status_line.stopping(self, graceful=graceful)
+            f"Restarting: the old workers keep serving in {scope}"
+            if scope
+            else status_line.stopping(self, graceful=graceful)
         )
-        # What is carried is read by relayed workers, or by the generation that systemd starts.
-        self.board.stopping = not scope and not self._leaves_mail
+        # Otherwise relayed workers, or the generation that systemd starts, will read what is sent to the mailbox.
+        self.board.stopping = not scope and not self._keeps_mail
         self._drain_end = time.monotonic() + self.cfg.graceful_timeout
         super().stop(graceful)
         if self.board.stopping and not any(self.old.workers()):
             self._empty_mailbox()
 
     def kill_workers(self, sig: int) -> None:
-        """Send a signal to all. With SIGKILL a stop ends: workers have left by themselves when the drain time was
-        over, or are about to, and say what they cut short."""
+        """Send a signal to all workers. SIGKILL is gunicorn's end of a stop: wait a little before, as workers exit by
+        themselves at the end of the drain time, and log which requests they cut off."""
         deadline = time.monotonic() + OVERDUE
         while sig == signal.SIGKILL and self.WORKERS and time.monotonic() < deadline:
             self.reap_workers()
             time.sleep(BOOT_POLL)
         if sig == signal.SIGKILL and self.WORKERS:
-            self.log.error("Workers %s have not left in time: killed", [*self.WORKERS])
+            self.log.error("Workers %s killed: they have not exited in the drain time", [*self.WORKERS])
         super().kill_workers(sig)
 
     def reap_workers(self) -> None:
@@ -272,20 +273,20 @@ class Arbiter(Pool):
             super().handle_boot_failure(halt)
 
     def _report_drain(self) -> None:
-        """While requests are in flight, and may be, ask for the time that they take, and tell how many there are."""
+        """While requests are in flight in a stop, ask systemd for more time, and report their number."""
         if (self.in_flight or self.held) and time.monotonic() < self._drain_end and self.manager.ask_for_time():
             self.manager.status(status_line.stopping(self))
 
-    def _bury_relayed(self, worker: RelayedWorker) -> None:
-        """Call the user's hook for a worker whose own master left long ago."""
+    def _call_child_exit(self, worker: RelayedWorker) -> None:
+        """Call the user's hook for a worker whose own master has exited before."""
         try:
             self.cfg.child_exit(self, worker)
         except Exception:
-            self.log.exception("The hook child_exit has failed for worker %s of an earlier generation", worker.pid)
+            self.log.exception("The hook child_exit failed for worker %s of an old generation", worker.pid)
 
     def _empty_mailbox(self) -> None:
         if self.mailbox is not None and (dropped := self.mailbox.drop_all()):
-            self.log.warning("Mailbox: dropped what %s senders had left, with nobody to read it", dropped)
+            self.log.warning("Mailbox: closed the connections that %s senders had sent, as no worker reads it", dropped)
 
     def _announce_stop(self, text: str) -> None:
         if self.state.phase is not Phase.STOPPING:

@@ -1,4 +1,4 @@
-"""gunicorn's configuration, read anew for a reload."""
+"""gunicorn's configuration, read again for a reload."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from gunicorn.config import Config
 from flask_socketact.errors import ReloadError
 
 _CONF = "flask_socketact.conf"
-#: What must stay, wherever it is installed; and packages with compiled modules, which may not be loaded twice.
+#: Packages that are never imported again; nor are those with compiled modules, which cannot be loaded twice.
 _SERVER = ("__main__", "gunicorn", "flask_socketact", "systemd")
 _EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 
 
-def read_anew(app: BaseApplication) -> None:
-    """Replace ``app.cfg`` by what command line, environment and configuration file say now.
+def read_again(app: BaseApplication) -> None:
+    """Set ``app.cfg`` to what command line, environment and configuration file say now.
 
-    :raises ReloadError: the configuration cannot be read; ``app.cfg`` is what it was.
+    :raises ReloadError: the configuration cannot be read; ``app.cfg`` is unchanged.
     """
     before = app.cfg
     try:
         app.reload()
-    except SystemExit as error:  # gunicorn's way to say it, with a traceback
+    except SystemExit as error:  # gunicorn prints a traceback, and exits
         app.cfg = before
         raise ReloadError("the configuration cannot be read") from error.__context__
 
 
 def leave_environment(cfg: Config) -> None:
-    """Undo what ``raw_env`` of `cfg` has set."""
+    """Undo what ``raw_env`` of `cfg` has set in the environment."""
     for name in cfg.env:
         if name in cfg.env_orig:
             os.environ[name] = cfg.env_orig[name]
@@ -42,9 +42,9 @@ def leave_environment(cfg: Config) -> None:
 
 
 def forget_modules(cfg: Config) -> dict[str, ModuleType]:
-    """Let modules that the configuration has imported be read anew, if they are the application's: the workers would
-    be forked with the old ones. Return those."""
-    importlib.invalidate_caches()  # a folder that has taken another's place may have its time
+    """Remove from ``sys.modules`` the application's modules that the configuration has imported: otherwise new workers
+    would be forked with the old ones. Return the removed modules."""
+    importlib.invalidate_caches()  # a release's folder may have the modification time of the one that it replaces
     named = str(cfg.config or "").removeprefix("python:")
     compiled = {name.partition(".")[0] for name, module in sys.modules.items() if _file(module).endswith(_EXTENSIONS)}
     kept = compiled.union(_SERVER)
@@ -59,7 +59,7 @@ def forget_modules(cfg: Config) -> dict[str, ModuleType]:
 
 
 def _is_applications(module: ModuleType, cfg: Config) -> bool:
-    """Whether a module is in the application's folder, and no library."""
+    """Whether a module is in the application's folder, and not in an environment of libraries below it."""
     path = _file(module)
     folders = [os.path.abspath(folder) for folder in (cfg.chdir, *(cfg.pythonpath or "").split(","))]
     return any(_is_below(path, folder) for folder in folders if folder != "/") and not any(

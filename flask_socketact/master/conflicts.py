@@ -1,4 +1,4 @@
-"""What a worker cannot have because another one holds it, of its own generation or from before."""
+"""Why a worker did not boot: another worker, of its own or an old generation, holds the port or the lock it needs."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from collections.abc import Container, Iterator
 
 from flask_socketact.systemd import cgroup, holders
 
-#: An exclusive lock that somebody has: flock(2), fcntl(2).
+#: Errors of a lock that another process holds: flock(2), fcntl(2).
 _LOCKED = (errno.EAGAIN, errno.EACCES)
 
 
-#: What can be done about it: it is another worker of the same start or reload, or one from before.
+#: By whether the holder is a worker of the same generation.
 _REMEDIES = {
-    True: "All workers load the application: let one of them have it (--workers 1), or none",
-    False: "Old and new workers live at the same time: see docs/systemd.md, Overlap",
+    True: "All workers load the application: use one worker (--workers 1), or open it outside the application",
+    False: "Old and new workers run at the same time: see docs/systemd.md, Overlap",
 }
 
 
 def explain(error: BaseException, service: str, siblings: Container[int]) -> list[str]:
-    """Return who of a service, by its control group, holds what `error` says cannot be had, and what can be done about
-    it: a line for each. `siblings`: the pids of workers of the same generation."""
+    """Return which process holds what `error` says is in use, and what to do: a line for each.
+
+    :param service: control group of the service
+    :param siblings: pids of workers of the same generation
+    """
     numbers = {cause.errno for cause in _causes(error) if isinstance(cause, OSError)}
     found: list[holders.Holder] = []
     if errno.EADDRINUSE in numbers:
-        # What systemd passes we have, too.
+        # We hold the listeners from systemd, too.
         found += holders.listeners(_others(service), but=holders.sockets_of(os.getpid()))
     if numbers.intersection(_LOCKED):
         found += holders.locks(_others(service))
@@ -39,6 +42,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _others(service: str) -> Iterator[int]:
-    """Yield the processes of a service, and those of its scopes, but this one."""
+    """Yield the pids of the processes of a service and its scopes, without this process."""
     for group in (service, *cgroup.relayed(service)):
         yield from (pid for pid in cgroup.processes(group) if pid != os.getpid())

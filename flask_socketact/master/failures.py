@@ -1,4 +1,4 @@
-"""Why something of somebody else's has failed: whole for the journal, and as much of it as all may read."""
+"""Why the application, or a hook, failed: in full for the journal, and without possible secrets for all users."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gunicorn.errors import AppImportError
 from flask_socketact.errors import SocketActError
 from flask_socketact.text import describe, printable
 
-#: Where files are not the application's: its own line says more than that of a driver, in which the error arose.
+#: Where files are not the application's own: the line of the application says more than the line of a driver.
 _LIBRARIES = (sysconfig.get_path("stdlib"), os.path.dirname(os.path.dirname(__file__)))
 _PACKAGES = ("/site-packages/", "/dist-packages/")
 
@@ -22,28 +22,28 @@ class Failure:
     """Why something has failed, in one line."""
 
     text: str  #: for the journal
-    public: str  #: for ``systemctl status``, which every local user reads: what an exception says may be secret
+    public: str  #: for ``systemctl status``, which all local users can read: an exception's text may hold a secret
 
     @classmethod
     def known(cls, text: str) -> Failure:
-        """Describe a failure in our own words, which quote nothing."""
+        """Describe a failure in our own words, which quote no exception."""
         return cls(text, text)
 
     @classmethod
     def of(cls, error: BaseException, begin: str = "") -> Failure:
-        """Describe an error; the line starts with `begin`. Our own errors quote nothing but what caused them, and
-        gunicorn's quotes what the command line has for the application."""
+        """Describe an error, after the words `begin`. The texts of our own errors are public, except for their causes;
+        and so is that of gunicorn's, which quotes the command line."""
         if not isinstance(error, SocketActError | AppImportError):
             return cls(begin + describe(error), begin + locate(error))
         return cls.known(f"{begin}{error}") if error.__cause__ is None else cls.of(error.__cause__, f"{begin}{error}: ")
 
     def censor(self, text: str) -> str:
-        """Return `text` as all may read it, if this failure is quoted in it."""
+        """Replace this failure in `text`, if it is quoted there, by its public form."""
         return text.replace(self.text, self.public)
 
 
 def locate(error: BaseException) -> str:
-    """Return of what type an error is and in which line of the application it arose: ``KeyError at /srv/app.py:3``."""
+    """Return the type of an error, and the application's line that raised it: ``KeyError at /srv/app.py:3``."""
     lines = _lines(error)
     if error.__cause__ is not None and not any(map(_is_own, lines)):
         error = error.__cause__
@@ -53,8 +53,8 @@ def locate(error: BaseException) -> str:
 
 
 def _lines(error: BaseException) -> list[str]:
-    """Return the lines that `error` has passed, as ``file:line``; the innermost last. Only of files: what else code may
-    say that it comes from (``compile()``) may be secret, too."""
+    """Return the lines of the traceback of `error`, as ``file:line``, the innermost last. Lines of existing files only:
+    other names (``compile()``) may hold a secret, too."""
     passed = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         passed.append((error.filename, error.lineno))

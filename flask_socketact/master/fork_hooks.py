@@ -1,4 +1,4 @@
-"""What happens around the fork of a worker: ``pre_fork`` and ``post_fork``, the user's and ours."""
+"""What happens just before and after the fork of a worker: the user's ``pre_fork`` and ``post_fork``, and ours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def watch_forks(pool: Pool) -> None:
-    """Set ``pre_fork`` and ``post_fork`` to the user's hooks, with ours around them."""
+    """Set ``pre_fork`` and ``post_fork`` to functions that call the user's hooks, and do what is ours."""
     before_fork: Callable[[Any, Any], None] = pool.cfg.pre_fork
     after_fork: Callable[[Any, Any], None] = pool.cfg.post_fork
 
@@ -28,7 +28,7 @@ def watch_forks(pool: Pool) -> None:
         worker.slot[Field.AGE] = worker.age
         worker.generation = request_context.name_generation(pool.pid, pool.generation)
         before_fork(server, worker)
-        early_signals.block()  # not before: programs that the hook starts would inherit it
+        early_signals.block()  # not before: child processes of the hook would inherit the mask
 
     def post_fork(server: Pool, worker: Worker) -> None:
         early_signals.remember_for(worker)

@@ -1,4 +1,4 @@
-"""Leaving when nobody asks for anything: the socket unit starts the service again with the next connection."""
+"""Exit after a time without connections: the socket unit starts the service again with the next one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from flask_socketact.shared.scoreboard import Field, Slot
 if TYPE_CHECKING:
     from flask_socketact.master.arbiter import Arbiter
 
-#: What a worker is not idle with.
+#: A worker is busy while one of these is not 0.
 _BUSY = (Field.OPEN, Field.IN_FLIGHT, Field.HOLDS)
 
 
 class IdleExit:
-    """A clock that runs while no connection is open, and begins anew with each."""
+    """The time since the last connection."""
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
@@ -26,13 +26,13 @@ class IdleExit:
         self._since = clock()
 
     def look(self, master: Arbiter) -> None:
-        """Let the master leave, if it is time to, and no workers are left from before a restart."""
+        """Let the master exit, if the time is over, no reload is in progress, and no old workers are left."""
         is_over = self.is_over(worker.slot for worker in master.WORKERS.values())
         if is_over and not master.reloads.is_loading and not master.old.workers():
-            master.leave(self.seconds)
+            master.exit_idle(self.seconds)
 
     def is_over(self, slots: Iterable[Slot]) -> bool:
-        """Whether the workers that have `slots` had no connection for so long, nor one that has come and gone."""
+        """Whether the workers with these slots have had no connection for the whole time, not even a short one."""
         slots = list(slots)
         now = self._clock()
         seen = tuple(slot[field] for slot in slots for field in (Field.PID, Field.ACCEPTED, Field.REQUESTS))
@@ -42,9 +42,9 @@ class IdleExit:
 
 
 def from_environment() -> IdleExit | None:
-    """Return the clock that the environment asks for; None when it asks for none.
+    """Return what :data:`env.IDLE_EXIT` asks for; None when it is not set.
 
-    :raises SettingsError: what it has is not a positive number.
+    :raises SettingsError: it is not a positive number.
     """
     seconds = env.idle_exit()
     return None if seconds is None else IdleExit(seconds)

@@ -16,11 +16,11 @@ from flask_socketact.systemd import activation
 
 
 def take(names: dict[int, str], cfg: Config, log: Logger) -> tuple[list[Any], Mailbox | None]:
-    """Return gunicorn's sockets on the descriptors in `names`, with the name
-    as their attribute ``fdname``; and the mailbox, if there is one.
+    """Return gunicorn's sockets on the descriptors in `names`, each with its name as attribute ``fdname``; and the
+    mailbox, if there is one.
 
-    :raises ActivationError: there is more than one mailbox, or nothing else.
-    :raises SettingsError: the settings ask for descriptors by number, too.
+    :raises ActivationError: there are two mailboxes, or there is no listener for HTTP.
+    :raises SettingsError: ``bind`` names a descriptor by its number.
     """
     mailboxes = [fd for fd in names if activation.is_mailbox(fd)]
     if len(mailboxes) > 1:
@@ -30,15 +30,15 @@ def take(names: dict[int, str], cfg: Config, log: Logger) -> tuple[list[Any], Ma
     if len(mailboxes) == len(names):
         raise ActivationError(
             f"descriptor {mailboxes[0]} (FileDescriptorName={names[mailboxes[0]]}) is a mailbox "
-            "(ListenSequentialPacket=), and there is no listener for HTTP: add ListenStream=, or, if it is there, stop "
-            "socket unit and service, and start them: systemd opens an address when its unit starts"
+            "(ListenSequentialPacket=), and there is no listener for HTTP: add ListenStream= to the socket unit, then "
+            "stop and start socket unit and service, as systemd opens an address when its unit starts"
         )
     if any(isinstance(address, int) for address in cfg.address):
         raise SettingsError(
-            f"bind = {cfg.settings['bind'].get()} takes a descriptor by its number, but systemd passes "
+            f"bind = {cfg.settings['bind'].get()} names a descriptor by its number, but systemd passes "
             f"{activation.LISTEN_FDS}={len(names)}: remove fd:// from the settings and the command line"
         )
-    _ignore_reuse_port(cfg, log)  # before gunicorn sets it on systemd's sockets, where it would stay
+    _ignore_reuse_port(cfg, log)  # first, or gunicorn sets it on systemd's sockets, where it would stay
     streams = {fd: name for fd, name in names.items() if fd not in mailboxes}
     listeners: list[Any] = sock.create_sockets(cfg, log, list(streams))
     for listener, name in zip(listeners, streams.values(), strict=True):
@@ -47,15 +47,15 @@ def take(names: dict[int, str], cfg: Config, log: Logger) -> tuple[list[Any], Ma
 
 
 def keep(listeners: list[Any], cfg: Config, log: Logger) -> None:
-    """Report settings that contradict `listeners`, and make the settings agree.
+    """Warn of settings that contradict `listeners`, and set them to what the listeners are.
 
-    gunicorn leaves ``bind`` unread when descriptors were passed but, when a reload changes
-    it, closes what systemd passed; and with ``reuse_port`` it binds once more in every worker.
+    gunicorn ignores ``bind`` when descriptors were passed; but when a reload changes it, gunicorn closes the listeners
+    from systemd. With ``reuse_port`` it binds again in each worker.
     """
     for address in _explicit_bind(cfg):
         if not any(_same(util.parse_address(address), listener.getsockname()) for listener in listeners):
             log.warning(
-                "bind = %s is ignored, systemd passes %s: change ListenStream= in the .socket unit, or remove bind",
+                "bind = %s is ignored, as systemd passes %s: change ListenStream= in the socket unit, or remove bind",
                 address,
                 describe(listeners),
             )
@@ -75,7 +75,7 @@ def _describe(listener: Any) -> str:
 
 
 def _explicit_bind(cfg: Config) -> list[str]:
-    """Return the addresses that somebody has asked for.
+    """Return the addresses that the configuration or the command line sets.
 
     gunicorn does not tell its default from the same address in a configuration file.
     """
@@ -94,7 +94,7 @@ def _ignore_reuse_port(cfg: Config, log: Logger) -> None:
 
 
 def _same(wanted: Any, found: Any) -> bool:
-    """Whether the parsed ``bind`` address `wanted` is the socket's address `found`."""
+    """Whether the parsed ``bind`` address `wanted` is the address `found` of a socket."""
     if not isinstance(wanted, tuple):
         return f"unix:{wanted}" == _bind(found)
     if not isinstance(found, tuple):

@@ -1,4 +1,4 @@
-"""What the service manager knows of us, and what it is still to be told."""
+"""Messages to the service manager, without repetition, and without harm when they cannot be sent."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from gunicorn.glogging import Logger
 from flask_socketact.errors import NotifyError
 from flask_socketact.systemd import notify
 
-#: While requests are in flight, a stop may last so much longer than systemd has heard last; and a start, or a reload,
-#: while workers load the application, which has a limit of its own. Seconds.
+#: How much more time is asked for: in a stop while requests are in flight; in a start or a reload while workers load
+#: the application, which the load timeout limits. Seconds.
 EXTENSION = 10.0
-#: How often that is said. Seconds.
+#: How often it is asked for. Seconds.
 EXTENSION_INTERVAL = 1.0
 
 
 class Manager:
-    """systemd, at the other end of the notify socket; outside of it, nobody.
+    """systemd, at the other end of the notify socket; without systemd, messages go nowhere.
 
-    A message that cannot be sent never stops the service: the failure is logged once, and who
-    asks for the message in each turn of the loop tries again.
+    A message that cannot be sent never stops the service: the failure is logged once, and the master's loop sends the
+    message again in its next turn.
     """
 
     def __init__(self, address: str | None, log: Logger) -> None:
@@ -31,26 +31,26 @@ class Manager:
         self._status = ""
         self._warning = ""
         self._barrier: int | None = None
-        self._ask_at = 0.0  # for time
+        self._ask_at = 0.0  # for more time, not before; CLOCK_MONOTONIC, seconds
 
     def status(self, text: str) -> None:
-        """Say `text`, unless it is known already."""
+        """Send ``STATUS=``, unless the manager has this text."""
         if text != self._status:
             self._tell(notify.status, text)
 
     def ready(self, text: str) -> bool:
-        """Say that the service is ready; return whether that is known now."""
+        """Send ``READY=1`` and ``STATUS=``; return whether that succeeded."""
         return self._tell(notify.ready, text)
 
     def reloading(self, text: str) -> bool:
-        """Say that the service reloads; return whether that is known now."""
+        """Send ``RELOADING=1`` and ``STATUS=``; return whether that succeeded."""
         return self._tell(notify.reloading, text)
 
     def stopping(self, text: str) -> None:
         self._tell(notify.stopping, text)
 
     def ask_for_time(self) -> bool:
-        """Ask for more time for what may take it, if that was not done just now; return whether it was done."""
+        """Ask for more time for the job that runs, at most once a second; return whether it was asked for now."""
         now = time.monotonic()
         if now < self._ask_at:
             return False
@@ -62,7 +62,7 @@ class Manager:
         self._send(lambda: notify.watchdog(self._address))
 
     def ask_for_barrier(self) -> None:
-        """Let :attr:`has_acted` tell when what was sent before has been acted upon."""
+        """Let :attr:`has_acted` say when the manager has processed the messages sent so far: sd_notify_barrier(3)."""
         self._send(self._send_barrier)
 
     @property

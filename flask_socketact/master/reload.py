@@ -1,4 +1,4 @@
-"""A gated reload: new workers start beside the old ones, which go when all of the new ones answer."""
+"""A gated reload: new workers start next to the old ones, which drain when all new ones accept."""
 
 from __future__ import annotations
 
@@ -46,55 +46,60 @@ _ATTRIBUTES = (
 
 @dataclass(frozen=True)
 class Before:
-    """What a reload changes in the master, and puts back when it fails, without a file, which may be gone."""
+    """What a reload changes in the master. A failed reload restores it from here, as the files may be gone."""
 
     attributes: dict[str, Any]
-    modules: dict[str, ModuleType] = field(default_factory=dict)  #: that the configuration has imported
-    streams: dict[int, int] = field(default_factory=dict)  #: copies of stdout and stderr, which capture_output replaces
+    modules: dict[str, ModuleType] = field(default_factory=dict)  #: imported by the configuration
+    streams: dict[int, int] = field(
+        default_factory=dict
+    )  #: copies of stdout and stderr, if capture_output replaces these
 
 
 class Reloads:
-    """The reloads of one master: one at a time, and the loop goes on meanwhile. None takes anything down."""
+    """The reloads of one master: one at a time, while its loop continues. A reload that fails changes nothing."""
 
     def __init__(self, master: Arbiter) -> None:
         self._master = master
-        self.load_time = 0.0  #: of the start, in seconds
-        self.loading_since = time.monotonic()  #: when the last generation began to
-        self.failure: Failure | None = None  #: why the last one has failed
+        self.load_time = 0.0  #: of the start; seconds
+        self.loading_since = time.monotonic()  #: when the newest generation began to load; CLOCK_MONOTONIC, seconds
+        self.failure: Failure | None = None  #: why the last reload failed
         self._is_wanted = False
-        self._before: Before | None = None  # while new workers load
+        self._before: Before | None = None  # set while new workers load
         self._generations = 1
 
     @property
     def is_loading(self) -> bool:
-        """Whether new workers load the application beside those that serve."""
+        """Whether new workers load the application, while the old ones serve."""
         return self._before is not None
 
     @property
     def is_due(self) -> bool:
-        """Whether one is to begin."""
+        """Whether a reload is to begin."""
         return self._is_wanted and self._before is None
 
     def ignore_preload(self, app: BaseApplication) -> None:
-        """Called before the settings of a reload are taken."""
+        """Turn ``preload_app`` off in the settings of a reload."""
         if self._before is not None and app.cfg.preload_app:
             self._master.log.warning(
-                "preload_app is ignored until a restart: a reload leaves the application to the workers"
+                "preload_app is ignored until a restart: in a reload, the workers load the application"
             )
             app.cfg.set("preload_app", False)
 
     def ask(self) -> None:
-        """Load settings and application anew, when no other reload is at work."""
+        """Begin a reload, as soon as no other is in progress."""
         log = self._master.log
         if not env.may_overlap(os.environ):
-            log.error("SIGHUP refused: %s=no, and a reload is an overlap. Use 'systemctl restart'", env.OVERLAP)
+            log.error(
+                "SIGHUP refused: %s=no, and in a reload old and new workers overlap. Use 'systemctl restart'",
+                env.OVERLAP,
+            )
             return
         if self._before is not None:
-            log.info("A reload is at work: the next one waits for its turn")
+            log.info("A reload is in progress: the next one begins after it")
         self._is_wanted = True
 
     def cancel(self) -> None:
-        """Forget it: the service stops."""
+        """Forget the reload, as the service stops."""
         self._is_wanted = False
         self._before = None
 
@@ -111,11 +116,11 @@ class Reloads:
         try:
             self._configure(before)
             master.manage_workers()
-        except Exception as error:  # noqa: BLE001 (hooks and settings are the user's)
+        except Exception as error:  # noqa: BLE001 (hooks and settings are the user's code)
             self.fail(Failure.of(error))
 
     def advance(self) -> None:
-        """Let the old workers go, if all of the new ones answer."""
+        """Let the old workers drain, if all new ones accept."""
         before, master = self._before, self._master
         if before is None or len(self._loaded()) < master.num_workers:
             return
@@ -130,29 +135,29 @@ class Reloads:
         util._setproctitle(f"master [{master.proc_name}]")
         request_context.generation = request_context.name_generation(master.pid, master.generation)
         master.note_reload(succeeded=True)
-        master.log.info("Reloaded: generation %s answers", master.generation, extra=message_ids.RELOADED)
+        master.log.info("Reloaded: generation %s serves", master.generation, extra=message_ids.RELOADED)
         master.report_state()
 
     def keep_number(self) -> None:
-        """Keep the number of new workers; old ones are not replaced, as their release may be no more."""
+        """Fork missing new workers. Old ones are not replaced: their release may be removed by now."""
         master = self._master
         missing = master.num_workers - len(self._active(new=True))
         if missing > 0 and not all(master.spawn_worker() for _ in range(missing)):
             self.fail(master.shortage or Failure.known("no worker can be forked"))
 
     def has_lost(self, pid: int, worker: Worker, reason: Failure | None) -> bool:
-        """Whether a worker that has died was a reload's; the reload fails, if it is at work."""
+        """Return whether a worker that has exited was forked by a reload, which fails if it is in progress."""
         generation = self._master.generation
-        if worker.slot[Field.GENERATION] > generation:  # of a reload that has failed already
+        if worker.slot[Field.GENERATION] > generation:  # of a reload that failed before
             return True
         is_new = worker.slot[Field.GENERATION] == generation and not worker.slot[Field.DRAINING]
         if self._before is None or not is_new:
             return False
-        self.fail(reason or Failure.known(f"new worker {pid} has died before all of them answered"))
+        self.fail(reason or Failure.known(f"new worker {pid} exited before all new workers accepted"))
         return True
 
     def fail(self, reason: Failure) -> None:
-        """Drop the new workers, and go on with the old ones."""
+        """Let the new workers drain, and keep the old ones."""
         master = self._master
         before, self._before = self._before, None
         if before is None:
@@ -160,7 +165,7 @@ class Reloads:
         self.failure = reason
         master.note_reload(succeeded=False)
         master.log.error(
-            "Reload failed, the workers from before serve on: %s", reason.text, extra=message_ids.RELOAD_FAILED
+            "Reload failed, the old workers keep serving: %s", reason.text, extra=message_ids.RELOAD_FAILED
         )
         self._retire(self._active(new=True))
         sock.close_sockets(_without(master.LISTENERS, before.attributes["LISTENERS"]), unlink=False)
@@ -168,17 +173,17 @@ class Reloads:
         master.report_state()
 
     def _configure(self, before: Before) -> None:
-        """Read the configuration, and take the settings over."""
+        """Read the configuration, and apply the settings."""
         master = self._master
         if master.app.callable is not None:
             raise ReloadError(
-                "preload_app: the master has loaded the application, and cannot load it anew. "
-                "Use 'systemctl restart', which makes nobody wait either"
+                "preload_app: the master has loaded the application, and cannot load it again. "
+                "Use 'systemctl restart': clients do not wait for that either"
             )
         address = master.cfg.address
         config_reload.leave_environment(master.cfg)
         before.modules.update(config_reload.forget_modules(master.cfg))
-        config_reload.read_anew(master.app)
+        config_reload.read_again(master.app)
         if master.app.cfg.capture_output and not master.cfg.capture_output:
             before.streams.update((os.dup(stream), stream) for stream in (STDOUT, STDERR))
         master.setup(master.app)
@@ -190,7 +195,7 @@ class Reloads:
         master.cfg.on_reload(master)
 
     def _open_listeners(self) -> None:
-        """Open those that are new, where systemd does not pass them; the others stay open."""
+        """Open listeners that are new in ``bind``, without systemd; the others stay open."""
         master = self._master
         listeners = {listener.cfg_addr: listener for listener in master.LISTENERS}
         bind, addresses = master.cfg.settings["bind"].get(), master.cfg.address
@@ -208,7 +213,7 @@ class Reloads:
         master.log.info("Listening at: %s", ",".join(map(str, master.LISTENERS)))
 
     def _restore(self, before: Before) -> None:
-        """Put everything back; what cannot be (settings that make no sense) is told, and ends nothing."""
+        """Restore everything; a step that fails (a setting that makes no sense) is logged, and stops nothing."""
         master = self._master
         failed = master.cfg
         for name, value in before.attributes.items():
@@ -220,13 +225,13 @@ class Reloads:
             lambda: config_reload.leave_environment(failed),
             lambda: os.environ.update(master.cfg.env),
             lambda: os.chdir(master.cfg.chdir),
-            lambda: _put_back(before.streams),
+            lambda: _restore_streams(before.streams),
             lambda: master.log.setup(master.cfg),
         ):
             try:
                 step()
             except Exception:
-                master.log.exception("Not all settings from before could be put back")
+                master.log.exception("After the failed reload, not all settings could be restored")
 
     def _retire(self, pids: Iterable[int]) -> None:
         master = self._master
@@ -235,7 +240,7 @@ class Reloads:
             master.drain_worker(pid)
 
     def _active(self, *, new: bool) -> list[int]:
-        """Return the pids of workers that do not drain: those of this generation, or those of others."""
+        """Return the pids of workers that do not drain: those of this generation (`new`), or the others."""
         master = self._master
         return [
             pid
@@ -244,7 +249,7 @@ class Reloads:
         ]
 
     def _loaded(self) -> list[int]:
-        """Return the pids of workers of this generation that have begun to answer, and may drain by now."""
+        """Return the pids of workers of this generation that have accepted; some may drain by now."""
         master = self._master
         return [
             pid for pid in master.reports.accepting if master.WORKERS[pid].slot[Field.GENERATION] == master.generation
@@ -267,7 +272,7 @@ def _without(listeners: list[Any], others: list[Any]) -> list[Any]:
     return [listener for listener in listeners if listener not in others]
 
 
-def _put_back(streams: dict[int, int]) -> None:
+def _restore_streams(streams: dict[int, int]) -> None:
     for copy, descriptor in streams.items():
         os.dup2(copy, descriptor)
         os.close(copy)

@@ -1,4 +1,4 @@
-"""What ``systemctl status`` shows of a service: its workers, in one line."""
+"""The ``Status:`` line of ``systemctl status``: the workers of a service."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ def serving(master: Arbiter) -> str:
     """Describe a service that is ready."""
     generations = Counter(master.WORKERS[pid].slot[Field.GENERATION] for pid in master.serving)
     present = f"{generations[master.generation]} of {master.num_workers} workers"
-    begin = f"Reload failed ({master.reloads.failure.public}); serving on" if master.reloads.failure else "Serving"
+    begin = f"Reload failed ({master.reloads.failure.public}); still serving" if master.reloads.failure else "Serving"
     parts = [
         f"{begin} with {present} at {listeners.describe(master.LISTENERS)}",
         f"generation {master.generation}, {master.in_flight} requests in flight, {master.served} served",
-        *_leaving(master),
+        *_draining(master),
     ]
     if master.shortage:
-        parts.append(f"no more workers, {master.shortage.public}")
+        parts.append(f"workers are missing: {master.shortage.public}")
     if old := master.old.workers():
-        parts.append(f"{len(old)} old, from before a restart")
+        parts.append(f"old workers from before a restart: {len(old)}")
     return "; ".join(parts)
 
 
 def stopping(master: Arbiter, *, graceful: bool = True) -> str:
-    """Describe a service that leaves."""
-    drain = f"at most {master.cfg.graceful_timeout} s" if graceful else "cutting them off"
-    held = f" and {master.held} held" if master.held else ""
-    return f"Stopping: {master.in_flight} requests in flight{held} end, {drain}"
+    """Describe a service that stops."""
+    drain = f"waiting up to {master.cfg.graceful_timeout} s" if graceful else "cut off"
+    held = f" and {master.held} holds" if master.held else ""
+    return f"Stopping: {master.in_flight} requests in flight{held}, {drain}"
 
 
-def _leaving(master: Arbiter) -> list[str]:
-    """Describe each generation that has workers which drain."""
+def _draining(master: Arbiter) -> list[str]:
+    """Describe each generation of which workers drain."""
     in_flight: Counter[int] = Counter()
     for pid in master.draining:
         slot = master.WORKERS[pid].slot

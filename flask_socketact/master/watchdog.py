@@ -1,4 +1,4 @@
-"""Whether the workers make progress: what ``WatchdogSec=`` hears of, and which of them must be replaced."""
+"""Whether the workers make progress: if none does, systemd restarts the service; a stuck one is replaced before."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from flask_socketact.shared.scoreboard import Field
 if TYPE_CHECKING:
     from flask_socketact.master.arbiter import Arbiter
 
-#: Parts of ``WatchdogSec=``: how often it is told of progress, and after how long without any a worker is stuck. So
-#: systemd acts within one and a half of it.
+#: As parts of ``WatchdogSec=``: how often systemd is told of progress, and how long a stuck worker has made none. So
+#: systemd acts within 1.5 times ``WatchdogSec=``.
 _INTERVAL = 1 / 4
 _STUCK = 1 / 2
-#: Workers give a sign of life every second: so many seconds at least are none of silence.
+#: Workers give a sign of life every second, so a shorter silence means nothing. Seconds.
 _MIN_STUCK = 2.0
 
 
 class Watchdog:
-    """The judge of a service's workers.
+    """Checks the workers of a service.
 
-    A worker is stuck when its main loop gives no sign of life; or when each of its threads is inside a request that
-    nothing has moved, neither the application's answer nor the client (only the thread worker tells).
+    A worker is stuck when its main loop gives no sign of life; or when each of its threads is in a request in which
+    neither the application nor the client makes progress (known of the thread worker only).
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Take ``WatchdogSec=``, in seconds; and the clock of the workers, CLOCK_MONOTONIC, in seconds."""
+        """Take ``WatchdogSec=`` in seconds, and the clock that workers use: CLOCK_MONOTONIC, in seconds."""
         self._clock = clock
         self.interval = seconds * _INTERVAL
         self.limit = max(seconds * _STUCK, _MIN_STUCK)
@@ -38,7 +38,7 @@ class Watchdog:
         self._is_hopeless = False  # all workers are stuck
 
     def look(self, master: Arbiter) -> None:
-        """Replace workers that are stuck; as long as some are not, tell systemd."""
+        """Replace stuck workers; tell systemd that the service is alive, unless all are stuck."""
         now = self._clock()
         if now < self._next_look:
             return
@@ -54,27 +54,27 @@ class Watchdog:
     def _replace_stuck(self, master: Arbiter) -> None:
         for pid, worker in list(master.WORKERS.items()):
             if self.is_silent(worker):
-                master.log.critical("Worker %s has given no sign of life for %s s: killed", pid, self.limit)
+                master.log.critical("Worker %s killed: no sign of life for %g s", pid, self.limit)
                 master.kill_worker(pid, signal.SIGKILL if worker.aborted else signal.SIGABRT)
                 worker.aborted = True
             elif pid in master.serving and self.is_blocked(worker):
-                master.log.critical("No request of worker %s has moved for %s s: replaced", pid, self.limit)
+                master.log.critical("Worker %s replaced: no progress in any of its requests for %g s", pid, self.limit)
                 master.drain_worker(pid)
 
     def has_progress(self, workers: Iterable[Worker]) -> bool:
-        """Whether one of `workers` is not stuck; or there is none, and others are about to be forked."""
+        """Whether a worker is not stuck; or there are no workers, and new ones are about to be forked."""
         stuck = [self.is_silent(worker) or self.is_blocked(worker) for worker in workers]
         return not stuck or not all(stuck)
 
     def is_silent(self, worker: Worker) -> bool:
-        """Whether the loop of `worker` gives no sign of life; while it loads the application nobody expects one."""
+        """Whether the main loop of `worker` gives no sign of life; while it loads the application, none is expected."""
         try:
             last = worker.tmp.last_update()
-        except (OSError, ValueError):  # it has just gone
+        except (OSError, ValueError):  # it has just exited
             return False
         return self._clock() - float(last) > self.limit
 
     def is_blocked(self, worker: Worker) -> bool:
-        """Whether all threads of `worker` are inside requests that do not move."""
-        moved: int = worker.slot[Field.MOVED]
+        """Whether all threads of `worker` are in requests without progress."""
+        moved: int = worker.slot[Field.PROGRESS]
         return moved > 0 and self._clock() - moved / 1e9 > self.limit

@@ -1,4 +1,4 @@
-"""How the master learns that a worker accepts, or why it never will: one message from each worker."""
+"""How the master learns that a worker accepts connections, or why it failed: one message from each worker."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from flask_socketact.text import describe, printable
 
 
 class WorkerReports:
-    """The socket of one master. Made before the first fork; every worker writes to it."""
+    """The socket of one master, created before the first fork. Each worker writes to it."""
 
     def __init__(self) -> None:
-        # Keeps messages apart, as a pipe does not; and takes more than the ten of a datagram socket.
+        # It keeps message boundaries, unlike a pipe; and queues more than the ten messages of a datagram socket.
         self._read, self._write = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._read.setblocking(False)
         self.accepting: set[int] = set()
@@ -27,10 +27,10 @@ class WorkerReports:
         self._begun = False  # in the process of a worker: it has reported its first heartbeat
 
     def watch(self, worker: Worker) -> None:
-        """Let `worker` report its first heartbeat, or what it has failed with before. Called before it is forked.
+        """Let `worker` report its first heartbeat, or the error that came before it. Called before the fork.
 
-        Every worker class of gunicorn calls ``notify()`` in its main loop and nowhere
-        else: when it does so first, the application is loaded and the loop accepts.
+        Each of gunicorn's worker classes calls ``notify()`` in its main loop only: at the first call, the application
+        is loaded, and the loop accepts connections.
         """
         heartbeat = worker.notify
         init_process = worker.init_process
@@ -50,12 +50,12 @@ class WorkerReports:
 
     @contextmanager
     def boot(self, worker: Worker) -> Iterator[None]:
-        """Make a failed boot of what ends `worker` before its first heartbeat, unless it leaves because it was told to.
+        """Report an error that ends `worker` before its first heartbeat as a failed boot, unless it was told to exit.
 
-        gunicorn takes a worker for booted when its loop has been called, and replaces it again and again. Of
-        exceptions it expects `Exception` and `SystemExit`: with any other a worker would go on as a second master.
+        gunicorn regards a worker as booted when its loop was called, and would replace it again and again. It expects
+        `Exception` and `SystemExit`: after any other exception, the worker's process would continue as a second master.
 
-        :raises RuntimeError: in the place of such another.
+        :raises RuntimeError: instead of such another exception.
         """
         try:
             yield
@@ -72,7 +72,7 @@ class WorkerReports:
             raise failure from error
 
     def collect(self, alive: Iterable[int]) -> None:
-        """Read the reports, and forget workers that are not among the pids `alive`."""
+        """Read the messages, and forget workers whose pids are not in `alive`."""
         while True:
             try:
                 pid, *reason = self._read.recv(4096).decode(errors="replace").split("\n")
@@ -85,7 +85,7 @@ class WorkerReports:
         self.accepting.intersection_update(alive)
 
     def failure(self, pid: int) -> Failure | None:
-        """Return, once, why the worker `pid` could not boot; None when it has not said so."""
+        """Return why the worker `pid` could not boot, once; None without a message of it."""
         return self._failures.pop(pid, None)
 
     def _report(self, failure: Failure | None = None) -> None:
@@ -94,14 +94,14 @@ class WorkerReports:
 
 
 def _explain(worker: Worker, error: BaseException) -> None:
-    """Log who holds what `worker` could not have."""
+    """Log which process holds the port or lock that `worker` needs."""
     if worker.cgroup is not None:
-        with suppress(OSError, ValueError):  # /proc is not as it should be: the error itself is told anyway
+        with suppress(OSError, ValueError):  # /proc cannot be read as expected: the error itself is reported anyway
             for line in conflicts.explain(error, worker.cgroup, _siblings(worker)):
                 worker.log.error("%s", line)
 
 
 def _siblings(worker: Worker) -> set[int]:
-    """Return the pids of the workers that the same start, or reload, has forked."""
+    """Return the pids of the workers that were forked by the same start or reload."""
     generation = worker.slot[Field.GENERATION]
     return {slot[Field.PID] for slot in worker.board.taken() if slot[Field.GENERATION] == generation}

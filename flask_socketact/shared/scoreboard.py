@@ -55,7 +55,7 @@ class Field(IntEnum):
     CARRIED_IN = 10
     CARRIED_OUT = 11
     ACCEPTED = 13  #: connections taken from a listener or the mailbox since the worker began
-    MOVED = 14  #: when a thread was last free, or a request moved: CLOCK_MONOTONIC, nanoseconds; 0: not told
+    PROGRESS = 14  #: when a thread was last free, or a request made progress: CLOCK_MONOTONIC, nanoseconds; 0: unknown
     RECYCLE = 15  #: 1 when it has reached max_requests, and is to be replaced
     OLDEST = 12  #: when the oldest request in flight began: CLOCK_MONOTONIC, nanoseconds; 0: none
     HOLDS = 16  #: pieces of work, beside requests, that a drain waits for

@@ -34,7 +34,7 @@ def watch_requests(worker: BaseWorker, seats: Iterable[Seat], now: float) -> Non
         if worker.cfg.timeout and now - clock.moved > worker.cfg.timeout:
             _end_wait(worker, seat, connection)
     worker.slot[Field.OLDEST] = int(oldest * 1e9)
-    worker.slot[Field.MOVED] = int(moved * 1e9)
+    worker.slot[Field.PROGRESS] = int(moved * 1e9)
 
 
 def _end_wait(worker: BaseWorker, seat: Seat, connection: Connection) -> None:

@@ -309,7 +309,7 @@ def test_mail_that_nobody_has_read_when_the_service_stops(
             received = answer(client)
         assert (b"Connection: close" in received) is boots
         assert server.wait_until_gone() == 0
-        assert ("Mailbox: dropped what 1 senders had left" in server.log) is not boots
+        assert ("Mailbox: closed the connections that 1 senders had sent" in server.log) is not boots
     box.setblocking(False)
     with pytest.raises(BlockingIOError):
         box.accept()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LIMIT = {"SOCKETACT_LOAD_TIMEOUT": "1.5"}
 #: One of them, or both, as they are at the end of their time at the same moment.
-WHY = r"workers? [\d, ]+ ha(s|ve) not loaded the application in SOCKETACT_LOAD_TIMEOUT = 1\.5 s, and (is|are) killed"
+WHY = r"workers? [\d, ]+ killed: did not load the application within SOCKETACT_LOAD_TIMEOUT = 1\.5 s"
 #: In Python, or in C, where no handler of a signal runs.
 STUCK = ["import time; time.sleep(600)", "import ctypes; ctypes.PyDLL(None).pause()"]
 
@@ -64,8 +64,10 @@ def test_replacement_that_never_loads(site: Path, http: socket.socket, stuck: st
         release(site, "two", stuck)
         os.kill(before[0], signal.SIGKILL)
         with asking(http) as load:
-            server.wait_for(lambda: len(re.findall(f"{WHY}: the others serve on", server.log)) >= 2, "two attempts", 20)
-            told = re.compile(f"STATUS=Serving with 1 of 2 .*; no more workers, {WHY}")
+            server.wait_for(
+                lambda: len(re.findall(f"{WHY}: the other workers serve", server.log)) >= 2, "two attempts", 20
+            )
+            told = re.compile(f"STATUS=Serving with 1 of 2 .*; workers are missing: {WHY}")
             server.wait_for(lambda: told.match(server.wait_for_message("STATUS=")), "the reason")
             release(site, "three")
             server.wait_for(lambda: "Serving with 2 of 2" in server.wait_for_message("STATUS="), "two of them", 20)

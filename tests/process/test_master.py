@@ -57,7 +57,7 @@ def test_ready_only_when_every_worker_accepts(folder: Folder, http: socket.socke
         "STATUS=Loading the application in 2 workers, for at most 600 s",
         f"READY=1\nSTATUS=Serving with 2 of 2 workers at {address}; generation 1, 0 requests in flight, 1 served",
         "BARRIER=1",
-        "STOPPING=1\nSTATUS=Stopping: 0 requests in flight end, at most 30 s",
+        "STOPPING=1\nSTATUS=Stopping: 0 requests in flight, waiting up to 30 s",
     ]
 
 
@@ -175,7 +175,7 @@ def test_ready_is_sent_as_soon_as_the_manager_listens(plain: Path, http: socket.
 def test_no_workers(plain: Path, http: socket.socket) -> None:
     with Server(plain, *CONF, "--workers", "0", "app:app", listeners={"http": http}) as server:
         assert server.wait_until_gone() == 1
-        assert "workers = 0 would answer nobody" in server.log
+        assert "workers = 0 would serve no request" in server.log
         assert not any("READY" in message for message in server.messages)
 
 
@@ -300,7 +300,7 @@ def test_worker_that_is_one_too_many_and_takes_sigterm(folder: Folder, http: soc
         server.signal(signal.SIGTTOU)
         server.wait_for(lambda: len(server.workers()) == 1, "one worker to be gone", 1 + EXIT_GRACE + 4)
         killed = next(pid for pid in before if pid not in server.workers())
-        assert f"Worker {killed} has not left 6 s after its drain began: killed" in server.log
+        assert f"Worker {killed} killed: it has not exited 6 s after its drain began" in server.log
         assert ask(lambda: dial(http))[0] == 200
 
 
@@ -400,7 +400,7 @@ def test_stop_tells_how_many_requests_are_left(plain: Path, http: socket.socket)
         assert b"200 OK" in client.recv(65536)
     stop = next(number for number, message in enumerate(server.messages) if message.startswith("STOPPING=1"))
     said = server.messages[stop:]
-    assert said[0] == "STOPPING=1\nSTATUS=Stopping: 1 requests in flight end, at most 30 s"
+    assert said[0] == "STOPPING=1\nSTATUS=Stopping: 1 requests in flight, waiting up to 30 s"
     assert set(said[1:]) == {"EXTEND_TIMEOUT_USEC=10000000"}
     assert 2 <= len(said[1:]) <= 4
 

@@ -38,7 +38,7 @@ def is_gone(machine: Machine) -> bool:
 def exits(machine: Machine, *names: str) -> int:
     """Return how often services have left so far."""
     journals = map(machine.journal, names or ("app",))
-    return sum(journal.count("leaving, the next one starts the service") for journal in journals)
+    return sum(journal.count("exiting, the next one starts the service") for journal in journals)
 
 
 @pytest.mark.parametrize("kind", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"])

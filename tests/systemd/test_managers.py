@@ -46,7 +46,7 @@ def test_user_manager(
     assert not load.failures()
     assert load.closed_by_server == 0
     journal = machine.run("journalctl", "--no-pager", "--output=cat", "--identifier=relay").stdout
-    assert journal.count("the workers serve on in web-drain-") == 3
+    assert journal.count("the old workers keep serving in web-drain-") == 3
     assert "error" not in as_user("/srv/app/venv/bin/flask-socketact doctor --user-manager web").stdout
     commands_work(as_user)
     long = in_flight(tcp, 3.0)

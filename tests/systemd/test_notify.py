@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 AT = r"2 of 2 workers at http://127\.0\.0\.1:8000 \(http\)"
 IDLE = "0 requests in flight, 0 served"
-FAILED = rf"Reload failed \(RuntimeError at /srv/app/app\.py:\d+\); serving on with {AT}; generation 2, {IDLE}"
+FAILED = rf"Reload failed \(RuntimeError at /srv/app/app\.py:\d+\); still serving with {AT}; generation 2, {IDLE}"
 #: Of a start, a reload, one that fails, and a stop; BARRIER=1 is between it and us.
 EXPECTED = [
     "STATUS=Loading the application in 2 workers, for at most 600 s",
@@ -27,7 +27,7 @@ EXPECTED = [
     rf"STATUS=Serving with {AT}; generation 2, {IDLE}",
     r"RELOADING=1, MONOTONIC_USEC=\d+, STATUS=Reloading: generation 3 loads the application",
     rf"READY=1, STATUS={FAILED}(; draining: generation 3, 0 requests in flight)?",
-    "STOPPING=1, STATUS=Stopping: 0 requests in flight end, at most 30 s",
+    "STOPPING=1, STATUS=Stopping: 0 requests in flight, waiting up to 30 s",
 ]
 #: Said when it is so, and perhaps not seen in a moment's passing: the second new worker of two is dropped.
 PASSING = re.compile(

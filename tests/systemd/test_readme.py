@@ -46,7 +46,7 @@ def test_quick_start() -> None:
         machine.run("bash", "-ec", deploy)
         assert machine.show("app", "MainPID") not in (master, "0")
         assert ask(http)[0] == 200
-        machine.wait_for(lambda: "the workers serve on in app-drain-" in machine.journal("app"), "the relay")
+        machine.wait_for(lambda: "the old workers keep serving in app-drain-" in machine.journal("app"), "the relay")
         machine.run("/srv/app/venv/bin/flask-socketact", "doctor", "app")
         machine.run("/srv/app/venv/bin/flask-socketact", "rehearse", "--restarts", "1", "--every", "1")
         machine.run("test", "-s", f"{manual_folder()}/man8/flask-socketact.8")

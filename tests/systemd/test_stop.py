@@ -24,7 +24,7 @@ def test_stop_waits_longer_than_its_timeout(machine: Machine, tcp: Connect, figu
         began = time.monotonic()
         with machine.start("systemctl", "stop", "app") as stop:
             machine.wait_for(
-                lambda: machine.show("app", "StatusText") == "Stopping: 1 requests in flight end, at most 30 s",
+                lambda: machine.show("app", "StatusText") == "Stopping: 1 requests in flight, waiting up to 30 s",
                 "the status to tell of the request",
             )
             stop.communicate()

@@ -131,7 +131,7 @@ def test_worker_in_a_deadlock(watched: Machine, tcp: Connect, figure: Callable[[
         stuck = watched.path("/var/lib/app/stuck").read_text()
         watched.wait_for(
             lambda: (
-                f"No request of worker {stuck} has moved" in watched.journal("app")
+                f"Worker {stuck} replaced: no progress in any of its requests" in watched.journal("app")
                 and watched.show("app", "StatusText").startswith("Serving with 2 of 2")
             ),
             "another worker in its place",

@@ -30,6 +30,6 @@ def test_number_of_a_worker_that_comes_again_has_a_time_of_its_own() -> None:
 
 def test_failure_names_the_setting() -> None:
     assert failure([7], 1.5).text == (
-        "worker 7 has not loaded the application in SOCKETACT_LOAD_TIMEOUT = 1.5 s, and is killed"
+        "worker 7 killed: did not load the application within SOCKETACT_LOAD_TIMEOUT = 1.5 s"
     )
-    assert failure([7, 8], 1.5).text.startswith("workers 7, 8 have not loaded")
+    assert failure([7, 8], 1.5).text.startswith("workers 7, 8 killed: did not load")

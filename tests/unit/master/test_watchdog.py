@@ -16,7 +16,7 @@ NOW = 1000.0
 def worker(*, silent_for: float = 0.0, blocked_for: float = 0.0) -> Any:
     slot = Scoreboard().take(1, 4)
     if blocked_for:
-        slot[Field.MOVED] = int((NOW - blocked_for) * 1e9)
+        slot[Field.PROGRESS] = int((NOW - blocked_for) * 1e9)
     return SimpleNamespace(tmp=SimpleNamespace(last_update=lambda: NOW - silent_for), slot=slot)
 
 

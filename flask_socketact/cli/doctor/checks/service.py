@@ -56,7 +56,7 @@ def state(system: System) -> Finding:
     if active == "failed" or service["SubState"] == "auto-restart":
         why = said or system.failures.get(service.name, "")
         return error(f"{what} ({result}){f': {why}' if why else ''}", remedy)
-    if said.startswith("Reload failed") or "no more workers" in said:
+    if said.startswith("Reload failed") or "workers are missing" in said:
         return warning(f"{what}: {said}", f"journalctl -u {service.name}")
     return ok(f"{what}{f': {said}' if said else ''}")
 
