@@ -46,13 +46,8 @@ class Client:
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
         self._target = target
-        headers = [("Host", target.host), ("User-Agent", "flask-socketact-rehearse")]
-        self._get = h11.Request(method="GET", target=target.path, headers=headers)
-        self._post = h11.Request(
-            method="POST",
-            target=target.path,
-            headers=[*headers, ("Content-Type", "application/octet-stream"), ("Content-Length", str(UPLOAD))],
-        )
+        self._headers = [("Host", target.host), ("User-Agent", "flask-socketact-rehearse")]
+        self._get = h11.Request(method="GET", target=target.path, headers=self._headers)
 
     async def connect(self) -> Connection:
         """Return the connection, a new one if the server has closed that before.
@@ -63,14 +58,9 @@ class Client:
             if self.connection.is_reusable:
                 return self.connection
             self.leave()
-        address, seconds = self._target.address, self.pace.timeout
+        seconds = self.pace.timeout
         try:
-            made = (
-                self._loop.create_unix_connection(Connection, address)
-                if isinstance(address, str)
-                else self._loop.create_connection(Connection, *address)
-            )
-            _, connection = await asyncio.wait_for(made, seconds)
+            connection = await asyncio.wait_for(self._target.connect(), seconds)
         except asyncio.TimeoutError:  # before OSError, of which it is one from Python 3.11 on
             raise RequestError(f"no connection within {seconds:g} s") from None
         except OSError as error:
@@ -91,11 +81,13 @@ class Client:
         await self._send_slowly(connection, _cut(head + connection.end()))
         await connection.answer()
 
-    async def post_slowly(self) -> None:
+    async def post_slowly(self, content: bytes = bytes(UPLOAD)) -> None:
         """Send the content of a request in pieces."""
+        headers = [("Content-Type", "application/octet-stream"), ("Content-Length", str(len(content)))]
+        request = h11.Request(method="POST", target=self._target.path, headers=[*self._headers, *headers])
         connection = await self.connect()
-        connection.write(connection.begin(self._post, self._deadline() + self.pace.slow))
-        await self._send_slowly(connection, map(connection.data, _cut(bytes(UPLOAD))))
+        connection.write(connection.begin(request, self._deadline() + self.pace.slow))
+        await self._send_slowly(connection, map(connection.data, _cut(content)))
         if not connection.is_answered:
             connection.write(connection.end())
         await connection.answer()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import socket
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+from flask_socketact.cli.rehearse.client_connection import Connection
 from flask_socketact.errors import OptionError, RehearsalError
 
 _PORT = 80
@@ -41,6 +43,18 @@ class Target:
             return [self.place]
         port = self.address[1]
         return [self.place, f"[::]:{port}", *([] if ":" in self.address[0] else [f"0.0.0.0:{port}"])]
+
+    async def connect(self) -> Connection:
+        """Open a connection.
+
+        :raises OSError: the address does not accept it.
+        """
+        loop = asyncio.get_running_loop()
+        if isinstance(self.address, str):
+            _, connection = await loop.create_unix_connection(Connection, self.address)
+        else:
+            _, connection = await loop.create_connection(Connection, *self.address)
+        return connection
 
     def at(self, path: str) -> Target:
         """Return another page of the same service.
