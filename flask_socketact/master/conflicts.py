@@ -15,7 +15,7 @@ _LOCKED = (errno.EAGAIN, errno.EACCES)
 #: By whether the holder is a worker of the same generation.
 _REMEDIES = {
     True: "All workers load the application: use one worker (--workers 1), or open it outside the application",
-    False: "Old and new workers run at the same time: see docs/systemd.md, Overlap",
+    False: "Old and new workers run at the same time: see docs/restarts.md, Overlap",
 }
 
 

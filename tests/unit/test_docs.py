@@ -1,4 +1,4 @@
-"""Links of the documentation lead somewhere."""
+"""The documentation agrees with the code, and its links lead somewhere."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from flask_socketact import env
+from flask_socketact.bridge import keys
+
 CHECKOUT = Path(__file__).parents[2]
+DOCS = CHECKOUT / "docs"
+UNITS = CHECKOUT / "examples/units"
 PAGES = sorted(page for folder in (".", "docs", "benchmarks", "examples") for page in (CHECKOUT / folder).glob("*.md"))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+#: Keys of the WSGI environ that are private to one side.
+PRIVATE_KEYS = {keys.EXCHANGE, keys.MEMBER, keys.SENT, keys.WAITED}
 
 
 def anchors(page: Path) -> set[str]:
@@ -27,6 +34,11 @@ def is_broken(page: Path, link: str) -> bool:
     return bool(anchor) and target.suffix == ".md" and anchor not in anchors(target)
 
 
+def constants(module: object) -> set[str]:
+    """Return the values of the module's constants that are strings."""
+    return {value for name, value in vars(module).items() if name.isupper() and isinstance(value, str)}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(CHECKOUT)))
 def test_relative_links(page: Path) -> None:
     links = [link for link in LINK.findall(page.read_text()) if "://" not in link]
@@ -41,4 +53,44 @@ def test_broken_links_are_found() -> None:
     page = CHECKOUT / "README.md"
     assert is_broken(page, "docs/none.md")
     assert is_broken(page, "docs/systemd.md#none")
-    assert not is_broken(page, "docs/systemd.md#overlap")
+    assert not is_broken(page, "docs/restarts.md#overlap")
+
+
+def test_index_lists_every_page() -> None:
+    index = DOCS / "index.md"
+    listed = {(DOCS / link).resolve() for link in LINK.findall(index.read_text())}
+    assert sorted({page.resolve() for page in PAGES} - listed) == [index]
+
+
+def test_glossary_is_sorted_and_brief() -> None:
+    terms = re.findall(r"^## (.+)\n\n((?:.+\n)+)", (DOCS / "glossary.md").read_text(), re.MULTILINE)
+    assert [term for term, _ in terms] == sorted(term for term, _ in terms)
+    assert len(terms) > 12
+    assert [term for term, text in terms if len(re.findall(r"\.(?=\s)", text)) > 2] == []
+
+
+def test_api_page_has_every_environment_variable() -> None:
+    page = (DOCS / "api.md").read_text()
+    assert {name for name in constants(env) if f"| `{name}` |" not in page} == set()
+
+
+def test_api_page_has_every_public_key_of_the_environ() -> None:
+    page = (DOCS / "api.md").read_text()
+    listed = set(re.findall(r"^\| `(socketact\.\w+)` \|", page, re.MULTILINE))
+    assert listed == constants(keys) - PRIVATE_KEYS
+
+
+def test_architecture_names_files_that_exist() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    files = re.findall(r"`([a-z_]+(?:/[a-z_]+)*(?:\.py|/relay))`", page)
+    package = CHECKOUT / "flask_socketact"
+    assert len(files) > 10
+    assert [file for file in files if not (package / file).is_file()] == []
+
+
+def test_systemd_page_quotes_the_units() -> None:
+    """Each line of its blocks is one of the example units."""
+    lines = {line for kind in ("service", "socket") for line in (UNITS / f"app.{kind}").read_text().splitlines()}
+    blocks = re.findall(r"```ini\n(.*?)```", (DOCS / "systemd.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    assert [line for block in blocks for line in block.splitlines() if line not in lines] == []
