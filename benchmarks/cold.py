@@ -11,7 +11,7 @@ from functools import partial
 
 import click
 
-from tests.support.load import Client
+from tests.support.http import Client
 from tests.support.machine import Machine, drop_in, install, interrupt_on_terminate
 
 

@@ -27,7 +27,7 @@ CLIENTS = {
     "keep-alive, mostly idle": 6,
     "long request": 2,
     "longer request": 2,
-    "streamed answer": 2,
+    "streamed response": 2,
     "slow upload": 2,
 }
 SHORT = ("new connection", "keep-alive", "keep-alive, mostly idle")
@@ -50,10 +50,10 @@ def measure(machine: Machine, service: str, title: str, restarts: int, verb: str
         if not restarts:
             time.sleep(10 * SETTLE)
         seconds = time.monotonic() - began
-    waits = sorted(outcome.wait for outcome in load.outcomes if outcome.kind in SHORT)
+    waits = sorted(load.waits(*SHORT))
     p99 = waits[int(len(waits) * 0.99)]
     print(
-        f"| {title} | {seconds:.0f} s | {longest:.1f} s | {len(load.outcomes):,} | {load.failures().total()} "
+        f"| {title} | {seconds:.0f} s | {longest:.1f} s | {load.requests:,} | {load.failures().total()} "
         f"| {load.closed_by_server} | {p99:.3f} s | {waits[-1]:.3f} s |",
         flush=True,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.process.conftest import Folder
-from tests.support.load import ask
+from tests.support.http import ask
 from tests.support.server import CONF, Server, dial, tcp, unix
 
 

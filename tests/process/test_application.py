@@ -17,7 +17,7 @@ import pytest
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Slot
 from tests.support import server
-from tests.support.load import ask, post
+from tests.support.http import ask, post
 from tests.support.metrics import counted, samples
 from tests.support.server import CONF, Server, dial
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flask_socketact.shared import scoreboard
-from tests.support.http import HALF, ONE_WORKER, REQUEST, answer, answer_over_tls, certificate, exchange, in_drain
-from tests.support.load import Load, ask
+from tests.support.http import HALF, ONE_WORKER, REQUEST, answer, answer_over_tls, ask, certificate, exchange, in_drain
+from tests.support.load import Load
 from tests.support.server import CONF, Server, dial, unix
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.support.load import ask
+from tests.support.http import ask
 from tests.support.server import CONF, GUNICORN, Server
 
 COMMAND = str(Path(sys.executable).with_name("flask-socketact"))

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.hostile import UNASKED, Hostility
-from tests.support.load import CLIENTS, Load, ask
+from tests.support.http import ask
+from tests.support.load import CLIENTS, Load
 from tests.support.server import Server, dial
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def test_those_who_behave_see_nothing_of_those_who_do_not(
         except AssertionError as error:
             pytest.fail(f"{error}\n{story}\n{inventory(server)}")
         figure(
-            f"{len(load.outcomes)} requests, 0 failed, 0 connections closed; {done.total()} hostile ones, "
+            f"{load.requests} requests, 0 failed, 0 connections closed; {done.total()} hostile ones, "
             f"{operations} reloads and the like, {recycled} workers recycled; memory {grown} MB"
         )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from gunicorn.arbiter import Arbiter
 
-from tests.support.load import ask
+from tests.support.http import ask
 from tests.support.releases import WORKERS, asking, release
 from tests.support.server import CONF, Server, dial
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.load import ask
+from tests.support.http import ask
 from tests.support.logs import CONFIGURATIONS
 from tests.support.server import CONF, Server, dial
 

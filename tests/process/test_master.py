@@ -14,7 +14,7 @@ import pytest
 from flask_socketact.master.pool import EXIT_GRACE
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Slot
-from tests.support.load import ask
+from tests.support.http import ask
 from tests.support.server import CONF, DEADLINE, Server, dial
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ import pytest
 
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Slot
-from tests.support.http import REQUEST, answer, exchange
-from tests.support.load import ask
+from tests.support.http import REQUEST, answer, ask, exchange
 from tests.support.server import CONF, Server, dial, tcp
 
 if TYPE_CHECKING:

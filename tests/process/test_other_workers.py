@@ -18,8 +18,8 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, StreamEnded
 
 from flask_socketact.workers.drain import LINGER
-from tests.support.http import REQUEST, answer, certificate, connect_and_reset, exchange, in_drain
-from tests.support.load import Load, ask
+from tests.support.http import REQUEST, answer, ask, certificate, connect_and_reset, exchange, in_drain
+from tests.support.load import Load
 from tests.support.server import CONF, Server, dial
 
 if TYPE_CHECKING:
@@ -76,11 +76,11 @@ def test_nothing_is_lost_when_workers_are_replaced(
     with Server(plain, *CONF, "-w", "3", "-k", worker, "app:app", listeners={"http": http}) as server:
         server.wait_until_ready()
         with Load(lambda: dial(http), {"new connection": 4, "keep-alive": 4}) as load:
-            server.wait_for(lambda: len(load.outcomes) > 50, "load")
+            server.wait_for(lambda: load.requests > 50, "load")
             server.signal(number)
             server.wait_for_log("Worker exiting")
-            seen = len(load.outcomes)
-            server.wait_for(lambda: len(load.outcomes) > seen + 100, "load")
+            seen = load.requests
+            server.wait_for(lambda: load.requests > seen + 100, "load")
         assert not load.failures()
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.load import Client, Load, ask, keep_alive
+from tests.support.http import Client, ask
+from tests.support.load import Load
 from tests.support.releases import WORKERS, asking, release
 from tests.support.server import CONF, Server, dial, tcp
 
@@ -509,7 +510,7 @@ def test_idle_connections_are_carried(site: Path, http: socket.socket, tmp_path:
         server.wait_until_ready()
         clients = [Client(lambda: dial(http)) for _ in range(20)]
         for client in clients:
-            keep_alive(client)
+            assert client.exchange("GET", "/")[0] == 200
         for name in ("two", "three"):
             release(site, name)
             server.signal(signal.SIGHUP)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from examples.tasks.outbox import MAX_TRIES, Outbox
-from tests.support.load import Client, ask
+from tests.support.http import Client, ask
 from tests.support.machine import EXAMPLES
 from tests.support.server import CONF, Server, dial
 

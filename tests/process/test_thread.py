@@ -22,12 +22,12 @@ from tests.support.http import (
     REQUEST,
     answer,
     answer_over_tls,
+    ask,
     certificate,
     connect_and_reset,
     exchange,
     in_drain,
 )
-from tests.support.load import ask
 from tests.support.server import CONF, Server, dial, tcp
 
 if TYPE_CHECKING:

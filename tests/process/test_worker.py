@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.http import ONE_WORKER, REQUEST, answer, in_drain
-from tests.support.load import Load, ask
+from tests.support.http import ONE_WORKER, REQUEST, answer, ask, in_drain
+from tests.support.load import Load
 from tests.support.server import CONF, Server, dial
 
 if TYPE_CHECKING:
@@ -118,11 +118,11 @@ def test_nothing_is_lost_when_workers_are_replaced(plain: Path, http: socket.soc
     with Server(plain, *CONF, "--workers", "3", "app:app", listeners={"http": http}) as server:
         server.wait_until_ready()
         with Load(lambda: dial(http), {"new connection": 4, "keep-alive": 4}) as load:
-            server.wait_for(lambda: len(load.outcomes) > 50, "load")
+            server.wait_for(lambda: load.requests > 50, "load")
             server.signal(number)
-            seen = len(load.outcomes)
+            seen = load.requests
             server.wait_for_log("Worker exiting")
-            server.wait_for(lambda: len(load.outcomes) > seen + 200, "load")
+            server.wait_for(lambda: load.requests > seen + 200, "load")
         assert not load.failures()
 
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.support.load import Connect
+    from tests.support.http import Connect
 
 BLOCK = 65536
 

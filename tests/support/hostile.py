@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 
-from tests.support.load import Connect
+from tests.support.http import Connect
 
 #: Exceptions of all kinds, those that servers take for their own among them.
 EXCEPTIONS = (

@@ -1,4 +1,4 @@
-"""A client that sends and reads bytes, and what it needs for TLS."""
+"""Single requests: as bytes on a socket, or by http.client; and what a client needs for TLS."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import socket
 import ssl
 import subprocess
 import time
+from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING
 
+from flask_socketact.errors import RequestError
 from tests.support.server import CONF, dial
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+
+Connect = Callable[[], socket.socket]
 
 ONE_WORKER = (*CONF, "--workers", "1", "app:app")
 REQUEST = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
@@ -76,4 +81,62 @@ def answer_over_tls(client: ssl.SSLSocket) -> bytes:
 def connect_and_reset(listener: socket.socket) -> None:
     client = dial(listener)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+
+
+class Client:
+    """One client, with at most one connection, kept open while both sides agree.
+
+    http.client neither retries nor reconnects here.
+    """
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._http = HTTPConnection("app")
+        self._http.auto_open = 0
+        self.closed_by_server = 0
+
+    def exchange(self, method: str, target: str) -> tuple[int, bytes]:
+        """Send a request, and return the status and the content of the response.
+
+        :raises RequestError: no complete response came.
+        """
+        try:
+            self._notice_close()
+            if self._http.sock is None:
+                self._http.sock = self._connect()
+            self._http.request(method, target)
+            response = self._http.getresponse()
+            content = response.read()
+        except (OSError, HTTPException) as error:
+            self.close()
+            raise RequestError(f"{type(error).__name__}: {error}") from error
+        if response.will_close:
+            self.closed_by_server += 1
+            self.close()
+        return response.status, content
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _notice_close(self) -> None:
+        """See that the server has closed an idle connection, as every HTTP library does."""
+        if self._http.sock is not None and select.select([self._http.sock], [], [], 0)[0]:
+            self.closed_by_server += 1
+            self.close()
+
+
+def ask(connect: Connect, target: str = "/") -> tuple[int, bytes]:
+    """Send one request on a connection of its own, and return the status and the content of the response."""
+    client = Client(connect)
+    try:
+        return client.exchange("GET", target)
+    finally:
+        client.close()
+
+
+def post(connect: Connect, target: str) -> None:
+    """Send a request without content, on a connection of its own; the response must have the status 200."""
+    client = Client(connect)
+    assert client.exchange("POST", target)[0] == 200
     client.close()

@@ -1,195 +1,159 @@
-"""Clients of the kinds that a restart usually breaks, and an account of what they saw.
+"""The clients of ``flask-socketact rehearse``, for as long as a test needs them, and what they have recorded.
 
-HTTP is h11's: it neither retries nor reconnects behind our back, so whatever fails, counts.
+They send requests to the example application. Each response is checked a second time, by http.client: its status is
+200, and its content is complete and the right one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import io
 import os
-import random
-import select
-import socket
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
 from types import TracebackType
 
 import h11
 
-Connect = Callable[[], socket.socket]
+from flask_socketact.cli.rehearse.client_connection import Connection
+from flask_socketact.cli.rehearse.clients import Client, Crowd, Group, Kind, Pace
+from flask_socketact.cli.rehearse.recording import Recording
+from flask_socketact.cli.rehearse.target import Target
+from flask_socketact.errors import RequestError
+from tests.support.http import Connect
+
+#: Connections that may be opened at the same time: during an outage, opening one blocks its thread.
+CONNECTING = 64
+#: Seconds between two looks for responses that are overdue.
+LOOK = 1.0
+#: Seconds that a slow upload, or a streamed response, takes.
+SLOW = 2.0
+LINES = 20
 
 
-class RequestError(Exception):
-    """A request was not answered, or not with what it should have been."""
+class _Connection(Connection):
+    """A connection of the product that keeps what it receives, to check it."""
+
+    def begin(self, request: h11.Request, deadline: float) -> bytes:
+        self._received = b""
+        return super().begin(request, deadline)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        super().data_received(data)
+
+    async def answer(self) -> None:
+        """Wait for the response.
+
+        :raises RequestError: the product's client, or http.client, says that it failed; or its status is not 200.
+        """
+        failure = ""
+        try:
+            await super().answer()
+        except RequestError as error:
+            failure = str(error)
+        if failure and not failure.startswith("status"):
+            raise RequestError(failure)
+        status, self.content = _parse(self._received)
+        if status != 200:
+            raise RequestError(f"status {status} {self.content[:80]!r}")
+
+
+class _Bytes:
+    """What http.client takes for a socket."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = io.BytesIO(data)
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        return self._file
+
+
+def _parse(received: bytes) -> tuple[int, bytes]:
+    """Return the status and the content of a response.
+
+    :raises RequestError: it is malformed or incomplete.
+    """
+    try:
+        response = HTTPResponse(_Bytes(received))  # type: ignore[arg-type]
+        response.begin()
+        return response.status, response.read()
+    except HTTPException as error:
+        raise RequestError(f"{error!r}: {received[:200]!r}") from error
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one request."""
+class _Target(Target):
+    """A page of a server that a function of the test connects to."""
 
-    kind: str
-    began: float  #: time.monotonic()
-    seconds: float  #: from before the connection to the end of the answer
-    work: float  #: seconds that client and view take on purpose
-    failure: str | None
+    open: Connect
 
-    @property
-    def wait(self) -> float:
-        """Seconds that were not work."""
-        return self.seconds - self.work
+    async def connect(self) -> Connection:
+        opened = await asyncio.to_thread(self.open)
+        opened.setblocking(False)
+        _, connection = await asyncio.get_running_loop().create_connection(_Connection, sock=opened)
+        return connection
 
 
-class Client:
-    """One client, with at most one connection, kept open while both sides agree."""
-
-    def __init__(self, connect: Connect) -> None:
-        self._connect = connect
-        self._socket: socket.socket | None = None
-        self._http = h11.Connection(h11.CLIENT)
-        self.closed_by_server = 0
-
-    def exchange(self, method: str, target: str, body: Iterable[bytes] = (), length: int = 0) -> tuple[int, bytes]:
-        """Send a request, and return status and content of the answer.
-
-        :raises RequestError: no whole answer came.
-        """
-        try:
-            self._notice_close()
-            if self._socket is None:
-                self._socket = self._connect()
-                self._http = h11.Connection(h11.CLIENT)
-            headers = [("Host", "app"), ("Content-Length", str(length))]
-            self._send(h11.Request(method=method, target=target, headers=headers))
-            for data in body:
-                self._send(h11.Data(data=data))
-            self._send(h11.EndOfMessage())
-            answer = self._receive()
-        except (OSError, h11.ProtocolError) as error:
-            self.close()
-            raise RequestError(f"{type(error).__name__}: {error}") from error
-        if self._http.our_state is self._http.their_state is h11.DONE:
-            self._http.start_next_cycle()
-        else:  # the answer says so
-            self.closed_by_server += 1
-            self.close()
-        return answer
-
-    def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    def _notice_close(self) -> None:
-        """See that the server has closed an idle connection, as every HTTP library does."""
-        if self._socket is not None and select.select([self._socket], [], [], 0)[0]:
-            self.closed_by_server += 1
-            self.close()
-
-    def _send(self, event: h11.Event) -> None:
-        assert self._socket is not None
-        self._socket.sendall(self._http.send(event) or b"")
-
-    def _receive(self) -> tuple[int, bytes]:
-        assert self._socket is not None
-        status, content = 0, b""
-        while True:
-            event = self._http.next_event()
-            if event is h11.NEED_DATA:
-                self._http.receive_data(self._socket.recv(65536))
-            elif isinstance(event, h11.Response):
-                status = event.status_code
-            elif isinstance(event, h11.Data):
-                content += event.data
-            elif isinstance(event, h11.EndOfMessage):
-                return status, content
+def _expect(client: Client, content: bytes) -> None:
+    assert isinstance(client.connection, _Connection)
+    if client.connection.content != content:
+        raise RequestError(f"wrong content: {client.connection.content[:80]!r}")
 
 
-def ask(connect: Connect, target: str = "/") -> tuple[int, bytes]:
-    """Send one request on a connection of its own, and return status and content of the answer."""
-    client = Client(connect)
-    try:
-        return client.exchange("GET", target)
-    finally:
-        client.close()
+async def _new(client: Client) -> None:
+    """Send a request on a connection of its own; that the server announces to close it counts."""
+    await client.get()
+    client.leave()
 
 
-def post(connect: Connect, target: str) -> None:
-    """Send a request without a body, on a connection of its own, that is to be answered with 200."""
-    client = Client(connect)
-    assert client.exchange("POST", target)[0] == 200
-    client.close()
+def _working(seconds: float) -> Callable[[Client], Awaitable[None]]:
+    """Send a request whose view takes `seconds`, which are not waited for the server."""
+
+    async def ask(client: Client) -> None:
+        await client.get()
+        client.own += seconds
+
+    return ask
 
 
-def _expect(answer: tuple[int, bytes], content: bytes | None = None) -> None:
-    status, found = answer
-    if status != 200 or (content is not None and content != found):
-        raise RequestError(f"wrong answer: {status} {found[:80]!r}")
+async def _stream(client: Client) -> None:
+    """Receive a response in pieces."""
+    await client.get()
+    client.own += SLOW
+    _expect(client, b"".join(b"%d\n" % number for number in range(LINES)))
 
 
-def new(client: Client) -> float:
-    """A short request on a connection of its own."""
-    _expect(client.exchange("GET", "/"))
-    client.close()
-    return 0.0
+async def _upload(client: Client) -> None:
+    """Send content in pieces; the response is its hash."""
+    content = os.urandom(400_000)
+    await client.post_slowly(content)
+    _expect(client, hashlib.sha256(content).hexdigest().encode() + b"\n")
 
 
-def keep_alive(client: Client) -> float:
-    """A short request on a connection that is used again and again."""
-    _expect(client.exchange("GET", "/"))
-    return 0.0
+@dataclass(frozen=True)
+class _Clients:
+    """What a kind of clients sends, to which path, and the mean pause between two requests, in seconds."""
+
+    ask: Callable[[Client], Awaitable[None]]
+    path: str = "/"
+    pause: float = 0.1
 
 
-def busy(client: Client) -> float:
-    """A request that takes ten milliseconds, again and again."""
-    _expect(client.exchange("GET", "/sleep/0.01"))
-    return 0.01
-
-
-def long(client: Client) -> float:
-    """A request that takes three seconds."""
-    _expect(client.exchange("GET", "/sleep/3.0"))
-    return 3.0
-
-
-def longer(client: Client) -> float:
-    """A request that takes twelve seconds."""
-    _expect(client.exchange("GET", "/sleep/12.0"))
-    return 12.0
-
-
-def stream(client: Client) -> float:
-    """An answer that comes in pieces, over two seconds."""
-    _expect(client.exchange("GET", "/stream/20"), b"".join(b"%d\n" % number for number in range(20)))
-    return 2.0
-
-
-def upload(client: Client) -> float:
-    """A body that is sent slowly, over two seconds; the answer is its hash."""
-    pieces = [os.urandom(20_000) for _ in range(20)]
-
-    def slowly() -> Iterator[bytes]:
-        for piece in pieces:
-            time.sleep(0.1)
-            yield piece
-
-    digest = hashlib.sha256(b"".join(pieces)).hexdigest() + "\n"
-    _expect(client.exchange("POST", "/upload", slowly(), 400_000), digest.encode())
-    return 2.0
-
-
-#: A kind of client: what it asks, and how long it thinks before it asks again, in seconds.
-KINDS: dict[str, tuple[Callable[[Client], float], float]] = {
-    "new connection": (new, 0.2),
-    "keep-alive": (keep_alive, 0.2),
-    "keep-alive, never pausing": (busy, 0.0),
-    "keep-alive, mostly idle": (keep_alive, 4.0),
-    "long request": (long, 0.5),
-    "longer request": (longer, 0.5),
-    "streamed answer": (stream, 0.5),
-    "slow upload": (upload, 0.5),
+KINDS = {
+    "new connection": _Clients(_new),
+    "keep-alive": _Clients(Client.get),
+    "keep-alive, never pausing": _Clients(_working(0.01), "/sleep/0.01", 0.0),
+    "keep-alive, mostly idle": _Clients(Client.get, pause=2.0),
+    "long request": _Clients(_working(3.0), "/sleep/3.0", 0.25),
+    "longer request": _Clients(_working(12.0), "/sleep/12.0", 0.25),
+    "streamed response": _Clients(_stream, f"/stream/{LINES}", 0.25),
+    "slow upload": _Clients(_upload, "/upload", 0.25),
 }
 #: How many of each: more would not fit the eight threads of the example on a small machine.
 CLIENTS = {
@@ -197,56 +161,94 @@ CLIENTS = {
     "keep-alive": 6,
     "keep-alive, mostly idle": 4,
     "long request": 2,
-    "streamed answer": 2,
+    "streamed response": 2,
     "slow upload": 2,
 }
 
 
-@dataclass
 class Load:
-    """Clients that ask on and on, for the length of a ``with`` block."""
+    """Clients that send requests, again and again, for the length of a ``with`` block. A request is never retried."""
 
-    connect: Connect
-    clients: Mapping[str, int] = field(default_factory=lambda: CLIENTS)
-    outcomes: list[Outcome] = field(default_factory=list)
-    closed_by_server: int = 0  #: idle connections, known when the block has ended
+    def __init__(self, connect: Connect, clients: Mapping[str, int] = CLIENTS) -> None:
+        self._connect = connect
+        self._clients = clients
+        self._recordings = {kind: Recording([kind]) for kind in clients}
+        self._stopping = asyncio.Event()
 
     def __enter__(self) -> Load:
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-        kinds = [kind for kind, count in self.clients.items() for _ in range(count)]
-        self._threads = [threading.Thread(target=self._ask, args=(kind,), name=kind) for kind in kinds]
-        for thread in self._threads:
-            thread.start()
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(ThreadPoolExecutor(CONNECTING))
+        self._thread = threading.Thread(target=self._loop.run_forever, name="load")
+        self._thread.start()
+        self._running = asyncio.run_coroutine_threadsafe(self._run(), self._loop)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Let every client end its request."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        """Wait until every client has its response."""
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        try:
+            self._running.result()
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    @property
+    def requests(self) -> int:
+        """How many have ended so far."""
+        return sum(map(len, self._recordings.values()))
+
+    def requests_by_kind(self) -> dict[str, int]:
+        return {kind: len(recording) for kind, recording in self._recordings.items()}
 
     def failures(self) -> Counter[str]:
         """What failed, and how often."""
-        return Counter(f"{o.kind}: {o.failure}" for o in list(self.outcomes) if o.failure is not None)
+        return Counter(
+            f"{kind}: {recording.reasons[number]}"
+            for kind, recording in self._recordings.items()
+            for number in list(recording.failure)
+            if number
+        )
+
+    @property
+    def closed_by_server(self) -> int:
+        """How many connections the server closed that their clients would have used again."""
+        return sum(len(recording.closed_at) for recording in self._recordings.values())
+
+    def waits(self, *kinds: str) -> list[float]:
+        """Return the seconds that each request took without the work of client and view; of `kinds`, or of all.
+
+        To be called when the block has ended.
+        """
+        return [row.answering for kind in kinds or self._recordings for row in self._recordings[kind]]
 
     def longest_wait(self, *kinds: str) -> float:
-        """Seconds; of the kinds given, or of all."""
-        return max((o.wait for o in list(self.outcomes) if not kinds or o.kind in kinds), default=0.0)
+        """Return the longest of :meth:`waits`."""
+        return max(self.waits(*kinds), default=0.0)
 
-    def _ask(self, kind: str) -> None:
-        ask, think = KINDS[kind]
-        client = Client(self.connect)
-        while not self._stop.wait(random.uniform(0, think)):  # noqa: S311 (no secret)
-            began = time.monotonic()
-            work, failure = 0.0, None
-            try:
-                work = ask(client)
-            except RequestError as error:
-                failure = str(error)
-            self.outcomes.append(Outcome(kind, began, time.monotonic() - began, work, failure))
-        with self._lock:
-            self.closed_by_server += client.closed_by_server
-        client.close()
+    async def _run(self) -> None:
+        crowds = [self._crowd(kind, number) for kind, number in self._clients.items()]
+        for crowd in crowds:
+            crowd.start()
+        watch = asyncio.create_task(_watch(crowds))
+        await self._stopping.wait()
+        await asyncio.gather(*(crowd.stop() for crowd in crowds))
+        watch.cancel()
+        await asyncio.sleep(0.0)  # connections that were closed end in the next turn of the loop
+        await self._loop.shutdown_default_executor()
+
+    def _crowd(self, name: str, number: int) -> Crowd:
+        clients = KINDS[name]
+        target = _Target("app", clients.path, "", self._connect)
+        group = Group(Kind(name, "", clients.ask), number, target)
+        return Crowd([group], Pace(think=clients.pause, slow=SLOW), self._recordings[name], self._loop.time())
+
+
+async def _watch(crowds: list[Crowd]) -> None:
+    """Let responses fail that are overdue."""
+    while True:
+        await asyncio.sleep(LOOK)
+        for crowd in crowds:
+            crowd.expire()

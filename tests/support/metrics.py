@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from tests.support.load import ask
+from tests.support.http import ask
 
 if TYPE_CHECKING:
-    from tests.support.load import Connect
+    from tests.support.http import Connect
 
 
 def samples(connect: Connect) -> dict[str, float]:

@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from tests.support.load import Connect, ask
+from tests.support.http import Connect, ask
 from tests.support.machine import EXAMPLES, Machine, release
 from tests.support.server import DEADLINE
 

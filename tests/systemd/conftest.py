@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.load import Connect
+from tests.support.http import Connect
 from tests.support.machine import Machine, install, release
 
 TCP = ("127.0.0.1", 8000)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.load import Client, RequestError, ask
+from flask_socketact.errors import RequestError
+from tests.support.http import Client, ask
 from tests.support.machine import EXAMPLES, Machine, drop_in, install, release
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.load import Connect, Load, ask, post
+from tests.support.http import Connect, ask, post
+from tests.support.load import Load
 from tests.support.machine import EXAMPLES, Machine, MachineError, drop_in, release
 from tests.support.metrics import counted, samples
 
@@ -83,7 +84,7 @@ def test_metrics_add_up_to_what_clients_have_counted(
         restarts_and_reloads(site)
         time.sleep(1.0)
     assert not load.failures()
-    site.wait_for(lambda: counted(admin) == len(load.outcomes), f"{len(load.outcomes)} requests in /metrics")
+    site.wait_for(lambda: counted(admin) == load.requests, f"{load.requests} requests in /metrics")
     found = samples(admin)
     assert found["socketact_starts_total"] == 5
     assert found['socketact_reloads_total{result="succeeded"}'] == 1
@@ -92,13 +93,13 @@ def test_metrics_add_up_to_what_clients_have_counted(
         for _ in range(3):
             time.sleep(0.5)
             site.run("kill", "-9", random.choice(site.workers("app")))  # noqa: S311 (no secret)
-    answered = len(load.outcomes) + len(more.outcomes) - more.failures().total()
+    answered = load.requests + more.requests - more.failures().total()
     in_flight = sum(SHORT.values())
     site.wait_for(lambda: abs(counted(admin) - answered) <= in_flight, f"about {answered} requests in /metrics")
     assert counted(admin) >= answered - 3 * 4  # threads of the three
     files = site.run("sh", "-c", "ls /run/app-metrics/prometheus/histogram_fast_*").stdout.split()
     figure(
-        f"{len(load.outcomes)} requests, all counted; {answered} answered, {counted(admin)} counted with three workers "
+        f"{load.requests} requests, all counted; {answered} answered, {counted(admin)} counted with three workers "
         f"killed; longest wait {load.longest_wait():.3f} s; {len(files)} files of histograms"
     )
 
@@ -306,7 +307,7 @@ def test_prometheus_sees_no_counter_go_backwards_and_rules_fire(
     resets = {name: query(prometheus, f"max(resets({name}[10m]))")[""] for name in counters}
     assert len(resets) > 12
     assert set(resets.values()) == {0.0}
-    sent = len(load.outcomes)
+    sent = load.requests
     site.wait_for(lambda: counted(admin) == sent, f"{sent} requests in /metrics")
     starts = samples(admin)["socketact_starts_total"]
     site.systemctl("stop", "app-admin.socket", "app.socket", "app")

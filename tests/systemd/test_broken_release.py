@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from tests.support.load import Client, Connect, Load, ask
+from tests.support.http import Client, Connect, ask
+from tests.support.load import Load
 from tests.support.machine import Machine, release
 from tests.support.operations import BROKEN
 
@@ -42,8 +43,8 @@ def test_a_release_that_does_not_boot_takes_nothing_down(
         release(machine)
         machine.wait_for(lambda: machine.show("app", "ActiveState") == "active", "the repaired release")
         machine.wait_for(lambda: not machine.scopes("app"), "the old workers to leave")
-        seen = len(load.outcomes)
-        machine.wait_for(lambda: len(load.outcomes) > seen + 50, "answers")
+        seen = load.requests
+        machine.wait_for(lambda: load.requests > seen + 50, "answers")
     assert not load.failures()
     assert load.closed_by_server == 0
     assert idle.exchange("GET", "/")[0] == 200
@@ -53,7 +54,7 @@ def test_a_release_that_does_not_boot_takes_nothing_down(
     assert "RuntimeError: no database" in journal
     assert "Traceback (most recent call last)" in journal
     figure(
-        f"{tried} boots in {OUTAGE} s, {len(load.outcomes)} requests, {load.failures().total()} failed, "
+        f"{tried} boots in {OUTAGE} s, {load.requests} requests, {load.failures().total()} failed, "
         f"longest wait {load.longest_wait():.2f} s"
     )
 
@@ -69,7 +70,7 @@ def test_socket_outlives_a_release_that_does_not_boot(
         machine.wait_for(lambda: machine.show("app", "ActiveState") == "active", "the repaired release")
         assert ask(tcp)[0] == 200
     assert not load.failures()
-    figure(f"{tried} boots in {SHORT_OUTAGE} s, {len(load.outcomes)} requests, {load.failures().total()} failed")
+    figure(f"{tried} boots in {SHORT_OUTAGE} s, {load.requests} requests, {load.failures().total()} failed")
 
 
 def test_first_request_after_the_repair_is_answered(machine: Machine, tcp: Connect) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.delay import DelayingProxy
-from tests.support.load import Connect, Load, ask
+from tests.support.http import Connect, ask
+from tests.support.load import Load
 from tests.support.machine import Machine, drop_in
 
 if TYPE_CHECKING:
@@ -38,19 +39,19 @@ def test_no_connection_is_closed(
     unit = {"tcp": "app", "unix": "app-unix"}[listener]
     machine.systemctl("start", unit)
     with DelayingProxy(connect, ROUND_TRIP) as proxy, Load(proxy.connect, IDLE) as load:
-        machine.wait_for(lambda: len(load.outcomes) > 2 * IDLE["keep-alive, mostly idle"], "the first answers")
+        machine.wait_for(lambda: load.requests > 2 * IDLE["keep-alive, mostly idle"], "the first answers")
         for _ in range(TIMES):
-            seen = len(load.outcomes)
+            seen = load.requests
             before = set(machine.workers(unit))
             machine.systemctl(verb, unit)
             machine.wait_for(
                 lambda before=before: before.isdisjoint(machine.workers(unit)),  # type: ignore[misc]
                 "the old workers to leave",
             )
-            machine.wait_for(lambda seen=seen: len(load.outcomes) > seen + 50, "answers")  # type: ignore[misc]
+            machine.wait_for(lambda seen=seen: load.requests > seen + 50, "answers")  # type: ignore[misc]
     assert not load.failures()
     assert load.closed_by_server == 0
-    figure(f"{TIMES} times {verb}, {len(load.outcomes)} requests of 200 clients, 0 failed, 0 connections closed")
+    figure(f"{TIMES} times {verb}, {load.requests} requests of 200 clients, 0 failed, 0 connections closed")
 
 
 def test_no_connection_is_closed_by_recycled_workers(
@@ -63,7 +64,7 @@ def test_no_connection_is_closed_by_recycled_workers(
         machine.wait_for(lambda: left_workers(machine) >= left + TIMES, "recycled workers", 120)
     assert not load.failures()
     assert load.closed_by_server == 0
-    figure(f"{TIMES} recycled workers, {len(load.outcomes)} requests of 200 clients, 0 failed, 0 connections closed")
+    figure(f"{TIMES} recycled workers, {load.requests} requests of 200 clients, 0 failed, 0 connections closed")
 
 
 def test_stop_leaves_nothing_in_the_mailbox(machine: Machine, tcp: Connect) -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.load import Load, ask
+from tests.support.http import ask
+from tests.support.load import Load
 from tests.support.machine import EXAMPLES, Machine, drop_in, install
 
 CLI = "/srv/app/venv/bin/flask-socketact"
-CLIENTS = {"new connection": 4, "keep-alive": 4, "keep-alive, mostly idle": 2, "streamed answer": 1, "slow upload": 1}
+CLIENTS = {"new connection": 4, "keep-alive": 4, "keep-alive, mostly idle": 2, "streamed response": 1, "slow upload": 1}
 GOOD = (EXAMPLES / "app.py").read_text()
 #: What the bad ones do after what the example does.
 BAD = {
@@ -99,7 +100,7 @@ def test_a_good_release(machine: Machine, verb: str, figure: Callable[[str], Non
     assert seen.closed_by_server == 0
     assert result["steps"] == steps(machine)[-len(result["steps"]) :]
     assert not list(machine.path("/var/lib/flask-socketact").glob("*.json"))
-    figure(f"{verb}: {len(seen.outcomes)} requests, 0 failed")
+    figure(f"{verb}: {seen.requests} requests, 0 failed")
 
 
 @pytest.mark.parametrize(
@@ -119,8 +120,8 @@ def test_a_bad_release_is_taken_back(
     options = (*OPTIONS, "--reload") if verb == "reload" else OPTIONS
     with load(machine) as seen:
         done = machine.run(CLI, "deploy", "app", "--release", f"/srv/app/releases/{name}", *options, check=False)
-        count = len(seen.outcomes)
-        machine.wait_for(lambda: len(seen.outcomes) > count + 50, "answers")
+        count = seen.requests
+        machine.wait_for(lambda: seen.requests > count + 50, "answers")
     assert done.returncode == 1
     assert why in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -133,7 +134,7 @@ def test_a_bad_release_is_taken_back(
     # That one answers uploads before they have ended, and ends their connections with it, as it must.
     assert seen.closed_by_server == 0 or name == "answers-500"
     assert steps(machine)[-1].endswith("releases/good serves again")
-    figure(f"{verb}, {name}: {len(seen.outcomes)} requests, {own} answered by the bad release, 0 failed otherwise")
+    figure(f"{verb}, {name}: {seen.requests} requests, {own} answered by the bad release, 0 failed otherwise")
 
 
 @pytest.mark.parametrize("moment", ["restarting", "watching"])
@@ -158,7 +159,7 @@ def test_one_that_is_killed_half_way_is_undone_by_the_next(
     assert machine.show("app", "ActiveState") == "active"
     assert not seen.failures()
     assert seen.closed_by_server == 0
-    figure(f"killed while {moment}: {len(seen.outcomes)} requests, 0 failed")
+    figure(f"killed while {moment}: {seen.requests} requests, 0 failed")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.load import Connect, ask
+from tests.support.http import Connect, ask
 from tests.support.machine import EXAMPLES, Machine, release
 
 if TYPE_CHECKING:

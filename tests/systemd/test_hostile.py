@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support.hostile import UNASKED, Hostility
-from tests.support.load import CLIENTS, Connect, Load
+from tests.support.http import Connect
+from tests.support.load import CLIENTS, Load
 from tests.support.machine import EXAMPLES, Machine, drop_in, release
 
 if TYPE_CHECKING:
@@ -44,6 +45,6 @@ def test_an_application_cannot_hurt_others(machine: Machine, tcp: Connect, figur
     assert not UNASKED.search(journal), f"{UNASKED.findall(journal)}\n{story}"
     machine.wait_for(lambda: len(machine.workers("app")) == 2, "nothing but two workers to be left")
     figure(
-        f"{len(load.outcomes)} requests, 0 failed, 0 connections closed; {hostility.done.total()} hostile ones, "
+        f"{load.requests} requests, 0 failed, 0 connections closed; {hostility.done.total()} hostile ones, "
         f"{len(operations)} restarts and reloads"
     )

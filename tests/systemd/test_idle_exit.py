@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.load import Client, Connect, RequestError, ask
+from flask_socketact.errors import RequestError
+from tests.support.http import Client, Connect, ask
 from tests.support.machine import Machine, drop_in
 
 if TYPE_CHECKING:

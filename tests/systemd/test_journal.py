@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flask_socketact.systemd import message_ids
-from tests.support.load import Client, Connect, Load, ask
+from tests.support.http import Client, Connect, ask
+from tests.support.load import Load
 from tests.support.logs import CONFIGURATIONS
 from tests.support.machine import Machine, drop_in, release
 from tests.support.operations import held_release, restarting, wait_for_old
@@ -324,7 +325,7 @@ def test_requests_do_not_wait_for_a_journal_that_hangs(machine: Machine, tcp: Co
     machine.run("kill", "-STOP", journald)
     try:
         with Load(tcp, {"new connection": 12}) as load:
-            machine.wait_for(lambda: len(load.outcomes) >= 1000, "answers, with a queue of some 500 entries")
+            machine.wait_for(lambda: load.requests >= 1000, "answers, with a queue of some 500 entries")
         assert not load.failures()
         assert load.longest_wait() < 5
     finally:

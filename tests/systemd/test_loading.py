@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.support.load import Connect, Load
+from tests.support.http import Connect
+from tests.support.load import Load
 from tests.support.machine import EXAMPLES, Machine, drop_in, release
 from tests.support.operations import CLIENTS, LONGEST_WAIT, SHORT, wait_for_old
 
@@ -31,4 +32,4 @@ def test_start_restart_and_reload_take_the_time_they_take(
     assert not load.failures(), machine.journal("app")[-3000:]
     assert load.closed_by_server == 0
     assert load.longest_wait(*SHORT) < LONGEST_WAIT
-    figure(f"{LOADING} s to load, {PATIENCE} s of patience: {len(load.outcomes)} requests, 0 failed")
+    figure(f"{LOADING} s to load, {PATIENCE} s of patience: {load.requests} requests, 0 failed")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.load import Connect, RequestError, ask
+from flask_socketact.errors import RequestError
+from tests.support.http import Connect, ask
 from tests.support.machine import EXAMPLES, Machine, drop_in, install_debs, release
 from tests.support.operations import BROKEN
 

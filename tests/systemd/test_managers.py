@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.load import Connect, Load, ask
+from tests.support.http import Connect, ask
+from tests.support.load import Load
 from tests.support.machine import Machine, install
 from tests.support.operations import answer, in_flight
 
@@ -40,8 +41,8 @@ def test_user_manager(
     clients = {"new connection": 3, "keep-alive": 3, "keep-alive, mostly idle": 20, "long request": 2}
     with Load(tcp, clients) as load:
         for _ in range(3):
-            seen = len(load.outcomes)
-            machine.wait_for(lambda seen=seen: len(load.outcomes) > seen + 50, "answers")  # type: ignore[misc]
+            seen = load.requests
+            machine.wait_for(lambda seen=seen: load.requests > seen + 50, "answers")  # type: ignore[misc]
             as_user("systemctl --user restart web")
     assert not load.failures()
     assert load.closed_by_server == 0
@@ -53,7 +54,7 @@ def test_user_manager(
     as_user("systemctl --user restart web; systemctl --user stop web.service web.socket")
     assert answer(long).startswith(b"HTTP/1.1 200 OK")
     assert machine.run("pgrep", "--uid", "web", "gunicorn", check=False).stdout == ""
-    figure(f"3 restarts, {len(load.outcomes)} requests, 0 failed, longest wait {load.longest_wait():.2f} s")
+    figure(f"3 restarts, {load.requests} requests, 0 failed, longest wait {load.longest_wait():.2f} s")
 
 
 def commands_work(as_user: Callable[[str], CompletedProcess[str]]) -> None:

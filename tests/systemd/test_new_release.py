@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.load import Connect, Load
+from tests.support.http import Connect
+from tests.support.load import Load
 from tests.support.machine import EXAMPLES, Machine, drop_in, release
 from tests.support.operations import SLOW, wait_for_old
 

@@ -6,7 +6,8 @@ import shutil
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tests.support.load import Load, ask
+from tests.support.http import ask
+from tests.support.load import Load
 from tests.support.machine import EXAMPLES, Machine, install_debs
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ def test_nginx_sees_no_restart(machine: Machine, figure: Callable[[str], None]) 
     assert ask(http)[0] == 200
     with Load(http) as load:
         for _ in range(3):
-            seen = len(load.outcomes)
-            machine.wait_for(lambda seen=seen: len(load.outcomes) > seen + 50, "answers")  # type: ignore[misc]
+            seen = load.requests
+            machine.wait_for(lambda seen=seen: load.requests > seen + 50, "answers")  # type: ignore[misc]
             machine.systemctl("restart", "app-unix")
     assert not load.failures(), machine.path("/var/log/nginx/error.log").read_text()
-    figure(f"3 restarts, {len(load.outcomes)} requests, {load.failures().total()} failed")
+    figure(f"3 restarts, {load.requests} requests, {load.failures().total()} failed")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.load import Connect, Load, ask
+from tests.support.http import Connect, ask
+from tests.support.load import Load
 from tests.support.machine import Machine, drop_in, release
 from tests.support.operations import CLIENTS, LONGEST_WAIT, SHORT, SLOW, wait_for_old
 
@@ -67,7 +68,7 @@ def test_restart_while(
     machine.run("journalctl", "--vacuum-time=1s", "--unit=app", check=False)
     machine.systemctl("start", "app")
     with Load(tcp, CLIENTS) as load:
-        machine.wait_for(lambda: len(load.outcomes) > 50, "answers")
+        machine.wait_for(lambda: load.requests > 50, "answers")
         for _ in range(2):
             before = ask(tcp)[1]
             if loading == "max_requests":
@@ -85,6 +86,6 @@ def test_restart_while(
     assert load.closed_by_server == 0, machine.journal("app")[-20000:]
     assert load.longest_wait(*SHORT) < LONGEST_WAIT
     figure(
-        f"{' '.join(command)} while {loading} loads: {len(load.outcomes)} requests, 0 failed, 0 closed, longest wait "
+        f"{' '.join(command)} while {loading} loads: {load.requests} requests, 0 failed, 0 closed, longest wait "
         f"of a short request {load.longest_wait(*SHORT):.3f} s"
     )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.load import Connect, Load, ask
+from tests.support.http import Connect, ask
+from tests.support.load import Load
 from tests.support.machine import EXAMPLES, Machine, drop_in, release
 from tests.support.operations import wait_for_old
 
@@ -94,7 +95,7 @@ def test_without_overlap_clients_wait_and_nothing_is_lost(
             assert machine.scopes("app") == []
     wait_for_old(machine)
     assert not load.failures(), machine.journal("app")[-3000:]
-    figure(f"3 restarts: {len(load.outcomes)} requests, 0 failed, longest wait {load.longest_wait():.2f} s")
+    figure(f"3 restarts: {load.requests} requests, 0 failed, longest wait {load.longest_wait():.2f} s")
     assert machine.systemctl("reload", "app", check=False).returncode != 0
     told = "in a restart the old workers leave before others start, and clients wait (--no-overlap)"
     assert told in machine.run(CLI, "status", "app").stdout

@@ -6,7 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from tests.support.load import Connect, Load, ask
+from tests.support.http import Connect, ask
+from tests.support.load import Load
 from tests.support.machine import EXAMPLES, Machine, drop_in, release
 from tests.support.operations import BROKEN
 from tests.support.server import DEADLINE
@@ -53,13 +54,13 @@ def test_no_accepted_request_is_lost(machine: Machine, tcp: Connect, figure: Cal
     machine.systemctl("start", "app")
     with Load(tcp) as load:
         for verb in ("restart", "reload", "stop", "reload-or-restart"):
-            seen = len(load.outcomes)
-            machine.wait_for(lambda seen=seen: len(load.outcomes) > seen + 100, "answers")  # type: ignore[misc]
+            seen = load.requests
+            machine.wait_for(lambda seen=seen: load.requests > seen + 100, "answers")  # type: ignore[misc]
             machine.systemctl(verb, "app")
     assert not load.failures()
     recycled = machine.journal("app").count("max_requests answered")
     assert recycled > 0
-    figure(f"{len(load.outcomes)} requests, 0 failed, 4 restarts, reloads and stops, {recycled} workers recycled")
+    figure(f"{load.requests} requests, 0 failed, 4 restarts, reloads and stops, {recycled} workers recycled")
 
 
 def test_nobody_waits_for_a_restart(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
@@ -69,13 +70,13 @@ def test_nobody_waits_for_a_restart(machine: Machine, tcp: Connect, figure: Call
     release(machine, slow)
     with tcp() as long, Load(tcp, {"new connection": 4, "keep-alive": 4}) as load:
         long.sendall(b"GET /sleep/8.0 HTTP/1.1\r\nHost: app\r\n\r\n")
-        machine.wait_for(lambda: len(load.outcomes) > 50, "answers")
+        machine.wait_for(lambda: load.requests > 50, "answers")
         machine.systemctl("restart", "app")
         assert long.recv(4096).startswith(b"HTTP/1.1 200 OK")
     assert not load.failures()
     assert load.closed_by_server == 0
     assert load.longest_wait() < 2.5
-    figure(f"{len(load.outcomes)} requests, 0 failed, longest wait {load.longest_wait():.2f} s")
+    figure(f"{load.requests} requests, 0 failed, longest wait {load.longest_wait():.2f} s")
 
 
 def test_ready_means_answering(machine: Machine, tcp: Connect) -> None:

@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from tests.support.load import ask
+from tests.support.http import ask
 from tests.support.machine import Machine
 
 CHECKOUT = Path(__file__).parent.parent.parent

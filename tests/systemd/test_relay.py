@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flask_socketact.handover.old_generations import GRACE, LAST_GRACE
-from tests.support.load import Client, Connect, Load, ask
+from tests.support.http import Client, Connect, ask
+from tests.support.load import Load
 from tests.support.machine import Machine, drop_in, release
 from tests.support.operations import BROKEN, answer, held_release, in_flight, restarting, wait_for_old
 from tests.support.server import DEADLINE
@@ -89,7 +90,7 @@ def test_connection_outlives_several_restarts(machine: Machine, tcp: Connect) ->
     machine.systemctl("start", "app")
     with Load(tcp, {"long request": 4}) as load:
         for _ in range(4):
-            machine.wait_for(lambda: len(load.outcomes) >= 4, "answers")
+            machine.wait_for(lambda: load.requests >= 4, "answers")
             machine.systemctl("restart", "app")
     assert not load.failures()
     assert load.closed_by_server == 0
@@ -214,11 +215,11 @@ def test_nothing_is_lost_by(machine: Machine, tcp: Connect, commands: list[list[
     machine.systemctl("start", "upper.target")
     master = machine.show("app", "MainPID")
     with Load(tcp, {"new connection": 2, "keep-alive": 2, "keep-alive, mostly idle": 20, "long request": 2}) as load:
-        machine.wait_for(lambda: len(load.outcomes) > 50, "answers")
+        machine.wait_for(lambda: load.requests > 50, "answers")
         for command in commands:
             machine.systemctl(*command)
-            seen = len(load.outcomes)
-            machine.wait_for(lambda seen=seen: len(load.outcomes) > seen + 10, "answers")  # type: ignore[misc]
+            seen = load.requests
+            machine.wait_for(lambda seen=seen: load.requests > seen + 10, "answers")  # type: ignore[misc]
         wait_for_old(machine)
     assert not load.failures()
     assert load.closed_by_server == 0
@@ -247,15 +248,15 @@ def test_other_workers(machine: Machine, tcp: Connect, worker: str, figure: Call
     arguments = f"-k flask_socketact.workers.{worker} --workers 6 --max-requests 300"
     drop_in(machine, "app.service", f'[Service]\nEnvironment="GUNICORN_CMD_ARGS={arguments}"\n')
     machine.systemctl("start", "app")
-    clients = {"new connection": 4, "long request": 1, "streamed answer": 1}
+    clients = {"new connection": 4, "long request": 1, "streamed response": 1}
     with Load(tcp, clients) as load:
         for _ in range(3):
-            seen = len(load.outcomes)
-            machine.wait_for(lambda seen=seen: len(load.outcomes) > seen + 50, "answers")  # type: ignore[misc]
+            seen = load.requests
+            machine.wait_for(lambda seen=seen: load.requests > seen + 50, "answers")  # type: ignore[misc]
             machine.systemctl("restart", "app")
     assert not load.failures()
     wait_for_old(machine)
-    figure(f"3 restarts, {len(load.outcomes)} requests, 0 failed, longest wait {load.longest_wait():.2f} s")
+    figure(f"3 restarts, {load.requests} requests, 0 failed, longest wait {load.longest_wait():.2f} s")
 
 
 @pytest.mark.parametrize("worker", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"])
@@ -335,14 +336,14 @@ def test_workers_that_come_and_go_in_that_moment(machine: Machine, tcp: Connect,
     before = machine.journal("app")
     with Load(tcp, {"new connection": 6, "keep-alive": 4}) as load:
         for _ in range(5):
-            seen = len(load.outcomes)
-            machine.wait_for(lambda seen=seen: len(load.outcomes) > seen + 20, "answers")  # type: ignore[misc]
+            seen = load.requests
+            machine.wait_for(lambda seen=seen: load.requests > seen + 20, "answers")  # type: ignore[misc]
             machine.systemctl("restart", "app")
     assert not load.failures()
     wait_for_old(machine)
     journal = machine.journal("app").removeprefix(before)
     relayed, drained = journal.count("the old workers keep serving in"), journal.count("the restart waits until")
-    figure(f"5 restarts, {relayed} relayed, {drained} drained in place, {len(load.outcomes)} requests, 0 failed")
+    figure(f"5 restarts, {relayed} relayed, {drained} drained in place, {load.requests} requests, 0 failed")
 
 
 #: A process chooses its name, which stands before the numbers in /proc/PID/stat: prctl(2).

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flask_socketact.systemd import message_ids
-from tests.support.load import Client, Connect, Load, ask
+from tests.support.http import Client, Connect, ask
+from tests.support.load import Load
 from tests.support.machine import Machine, drop_in, release
 from tests.support.operations import BROKEN, CLIENTS, LONGEST_WAIT, SHORT, SLOW
 
@@ -56,7 +57,7 @@ def test_nobody_notices_a_reload(rendered: Machine, tcp: Connect, figure: Callab
     logged = rendered.run("journalctl", "--no-pager", "--output=cat", "-u", "app", f"MESSAGE_ID={event['MESSAGE_ID']}")
     assert len(logged.stdout.splitlines()) >= RELOADS
     figure(
-        f"{RELOADS} reloads, {len(load.outcomes)} requests, {load.failures().total()} failed, "
+        f"{RELOADS} reloads, {load.requests} requests, {load.failures().total()} failed, "
         f"{load.closed_by_server} connections closed, longest wait of a short request "
         f"{load.longest_wait(*SHORT):.3f} s, without reloads {quiet.longest_wait(*SHORT):.3f} s"
     )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.load import Connect, Load, ask
+from tests.support.http import Connect, ask
+from tests.support.load import Load
 from tests.support.machine import EXAMPLES, Machine, drop_in, release
 from tests.support.operations import WATCHDOG, kill, wait_for_old, wait_until_restarted
 

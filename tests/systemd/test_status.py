@@ -6,7 +6,8 @@ import json
 from contextlib import ExitStack
 from typing import Any
 
-from tests.support.load import Connect, Load, ask
+from tests.support.http import Connect, ask
+from tests.support.load import Load
 from tests.support.machine import EXAMPLES, Machine, drop_in, release
 
 CLI = "/srv/app/venv/bin/flask-socketact"
@@ -23,7 +24,7 @@ def states(seen: dict[str, Any]) -> list[str]:
 def test_a_service_that_serves(machine: Machine, tcp: Connect) -> None:
     machine.systemctl("start", "app")
     with tcp(), Load(tcp, {"keep-alive": 2, "long request": 1}) as load:
-        machine.wait_for(lambda: len(load.outcomes) > 50, "answers")
+        machine.wait_for(lambda: load.requests > 50, "answers")
         seen = status(machine)
     assert (seen["state"], seen["generation"], seen["remark"]) == ("active", 1, "")
     assert seen["listeners"] == [

@@ -11,7 +11,7 @@ from tests.support.operations import in_flight
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.load import Connect
+    from tests.support.http import Connect
 
 TIMEOUT_STOP = 3  #: seconds
 

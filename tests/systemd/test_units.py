@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.load import Client, Connect, Load, ask
+from tests.support.http import Client, Connect, ask
+from tests.support.load import Load
 from tests.support.machine import EXAMPLES, Machine, release
 
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ def test_master_that_is_killed_takes_no_request_with_it(
     idle.exchange("GET", "/")
     with Load(tcp) as load:
         for _ in range(KILLS):
-            seen, restarts = len(load.outcomes), int(machine.show("app", "NRestarts"))
-            machine.wait_for(lambda seen=seen: len(load.outcomes) > seen + 50, "answers")  # type: ignore[misc]
+            seen, restarts = load.requests, int(machine.show("app", "NRestarts"))
+            machine.wait_for(lambda seen=seen: load.requests > seen + 50, "answers")  # type: ignore[misc]
             machine.systemctl("kill", "--kill-whom=main", "--signal=KILL", "app")
             machine.wait_for(
                 lambda restarts=restarts: int(machine.show("app", "NRestarts")) > restarts,  # type: ignore[misc]
@@ -125,4 +126,4 @@ def test_master_that_is_killed_takes_no_request_with_it(
     assert idle.exchange("GET", "/")[0] == 200
     assert idle.closed_by_server == 0
     idle.close()
-    figure(f"{KILLS} kills, {len(load.outcomes)} requests, {load.failures().total()} failed, 0 connections closed")
+    figure(f"{KILLS} kills, {load.requests} requests, {load.failures().total()} failed, 0 connections closed")

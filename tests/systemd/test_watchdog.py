@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.load import Connect, Load, ask
+from tests.support.http import Connect, ask
+from tests.support.load import Load
 from tests.support.machine import Machine, drop_in, release
 from tests.support.operations import LONGEST_WAIT, WATCHDOG, kill, wait_for_old, wait_until_restarted
 
@@ -68,14 +69,14 @@ def test_master_that_hangs(watched: Machine, tcp: Connect, figure: Callable[[str
     with Load(tcp, CLIENTS) as load:
         kill(watched, signal.SIGSTOP, int(watched.show("app", "MainPID")))
         seconds = wait_until_restarted(watched)
-        seen = len(load.outcomes)
-        watched.wait_for(lambda: len(load.outcomes) > seen + 50, "answers of the next workers")
+        seen = load.requests
+        watched.wait_for(lambda: load.requests > seen + 50, "answers of the next workers")
     assert seconds < 2.5 * WATCHDOG
     assert not load.failures()
     assert load.closed_by_server == 0
     watched.wait_for(lambda: not watched.scopes("app"), "the old workers to leave")
     figure(
-        f"WatchdogSec={WATCHDOG:g}, up again after {seconds:.1f} s, {len(load.outcomes)} requests, "
+        f"WatchdogSec={WATCHDOG:g}, up again after {seconds:.1f} s, {load.requests} requests, "
         f"{load.failures().total()} failed, longest wait {load.longest_wait():.2f} s"
     )
 
@@ -97,7 +98,7 @@ def test_restart_at_the_end_of_the_watchdogs_time(
     assert load.closed_by_server == 0
     longest = load.longest_wait("new connection", "keep-alive")
     assert longest < LONGEST_WAIT
-    figure(f"{moment}: {len(load.outcomes)} requests, 0 failed, 0 closed, longest wait {longest:.3f} s")
+    figure(f"{moment}: {load.requests} requests, 0 failed, 0 closed, longest wait {longest:.3f} s")
 
 
 def test_workers_that_all_hang(watched: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
@@ -144,7 +145,7 @@ def test_worker_in_a_deadlock(watched: Machine, tcp: Connect, figure: Callable[[
     for client in clients:
         client.close()
     figure(
-        f"WatchdogSec={WATCHDOG:g}, replaced after {seconds:.1f} s, {len(load.outcomes)} requests, "
+        f"WatchdogSec={WATCHDOG:g}, replaced after {seconds:.1f} s, {load.requests} requests, "
         f"{load.failures().total()} failed"
     )
 
