@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,14 @@ import click
 
 from flask_socketact.cli.exit_status import Command, ExitStatus
 from flask_socketact.cli.options import name_argument, user_manager_option
-from flask_socketact.errors import LeftBrokenError, NotBegunError, NotDeployedError, OptionError, SocketActError
+from flask_socketact.errors import (
+    LeftBrokenError,
+    ManagerError,
+    NotBegunError,
+    NotDeployedError,
+    OptionError,
+    SocketActError,
+)
 from flask_socketact.systemd.manager import Manager
 from flask_socketact.text import printable
 
@@ -143,9 +151,12 @@ class _Told:
     def _note(self, step: str) -> None:
         self._steps.append(step)
         if self.about is not None:
-            from flask_socketact.cli.deploy.journal import write
+            from flask_socketact.cli import unit_journal
 
-            write(self.about, printable(step))
+            pid = 0
+            with suppress(ManagerError):
+                pid = self.about.main_pid
+            unit_journal.write(printable(step), pid)
 
     def end(self, error: Exception | None, *, is_told: bool) -> None:
         """Tell how it has ended; `is_told`: what the error says has been said."""

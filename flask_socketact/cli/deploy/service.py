@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flask_socketact.cli.deploy.last_error import MAX_LINE, last_error
+from flask_socketact.cli.unit_journal import MAX_QUOTE, last_error
 from flask_socketact.errors import CommandError, NotBegunError
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard
@@ -163,14 +163,13 @@ class Service:
             raise CommandError(f"systemctl {verb} has not ended within {seconds:.0f} s{self._status()}") from None
         if done.returncode != 0:
             said = complaint(done).removesuffix(".").removesuffix(".")  # systemd 252 has two
-            raise CommandError(
-                f"systemctl {verb}: {said}{last_error(self.name, began, user=self._manager.user) or self._status()}"
-            )
+            why = last_error(self.name, began, user=self._manager.user)
+            raise CommandError(f"systemctl {verb}: {said}{f': {why}' if why else self._status()}")
 
     def _status(self) -> str:
         """Return what the service says of itself, to end a sentence with."""
         text = self._show()["StatusText"]
-        return f": {cut(text, MAX_LINE)}" if text else ""
+        return f": {cut(text, MAX_QUOTE)}" if text else ""
 
     def counts(self) -> Counts:
         """Return what the newest generation has answered, as far as its scoreboard can be read."""
@@ -223,12 +222,12 @@ def _ask_by(connect: Callable[[str], socket.socket], address: str, path: str) ->
         connection.request("GET", path, headers={"User-Agent": "flask-socketact-deploy", "Connection": "close"})
         answer = connection.getresponse()  # its head tells; the rest may be without an end
     except (OSError, http.client.HTTPException) as error:
-        return Answer(None, f"{path} at {address}: {cut(str(error), MAX_LINE) or type(error).__name__}")
+        return Answer(None, f"{path} at {address}: {cut(str(error), MAX_QUOTE) or type(error).__name__}")
     finally:
         if watch is not None:
             watch.cancel()
         connection.close()
-    return Answer(answer.status, f"{path} at {address}: {answer.status} {cut(answer.reason, MAX_LINE)}")
+    return Answer(answer.status, f"{path} at {address}: {answer.status} {cut(answer.reason, MAX_QUOTE)}")
 
 
 def _connect_encrypted(address: str) -> socket.socket:

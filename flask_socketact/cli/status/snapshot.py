@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flask_socketact.cli import ports
+from flask_socketact.cli import ports, unit_journal
 from flask_socketact.linux import socket_queues
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard, Slot
-from flask_socketact.systemd import cgroup, unit_journal
+from flask_socketact.systemd import cgroup
 from flask_socketact.systemd.manager import ACTIVE_STATES, Manager, Unit, describe_masked, runtime_folders
 
 _SERVICE = (
@@ -124,7 +124,7 @@ def look(name: str, manager: Manager, before: Overview | None = None, apart: flo
         restart=_restart(unit, board),
         overlaps=unit.overlaps,
         remark=remark,
-        failure="" if unit.is_active else unit_journal.failure(unit, manager),
+        failure="" if unit.is_active else unit_journal.start_failure(unit, manager),
         warnings=tuple(_warnings(manager, unit, sockets)),
     )
 

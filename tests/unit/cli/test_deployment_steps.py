@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from flask_socketact.cli import main
-from flask_socketact.cli.deploy import health_watch, last_error, old_release, service
+from flask_socketact.cli import bounded, main, unit_journal
+from flask_socketact.cli.deploy import health_watch, old_release, service
 from flask_socketact.cli.deploy.health_watch import Health
 from flask_socketact.cli.deploy.in_progress import Record
 from flask_socketact.cli.deploy.service import RELOAD, RESTART, Answer, Counts, Service
@@ -446,8 +446,9 @@ def records(*messages: object) -> str:
         (records("x" * 20_000), "x" * 499 + "…"),
     ],
 )
-def test_reason_of_a_failure_in_the_journal(printed: str, reason: str) -> None:
-    found = last_error.find_reason(printed)
+def test_reason_of_a_failure_in_the_journal(printed: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "head", lambda *_, **__: printed)
+    found = unit_journal.last_error("app.service", 0, user=False)
     assert found.startswith(reason)
     assert len(found) <= 500
     assert bool(found) == bool(reason)

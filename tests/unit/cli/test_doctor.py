@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from flask_socketact.cli import main
+from flask_socketact.cli import bounded, main, unit_journal
 from flask_socketact.cli.doctor.checks import CHECKS, application, run
 from flask_socketact.cli.doctor.checks.account import Account
 from flask_socketact.cli.doctor.checks.application import START, Settings, UnreadError, read_settings
@@ -28,7 +28,6 @@ from flask_socketact.cli.doctor.checks.system import System
 from flask_socketact.cli.doctor.command import as_line, as_object
 from flask_socketact.cli.options import parse_name
 from flask_socketact.cli.ports import Lost
-from flask_socketact.systemd import unit_journal
 from flask_socketact.systemd.manager import Manager, Unit, parse_command, parse_properties, parse_span
 from flask_socketact.text import printable
 
@@ -481,18 +480,18 @@ def test_why_a_start_has_failed(entries: list[tuple[str, int, Any]], why: str, m
     text = "\n".join(["no JSON", "1", *map(json.dumps, (*lines, job))])
     asked: list[str] = []
 
-    def journalctl(*words: str, seconds: float) -> subprocess.CompletedProcess[str]:
-        asked.extend((*words, str(seconds)))
-        return subprocess.CompletedProcess(words, 0, text, "")
+    def head(command: list[str], **_how: Any) -> str:
+        asked.extend(command)
+        return text
 
-    monkeypatch.setattr(unit_journal, "call", journalctl)
-    found = unit_journal.failure(Unit("app.service", {"InvocationID": ("1a",)}), Manager(user=False))
+    monkeypatch.setattr(bounded, "head", head)
+    found = unit_journal.start_failure(Unit("app.service", {"InvocationID": ("1a",)}), Manager(user=False))
     assert found.startswith(why)
     assert len(found) <= 300
     assert bool(found) == bool(why)
     assert {"_SYSTEMD_INVOCATION_ID=1a", "INVOCATION_ID=1a", "_PID=1"} <= set(asked)
     asked.clear()
-    assert unit_journal.failure(Unit("app.service", {}), Manager(user=False)) == ""
+    assert unit_journal.start_failure(Unit("app.service", {}), Manager(user=False)) == ""
     assert asked == []
 
 

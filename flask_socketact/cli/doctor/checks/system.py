@@ -10,12 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flask_socketact.cli import ports
+from flask_socketact.cli import ports, unit_journal
 from flask_socketact.cli.doctor.checks.application import Settings, UnreadError, read_settings
 from flask_socketact.cli.doctor.checks.finding import INSTALL, Finding
 from flask_socketact.errors import ManagerError
 from flask_socketact.linux import socket_queues
-from flask_socketact.systemd import unit_journal
 from flask_socketact.systemd.manager import SECONDS, Manager, Unit, as_typed, call, describe_masked
 
 SERVICE = (
@@ -179,7 +178,9 @@ def read(name: str, *, user_manager: bool) -> System:
         sockets=sockets,
         own_socket=own["LoadState"],
         masked=tuple(dict.fromkeys(unit.name for unit in units if unit["LoadState"] == "masked")),
-        failures={unit.name: unit_journal.failure(unit, manager) for unit in (service, *sockets) if not unit.is_active},
+        failures={
+            unit.name: unit_journal.start_failure(unit, manager) for unit in (service, *sockets) if not unit.is_active
+        },
         ignored=tuple(_ignored(manager, units)),
         command=_command(),
         lost=ports.lost(sockets, service, manager),
