@@ -20,7 +20,7 @@ def test_the_port_never_refuses(machine: Machine, tcp: Connect, figure: Callable
     done = threading.Event()
     connected, refused = 0, []
 
-    def knock() -> None:
+    def connect() -> None:
         nonlocal connected
         while not done.wait(0.005):
             try:
@@ -29,8 +29,8 @@ def test_the_port_never_refuses(machine: Machine, tcp: Connect, figure: Callable
             except OSError as error:
                 refused.append(error)
 
-    knocking = threading.Thread(target=knock)
-    knocking.start()
+    connecting = threading.Thread(target=connect)
+    connecting.start()
     try:
         machine.systemctl("restart", "app")
         machine.systemctl("stop", "app")
@@ -43,7 +43,7 @@ def test_the_port_never_refuses(machine: Machine, tcp: Connect, figure: Callable
         machine.systemctl("restart", "app")
     finally:
         done.set()
-        knocking.join()
+        connecting.join()
     assert not refused
     assert connected > 100
     figure(f"{connected} connections, {len(refused)} refused")
@@ -55,7 +55,7 @@ def test_no_accepted_request_is_lost(machine: Machine, tcp: Connect, figure: Cal
     with Load(tcp) as load:
         for verb in ("restart", "reload", "stop", "reload-or-restart"):
             seen = load.requests
-            machine.wait_for(lambda seen=seen: load.requests > seen + 100, "answers")  # type: ignore[misc]
+            machine.wait_for(lambda seen=seen: load.requests > seen + 100, "responses")  # type: ignore[misc]
             machine.systemctl(verb, "app")
     assert not load.failures()
     recycled = machine.journal("app").count("max_requests answered")
@@ -63,14 +63,14 @@ def test_no_accepted_request_is_lost(machine: Machine, tcp: Connect, figure: Cal
     figure(f"{load.requests} requests, 0 failed, 4 restarts, reloads and stops, {recycled} workers recycled")
 
 
-def test_nobody_waits_for_a_restart(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
-    """Neither for the application, which takes five seconds to load, nor for a request that takes eight."""
+def test_no_client_waits_for_a_restart(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    """The application takes five seconds to load, and a request in flight takes eight."""
     machine.systemctl("start", "app")
     slow = (EXAMPLES / "app.py").read_text().replace("app = Flask", "time.sleep(5)\napp = Flask")
     release(machine, slow)
     with tcp() as long, Load(tcp, {"new connection": 4, "keep-alive": 4}) as load:
         long.sendall(b"GET /sleep/8.0 HTTP/1.1\r\nHost: app\r\n\r\n")
-        machine.wait_for(lambda: load.requests > 50, "answers")
+        machine.wait_for(lambda: load.requests > 50, "responses")
         machine.systemctl("restart", "app")
         assert long.recv(4096).startswith(b"HTTP/1.1 200 OK")
     assert not load.failures()
@@ -79,8 +79,8 @@ def test_nobody_waits_for_a_restart(machine: Machine, tcp: Connect, figure: Call
     figure(f"{load.requests} requests, 0 failed, longest wait {load.longest_wait():.2f} s")
 
 
-def test_ready_means_answering(machine: Machine, tcp: Connect) -> None:
-    """Each worker takes two seconds to load the application, and leaves a note when it has."""
+def test_ready_means_serving(machine: Machine, tcp: Connect) -> None:
+    """Each worker takes two seconds to load the application, and then writes a file."""
     note = "import os, time\ntime.sleep(2)\nopen(f'/var/lib/app/loaded-{os.getpid()}', 'w').close()\n"
     release(machine, note + "from flask import Flask\napp = Flask(__name__)\n")
     machine.systemctl("start", "--no-block", "app")
@@ -95,7 +95,7 @@ def test_ready_means_answering(machine: Machine, tcp: Connect) -> None:
 
 
 def test_systemctl_stop_is_final(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
-    """Of two requests one ends in the drain time, the other would never end."""
+    """One request ends within the drain time, the other never does."""
     arguments = '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--graceful-timeout 4"\nTimeoutStopSec=20\n'
     drop_in(machine, "app.service", arguments)
     machine.systemctl("start", "app")
@@ -120,16 +120,16 @@ def test_outside_systemd_nothing_changes(machine: Machine) -> None:
     command = "cd /srv/app && exec /srv/app/venv/bin/gunicorn -c python:flask_socketact.conf -b 127.0.0.1:9000 app:app"
     gunicorn = machine.start("runuser", "-u", "app", "--", "sh", "-c", command)
     try:
-        machine.wait_for(lambda: answers_at_9000(machine), "an answer")
+        machine.wait_for(lambda: responds_at_9000(machine), "a response")
     finally:
         machine.run("pkill", "--uid", "app", "--oldest", "gunicorn")
         _, log = gunicorn.communicate(timeout=DEADLINE)
     assert log.count("No listeners from systemd (LISTEN_FDS is not set)") == 1
     assert "Traceback" not in log
-    assert not answers_at_9000(machine)
+    assert not responds_at_9000(machine)
 
 
-def answers_at_9000(machine: Machine) -> bool:
+def responds_at_9000(machine: Machine) -> bool:
     try:
         with machine.connect(("127.0.0.1", 9000)) as client:
             client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,24 @@ def test_broken_links_are_found() -> None:
     assert is_broken(page, "docs/none.md")
     assert is_broken(page, "docs/systemd.md#none")
     assert not is_broken(page, "docs/restarts.md#overlap")
+
+
+def test_every_promise_has_a_test_of_its_name() -> None:
+    section = (CHECKOUT / "README.md").read_text().split("\n## Promises\n")[1].split("\n## ")[0]
+    promises = re.findall(r"^- \*\*(.+?)\.?\*\*", section, re.MULTILINE)
+    wanted = {"test_" + promise.replace("`", "").replace(" ", "_").lower() for promise in promises}
+    tests = "".join(file.read_text() for file in (CHECKOUT / "tests/systemd").glob("test_*.py"))
+    assert len(promises) == 9
+    assert wanted - set(re.findall(r"^def (\w+)", tests, re.MULTILINE)) == set()
+
+
+def test_python_of_the_readme_runs() -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {"__name__": "app"}
+    exec(block, names)  # noqa: S102 (ours)
+    client = names["app"].test_client()
+    assert client.get("/").text == "by listener None, draining: False\n"
+    assert (client.get("/healthz").status_code, client.get("/readyz").status_code) == (200, 200)
 
 
 def test_index_lists_every_page() -> None:
