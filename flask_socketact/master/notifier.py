@@ -25,9 +25,10 @@ class Manager:
     message again in its next turn.
     """
 
-    def __init__(self, address: str | None, log: Logger) -> None:
+    def __init__(self, address: str | None, log: Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._address = address
         self._log = log
+        self._clock = clock
         self._status = ""
         self._warning = ""
         self._barrier: int | None = None
@@ -51,7 +52,7 @@ class Manager:
 
     def ask_for_time(self) -> bool:
         """Ask for more time for the job that runs, at most once a second; return whether it was asked for now."""
-        now = time.monotonic()
+        now = self._clock()
         if now < self._ask_at:
             return False
         self._ask_at = now + EXTENSION_INTERVAL
