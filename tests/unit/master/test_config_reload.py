@@ -44,7 +44,7 @@ def config(**settings: object) -> Config:
 def test_settings_are_read_again() -> None:
     app = App(workers=2)
     app.settings["workers"] = 3
-    config_reload.read_anew(app)
+    config_reload.read_again(app)
     assert app.cfg.workers == 3
 
 
@@ -53,7 +53,7 @@ def test_settings_stay_when_they_cannot_be_read(capsys: pytest.CaptureFixture[st
     before = app.cfg
     app.settings["workers"] = "many"
     with pytest.raises(ReloadError) as caught:
-        config_reload.read_anew(app)
+        config_reload.read_again(app)
     assert app.cfg is before
     assert isinstance(caught.value.__cause__, ValueError)  # the journal has what it says
     capsys.readouterr()

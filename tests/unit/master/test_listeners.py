@@ -79,7 +79,7 @@ def test_a_mailbox_is_told_from_listeners(taken: ExitStack, tmp_path: Path) -> N
         assert box.listener.getsockname() == mail.getsockname()
 
 
-def test_two_mailboxes_are_refused(taken: ExitStack, tmp_path: Path) -> None:
+def test_two_mailboxes_are_refused(tmp_path: Path) -> None:
     with seqpacket(tmp_path / "one") as one, seqpacket(tmp_path / "two") as two, server.tcp() as tcp:
         names = {one.fileno(): "one", tcp.fileno(): "web", two.fileno(): "two"}
         with pytest.raises(ActivationError, match=f"{one.fileno()} and {two.fileno()} .*ListenSequentialPacket="):

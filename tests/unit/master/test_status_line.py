@@ -69,8 +69,8 @@ def test_a_stop_shows_what_is_waited_for_and_for_how_long(master: Master) -> Non
     slot[Field.IN_FLIGHT] = 2
     text = status_line.stopping(master)
     assert "2 requests in flight" in text
-    assert "held" not in text
+    assert "holds" not in text
     assert f"{master.cfg.graceful_timeout} s" in text
     slot[Field.HOLDS] = 1
-    assert "1 held" in status_line.stopping(master)
+    assert "1 holds" in status_line.stopping(master)
     assert f"{master.cfg.graceful_timeout} s" not in status_line.stopping(master, graceful=False)
