@@ -50,7 +50,13 @@ class OldGenerations:
     """The scopes beside the control group of a service; none outside systemd."""
 
     def __init__(
-        self, service: str | None, folder: Path | None, log: Logger, *, on_exit: Callable[[RelayedWorker], None]
+        self,
+        service: str | None,
+        folder: Path | None,
+        log: Logger,
+        *,
+        on_exit: Callable[[RelayedWorker], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the control group of the service, the folder of its scoreboards, and what is to hear of each worker that
         has gone."""
@@ -59,6 +65,7 @@ class OldGenerations:
         self._folder = folder
         self._log = log
         self._on_exit = on_exit
+        self._clock = clock
         self._generations: dict[str, Generation] = {}  # by their scopes
 
     def look(self) -> None:
@@ -91,7 +98,7 @@ class OldGenerations:
         """Let the workers that the last look has seen hand their idle connections to us, finish what they have and
         leave. Called again and again: what does not hear is told once more, and what has not left a few seconds after
         the drain time (in seconds, or that of the generation, if it is longer) is ended."""
-        now = time.monotonic()
+        now = self._clock()
         for scope, generation in self._generations.items():
             if generation.told_at is None:
                 generation.told_at = now

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 #: Where the hierarchy is mounted: the unified one; or beside others, in a hybrid set-up.
-_ROOTS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/systemd"), Path("/sys/fs/cgroup/unified"))
+ROOTS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/systemd"), Path("/sys/fs/cgroup/unified"))
+PROC = Path("/proc")  #: proc(5)
 
 #: What the relay puts after the name of a service: the pid of its master, and when that was started. The relay of
 #: version 0.1.0, which a restart to another version still calls, leaves out when.
@@ -27,7 +28,7 @@ _PARENT, _START_TIME = 1, 19
 def of(pid: int) -> str | None:
     """Return the control group of a process, as ``/system.slice/app.service``; None when the process has gone."""
     try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+        lines = (PROC / f"{pid}/cgroup").read_text().splitlines()
     except OSError:
         return None
     paths = {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
@@ -36,7 +37,7 @@ def of(pid: int) -> str | None:
 
 def processes(group: str) -> list[int]:
     """Return the pids of the processes in `group`; none when it has gone."""
-    for root in _ROOTS:
+    for root in ROOTS:
         try:
             return [int(pid) for pid in (root / group.lstrip("/") / "cgroup.procs").read_text().split()]
         except OSError:
@@ -48,7 +49,7 @@ def relayed(service: str) -> Iterator[str]:
     """Return the control groups of scopes that workers of `service` have been moved to."""
     slice_, _, unit = service.rpartition("/")
     scope = re.compile(re.escape(unit.removesuffix(".service")) + _SCOPE)
-    for root in _ROOTS:
+    for root in ROOTS:
         try:
             names = os.listdir(root / slice_.lstrip("/"))
         except OSError:
@@ -90,4 +91,4 @@ def _stat(pid: int) -> list[str]:
 
     :raises OSError: the process has gone.
     """
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()
