@@ -1,4 +1,4 @@
-"""Circuit breakers around calls to other services: pybreaker's, with a fallback. Their state is this process's."""
+"""Circuit breakers for calls to other services: those of pybreaker, with a fallback. Each process has its own state."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any, TypeVar, cast
 
+from flask_socketact.application import config
+
 try:
     import pybreaker
 except ImportError as error:
@@ -14,11 +16,12 @@ except ImportError as error:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: What an open breaker raises.
 Open = pybreaker.CircuitBreakerError
 
 
 class Breaker(pybreaker.CircuitBreaker):
-    """A breaker for one service. Called with a function it returns one that goes through the breaker."""
+    """Circuit breaker for one service; :meth:`flask_socketact.SocketAct.breaker` describes the arguments."""
 
     def __init__(
         self,
@@ -29,26 +32,27 @@ class Breaker(pybreaker.CircuitBreaker):
         exclude: Iterable[type[BaseException]],
         fallback: Callable[..., Any] | None,
     ) -> None:
-        # The call that opens it raises what it has failed with, as those before it.
+        if not isinstance(fail_max, int) or isinstance(fail_max, bool) or fail_max < 1:
+            raise ValueError(f"breaker({name!r}): fail_max is {fail_max!r}: give a number of failures, at least 1")
         super().__init__(
             fail_max=fail_max,
-            reset_timeout=reset_timeout,
+            reset_timeout=config.argument(f"breaker({name!r}): reset_timeout", reset_timeout),
             exclude=list(exclude),
             name=name,
-            throw_new_error_on_trip=False,
+            throw_new_error_on_trip=False,  # the call that opens it raises its own error, as earlier ones did
         )
         self._fallback = fallback
         self._service = name
 
     @property
     def service(self) -> str:
-        """The name that it was given."""
+        """Name of the breaker."""
         return self._service
 
     def __call__(self, function: F) -> F:  # type: ignore[override]
-        """Return `function`, called through the breaker.
+        """Return a function that calls `function` through the breaker.
 
-        :raises TypeError: it is a coroutine function, which pybreaker does not know.
+        :raises TypeError: `function` is a coroutine function, which pybreaker does not support.
         """
         if iscoroutinefunction(function):
             raise TypeError(
@@ -65,10 +69,10 @@ class Breaker(pybreaker.CircuitBreaker):
     def call(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call `func`, unless the breaker is open.
 
-        With a fallback that is called instead, with the same arguments; also when `func` has
-        failed, unless with what does not count as a failure (``exclude``).
+        If the breaker is open, or `func` fails, call the fallback with the same arguments instead. An exception of
+        ``exclude`` is not a failure, and is raised.
 
-        :raises Open: it is open, and there is no fallback.
+        :raises pybreaker.CircuitBreakerError: The breaker is open, and there is no fallback.
         """
         try:
             return self._call(func, *args, **kwargs)
@@ -78,13 +82,15 @@ class Breaker(pybreaker.CircuitBreaker):
         return self._fallback(*args, **kwargs)
 
     def _call(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call `func` by the rules of the state: pybreaker's does so with a lock held, so that
-        one thread of the process at a time would talk to the service."""
+        """Call `func` by the rules of the breaker's state.
+
+        pybreaker's own method holds a lock during the call, so only one thread at a time could call the service.
+        """
         state = self.state
         if state.name == pybreaker.STATE_CLOSED:
             return state.call(func, *args, **kwargs)
         if not self._lock.acquire(blocking=False):
-            raise Open("Another thread tries whether the service is back")
+            raise Open("another thread is testing whether the service is available again")
         try:
             return super().call(func, *args, **kwargs)
         finally:

@@ -1,4 +1,4 @@
-"""The configuration of the extension: every key, its default, and what is wrong with a value."""
+"""The configuration of the extension: each key, its default, and which values it accepts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flask_socketact.addresses import unmapped_network
 from flask_socketact.bridge import keys
 
 PREFIX = "SOCKETACT_"
-#: Settings of the server, which reads them before there is an application.
+#: Settings of the server, which reads them from the environment, before it loads the application.
 _ENVIRONMENT = (env.HEADER_TIMEOUT, env.LOAD_TIMEOUT, env.IDLE_EXIT, env.OVERLAP)
 #: RFC 9110, section 5.6.2.
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -25,7 +25,7 @@ _NAME = re.compile(r"[!-9;-~ ]{1,255}")
 
 @dataclass(frozen=True)
 class Settings:
-    """What the configuration of one application says."""
+    """The configuration of one application."""
 
     healthz: str | None
     readyz: str | None
@@ -40,20 +40,20 @@ class Settings:
     listener: str | None
 
     def listener_of(self, environ: Mapping[str, Any]) -> str | None:
-        """Return the name of the listener by which a request came, or is to have come, if systemd has passed none."""
+        """Return the name of the listener that a request came through; without activation, ``SOCKETACT_LISTENER``."""
         name: str | None = environ.get(keys.LISTENER, self.listener)
         return name
 
 
 def path(value: object) -> str | None:
-    """Return a path of the application, or None."""
+    """Return a path, or None."""
     if value is None or (isinstance(value, str) and value.startswith("/") and "<" not in value):
         return value
     raise ValueError("give a path that begins with '/', without <>, or None to switch it off")
 
 
 def names(value: object) -> frozenset[str]:
-    """Return names of listeners: one, or several, or none."""
+    """Return the names of listeners; `value` is one name, several, or None."""
     several = [] if value is None else [value] if isinstance(value, str) else value
     if isinstance(several, Iterable):
         found = list(several)
@@ -63,7 +63,7 @@ def names(value: object) -> frozenset[str]:
 
 
 def networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
-    """Return networks, each written as in ``10.0.0.0/8``, or in the form of a dual-stack listener."""
+    """Return networks, given as ``10.0.0.0/8`` or as a dual-stack listener shows it: ``::ffff:10.0.0.0/104``."""
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
         try:
             return tuple(unmapped_network(ip_network(network)) for network in value)
@@ -77,6 +77,20 @@ def seconds(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
         return float(value)
     raise ValueError("give a positive number of seconds")
+
+
+def argument(what: str, value: object) -> float:
+    """Return the seconds that a method was given as the argument `what`."""
+    try:
+        return seconds(value)
+    except ValueError as error:
+        raise ValueError(f"{what} is {value!r}: {error}") from error
+
+
+def require_name(what: str, name: object) -> None:
+    """Reject a name that is empty, or not a string."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{what}({name!r}): give it a name")
 
 
 def _seconds_or_none(value: object) -> float | None:
@@ -102,7 +116,7 @@ def _name(value: object) -> str | None:
     raise ValueError("give the name of one listener, or None")
 
 
-#: Each key without its prefix, in the order in which they are documented: its default, and what reads its value.
+#: Each key without its prefix, in the order of docs/application.md: its default, and the function that reads it.
 _KEYS: dict[str, tuple[Any, Callable[[object], Any]]] = {
     "HEALTHZ": ("/healthz", path),
     "READYZ": ("/readyz", path),
@@ -119,9 +133,9 @@ _KEYS: dict[str, tuple[Any, Callable[[object], Any]]] = {
 
 
 def read(config: dict[str, Any]) -> Settings:
-    """Return what `config` says, and put the defaults of missing keys into it.
+    """Read the settings from `config`, and add the defaults of missing keys to it.
 
-    :raises ValueError: a key is unknown, or its value cannot be used; the text says what to write.
+    :raises ValueError: A key is unknown, or its value cannot be used. The text says what to write.
     """
     _refuse_unknown(config)
     for name, (default, _) in _KEYS.items():
@@ -145,10 +159,10 @@ def _refuse_unknown(config: Mapping[str, Any]) -> None:
         if not key.startswith(PREFIX) or key in known:
             continue
         if key in _ENVIRONMENT:
-            raise ValueError(f"{key} is a setting of the server: give it as Environment={key}=... in the service unit")
+            raise ValueError(f"{key} is a setting of the server: set it with Environment={key}=... in the service unit")
         close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-        raise ValueError(f"{key} is no key of this extension: {hint}")
+        hint = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(known)}"
+        raise ValueError(f"{key} is not a key of this extension: {hint}")
 
 
 def _refuse_same_paths(settings: Settings) -> None:

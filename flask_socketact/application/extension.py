@@ -1,16 +1,14 @@
-"""The Flask side: what the application knows about the server that runs it, and controls."""
+"""The Flask extension: what the application can know of its server, and what it can control."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import wraps
-from inspect import ismethod
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from flask import Blueprint, Flask, abort, current_app, has_request_context, request
+from flask import Blueprint, Flask, current_app, has_request_context, request
 
-from flask_socketact.application import config, view_options
+from flask_socketact.application import config, restrictions, view_options
 from flask_socketact.application.checks import Check, Runner
 from flask_socketact.application.deadlines import Deadlines
 from flask_socketact.application.fallback_middleware import Middleware
@@ -30,19 +28,20 @@ T = TypeVar("T", bound=Callable[..., Any] | Blueprint)
 
 
 class SocketAct:
-    """Flask extension: what the server tells of a request and of itself, and what the application asks of it.
+    """Flask extension: health endpoints, metrics, checks, deadlines, holds and breakers.
 
     .. code-block:: python
 
         socketact = SocketAct()
         socketact.init_app(app)  # or SocketAct(app)
 
-    The configuration (``SOCKETACT_...``, see docs/application.md) is read by :meth:`init_app`, and not again
-    after that. Checks and breakers belong to the instance, and are those of all applications that it
-    is registered with.
+    :meth:`init_app` reads the configuration (``SOCKETACT_...``) once; later changes have no effect. One instance may
+    serve several applications: they share its checks and breakers.
 
-    The same application runs under ``flask run`` and the test client: there no listener
-    has a name, and nothing drains.
+    The application also works under ``flask run``, in the test client, and under other WSGI servers. There,
+    :attr:`listener` is None and :attr:`draining` is False.
+
+    :param app: The application; None: call :meth:`init_app` later.
     """
 
     def __init__(self, app: Flask | None = None) -> None:
@@ -53,11 +52,12 @@ class SocketAct:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Register with `app`.
+        """Register the extension with an application.
 
-        :raises RuntimeError: `app` has a SocketAct already.
-        :raises ValueError: a configuration key is unknown, or has a value that cannot be used.
-        :raises ImportError: the configuration asks for metrics, and prometheus_client is missing.
+        :param app: The application. Its configuration must be complete.
+        :raises RuntimeError: `app` already has a SocketAct.
+        :raises ValueError: A configuration key is unknown, or has a value that cannot be used.
+        :raises ImportError: The configuration asks for metrics, and prometheus_client is missing.
         """
         if "socketact" in app.extensions:
             raise RuntimeError(
@@ -68,7 +68,7 @@ class SocketAct:
         runner = Runner(app, self._checks, settings.check_cache)
         Health(settings, runner, self._is_draining, self._breaker_states).add_to(app)
         asks: dict[str, Any] = {}
-        gauges, count_late = None, _ignore
+        gauges, count_late = None, lambda: None
         if settings.metrics is not None:
             from flask_socketact.application.metrics import definitions
 
@@ -90,25 +90,30 @@ class SocketAct:
         server_info.join(member)
         self._apps[app] = limits
         app.extensions["socketact"] = self
-        app.extensions[keys.MEMBER] = member  # which lives as long as the application
+        app.extensions[keys.MEMBER] = member  # keeps it alive as long as the application
 
     @property
     def listener(self) -> str | None:
-        """``FileDescriptorName=`` of the listener that the current request came by.
+        """Name of the listener that the current request came through (``FileDescriptorName=`` of the socket unit).
 
-        None when systemd did not pass the listener.
+        None if the listener does not come from systemd.
 
-        :raises RuntimeError: there is no current request.
+        :raises RuntimeError: There is no current request.
         """
         name: str | None = request.environ.get(keys.LISTENER)
         return name
 
     @property
     def draining(self) -> bool:
-        """Whether this worker takes nothing new and leaves soon.
+        """Whether this worker drains: it accepts no new connections, and exits when its requests have ended.
 
-        Changes while a request runs: a long answer can ask for it again and again. So can a
-        thread of the application, which has no request.
+        It may become true while a request runs, so a long response can read it from time to time. Threads of the
+        application can read it without a request.
+
+        .. code-block:: python
+
+            while not socketact.draining:
+                yield next_event()
         """
         is_draining: Callable[[], bool] | None = None
         if has_request_context():
@@ -119,52 +124,66 @@ class SocketAct:
 
     @property
     def request_id(self) -> str:
-        """The id of the current request, to hand on to other services: X-Request-Id as a trusted proxy
-        (``forwarded_allow_ips``) has sent it, otherwise one that was made here.
+        """ID of the current request; send it along in requests to other services.
 
-        :raises RuntimeError: there is no current request.
+        It is the ``X-Request-Id`` that a trusted proxy (gunicorn's ``forwarded_allow_ips``) sent, or else 16 random
+        hexadecimal digits.
+
+        :raises RuntimeError: There is no current request.
         """
         return request_context.id_of(request.environ)
 
     def only(self, *listeners: str) -> Callable[[T], T]:
-        """Return a decorator for a view, or a blueprint, that exists by these listeners alone.
+        """Restrict a view function or a blueprint to some listeners. Requests through other listeners get 404.
 
-        By others it is not found, whatever the method. ``listeners`` are names as ``FileDescriptorName=``
-        of the socket units has them; one that there is not keeps the worker from booting.
+        .. code-block:: python
 
-        Below the route's decorator or above it. It marks the function itself, so a function that is the view of
-        another route as well is restricted there, too.
+            @app.get("/queue")
+            @socketact.only("admin")
+            def queue(): ...
 
-        :raises ValueError: there is no name, or one that systemd would not accept.
+        The decorator may stand below or above that of the route. It marks the function: all its routes are restricted.
+
+        :param listeners: Names of listeners (``FileDescriptorName=`` of the socket units). If systemd passes
+            listeners, but none with one of these names, the workers do not boot.
+        :return: A decorator.
+        :raises ValueError: No name is given, or a name that systemd does not accept.
         """
         if not listeners:
             raise ValueError("only() has no name: give the FileDescriptorName= of a listener")
         names = config.names(listeners)
 
         def restrict(target: T) -> T:
-            marked: Any = target if isinstance(target, Blueprint) else _found_by(names, target)
-            view_options.put(marked, view_options.LISTENERS, names & getattr(target, view_options.LISTENERS, names))
-            for view in _wrapped_by(marked):  # the route above which we stand has one of them
-                view_options.put(view, view_options.LISTENERS, names & getattr(view, view_options.LISTENERS, names))
-            return cast("T", marked)
+            return restrictions.restrict(target, names)
 
         return restrict
 
     def check(self, name: str, timeout: float = 1.0) -> Callable[[F], F]:
-        """Return a decorator for a function that looks whether something is there that the application needs.
+        """Register a function that checks whether something that the application needs is available.
 
-        It fails by raising, by returning False, or by not ending within `timeout` seconds; then ``/readyz`` answers
-        503. It runs in an application context, in a thread of its own, beside the other checks, and not
-        again before ``SOCKETACT_CHECK_CACHE`` seconds are over, or while it still runs.
+        The check fails if the function raises, returns False, or takes longer than `timeout`. ``/readyz`` then responds
+        with 503.
 
-        :raises ValueError: `name` is taken, or `timeout` is no positive number.
+        .. code-block:: python
+
+            @socketact.check("database")
+            def database():
+                db.session.execute(text("select 1"))
+
+        The function, which may be a coroutine function, runs in an application context, in a thread of its own.
+        Results are kept for ``SOCKETACT_CHECK_CACHE`` seconds. A check that is still running is not started again.
+
+        :param name: Name of the check in ``/readyz``, in the log and in the metrics.
+        :param timeout: Seconds.
+        :return: A decorator, which returns the function unchanged.
+        :raises ValueError: `name` is empty or in use, or `timeout` is not a positive number.
         """
-        _refuse_no_name("check", name)
-        seconds = _seconds(f"check({name!r}): timeout", timeout)
+        config.require_name("check", name)
+        seconds = config.argument(f"check({name!r}): timeout", timeout)
 
         def register(function: F) -> F:
             known = self._checks.get(name)
-            # A factory that is called again defines the same function again.
+            # An application factory that is called again defines the same function again.
             if known is not None and _code(known.function) is not _code(function):
                 raise ValueError(f"check({name!r}) is registered already: give each check its own name")
             self._checks[name] = Check(name, function, seconds)
@@ -173,26 +192,43 @@ class SocketAct:
         return register
 
     def hold(self, name: str) -> Hold:
-        """Return a context manager, and decorator, for work that a drain waits for as it does for requests.
+        """Mark work that a drain waits for, as it waits for requests.
 
-        In a request, after it, or in a thread of the application. When the drain time
-        (``graceful_timeout``) is over the work is cut short, and `name` is in the log.
+        The result is a context manager, and a decorator of functions and coroutine functions. Use it in a request,
+        after the response, or in a thread of the application.
 
-        :raises ValueError: `name` is no name.
+        .. code-block:: python
+
+            with socketact.hold("send-invoice"):
+                smtp.send_message(invoice)
+
+        When the drain time (gunicorn's ``graceful_timeout``) is over, the worker exits all the same, and logs `name`.
+
+        :param name: Name of the work in the log.
+        :raises ValueError: `name` is empty, or not a string.
         """
         return Hold(name)
 
     def deadline(self, seconds: float | None) -> Callable[[T], T]:
-        """Return a decorator for a view, or a blueprint, whose answer must not take longer.
+        """Limit the time for the responses of a view function or a blueprint.
 
-        The time begins when the request was sent on: see X-Request-Start in docs/application.md. One that is
-        late before anything has run for it is answered with 503. A view that runs is not interrupted: it hands
-        :meth:`remaining` on. The view's own deadline counts before its blueprint's, and that before
-        ``SOCKETACT_DEADLINE``; None: no deadline.
+        The time starts when the client's proxy sent the request (``X-Request-Start``), or else when the request reached
+        this machine. A request that is already late when a worker reads it gets 503, and the view is not called. A view
+        that runs is not interrupted; it passes :meth:`remaining` on as a timeout.
 
-        :raises ValueError: `seconds` is no positive number.
+        .. code-block:: python
+
+            @app.get("/report")
+            @socketact.deadline(2.0)
+            def report(): ...
+
+        The deadline of a view overrides that of its blueprint, which overrides ``SOCKETACT_DEADLINE``.
+
+        :param seconds: The limit; None: no deadline.
+        :return: A decorator.
+        :raises ValueError: `seconds` is not a positive number.
         """
-        limit = None if seconds is None else _seconds("deadline()", seconds)
+        limit = None if seconds is None else config.argument("deadline()", seconds)
 
         def limit_time(target: T) -> T:
             view_options.put(target, view_options.DEADLINE, limit)
@@ -201,13 +237,16 @@ class SocketAct:
         return limit_time
 
     def remaining(self) -> float | None:
-        """Return how many seconds are left for the current request, as the timeout of what it asks others for.
+        """Return the seconds until the deadline of the current request, for the timeouts of calls to other services.
 
-        None when it has no deadline. When the time is over the request ends with 503, as most clients of
-        other services take a timeout of zero for none.
+        .. code-block:: python
 
-        :raises werkzeug.exceptions.ServiceUnavailable: the time is over.
-        :raises RuntimeError: there is no current request.
+            requests.get(URL, timeout=socketact.remaining())
+
+        :return: More than 0; None if the request has no deadline.
+        :raises werkzeug.exceptions.ServiceUnavailable: The deadline has passed; Flask responds with 503. It does not
+            return 0, which many libraries take for no timeout.
+        :raises RuntimeError: There is no current request.
         """
         return self._apps[current_app._get_current_object()].remaining()  # type: ignore[attr-defined]
 
@@ -220,28 +259,35 @@ class SocketAct:
         exclude: Iterable[type[BaseException]] = (),
         fallback: Callable[..., Any] | None = None,
     ) -> Breaker:
-        """Return a circuit breaker for calls to another service, a decorator of the functions that call it.
+        """Return a circuit breaker for calls to another service. It is a decorator of the functions that call it.
 
-        After `fail_max` failures in a row it is open: for `reset_timeout` seconds nothing is called, and then
-        one call tries. An exception of `exclude` is no failure. Without a `fallback`, called with the
-        same arguments in the place of what fails, an open breaker raises ``pybreaker.CircuitBreakerError``.
-        Each worker has a state of its own.
+        .. code-block:: python
 
-        :raises ValueError: `name` is taken, or a number makes no sense.
-        :raises ImportError: pybreaker is missing (extra ``[breakers]``).
+            inventory = socketact.breaker("inventory", fallback=lambda sku: None)
+
+
+            @inventory
+            def stock(sku): ...
+
+        After `fail_max` failures in a row the breaker is open, and the functions are not called. After `reset_timeout`
+        seconds one call is tried. If it succeeds, the breaker closes. Each worker has its own state.
+
+        :param name: Name of the service in ``/readyz`` and in the metrics.
+        :param fail_max: Number of failures in a row, at least 1.
+        :param reset_timeout: Seconds.
+        :param exclude: Exceptions that do not count as failures.
+        :param fallback: Called instead, with the same arguments, if a call fails or the breaker is open. Without it,
+            an open breaker raises :exc:`pybreaker.CircuitBreakerError`.
+        :raises ValueError: `name` is empty or in use, or a number is out of range.
+        :raises ImportError: pybreaker is missing (install ``flask-socketact[breakers]``).
         """
         from flask_socketact.application.breakers import Breaker
 
-        _refuse_no_name("breaker", name)
+        config.require_name("breaker", name)
         if name in self._breakers:
-            raise ValueError(f"breaker({name!r}) is there already: use that one, or give each its own name")
-        if not isinstance(fail_max, int) or isinstance(fail_max, bool) or fail_max < 1:
-            raise ValueError(f"breaker({name!r}): fail_max is {fail_max!r}: give a number of failures, at least 1")
-        seconds = _seconds(f"breaker({name!r}): reset_timeout", reset_timeout)
-        self._breakers[name] = Breaker(
-            name, fail_max=fail_max, reset_timeout=seconds, exclude=exclude, fallback=fallback
-        )
-        return self._breakers[name]
+            raise ValueError(f"breaker({name!r}) exists already: use that one, or give each its own name")
+        made = Breaker(name, fail_max=fail_max, reset_timeout=reset_timeout, exclude=exclude, fallback=fallback)
+        return self._breakers.setdefault(name, made)
 
     def _is_draining(self) -> bool:
         return self.draining
@@ -250,46 +296,5 @@ class SocketAct:
         return {name: breaker.current_state for name, breaker in self._breakers.items()}
 
 
-def _found_by(names: frozenset[str], view: Any) -> Callable[..., Any]:
-    """Return `view`, which asks again by whom it is found: another decorator may have dropped the mark."""
-    if isinstance(view, type) or not callable(view):
-        return cast("Callable[..., Any]", view)  # refused by marks.put
-
-    @wraps(view)
-    def found(*args: Any, **kwargs: Any) -> Any:
-        listener = request.environ.get(keys.LISTENER, current_app.config.get("SOCKETACT_LISTENER"))
-        if listener not in names:
-            abort(404)
-        return current_app.ensure_sync(view)(*args, **kwargs)
-
-    return found
-
-
-def _wrapped_by(view: Any) -> Iterator[Any]:
-    """Yield what functools.wraps says that `view` wraps, layer by layer, as far as it takes marks.
-
-    A bound method takes none, and cannot be below a decorator of ours.
-    """
-    while (view := getattr(view, "__wrapped__", None)) is not None:
-        if hasattr(view, "__dict__") and not ismethod(view):
-            yield view
-
-
-def _refuse_no_name(what: str, name: object) -> None:
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"{what}({name!r}): give it a name")
-
-
-def _seconds(what: str, value: object) -> float:
-    try:
-        return config.seconds(value)
-    except ValueError as error:
-        raise ValueError(f"{what} is {value!r}: {error}") from error
-
-
 def _code(function: Callable[..., Any]) -> Any:
     return getattr(function, "__code__", function)
-
-
-def _ignore() -> None:
-    """Count nothing."""

@@ -72,7 +72,7 @@ def test_one_call_tries_whether_the_service_is_back() -> None:
     trial = threading.Thread(target=lambda: answers.append(breaker.call(slow)))
     trial.start()
     assert inside.wait(10)
-    with pytest.raises(pybreaker.CircuitBreakerError, match="Another thread tries"):
+    with pytest.raises(pybreaker.CircuitBreakerError, match="another thread is testing"):
         breaker.call(slow)
     end.set()
     trial.join()
@@ -113,5 +113,5 @@ def test_coroutine_function() -> None:
 def test_name_that_is_taken() -> None:
     socketact = SocketAct()
     socketact.breaker("inventory")
-    with pytest.raises(ValueError, match=r"breaker\('inventory'\) is there already"):
+    with pytest.raises(ValueError, match=r"breaker\('inventory'\) exists already"):
         socketact.breaker("inventory")

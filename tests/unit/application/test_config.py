@@ -57,9 +57,9 @@ def test_value_that_cannot_be_used(key: str, value: object, sentence: str) -> No
 @pytest.mark.parametrize(
     ("key", "sentence"),
     [
-        ("SOCKETACT_HEALTH", "is no key of this extension: did you mean SOCKETACT_HEALTHZ?"),
-        ("SOCKETACT_QQQQQQQQQQQQQQQQ", "is no key of this extension: there are SOCKETACT_HEALTHZ, "),
-        ("SOCKETACT_IDLE_EXIT", "give it as Environment=SOCKETACT_IDLE_EXIT=... in the service unit"),
+        ("SOCKETACT_HEALTH", "is not a key of this extension: did you mean SOCKETACT_HEALTHZ?"),
+        ("SOCKETACT_QQQQQQQQQQQQQQQQ", "is not a key of this extension: the keys are SOCKETACT_HEALTHZ, "),
+        ("SOCKETACT_IDLE_EXIT", "set it with Environment=SOCKETACT_IDLE_EXIT=... in the service unit"),
     ],
 )
 def test_key_that_is_unknown(key: str, sentence: str) -> None:
