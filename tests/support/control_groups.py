@@ -26,7 +26,7 @@ class ControlGroups:
         ours = self._proc / str(os.getpid())
         ours.mkdir()
         (ours / "cgroup").write_text(f"0::{SERVICE}\n")
-        (ours / "stat").symlink_to(f"/proc/{os.getpid()}/stat")
+        (ours / "stat").write_text(Path("/proc/self/stat").read_text())
         monkeypatch.setattr(cgroup, "ROOTS", (folder / "not-mounted", self.root))
         monkeypatch.setattr(cgroup, "PROC", self._proc)
 
@@ -37,7 +37,8 @@ class ControlGroups:
         path.mkdir(parents=True, exist_ok=True)
         (path / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in pids))
         for pid in pids:
-            self.add_process(pid, group)
+            if pid != os.getpid():
+                self.add_process(pid, group)
         return group
 
     def remove(self, group: str) -> None:

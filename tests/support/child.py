@@ -1,0 +1,31 @@
+"""A forked process that waits while the test looks at it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def child(prepare: Callable[[], object]) -> Iterator[int]:
+    """Fork a process in which `prepare` has been called, and whose result lives; return its pid."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            kept = prepare()  # noqa: F841 (a socket, or an open file)
+            os.write(write, b".")
+            while True:
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(write)
+    try:
+        assert os.read(read, 1) == b".", "the process has failed"
+        yield pid
+    finally:
+        os.close(read)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
