@@ -60,19 +60,19 @@ class Folder:
 
         :raises OSError: it cannot be written; what was there is still there.
         """
-        with self.beside(name, text, mode=mode, durable=durable) as whole:
+        with self.temporary(name, text, mode=mode, durable=durable) as whole:
             self.rename(whole, name)
         if durable:
             os.fsync(self.descriptor)
 
     @contextmanager
-    def beside(self, name: str, text: str, *, mode: int = 0o644, durable: bool = False) -> Iterator[str]:
+    def temporary(self, name: str, text: str, *, mode: int = 0o644, durable: bool = False) -> Iterator[str]:
         """Write `text` to a file beside `name`, and return its name. It is for `rename`, and removed at the end if it
         is still there.
 
         :raises OSError: it cannot be written.
         """
-        whole = hidden_name(name)
+        whole = temporary_name(name)
         descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.descriptor)
         try:
             with open(descriptor, "w", encoding="utf-8") as file:
@@ -91,7 +91,7 @@ class Folder:
         os.rename(whole, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
 
-def hidden_name(name: str) -> str:
+def temporary_name(name: str) -> str:
     """Return the name of a file beside `name` that nobody knows: at any other a link of somebody's may wait."""
     return f".{name[:200]}.{secrets.token_hex(8)}"
 

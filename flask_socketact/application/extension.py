@@ -87,7 +87,7 @@ class SocketAct:
             from flask_socketact.application.metrics import endpoint
 
             endpoint.add_to(app, settings, member.beat)
-        server_info.join(member)
+        server_info.register(member)
         self._apps[app] = limits
         app.extensions["socketact"] = self
         app.extensions[keys.MEMBER] = member  # keeps it alive as long as the application

@@ -20,7 +20,7 @@ class Hold:
         if not isinstance(name, str) or not name:
             raise ValueError(f"hold({name!r}): give the work a name, to be shown in the log when its time is over")
         self._name = name
-        self._taken: list[holds.Held] = []
+        self._taken: list[holds.Hold] = []
 
     def __enter__(self) -> None:
         self._taken.append(holds.take(self._name))

@@ -86,7 +86,7 @@ class Policies:
     def _refuse_unknown(self, wanted: set[str]) -> None:
         """See whether there are the listeners that the application names."""
         wanted |= self._settings.details_listener
-        known = server_info.server.names if server_info.server is not None else []
+        known = server_info.server.listener_names if server_info.server is not None else []
         unknown = sorted(wanted.difference(known))
         if not unknown:
             return

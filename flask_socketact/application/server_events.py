@@ -51,7 +51,7 @@ class Member:
         if self._gauges is not None:
             self._gauges.refresh(self._runner.known, self._breakers())
 
-    def hears(self, signal: str) -> bool:
+    def has_receivers(self, signal: str) -> bool:
         """Whether the signal has receivers."""
         return bool(_SIGNALS[signal].has_receivers_for(self._app))
 

@@ -12,7 +12,7 @@ from flask_socketact.shared.scoreboard import Field
 
 
 @dataclass(eq=False)
-class Held:
+class Hold:
     """A piece of work that has begun."""
 
     name: str
@@ -22,42 +22,42 @@ class Held:
         return f"{self.name} ({time.monotonic() - self.began:.1f} s)"
 
 
-_held: set[Held] = set()
+_holds: set[Hold] = set()
 _lock = threading.Lock()
 
 
-def take(name: str) -> Held:
+def take(name: str) -> Hold:
     """Begin a piece of work."""
-    held = Held(name)
+    hold = Hold(name)
     with _lock:
-        _held.add(held)
-        _tell()
-    return held
+        _holds.add(hold)
+        _update_counter()
+    return hold
 
 
-def release(held: Held) -> None:
+def release(hold: Hold) -> None:
     """End a piece of work."""
     with _lock:
-        _held.discard(held)
-        _tell()
+        _holds.discard(hold)
+        _update_counter()
 
 
-def current() -> list[Held]:
+def current() -> list[Hold]:
     """Return what has begun and not ended, the oldest first."""
     with _lock:
-        return sorted(_held, key=lambda held: held.began)
+        return sorted(_holds, key=lambda hold: hold.began)
 
 
-def _tell() -> None:
+def _update_counter() -> None:
     if server_info.server is not None:
-        server_info.server.slot[Field.HOLDS] = len(_held)
+        server_info.server.slot[Field.HOLDS] = len(_holds)
 
 
 def _forget() -> None:
-    """A child of this process does none of it, and the lock may be held by a thread that it has not."""
+    """A child of this process does none of it, and the lock may be hold by a thread that it has not."""
     global _lock  # noqa: PLW0603 (there is one process)
     _lock = threading.Lock()
-    _held.clear()
+    _holds.clear()
 
 
 os.register_at_fork(after_in_child=_forget)

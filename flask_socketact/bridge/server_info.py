@@ -30,7 +30,7 @@ class Server:
     is_draining: Callable[[], bool]
 
     @property
-    def names(self) -> list[str]:
+    def listener_names(self) -> list[str]:
         """``FileDescriptorName=`` of each listener that systemd has passed; none outside of it."""
         return sorted({name for name, _ in self.listeners if name is not None})
 
@@ -44,7 +44,7 @@ class Application(Protocol):
     def beat(self) -> None:
         """A second has gone by."""
 
-    def hears(self, signal: str) -> bool:
+    def has_receivers(self, signal: str) -> bool:
         """Whether somebody wants to know when this happens."""
 
     def send(self, signal: str) -> None:
@@ -60,7 +60,7 @@ server: Server | None = None
 applications: WeakSet[Any] = WeakSet()
 
 
-def join(application: Application) -> None:
+def register(application: Application) -> None:
     """Let `application` hear of the server from now on."""
     applications.add(application)
 

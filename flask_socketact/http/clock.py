@@ -8,12 +8,12 @@ import time
 class Clock:
     """Set by the thread that has the connection, and read by the supervisor."""
 
-    __slots__ = ("began", "moved", "progress", "with_client")
+    __slots__ = ("began", "client_counters", "last_progress", "waits_for_client")
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        self.began = self.moved = time.monotonic()
-        self.with_client = False  #: waits for the client, to send or to take something
-        self.progress: object = None  #: of the client, when it was looked at last
+        self.began = self.last_progress = time.monotonic()
+        self.waits_for_client = False  #: waits for the client, to send or to take something
+        self.client_counters: object = None  #: of the client, when it was looked at last

@@ -25,12 +25,12 @@ from flask_socketact.http.unreader import TrustingRequest, Unreader
 #: How long a thread reads what is left of a body that the application did not want, in seconds (gthread's).
 BODY_REST_TIMEOUT = 5.0
 #: Read at once of what comes after we have closed, to be dropped. Bytes.
-DROP = 64 * 1024
+DISCARD_SIZE = 64 * 1024
 #: One empty line before a request is no part of it (RFC 9112, section 2.2): clients send it after a body.
 EMPTY_LINE = (b"", b"\r", b"\r\n")
 
 #: Nothing has come yet, or there is no room to send.
-NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class State(Enum):
@@ -66,8 +66,8 @@ class Connection:
     """A client's connection."""
 
     __slots__ = (
-        *("armed", "broken", "client", "clock", "deadline", "fd", "free_since", "lent", "listener", "next_request"),
-        *("parser", "proxy", "served", "server", "sock", "state"),
+        *("broken", "client", "clock", "deadline", "fd", "free_since", "is_registered", "lent_socket", "listener"),
+        *("next_request", "parser", "proxy", "served", "server", "sock", "state"),
     )
 
     def __init__(self, cfg: Settings, sock: socket.socket, client: Any, server: Any, listener: str | None) -> None:
@@ -86,8 +86,8 @@ class Connection:
         self.state = State.IDLE
         self.next_request = NextRequest.NONE
         self.broken = False  #: sending to the client, or receiving from it, has failed
-        self.lent: ClientSocket | TLSClientSocket | None = None  #: what the application has of it
-        self.armed = False  #: in the epoll
+        self.lent_socket: ClientSocket | TLSClientSocket | None = None  #: what the application has of it
+        self.is_registered = False  #: in the epoll
         self.deadline = 0.0  #: until when its client may take: CLOCK_MONOTONIC, seconds
         self.free_since = 0.0  #: when the last response here ended: CLOCK_MONOTONIC, seconds; 0.0: there was none
         self.clock = Clock()
@@ -103,10 +103,10 @@ class Connection:
 
     def end_turn(self) -> None:
         """Wait for the next request, or for the rest of its head."""
-        self.state = State.READING_HEADERS if self.has_begun else State.IDLE
+        self.state = State.READING_HEADERS if self.has_next_request else State.IDLE
 
     @property
-    def has_begun(self) -> bool:
+    def has_next_request(self) -> bool:
         """Whether a part of the next request has been read into this process."""
         return self.next_request is not NextRequest.NONE
 
@@ -115,7 +115,7 @@ class Connection:
         """Whether another process can go on with it now: it has no request of its own here, whatever waits in the
         kernel. A request whose head has begun to come is finished where it began."""
         return (
-            self.portable
+            self.is_portable
             and self.state not in (State.IN_REQUEST, State.CLOSING)
             and self.next_request is not NextRequest.INCOMPLETE
         )
@@ -125,7 +125,7 @@ class Connection:
         """What has been read beyond the last request."""
         return bytes(self.parser.unreader.buf.getvalue())
 
-    def has_sent(self) -> bool:
+    def has_input(self) -> bool:
         """Whether something has come that nobody has read yet."""
         try:
             return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
@@ -133,14 +133,14 @@ class Connection:
             return False
 
     @property
-    def portable(self) -> bool:
+    def is_portable(self) -> bool:
         """Whether another process could go on with it. The state of TLS is in this process."""
         return True
 
-    def lend(self) -> ClientSocket | TLSClientSocket:
+    def lend_socket(self) -> ClientSocket | TLSClientSocket:
         """Return what the application may have of the socket, for one request."""
-        self.lent = ClientSocket(self.sock)
-        return self.lent
+        self.lent_socket = ClientSocket(self.sock)
+        return self.lent_socket
 
     def read_request(self) -> Request | None:
         """Return the next request when its head is whole, else None.
@@ -150,19 +150,19 @@ class Connection:
         :raises OSError: the connection is broken.
         """
         parser, unreader = self.parser, self.parser.unreader
-        unreader.begin_head()
+        unreader.begin_headers()
         try:
             request = next(parser)
-        except NOT_YET:
+        except WOULD_BLOCK:
             parser.req_count -= 1
-            has_begun = unreader.give_back_head() not in EMPTY_LINE
+            has_begun = unreader.restore_headers() not in EMPTY_LINE
             self.next_request = NextRequest.INCOMPLETE if has_begun else NextRequest.NONE
             return None
         except OSError:
             self.broken = True
             raise
         finally:
-            unreader.in_head = False
+            unreader.in_headers = False
         self.next_request = NextRequest.NONE
         if request.proxy_protocol_info:
             self.proxy = request.proxy_protocol_info
@@ -172,10 +172,10 @@ class Connection:
             request_body.guard(request)
         return request
 
-    def put_back(self, unread: bytes) -> None:
+    def add_unread(self, unread: bytes) -> None:
         """Take what another process has read of the next request."""
         self.parser.unreader.buf.write(unread)
-        self._look_at_unread()
+        self._note_unread()
 
     def receive_now(self, size: int) -> bytes:
         """Return what has arrived; b"" when the client has closed.
@@ -193,19 +193,19 @@ class Connection:
         :raises OSError: the connection is broken.
         """
         clock = self.clock
-        clock.with_client = True
+        clock.waits_for_client = True
         try:
             while True:
                 try:
                     return self.sock.recv(size)
-                except NOT_YET:  # the application has set its duplicate not to block, and so ours
+                except WOULD_BLOCK:  # the application has set its duplicate not to block, and so ours
                     self._wait(select.POLLIN)
         except OSError:
             self.broken = True
             raise
         finally:
-            clock.with_client = False
-            clock.moved = time.monotonic()
+            clock.waits_for_client = False
+            clock.last_progress = time.monotonic()
 
     def send(self, data: bytes) -> int:
         """Send all of `data`, and return how many bytes that are.
@@ -213,7 +213,7 @@ class Connection:
         :raises OSError: the connection is broken.
         """
         clock = self.clock
-        clock.with_client = True
+        clock.waits_for_client = True
         try:
             sent = self._send_some(data)
             if sent < len(data):
@@ -224,8 +224,8 @@ class Connection:
             self.broken = True
             raise
         finally:
-            clock.with_client = False
-            clock.moved = time.monotonic()
+            clock.waits_for_client = False
+            clock.last_progress = time.monotonic()
         return sent
 
     sendall = send  #: for gunicorn, which sends "100 Continue" and early hints itself
@@ -236,15 +236,15 @@ class Connection:
         :raises OSError: the connection is broken, or the file cannot be read.
         """
         clock = self.clock
-        clock.with_client = True
+        clock.waits_for_client = True
         try:
             self.sock.sendfile(file, offset=offset, count=count)
         except OSError:
             self.broken = True
             raise
         finally:
-            clock.with_client = False
-            clock.moved = time.monotonic()
+            clock.waits_for_client = False
+            clock.last_progress = time.monotonic()
 
     def finish_request(self, request: Request) -> bool:
         """Skip what the application left of the body, and forget the request; return whether
@@ -258,16 +258,16 @@ class Connection:
         self.parser.mesg = None  # an idle connection keeps no headers
         self.served = True
         if self.parser.unreader.buf.tell():
-            self._look_at_unread()
+            self._note_unread()
         return True
 
-    def _look_at_unread(self) -> None:
+    def _note_unread(self) -> None:
         self.next_request = NextRequest.NONE if self.unread in EMPTY_LINE else NextRequest.UNPARSED
 
     def _send_some(self, data: bytes | memoryview) -> int:
         try:
             return self.sock.send(data)
-        except NOT_YET:  # as in receive()
+        except WOULD_BLOCK:  # as in receive()
             self._wait(select.POLLOUT)
             return 0
 
@@ -289,7 +289,7 @@ class Connection:
     def is_closed_by_client(self) -> bool:
         """Drop what has come, and return whether the client has closed."""
         try:
-            return not self.sock.recv(DROP, socket.MSG_DONTWAIT)
+            return not self.sock.recv(DISCARD_SIZE, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:  # a reset ends it, too

@@ -26,22 +26,22 @@ class Response(wsgi.Response):
         sock: socket.socket,  # noqa: ARG002 (gunicorn passes it)
         cfg: Settings,
         connection: Connection,
-        ends: Callable[[], bool],
+        must_close: Callable[[], bool],
     ) -> None:
         """`ends` tells whether the connection is to be closed after this answer, if it begins now."""
         super().__init__(request, _Writer(connection), cfg)
-        self._ends = ends
+        self._must_close = must_close
         self.environ: dict[str, Any] = {}  #: of the request, when the application is about to run
 
     @property
-    def is_on_its_way(self) -> bool:
+    def has_started(self) -> bool:
         """Whether any of it has been given to the kernel: if not, another response can take its place."""
         return bool(self.sock.has_sent)
 
     def default_headers(self) -> list[str]:
         if self.status is None:
             raise AssertionError("the application has sent a body without calling start_response()")
-        if self._ends():
+        if self._must_close():
             self.force_close()
         headers: list[str] = super().default_headers()
         header = self.environ.get(keys.ID_HEADER)
@@ -71,11 +71,11 @@ class Response(wsgi.Response):
 class _Writer:
     """What the response writer takes for its socket."""
 
-    __slots__ = ("_connection", "_held", "has_sent")
+    __slots__ = ("_buffer", "_connection", "has_sent")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._held: list[bytes] = []
+        self._buffer: list[bytes] = []
         self.has_sent = False
 
     def sendall(self, data: bytes) -> None:
@@ -84,7 +84,7 @@ class _Writer:
             self.has_sent = True
             self._connection.send(data)
         else:
-            self._held.append(data)
+            self._buffer.append(data)
 
     def sendfile(self, file: Any, offset: int, count: int) -> None:
         self.flush()
@@ -92,8 +92,8 @@ class _Writer:
         self._connection.send_file(file, offset, count)
 
     def flush(self) -> None:
-        if self._held:
-            data = b"".join(self._held)
-            self._held.clear()
+        if self._buffer:
+            data = b"".join(self._buffer)
+            self._buffer.clear()
             self.has_sent = True
             self._connection.send(data)

@@ -8,7 +8,7 @@ from typing import Any
 from gunicorn.http.message import Request
 
 from flask_socketact.http.client_socket import TLSClientSocket
-from flask_socketact.http.connection import DROP, NOT_YET, Connection, NextRequest
+from flask_socketact.http.connection import DISCARD_SIZE, WOULD_BLOCK, Connection, NextRequest
 from flask_socketact.http.settings_cache import Settings
 
 
@@ -23,28 +23,28 @@ class TLSConnection(Connection):
         self._handshaken = False
 
     @property
-    def portable(self) -> bool:
+    def is_portable(self) -> bool:
         return False
 
-    def lend(self) -> TLSClientSocket:
-        self.lent = TLSClientSocket(self.sock)
-        return self.lent
+    def lend_socket(self) -> TLSClientSocket:
+        self.lent_socket = TLSClientSocket(self.sock)
+        return self.lent_socket
 
     def read_request(self) -> Request | None:
         self.sock.setblocking(False)
         try:
             if not self._handshaken:
-                self._shake_hands()
+                self._handshake()
             return super().read_request()
-        except NOT_YET:
+        except WOULD_BLOCK:
             return None
         finally:
             self.sock.setblocking(True)
 
-    def _shake_hands(self) -> None:
+    def _handshake(self) -> None:
         try:
             self.sock.do_handshake()
-        except NOT_YET:
+        except WOULD_BLOCK:
             raise
         except OSError:
             self.broken = True
@@ -64,8 +64,8 @@ class TLSConnection(Connection):
         """Read below TLS: its layer ended with our FIN."""
         try:
             self.sock.setblocking(False)
-            return not self.sock.recv(DROP)
-        except NOT_YET:
+            return not self.sock.recv(DISCARD_SIZE)
+        except WOULD_BLOCK:
             return False
         except (OSError, ValueError):
             return True

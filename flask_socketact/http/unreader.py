@@ -19,24 +19,24 @@ class Unreader(SocketUnreader):
         super().__init__(connection.sock)
         self._connection = connection
         self.trusts_peer: bool | None = None  #: whether the connection comes from ``forwarded_allow_ips``
-        self._head = bytearray()  # of the attempt that is being made
-        self.in_head = False
+        self._headers = bytearray()  # of the attempt that is being made
+        self.in_headers = False
 
-    def begin_head(self) -> None:
-        self._head = bytearray(self.buf.getvalue())
-        self.in_head = True
+    def begin_headers(self) -> None:
+        self._headers = bytearray(self.buf.getvalue())
+        self.in_headers = True
 
-    def give_back_head(self) -> bytes:
+    def restore_headers(self) -> bytes:
         """Keep the bytes of an attempt for the next one, and return them."""
-        head = bytes(self._head)
+        head = bytes(self._headers)
         self.buf = io.BytesIO()
         self.buf.write(head)
         return head
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        if self.in_head:
+        if self.in_headers:
             data = self._connection.receive_now(self.mxchunk)
-            self._head += data
+            self._headers += data
             return data
         size = self.mxchunk
         if size_hint and size_hint > size:

@@ -21,7 +21,7 @@ from flask_socketact.logs import streams
 
 SOCKET = "/run/systemd/journal/socket"
 #: How long a record waits for a journal that takes nothing; those after it are dropped until it does. Seconds.
-PATIENCE = 1.0
+JOURNAL_TIMEOUT = 1.0
 
 #: Files that nobody looks for who wants to know where a record comes from.
 _OURS = (__file__, os.path.join(os.path.dirname(__file__), "logger.py"))
@@ -31,7 +31,7 @@ _FIELD_NAME = re.compile("[A-Z][A-Z0-9_]{0,63}")
 _IDENTIFIER = Path("/proc/self/comm").read_text().strip()
 
 
-class Handler(streams.Unfailing, journal.JournalHandler):
+class Handler(streams.NeverRaises, journal.JournalHandler):
     """python-systemd's, with the current request's id; and safe for what strangers send.
 
     Of a record's attributes only those are sent whose name is one of a field, as in ``extra={"ORDER_ID": 7}``:
@@ -40,13 +40,13 @@ class Handler(streams.Unfailing, journal.JournalHandler):
 
     def __init__(self, level: int = logging.NOTSET, **fields: Any) -> None:
         super().__init__(level, **({"SYSLOG_IDENTIFIER": _IDENTIFIER} | fields))
-        self.gate = Gate()
+        self.queue = JournalQueue()
         self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             lines = encode(self._extra | fields_of(record) | {"MESSAGE": self.format(record)})
-            if not self.gate.is_open(0.0 if self._dropped else PATIENCE):
+            if not self.queue.has_room(0.0 if self._dropped else JOURNAL_TIMEOUT):
                 self._dropped += 1
                 return
             if self._dropped:
@@ -61,7 +61,7 @@ class Handler(streams.Unfailing, journal.JournalHandler):
         journal.sendv(*encode(self._extra | {"MESSAGE": text, "PRIORITY": journal.LOG_WARNING}))
 
 
-class Gate:
+class JournalQueue:
     """Tells whether the journal takes an entry. libsystemd waits until it does, and python-systemd holds
     the interpreter's lock meanwhile: no thread would run, and the master would kill the worker for it."""
 
@@ -76,7 +76,7 @@ class Gate:
             self.exists = True
             self._poll.register(self._socket, POLLOUT)
 
-    def is_open(self, timeout: float) -> bool:
+    def has_room(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds for room in the journal's queue."""
         return not self.exists or bool(self._poll.poll(1000 * timeout))
 
@@ -123,6 +123,6 @@ def encode(fields: dict[str, Any]) -> list[bytes]:
     ]
 
 
-def is_ours(logger: logging.Logger) -> bool:
+def writes_to_journal(logger: logging.Logger) -> bool:
     """Whether `logger` writes to the journal by one of our handlers."""
     return any(isinstance(handler, Handler) for handler in logger.handlers)

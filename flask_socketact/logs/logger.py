@@ -13,8 +13,8 @@ from gunicorn.config import Config
 from gunicorn.instrument import statsd
 
 from flask_socketact.bridge import keys, request_context
-from flask_socketact.logs import places, streams
-from flask_socketact.logs.handler import Handler, is_ours
+from flask_socketact.logs import destinations, streams
+from flask_socketact.logs.handler import Handler, writes_to_journal
 
 #: From this status on an answer is an error, and is logged also without an access log.
 SERVER_ERROR = 500
@@ -30,10 +30,10 @@ class Logger(glogging.Logger):
 
     def __init__(self, cfg: Config) -> None:
         self._stdout, self._stderr = streams.duplicate(sys.stdout), streams.duplicate(sys.stderr)
-        self._as_set_up: list[places.Setup] = []
+        self._as_set_up: list[destinations.LoggerSetup] = []
         super().__init__(cfg)
         #: What an application is to have as ``wsgi.errors``: gunicorn's own raises when sys.stderr is closed.
-        self.wsgi_errors = streams.Errors(self._stderr, lambda: self._as_set_up[0].handlers)
+        self.wsgi_errors = streams.ErrorStream(self._stderr, lambda: self._as_set_up[0].handlers)
 
     def setup(self, cfg: Config) -> None:
         """Take the settings: at the start, and again at every reload."""
@@ -43,11 +43,12 @@ class Logger(glogging.Logger):
         elif self.logfile is not None:
             self._end_capture(self.logfile)
         super().setup(cfg)
-        if not self.access_log_enabled and is_ours(self.error_log) and self.error_log.isEnabledFor(logging.ERROR):
+        errors_in_journal = writes_to_journal(self.error_log) and self.error_log.isEnabledFor(logging.ERROR)
+        if errors_in_journal and not self.access_log_enabled:
             self._set_handler(self.access_log, "-", logging.Formatter(self.access_fmt))
             self.access_log.setLevel(logging.ERROR)
-        self._journals_access = is_ours(self.access_log)
-        self._as_set_up = [places.Setup.of(self.error_log), places.Setup.of(self.access_log)]
+        self._journals_access = writes_to_journal(self.access_log)
+        self._as_set_up = [destinations.LoggerSetup.of(self.error_log), destinations.LoggerSetup.of(self.access_log)]
 
     def restore(self) -> None:
         """Undo what the application has done to gunicorn's loggers, as ``logging.config.dictConfig`` does by default.
@@ -133,9 +134,9 @@ def errors_of(log: Any) -> Any:
 
 def _handler_for(stream: TextIO, fmt: logging.Formatter) -> logging.Handler:
     """Return a handler that writes to the journal if `stream` does, and the journal is there; otherwise to `stream`."""
-    if places.is_journal(stream):
+    if destinations.is_journal(stream):
         handler = Handler()
-        if handler.gate.exists:
+        if handler.queue.exists:
             handler.setFormatter(logging.Formatter())  # time, level and process are fields
             return handler
     plain = streams.StreamHandler(stream)

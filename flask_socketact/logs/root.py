@@ -7,30 +7,30 @@ import sys
 
 from gunicorn import glogging
 
-from flask_socketact.logs import places
-from flask_socketact.logs.handler import Handler, is_ours
+from flask_socketact.logs.destinations import JOURNAL, destination_of, handlers_for
+from flask_socketact.logs.handler import Handler, writes_to_journal
 
 
 class RootHandler(Handler):
     """Sends what no handler of the application, at the record's logger or above, sends to the journal itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not any(self._doubles(handler, record) for handler in places.handlers_for(record)):
+        if not any(self._sends_too(handler, record) for handler in handlers_for(record)):
             super().emit(record)
 
-    def _doubles(self, handler: logging.Handler, record: logging.LogRecord) -> bool:
-        if handler is self or record.levelno < handler.level or places.place_of(handler) != places.JOURNAL:
+    def _sends_too(self, handler: logging.Handler, record: logging.LogRecord) -> bool:
+        if handler is self or record.levelno < handler.level or destination_of(handler) != JOURNAL:
             return False
         return bool(handler.filter(record))
 
 
-def take_root() -> None:
+def install_root_handler() -> None:
     """Send what the application logs where gunicorn's errors go, with fields, unless it has configured logging.
 
     After it was loaded, not before: ``logging.basicConfig`` does nothing, level included, when there is a handler.
     """
     root = logging.getLogger()
-    if root.handlers or not is_ours(logging.getLogger("gunicorn.error")):
+    if root.handlers or not writes_to_journal(logging.getLogger("gunicorn.error")):
         return
     root.addHandler(RootHandler())
     if flask := sys.modules.get("flask.logging"):  # what Flask adds when nobody else has, and now somebody has

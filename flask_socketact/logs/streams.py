@@ -52,7 +52,7 @@ def _open(descriptor: int, encoding: str | None = None) -> TextIO | None:
     return io.TextIOWrapper(raw, encoding=encoding, errors="backslashreplace", write_through=True)
 
 
-class Unfailing(logging.Handler):
+class NeverRaises(logging.Handler):
     """Mixed into handlers, before them: a log call does not raise for a record that cannot be written."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's)
@@ -60,11 +60,11 @@ class Unfailing(logging.Handler):
             super().handleError(record)
 
 
-class StreamHandler(Unfailing, _ToStream):
+class StreamHandler(NeverRaises, _ToStream):
     """gunicorn's ``-``."""
 
 
-class Errors(io.TextIOBase):
+class ErrorStream(io.TextIOBase):
     """``wsgi.errors``: writes where gunicorn's errors go. Nothing that happens there fails a request."""
 
     def __init__(self, stderr: TextIO | None, handlers: Callable[[], Iterable[logging.Handler]]) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flask_socketact.workers.connection_loop import Loop
 
 #: accept(2): somebody else was faster, the client has gone, or its connection has an error of its own.
-_NOBODY_THERE = (
+_NO_CONNECTION = (
     *(errno.EAGAIN, errno.ECONNABORTED, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT),
     *(errno.EHOSTDOWN, errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH),
 )
@@ -30,14 +30,14 @@ _NOBODY_THERE = (
 #: How long a worker that has more connections than its siblings leaves the next one to them, in seconds.
 YIELD_PAUSE = 0.001
 #: So many more than a sibling are no reason to leave the next one to it ...
-LEAD = 2
+MAX_AHEAD = 2
 #: ... nor is this part more: with both workers busy each accepts only once in a turn of its loop, and a crowd
 #: that comes at once would be taken in by threes.
-LEAD_RATIO = 8
+AHEAD_RATIO = 8
 #: Accepted in a row, before those that we have get their turn.
-ACCEPTS = 64
+ACCEPT_BATCH = 64
 #: What waits in the mailbox, or at a listener, is looked for again after so long at the latest. Seconds.
-LOOK = 1.0
+RECHECK_INTERVAL = 1.0
 
 _IN = select.EPOLLIN
 #: One connection wakes one worker, not all of them (epoll_ctl(2)).
@@ -55,71 +55,71 @@ class Acceptor:
         self._loop = loop
         self._epoll = loop.epoll
         self._listeners = {listener.fileno(): listener for listener in worker.sockets}
-        self._mail: dict[int, tuple[socket.socket, float]] = {}  # senders, and until when they may send
+        self._senders: dict[int, tuple[socket.socket, float]] = {}  # senders, and until when they may send
         for listener in worker.sockets:
             listener.setblocking(False)
         self._sources: dict[int, Callable[[], bool]] = {
             fd: partial(self._accept, listener) for fd, listener in self._listeners.items()
         }
-        self._joined: set[int] = set()  # of the sources, those that wake us
+        self._watched: set[int] = set()  # of the sources, those that wake us
         self._mailbox: mailbox.Mailbox | None = None  # that is read
         if worker.mailbox:
             self.read_mailbox(worker.mailbox)
         self._yield_until = 0.0  # the others wake us again then, or when we are ahead no more
         self._blocked_until = 0.0  # ... not earlier than this
-        self._is_short = False  # of descriptors
-        self._highest = descriptors.highest()
-        self._next_complaint = 0.0
+        self._lacks_descriptors = False  # of descriptors
+        self._first_reserved = descriptors.first_reserved()
+        self._next_log = 0.0
 
-    def join(self, now: float) -> float:
+    def watch_sources(self, now: float) -> float:
         """Let new connections wake us, if it is our turn; return after how many seconds to ask again."""
-        return LOOK if len(self._joined) == len(self._sources) else self._join_sources(now)
+        return RECHECK_INTERVAL if len(self._watched) == len(self._sources) else self._watch_all(now)
 
-    def take_from(self, fd: int) -> None:
+    def handle_event(self, fd: int) -> None:
         """Take what the epoll has told of."""
-        if fd in self._mail:
+        if fd in self._senders:
             self._read_mail(fd)
-        elif fd in self._joined and self._board.is_superseded:
-            self.leave_sources()
-        elif fd in self._joined:
-            for _ in range(ACCEPTS):
+        elif fd in self._watched and self._board.is_superseded:
+            self.unwatch_sources()
+        elif fd in self._watched:
+            for _ in range(ACCEPT_BATCH):
                 if not self._sources[fd]() or self._is_ahead():
                     break
             # To the end of the queue of those who wait: the next connection wakes somebody else.
-            self._leave_source(fd)
+            self._unwatch(fd)
             now = time.monotonic()
             self._yield_until = now + YIELD_PAUSE
-            self._join_sources(now)
+            self._watch_all(now)
 
-    def _join_sources(self, now: float) -> float:
+    def _watch_all(self, now: float) -> float:
         if self._board.is_superseded:
-            self.leave_sources()
+            self.unwatch_sources()
             return DRAIN_POLL
         if now < self._blocked_until:
             return self._blocked_until - now
-        if self._is_short and not self._has_room():
-            self._make_room(descriptors.TOO_MANY)
-            return descriptors.PAUSE
-        self._is_short = False
+        if self._lacks_descriptors and not self._has_room():
+            self._make_room(descriptors.TOO_MANY_OPEN_FILES)
+            return descriptors.ACCEPT_PAUSE
+        self._lacks_descriptors = False
         if now < self._yield_until and self._is_ahead():
             return self._yield_until - now
         if len(self._loop.connections) >= self._loop.cfg.worker_connections:
-            return descriptors.PAUSE
-        for fd in self._sources.keys() - self._joined:
+            return descriptors.ACCEPT_PAUSE
+        for fd in self._sources.keys() - self._watched:
             self._epoll.register(fd, _IN_EXCLUSIVE)
-            self._joined.add(fd)
+            self._watched.add(fd)
         self._slot[Field.ACCEPTING] = bool(self._listeners)
-        return LOOK
+        return RECHECK_INTERVAL
 
-    def leave_sources(self) -> None:
+    def unwatch_sources(self) -> None:
         """Let others be woken for what is new, and pass on what we may have been woken for."""
-        for fd in list(self._joined):
-            self._leave_source(fd)
+        for fd in list(self._watched):
+            self._unwatch(fd)
         self._slot[Field.ACCEPTING] = 0
         if self._mailbox:
             self._mailbox.knock()
         for listener in self._listeners.values():
-            for _ in range(ACCEPTS):
+            for _ in range(ACCEPT_BATCH):
                 if not self._accept(listener):
                     break
 
@@ -127,7 +127,7 @@ class Acceptor:
         """Take no more connections: close our copies of the listeners."""
         self._slot[Field.ACCEPTING] = 0
         for fd, listener in self._listeners.items():
-            self._leave_source(fd)
+            self._unwatch(fd)
             del self._sources[fd]
             listener.close()
         self._listeners = {}
@@ -138,39 +138,39 @@ class Acceptor:
 
     def leave_mailbox(self, box: mailbox.Mailbox) -> None:
         """Leave the mailbox to the others: we would receive what we send. Mail that has been accepted is read on."""
-        self._leave_source(box.listener.fileno())
+        self._unwatch(box.listener.fileno())
         self._sources.pop(box.listener.fileno(), None)
         self._mailbox = None
         box.knock()
 
     @property
     def receives_mail(self) -> bool:
-        return bool(self._mail)
+        return bool(self._senders)
 
-    def end_late_mail(self, now: float) -> None:
+    def close_late_senders(self, now: float) -> None:
         """Leave senders that take too long."""
-        for fd, (_, deadline) in list(self._mail.items()):
+        for fd, (_, deadline) in list(self._senders.items()):
             if deadline <= now:
                 self._log.warning("Mailbox: a sender that does not end")
-                self._end_mail(fd)
+                self._close_sender(fd)
 
     def close_in_child(self) -> None:
         """Close our copies, in a process that the application has forked: it is no second server."""
         for listener in self._listeners.values():
             listener.close()
-        for sender, _ in self._mail.values():
+        for sender, _ in self._senders.values():
             sender.close()
 
-    def _leave_source(self, fd: int) -> None:
-        if fd in self._joined:
-            self._joined.remove(fd)
-            with suppress(OSError):  # as in release()
+    def _unwatch(self, fd: int) -> None:
+        if fd in self._watched:
+            self._watched.remove(fd)
+            with suppress(OSError):  # as in Loop.unregister()
                 self._epoll.unregister(fd)
 
     def _is_ahead(self) -> bool:
         """Whether a sibling that could accept has clearly fewer connections."""
         return any(
-            len(self._loop.connections) > sibling[Field.OPEN] + max(LEAD, sibling[Field.OPEN] // LEAD_RATIO)
+            len(self._loop.connections) > sibling[Field.OPEN] + max(MAX_AHEAD, sibling[Field.OPEN] // AHEAD_RATIO)
             for sibling in self._board.taken()
             # One thread, busy: it is likely to be free in a moment.
             if sibling[Field.ACCEPTING] and sibling[Field.IN_FLIGHT] < max(2, sibling[Field.THREADS])
@@ -183,11 +183,11 @@ class Acceptor:
         except OSError as error:
             if error.errno in descriptors.NO_RESOURCES:
                 self._make_room(error.strerror or str(error))
-            elif error.errno not in _NOBODY_THERE:
+            elif error.errno not in _NO_CONNECTION:
                 now = time.monotonic()
-                self._blocked_until = now + descriptors.PAUSE
-                if now >= self._next_complaint:
-                    self._next_complaint = now + descriptors.LOG_INTERVAL
+                self._blocked_until = now + descriptors.ACCEPT_PAUSE
+                if now >= self._next_log:
+                    self._next_log = now + descriptors.LOG_INTERVAL
                     self._log.exception("Cannot accept a connection")
             return False
         if self._carrier.pass_on(client, listener_name(listener)):
@@ -199,31 +199,31 @@ class Acceptor:
             return True
         self._loop.set_deadline(connection, begun=True)
         self._loop.make_ready(connection)  # its request has often come with it
-        if connection.fd >= self._highest:
-            self._make_room(descriptors.TOO_MANY)
+        if connection.fd >= self._first_reserved:
+            self._make_room(descriptors.TOO_MANY_OPEN_FILES)
             return False
         return bool(len(self._loop.connections) < self._loop.cfg.worker_connections)
 
     def _make_room(self, reason: str) -> None:
         """Accept nothing for a moment, for want of descriptors, and close those that have been idle for longest."""
         now = time.monotonic()
-        self._blocked_until = now + descriptors.PAUSE
-        self._is_short = True
+        self._blocked_until = now + descriptors.ACCEPT_PAUSE
+        self._lacks_descriptors = True
         self._slot[Field.ACCEPTING] = 0
-        if now >= self._next_complaint:
-            self._next_complaint = now + descriptors.LOG_INTERVAL
+        if now >= self._next_log:
+            self._next_log = now + descriptors.LOG_INTERVAL
             self._log.error("Cannot accept a connection (%s): raise LimitNOFILE= of the service", reason)
-        self._loop.spare_idle(now)
+        self._loop.close_oldest_idle(now)
 
     def _has_room(self) -> bool:
         """Whether a new connection would leave the application its reserve of descriptors."""
-        self._highest = descriptors.highest()
-        return descriptors.have_room(self._epoll.fileno())
+        self._first_reserved = descriptors.first_reserved()
+        return descriptors.has_room(self._epoll.fileno())
 
     def _accept_mail(self, box: mailbox.Mailbox) -> bool:
         """Read what one sender has left; return whether there may be another."""
         if not self._has_room():  # for a batch: what does not find a descriptor would be lost
-            self._make_room(descriptors.TOO_MANY)
+            self._make_room(descriptors.TOO_MANY_OPEN_FILES)
             return False
         try:
             sender = box.accept()
@@ -235,13 +235,13 @@ class Acceptor:
             return False
         if sender is None:
             return False
-        self._mail[sender.fileno()] = (sender, time.monotonic() + mailbox.SENDER_TIMEOUT)
+        self._senders[sender.fileno()] = (sender, time.monotonic() + mailbox.SENDER_TIMEOUT)
         self._epoll.register(sender, _IN)
         self._read_mail(sender.fileno())
         return True
 
     def _read_mail(self, fd: int) -> None:
-        sender, _ = self._mail[fd]
+        sender, _ = self._senders[fd]
         try:
             while message := mailbox.receive(sender):
                 self._take_over(*message)
@@ -249,11 +249,11 @@ class Acceptor:
             return
         except (MailboxError, OSError) as error:
             self._log.warning("Mailbox: %s", error)
-        self._end_mail(fd)
+        self._close_sender(fd)
 
-    def _end_mail(self, fd: int) -> None:
-        sender, _ = self._mail.pop(fd)
-        with suppress(OSError):  # as in release()
+    def _close_sender(self, fd: int) -> None:
+        sender, _ = self._senders.pop(fd)
+        with suppress(OSError):  # as in Loop.unregister()
             self._epoll.unregister(fd)
         sender.close()
 
@@ -268,9 +268,9 @@ class Acceptor:
             connection.served = origin.served
             connection.parser.req_count = int(origin.served)
             connection.proxy = dict(origin.proxy) if origin.proxy else None
-            connection.put_back(origin.unread)
+            connection.add_unread(origin.unread)
             self._slot[Field.CARRIED_IN] += 1
-            self._loop.set_deadline(connection, begun=connection.has_begun or not origin.served)
+            self._loop.set_deadline(connection, begun=connection.has_next_request or not origin.served)
             self._loop.rejoin(connection)
 
     def _server_address(self, client: socket.socket, name: str | None) -> Any:

@@ -16,22 +16,22 @@ class Applications:
         """Take gunicorn's logger."""
         self.log = log
 
-    def tell(self, tell: Callable[[server_info.Application], None]) -> None:
+    def for_each(self, call: Callable[[server_info.Application], None]) -> None:
         for application in list(server_info.applications):
             try:
-                tell(application)
+                call(application)
             except Exception:
                 self.log.exception("The application has failed to take a message of its server")
 
     def send(self, signal: str) -> None:
         """Send a signal in a thread: what receivers do may take its time. A drain waits for its end."""
-        if not any(application.hears(signal) for application in server_info.applications):
+        if not any(application.has_receivers(signal) for application in server_info.applications):
             return
         held = holds.take(f"receivers of {signal}")
 
         def run() -> None:
             try:
-                self.tell(lambda application: application.send(signal))
+                self.for_each(lambda application: application.send(signal))
             finally:
                 holds.release(held)
 

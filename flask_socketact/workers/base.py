@@ -25,13 +25,13 @@ from flask_socketact.workers.applications import Applications
 from flask_socketact.workers.carrier import Carrier
 from flask_socketact.workers.child import Forks
 from flask_socketact.workers.drain import DRAIN_POLL, Drain
-from flask_socketact.workers.handlers import Handlers
 from flask_socketact.workers.relayed import Relayed
+from flask_socketact.workers.signal_handlers import SignalHandlers
 
 #: How often a worker gives a sign of life, in seconds.
 HEARTBEAT = 1.0
 #: For so long after it has begun a worker measures what clients have waited. Seconds.
-SETTLING = 10.0
+MEASURE_WAITS_FOR = 10.0
 #: When a worker's loop fails more often than this within a second, it cannot go on.
 MAX_FAILURES = 8
 
@@ -53,7 +53,7 @@ class BaseWorker(Worker):
 
     hands_over = True  #: ... which the master sees that it is one of ours by
 
-    taken_signals = (*Worker.SIGNALS, signal.SIGURG)
+    handled_signals = (*Worker.SIGNALS, signal.SIGURG)
 
     # gunicorn's:
     ppid: int
@@ -65,7 +65,7 @@ class BaseWorker(Worker):
         self.carrier = Carrier(self)
         self.drain = Drain(self)
         self.forks = Forks(self)
-        self.handlers = Handlers(
+        self.handlers = SignalHandlers(
             {
                 signal.SIGTERM: self.handle_exit,
                 signal.SIGURG: self.handle_urg,
@@ -76,11 +76,11 @@ class BaseWorker(Worker):
         self.relayed = Relayed(self)
         self.is_child = False  #: this is no worker, but a process that its application has forked
         self.is_told_to_quit = False  #: by SIGQUIT or SIGABRT, which wait for nothing
-        self._is_to_reopen = False  # log files
+        self._must_reopen = False  # log files
         self._errors: Any = None  # ``wsgi.errors``, where gunicorn's would fail with a stream that is closed
         self._next_beat = 0.0
-        self._is_told_ready = False  # applications know
-        self._settles_at = 0.0  # 0.0: it has not begun
+        self._knows_ready = False  # applications know
+        self._measures_until = 0.0  # 0.0: it has not begun
         self._failures: list[float] = []  # of the loop itself, within the last second
 
     # How it boots.
@@ -115,9 +115,9 @@ class BaseWorker(Worker):
             raise RuntimeError(f"the application left with {error.code!r} while it was imported") from error
         finally:
             faulthandler.cancel_dump_traceback_later()
-        self.handlers.keep()
+        self.handlers.restore()
         logger.restore(self.log)
-        root.take_root()
+        root.install_root_handler()
         self._errors = logger.errors_of(self.log)
         for application in list(server_info.applications):
             application.loaded()
@@ -133,17 +133,17 @@ class BaseWorker(Worker):
             return
         self._next_beat = now + HEARTBEAT
         logger.restore(self.log)
-        if not self._settles_at:
-            self._settles_at = now + SETTLING
+        if not self._measures_until:
+            self._measures_until = now + MEASURE_WAITS_FOR
             self.slot[Field.ACCEPTING] = not self.slot[Field.DRAINING]
-        self.handlers.keep()
-        if self.relayed.is_told_of_stop and self.relayed.scope_stops():
-            self._leave_with_scope()
+        self.handlers.restore()
+        if self.relayed.stop_signaled and self.relayed.confirm_stop():
+            self._drain_with_scope()
         if self.alive and self.slot[Field.DRAINING]:  # the master has said so, and its signal was lost
             self.handle_exit(signal.SIGTERM, None)
-        self.applications.tell(lambda application: application.beat())
-        if not self._is_told_ready and self.board.ready >= self.slot[Field.GENERATION]:
-            self._is_told_ready = True
+        self.applications.for_each(lambda application: application.beat())
+        if not self._knows_ready and self.board.ready >= self.slot[Field.GENERATION]:
+            self._knows_ready = True
             self.applications.send(server_info.GENERATION_READY)
 
     def note_failure(self) -> None:
@@ -166,7 +166,7 @@ class BaseWorker(Worker):
         """Drain; a worker that still loads the application and has nothing to finish leaves at once. A relayed worker
         has no master any more: the next one tells it to go, or an administrator."""
         super().handle_exit(sig, frame)
-        self.relayed.is_succeeded = self.relayed.is_succeeded or self.relayed.is_moved()
+        self.relayed.next_is_ready = self.relayed.next_is_ready or self.relayed.is_moved()
         self.drain.begin()
         self.slot.begin_drain()
         if not self.booted and not self.carrier.has_mail():
@@ -192,32 +192,32 @@ class BaseWorker(Worker):
 
     def handle_usr1(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (a signal handler)
         """Open log files anew, soon: gunicorn's handler does so at once, perhaps in the middle of writing a line."""
-        self._is_to_reopen = True
+        self._must_reopen = True
 
     def reopen_files(self) -> None:
         """Open log files anew, if somebody has asked for it; called in each turn of the main loop."""
-        if self._is_to_reopen:
-            self._is_to_reopen = False
+        if self._must_reopen:
+            self._must_reopen = False
             reopen.reopen(self.log)
 
     def handle_urg(self, sig: int, frame: FrameType | None) -> None:
         """The next generation is ready: drain, and carry to it."""
-        if self.relayed.is_moved() and not self.relayed.is_succeeded:
+        if self.relayed.is_moved() and not self.relayed.next_is_ready:
             self.handle_exit(sig, frame)
 
     def handle_winch(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (a signal handler)
         """The scope stops, and so does the service; soon it is looked into whether that is so."""
         if self.relayed.is_moved():
-            self.relayed.is_told_of_stop = True
+            self.relayed.stop_signaled = True
             self._next_beat = 0.0
 
-    def _leave_with_scope(self) -> None:
+    def _drain_with_scope(self) -> None:
         """Drain, and from now on carry nothing."""
         self.board.stopping = True
-        if not self.relayed.is_succeeded:
+        if not self.relayed.next_is_ready:
             self.handle_exit(signal.SIGWINCH, None)
 
-    def end_by_requests(self) -> bool:
+    def end_at_max_requests(self) -> bool:
         """Whether the worker is to leave now that it has answered ``max_requests``; a master of ours lets it drain when
         another has taken its place, and a relayed worker has no master to replace it."""
         self.max_requests = sys.maxsize  # gunicorn's word for never
@@ -249,7 +249,7 @@ class BaseWorker(Worker):
     def note_wait(self, connection: Any) -> None:
         """Note how long the first request of a connection had waited: what a restart has cost, if this worker has just
         begun. TCP alone tells."""
-        if not self._settles_at or time.monotonic() < self._settles_at:
+        if not self._measures_until or time.monotonic() < self._measures_until:
             waited = int(socket_queues.seconds_since_data(connection) * 1e9)
             self.slot[Field.WAITED] = max(self.slot[Field.WAITED], waited)
 

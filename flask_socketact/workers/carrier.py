@@ -41,7 +41,7 @@ class Holder(Protocol):
     def leave_mailbox(self, box: mailbox.Mailbox) -> None:
         """Leave the mailbox to others: we would receive what we send."""
 
-    def forget(self, connection: Any) -> None:
+    def close_copy(self, connection: Any) -> None:
         """Close our copy of a connection that has been sent."""
 
 
@@ -59,7 +59,7 @@ class Carrier:
         worker = self._worker
         if worker.board.stopping or worker.board.is_deaf:
             return False
-        if not worker.relayed.is_moved() or worker.relayed.is_succeeded:
+        if not worker.relayed.is_moved() or worker.relayed.next_is_ready:
             return True  # a sibling, or the next generation, which systemd starts also when the master has died
         return any(not sibling[Field.DRAINING] for sibling in worker.board.taken())
 
@@ -108,13 +108,13 @@ class Carrier:
     def begin(self, holder: Holder) -> None:
         """Let connections go from now on, if somebody can take them: called once, as the drain begins."""
         self._holder = holder
-        is_carrying = self.may_carry()
+        is_carrying = self.can_carry()
         if is_carrying and self._worker.mailbox:
             holder.leave_mailbox(self._worker.mailbox)
         self.has_begun = True
         self.is_carrying = is_carrying  # last: other threads send, too, from now on
 
-    def may_carry(self) -> bool:
+    def can_carry(self) -> bool:
         """Whether somebody will read the mailbox. When nobody does, it would start the service again."""
         if self.has_begun and not self.is_carrying:
             return False
@@ -123,7 +123,7 @@ class Carrier:
     def carry(self, connections: Iterable[Movable]) -> None:
         """Send those of `connections` to the mailbox that have no request here."""
         worker, holder = self._worker, self._holder
-        if worker.mailbox is not None and self.may_carry():
+        if worker.mailbox is not None and self.can_carry():
             try:
                 self._send(worker.mailbox, connections, holder)
             except MailboxError as error:
@@ -142,12 +142,12 @@ class Carrier:
         origins = [(mailbox.Origin(c.listener, c.served, _pairs(c.proxy), c.unread), fd) for fd, c in movable.items()]
         receivers = sum(1 for sibling in worker.board.taken() if not sibling[Field.DRAINING])
         batch = mailbox.batch_size(len(movable), receivers)
-        if descriptors.highest() < descriptors.FEW:
+        if descriptors.first_reserved() < descriptors.LOW_LIMIT:
             batch = min(batch, descriptors.RESERVE - 1)
         for fds in box.send(origins, batch):
             worker.slot[Field.CARRIED_OUT] += len(fds)
             for fd in fds:
-                holder.forget(movable[fd])
+                holder.close_copy(movable[fd])
 
 
 def _pairs(proxy: dict[str, Any] | None) -> tuple[tuple[str, Any], ...] | None:

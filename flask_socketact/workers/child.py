@@ -35,7 +35,7 @@ class Forks:
     def _hold_signals(self) -> None:
         """Let signals wait while the application forks: one that comes early is for the child, and not for our handlers
         in it (``multiprocessing.Process.terminate()``)."""
-        self._forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._worker.taken_signals)
+        self._forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._worker.handled_signals)
 
     def _release_signals(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._forking.mask)
@@ -46,7 +46,7 @@ class Forks:
         worker.is_child = True
         ClientSocket.in_worker = False
         signal.set_wakeup_fd(-1)
-        for number in worker.taken_signals:
+        for number in worker.handled_signals:
             if getattr(signal.getsignal(number), "__self__", None) is worker:
                 signal.signal(number, signal.SIG_DFL)
         self._release_signals()

@@ -30,7 +30,7 @@ from flask_socketact.workers.base import BaseWorker
 #: How long we wait for the client to close after us, in seconds.
 CLOSE_TIMEOUT = 2.0
 #: How often connections whose time is over are looked for, in seconds.
-SWEEP = 1.0
+SWEEP_INTERVAL = 1.0
 #: Events taken from the kernel at once: what one thread has taken waits while it serves the first.
 MAX_EVENTS = 64
 
@@ -61,12 +61,12 @@ class Loop:
     def poll(self, timeout: float) -> None:
         """Wait for events, at most `timeout` seconds; connections that have sent something become `ready`."""
         now = time.monotonic()
-        timeout = min(timeout, self.acceptor.join(now))
+        timeout = min(timeout, self.acceptor.watch_sources(now))
         if now >= self._next_sweep:
-            self._next_sweep = now + SWEEP
+            self._next_sweep = now + SWEEP_INTERVAL
             with self.lock:
                 self._sweep(now)
-            self.acceptor.end_late_mail(now)
+            self.acceptor.close_late_senders(now)
         if self.ready:
             timeout = 0.0
         sources = []
@@ -78,12 +78,12 @@ class Loop:
             try:
                 self._note_event(connection)
             except Exception:  # noqa: BLE001 (whatever it is, it is this connection's alone)
-                self.drop(connection)
+                self.close_after_error(connection)
         for fd in sources:  # new connections come after those that we have
             if fd == self._wakeup:
                 os.eventfd_read(fd)
             else:
-                self.acceptor.take_from(fd)
+                self.acceptor.handle_event(fd)
 
     def _note_event(self, connection: Connection) -> None:
         if connection.state is State.CLOSING:
@@ -97,13 +97,13 @@ class Loop:
         connection.end_turn()
         if connection.next_request is NextRequest.UNPARSED:
             self.make_ready(connection)
-        self._arm(connection)
+        self._register(connection)
 
     def set_deadline(self, connection: Connection, *, begun: bool) -> None:
         """Give the client time to end the request that it has begun, or to begin one."""
         connection.deadline = time.monotonic() + (self._header_timeout if begun else self.cfg.keepalive)
 
-    def next(self) -> Connection | None:
+    def next_ready(self) -> Connection | None:
         """Return a connection that has sent something; None when there is none."""
         return self.ready.popleft() if self.ready else None
 
@@ -112,10 +112,10 @@ class Loop:
         connection.enqueue()
         self.ready.append(connection)
 
-    def release(self, connection: Connection) -> None:
+    def unregister(self, connection: Connection) -> None:
         """Take `connection` out of the epoll while a thread that does not lead has it."""
-        if connection.armed:
-            connection.armed = False
+        if connection.is_registered:
+            connection.is_registered = False
             with suppress(OSError):  # the application has closed the descriptor, and the epoll has forgotten it
                 self.epoll.unregister(connection.fd)
 
@@ -123,7 +123,7 @@ class Loop:
         """Send FIN, and wait for the client's without a thread."""
         if connection.begin_close():
             connection.deadline = time.monotonic() + CLOSE_TIMEOUT
-            self._arm(connection)
+            self._register(connection)
         else:
             self.close(connection)
 
@@ -131,16 +131,16 @@ class Loop:
         """Close `connection` for its client, too: a process that the application has forked may have a copy."""
         with suppress(OSError):  # it has gone by itself
             connection.sock.shutdown(socket.SHUT_RDWR)
-        self.forget(connection)
+        self.close_copy(connection)
 
-    def drop(self, connection: Connection) -> None:
+    def close_after_error(self, connection: Connection) -> None:
         """Close `connection` after the error that is being handled."""
         self._log.exception("Unexpected error with a connection, which is closed")
         self.close(connection)
 
-    def forget(self, connection: Connection) -> None:
+    def close_copy(self, connection: Connection) -> None:
         """Close our copy of `connection`."""
-        self.release(connection)  # a copy of the descriptor elsewhere would keep it in
+        self.unregister(connection)  # a copy of the descriptor elsewhere would keep it in
         self.connections.discard(connection)
         if self._by_fd.get(connection.fd) is connection:
             del self._by_fd[connection.fd]
@@ -151,7 +151,7 @@ class Loop:
         with suppress(OSError):
             connection.sock.close()
 
-    def spare_idle(self, now: float) -> None:
+    def close_oldest_idle(self, now: float) -> None:
         """Close connections that have been idle for longest, for want of descriptors."""
         with self.lock:
             idle = [
@@ -159,12 +159,12 @@ class Loop:
                 for c in self.connections
                 if c.state is State.IDLE
             ]
-            oldest = sorted((since, c.fd, c) for since, c in idle if now - since > descriptors.SPARE_AFTER)
-            for _, _, connection in oldest[: descriptors.SPARED]:
-                if not connection.has_sent():
+            oldest = sorted((since, c.fd, c) for since, c in idle if now - since > descriptors.CLOSE_IDLE_AFTER)
+            for _, _, connection in oldest[: descriptors.CLOSE_IDLE_BATCH]:
+                if not connection.has_input():
                     self.close(connection)
 
-    def limit_idle(self, deadline: float) -> None:
+    def close_idle_by(self, deadline: float) -> None:
         """Close connections without a request at `deadline` at the latest."""
         with self.lock:
             for connection in self.connections:
@@ -199,10 +199,10 @@ class Loop:
         self._slot[Field.OPEN] = len(self.connections)
         return connection
 
-    def _arm(self, connection: Connection) -> None:
-        if not connection.armed:
+    def _register(self, connection: Connection) -> None:
+        if not connection.is_registered:
             self.epoll.register(connection.fd, select.EPOLLIN)
-            connection.armed = True
+            connection.is_registered = True
 
     def _sweep(self, now: float) -> None:
         """Close connections whose time is over; one whose request has come meanwhile is ready instead."""
@@ -214,7 +214,7 @@ class Loop:
             idle += is_idle
             if connection.deadline > now:
                 continue
-            if is_idle and connection.has_sent():
+            if is_idle and connection.has_input():
                 self.make_ready(connection)
             else:
                 self.close(connection)

@@ -23,7 +23,7 @@ DRAIN_POLL = 0.05
 #: How long an idle connection stays open in a drain, for a request that its client may have sent already. Seconds.
 LINGER = 2.0
 #: A worker that does not leave by itself, whatever keeps it, leaves so much later than the drain time. Seconds.
-OVERDUE = 1.0
+OVERDUE_GRACE = 1.0
 
 #: The real ones, taken before gevent puts its own in their place: what ends a worker must not wait for its loop.
 _start_thread = _thread.start_new_thread
@@ -57,7 +57,7 @@ class Drain:
         if self.began is None:
             self.began = time.monotonic()
             with suppress(RuntimeError):  # no thread can be started: the master ends a worker that does not leave
-                _start_thread(self._leave_when_overdue, ())
+                _start_thread(self._exit_when_overdue, ())
 
     def announce(self) -> None:
         """Let applications know of the drain; called, perhaps again, when it has begun."""
@@ -78,14 +78,14 @@ class Drain:
         is_cut_short = bool(holds.current() or worker.slot[Field.IN_FLIGHT])
         if is_cut_short:
             self._log_cut_short()
-        worker.applications.tell(lambda application: application.drained(cut_short=is_cut_short))
+        worker.applications.for_each(lambda application: application.drained(cut_short=is_cut_short))
         self._log_end()
         self._is_finished = True
-        worker.handlers.call_replaced()
+        worker.handlers.call_application_handler()
 
-    def _leave_when_overdue(self) -> None:
+    def _exit_when_overdue(self) -> None:
         try:
-            _sleep(max(0.0, self.deadline + OVERDUE - time.monotonic()))
+            _sleep(max(0.0, self.deadline + OVERDUE_GRACE - time.monotonic()))
             if self._is_finished:  # the interpreter waits for threads, and calls these after them
                 self._log_threads()
                 atexit._run_exitfuncs()

@@ -45,31 +45,31 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
     def patch(self) -> None:
         names = [listener_name(listener) for listener in self.sockets]
         super().patch()  # makes other objects of the listeners
-        self._origins = [
+        self._listeners = [
             Listener(name, listener.getsockname()) for name, listener in zip(names, self.sockets, strict=True)
         ]
         self._tls: ssl.SSLContext | None = None
         self._busy: dict[Any, bool] = {}  # connections; whether a request is being answered
         self._servers: list[StreamServer] = []
-        self._postman: gevent.Greenlet | None = None  # reads the mailbox
-        self._has_mail_in_hand = False
-        self._next_complaint = 0.0  # of a want of descriptors
+        self._mailbox_reader: gevent.Greenlet | None = None  # reads the mailbox
+        self._is_reading_mail = False
+        self._next_log = 0.0  # of a want of descriptors
         self._is_killing = False  # greenlets, because the drain time is over
-        self._leave = Event()
+        self._wakeup_main = Event()
 
     def named_listeners(self) -> list[tuple[str | None, Any]]:
-        return [(origin.fdname, listener) for origin, listener in zip(self._origins, self.sockets, strict=True)]
+        return [(origin.fdname, listener) for origin, listener in zip(self._listeners, self.sockets, strict=True)]
 
     def notify(self) -> None:
         Worker.notify(self)  # not gevent's, which leaves at once when the master has died
         self.reopen_files()
         self.beat()
-        if not self.relayed.has_master():
-            self._leave.set()
+        if not self.relayed.check_master():
+            self._wakeup_main.set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
-        self._leave.set()
+        self._wakeup_main.set()
 
     def handle_usr1(self, sig: int, frame: FrameType | None) -> None:
         super().handle_usr1(sig, frame)
@@ -118,14 +118,14 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
         return bool(parser.finish_body(time.monotonic() + BODY_REST_TIMEOUT))
 
     def handle_http2_request(self, listener: Any, request: Any, client: Any, *arguments: Any) -> Any:
-        with self.answering(client):
+        with self.serving(client):
             return super().handle_http2_request(listener, request, client, *arguments)
 
     @contextmanager
-    def answering(self, client: Any) -> Iterator[None]:
+    def serving(self, client: Any) -> Iterator[None]:
         self._busy[client] = True
         try:
-            with super().answering(client):
+            with super().serving(client):
                 yield
         finally:
             self._busy[client] = False
@@ -138,7 +138,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
             # In handle(), which takes errors, and not before it, where the drain would not see the connection.
             self.cfg.set("do_handshake_on_connect", False)
         self._servers = servers = [
-            self._serve(listener, origin) for listener, origin in zip(self.sockets, self._origins, strict=True)
+            self._serve(listener, origin) for listener, origin in zip(self.sockets, self._listeners, strict=True)
         ]
         self._is_portable = self._tls is None and self.cfg.proxy_protocol == "off" and self.cfg.http2_cleartext == "off"
         if self.mailbox:
@@ -146,7 +146,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
         while self.alive:
             try:
                 self.notify()
-                self._leave.wait(HEARTBEAT)
+                self._wakeup_main.wait(HEARTBEAT)
             except BaseException:  # noqa: BLE001 (the worker goes on, whatever it is)
                 self.note_failure()
         self.slot.begin_drain()
@@ -159,10 +159,10 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
         for server in servers:
             server.stop(timeout=1)
 
-    def goes_on(self) -> bool:
-        return bool(self._is_portable and self.cfg.keepalive and self.carrier.may_carry())
+    def keeps_connections(self) -> bool:
+        return bool(self._is_portable and self.cfg.keepalive and self.carrier.can_carry())
 
-    def is_ending(self, error: BaseException) -> bool:
+    def has_raised(self, error: BaseException) -> bool:
         return self._is_killing and isinstance(error, gevent.GreenletExit)
 
     def close_in_child(self) -> None:
@@ -210,29 +210,30 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
     def _make_room(self) -> None:
         """Close connections that have been idle for longest, for want of descriptors."""
         now = time.monotonic()
-        if now >= self._next_complaint:
-            self._next_complaint = now + descriptors.LOG_INTERVAL
-            self.log.error("Cannot accept a connection (%s): raise LimitNOFILE= of the service", descriptors.TOO_MANY)
+        if now >= self._next_log:
+            self._next_log = now + descriptors.LOG_INTERVAL
+            reason = descriptors.TOO_MANY_OPEN_FILES
+            self.log.error("Cannot accept a connection (%s): raise LimitNOFILE= of the service", reason)
         idle = [client for client, busy in self._busy.items() if not busy and isinstance(client, Client)]
-        idle = [client for client in idle if client.is_idle and now - client.free_since > descriptors.SPARE_AFTER]
-        for client in sorted(idle, key=lambda client: client.free_since)[: descriptors.SPARED]:
+        idle = [client for client in idle if client.is_idle and now - client.free_since > descriptors.CLOSE_IDLE_AFTER]
+        for client in sorted(idle, key=lambda client: client.free_since)[: descriptors.CLOSE_IDLE_BATCH]:
             end_input(client)
 
     def _is_needed(self, pools: list[Pool]) -> bool:
         """Whether a request or a connection is left; when the service stops, whoever leaves last leaves no mail."""
-        return any(pools) or self._has_mail_in_hand or (self.board.stopping and self.carrier.has_mail())
+        return any(pools) or self._is_reading_mail or (self.board.stopping and self.carrier.has_mail())
 
     # The mailbox.
 
     def read_mailbox(self, box: mailbox.Mailbox) -> None:
-        if self._postman is None or self._postman.dead:
-            self._postman = gevent.spawn(self._read_mail, box)
+        if self._mailbox_reader is None or self._mailbox_reader.dead:
+            self._mailbox_reader = gevent.spawn(self._read_mail, box)
 
     def leave_mailbox(self, box: mailbox.Mailbox) -> None:
         """Do nothing: who reads it looks at ``carrier.is_carrying``."""
 
-    def forget(self, connection: Client) -> None:
-        connection.leave()
+    def close_copy(self, connection: Client) -> None:
+        connection.close_copy()
 
     def _read_mail(self, box: mailbox.Mailbox) -> None:
         """Take connections over from the mailbox, as long as this worker sends none."""
@@ -244,21 +245,21 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
                 gevent.sleep(DRAIN_POLL)
                 continue
             is_full = len(self._busy) >= self.worker_connections
-            if is_full or not descriptors.have_room(box.listener.fileno()):
-                gevent.sleep(descriptors.PAUSE)
+            if is_full or not descriptors.has_room(box.listener.fileno()):
+                gevent.sleep(descriptors.ACCEPT_PAUSE)
                 continue
             try:
                 sender = box.accept()
             except (MailboxError, OSError) as error:
                 self.log.warning("Mailbox: %s", error)
-                gevent.sleep(descriptors.PAUSE)
+                gevent.sleep(descriptors.ACCEPT_PAUSE)
                 continue
             if sender is not None:
                 self._read_sender(sender)
 
     def _read_sender(self, sender: socket.socket) -> None:
         """Take over what one sender has left."""
-        self._has_mail_in_hand = True
+        self._is_reading_mail = True
         try:
             while message := self._receive(sender):
                 for client in self.take_over(*message):
@@ -269,7 +270,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
             self.log.exception("Unexpected error with the mailbox")
         finally:
             sender.close()
-            self._has_mail_in_hand = False
+            self._is_reading_mail = False
 
     @staticmethod
     def _receive(sender: socket.socket) -> tuple[mailbox.Origin, list[socket.socket], list[str]] | None:
@@ -283,8 +284,8 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
         fd = descriptors.above_streams(client.connection.detach())
         origin = client.origin
         ours = Client(fd, origin.listener, served=origin.served, unread=origin.unread)
-        listener, server = Listener(origin.listener, client.own), self._servers[0]
-        for known, candidate in zip(self._origins, self._servers, strict=True):
-            if client.came_by(known):
+        listener, server = Listener(origin.listener, client.server_address), self._servers[0]
+        for known, candidate in zip(self._listeners, self._servers, strict=True):
+            if client.came_through(known):
                 listener, server = known, candidate
         server.pool.spawn(self.handle, listener, ours, client.address)

@@ -26,25 +26,25 @@ class Client(gevent.socket.socket):
         self.free_since = time.monotonic()  #: seconds
         self.proxy: dict[str, Any] | None = None  # a connection with the PROXY protocol goes nowhere
         self.unread = unread
-        self._put_back = unread
+        self._pending = unread
         self._begun = False  # what has been read is a part of a request
-        self._untried = False  # ... which the parser has not seen yet
-        self.has_gone = False  #: to another worker
+        self._unparsed = False  # ... which the parser has not seen yet
+        self.was_handed_over = False  #: to another worker
 
     def recv(self, *args: Any) -> bytes:
         """As ``socket.recv``.
 
         :raises StopIteration: the connection has gone to another worker, which ends it for gunicorn.
         """
-        self._untried = False
-        if self._put_back:
-            self._put_back = b""
+        self._unparsed = False
+        if self._pending:
+            self._pending = b""
             self._begun = self.unread not in EMPTY_LINE
             return self.unread
         try:
             data: bytes = super().recv(*args)
         except OSError:
-            if self.has_gone:
+            if self.was_handed_over:
                 raise StopIteration from None
             raise
         if not self._begun:
@@ -57,21 +57,21 @@ class Client(gevent.socket.socket):
         self.served = True
         self.free_since = time.monotonic()
         self.unread = unread
-        self._begun = self._untried = unread not in EMPTY_LINE
+        self._begun = self._unparsed = unread not in EMPTY_LINE
 
     @property
     def is_idle(self) -> bool:
         """Whether no part of a request has been read, unless one is being answered."""
-        return not self._begun and not self.has_gone
+        return not self._begun and not self.was_handed_over
 
     @property
     def is_movable(self) -> bool:
         """Whether another process can go on with it now, unless a request is being answered."""
-        return not self.has_gone and (not self._begun or self._untried)
+        return not self.was_handed_over and (not self._begun or self._unparsed)
 
-    def leave(self) -> None:
+    def close_copy(self) -> None:
         """Close our copy of what has been sent to another worker."""
-        self.has_gone = True
+        self.was_handed_over = True
         self.close()
 
 

@@ -17,9 +17,9 @@ class Server(StreamServer):
     make_room: Callable[[], None]
 
     def do_read(self) -> Any:
-        if descriptors.have_room(self.socket.fileno()):
+        if descriptors.has_room(self.socket.fileno()):
             return super().do_read()
         self.make_room()
         self.stop_accepting()
-        gevent.spawn_later(descriptors.PAUSE, self._start_accepting_if_started)
+        gevent.spawn_later(descriptors.ACCEPT_PAUSE, self._start_accepting_if_started)
         return None

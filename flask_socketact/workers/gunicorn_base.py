@@ -49,27 +49,27 @@ class CarriedClient:
     """A connection that comes from another worker."""
 
     address: Any  #: of the client
-    own: Any  #: address on our side
+    server_address: Any  #: address on our side
     origin: Origin
     connection: socket.socket
 
-    def came_by(self, listener: Any) -> bool:
+    def came_through(self, listener: Any) -> bool:
         address = listener.getsockname()
-        same_kind = type(address) is type(self.own) and address[1:2] == self.own[1:2]
+        same_kind = type(address) is type(self.server_address) and address[1:2] == self.server_address[1:2]
         return bool(listener_name(listener) == self.origin.listener and same_kind)
 
 
 class Exchange:
     """One request, its response, and what went wrong."""
 
-    def __init__(self, response: Any, lent: ClientSocket | TLSClientSocket) -> None:
+    def __init__(self, response: Any, lent_socket: ClientSocket | TLSClientSocket) -> None:
         self.response = response  #: gunicorn's
-        self.lent = lent
+        self.lent_socket = lent_socket
         self.failure: BaseException | None = None
         self.write_error: OSError | None = None  #: of the client
 
     @property
-    def is_clients(self) -> bool:
+    def is_client_error(self) -> bool:
         """Whether the client has broken off, or has sent a malformed body."""
         return self.write_error is not None or request_body.is_broken(self.response.req)
 
@@ -81,7 +81,7 @@ class GunicornMixin(_Base):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._begun: dict[object, float] = {}  # requests in flight, the oldest first
+        self._began_at: dict[object, float] = {}  # requests in flight, the oldest first
 
     def init_process(self) -> None:
         post_worker_init = self.cfg.post_worker_init
@@ -113,18 +113,18 @@ class GunicornMixin(_Base):
         if response.req.req_number == 1:
             self.note_wait(client)
         exchange = environ[keys.EXCHANGE] = Exchange(response, _lend(client))
-        environ["gunicorn.socket"] = exchange.lent
+        environ["gunicorn.socket"] = exchange.lent_socket
         request_body.guard(response.req)
         try:
-            with self._judging(exchange):
-                body = self._application(environ, self._starter(environ, start_response, exchange))
-            exchange.lent.restore()
+            with self._telling_errors_apart(exchange):
+                body = self._application(environ, self._start_response_for(environ, start_response, exchange))
+            exchange.lent_socket.restore()
         finally:
             if self.is_child:
                 self.forks.end_child(exchange.failure)
         return (_File if isinstance(body, FileWrapper) else _Body)(self, exchange, body)
 
-    def _starter(
+    def _start_response_for(
         self, environ: dict[str, Any], start_response: Callable[..., Any], exchange: Exchange
     ) -> Callable[..., Any]:
         """Return the start_response of one request, for the application."""
@@ -132,10 +132,9 @@ class GunicornMixin(_Base):
         def start_or_end(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
             """A response that begins in the drain is the connection's last, whenever its request came, unless that can
             go on in another worker."""
-            is_upgraded = "HTTP_UPGRADE" in environ and exchange.lent.is_used  # and has failed: nothing there is HTTP
-            if is_upgraded:
+            if "HTTP_UPGRADE" in environ and exchange.lent_socket.is_used:  # it failed, and nothing there is HTTP
                 exchange.response.force_close()
-            elif self.is_draining() and self.goes_on():
+            elif self.is_draining() and self.keeps_connections():
                 exchange.response.must_close = False  # gunicorn ends every connection in a drain
             elif self.is_draining():
                 exchange.response.force_close()
@@ -155,22 +154,22 @@ class GunicornMixin(_Base):
         return start_or_end
 
     @contextmanager
-    def _judging(self, exchange: Exchange) -> Iterator[None]:
+    def _telling_errors_apart(self, exchange: Exchange) -> Iterator[None]:
         """Tell an error of the application's from one of the client's, which gunicorn knows how to take."""
         try:
             yield
         except BaseException as error:
             exchange.failure = error
-            is_meant = isinstance(error, StopIteration) or exchange.is_clients or self.is_ending(error)
+            is_meant = isinstance(error, StopIteration) or exchange.is_client_error or self.has_raised(error)
             if self.is_child or is_meant or (isinstance(error, Exception) and not isinstance(error, OSError)):
                 raise
             raise ApplicationError(f"{type(error).__name__}: {error}") from error
 
-    def goes_on(self) -> bool:
+    def keeps_connections(self) -> bool:
         """Whether a connection can go on in another worker when an answer that begins now has ended."""
         return False
 
-    def is_ending(self, error: BaseException) -> bool:  # noqa: ARG002 (gevent's looks at it)
+    def has_raised(self, error: BaseException) -> bool:  # noqa: ARG002 (gevent's looks at it)
         """Whether the worker itself has raised `error` in the application, to end it."""
         return False
 
@@ -188,19 +187,19 @@ class GunicornMixin(_Base):
             self.slot[Field.OPEN] -= 1
 
     def handle_request(self, listener: Any, request: Any, client: Any, address: Any) -> Any:
-        with self.answering(client):
+        with self.serving(client):
             return super().handle_request(listener, request, client, address)
 
     @contextmanager
-    def answering(self, client: Any) -> Iterator[None]:  # noqa: ARG002 (gevent's looks at it)
+    def serving(self, client: Any) -> Iterator[None]:  # noqa: ARG002 (gevent's looks at it)
         """Count a request of `client`."""
-        if self.nr + 1 >= self.max_requests and self.end_by_requests():
+        if self.nr + 1 >= self.max_requests and self.end_at_max_requests():
             self.max_requests = self.nr + 1  # gunicorn ends it
         self.slot[Field.IN_FLIGHT] += 1
         request_context.leave()
         began = time.monotonic()
         token = object()
-        self._begun[token] = began
+        self._began_at[token] = began
         self._note_oldest()
         failure: BaseException | None = None
         try:
@@ -209,29 +208,29 @@ class GunicornMixin(_Base):
             failure = error
             raise
         finally:
-            self._settle(began, failure)
+            self._finish(began, failure)
             if failure is None:
                 request_context.leave()
             failure = None  # it refers to this frame
-            del self._begun[token]
+            del self._began_at[token]
             self._note_oldest()
             self.slot[Field.IN_FLIGHT] -= 1
             self.slot[Field.REQUESTS] = self.nr
 
     def _note_oldest(self) -> None:
-        self.slot[Field.OLDEST] = int(next(iter(self._begun.values()), 0.0) * 1e9)
+        self.slot[Field.OLDEST] = int(next(iter(self._began_at.values()), 0.0) * 1e9)
 
-    def _settle(self, began: float, failure: BaseException | None) -> None:
+    def _finish(self, began: float, failure: BaseException | None) -> None:
         """Count a request that has ended, by whose fault it failed if it did."""
         environ = request_context.environ()
         if environ is None:  # a hook has failed, before the application
             self.slot[Field.ERRORS] += failure is not None
             return
         exchange: Exchange = environ[keys.EXCHANGE]
-        exchange.lent.take_back()
+        exchange.lent_socket.take_back()
         # gunicorn's own errors are of the client's socket, and its StopIteration closes a connection.
-        is_clients = exchange.is_clients or (exchange.failure is None and isinstance(failure, OSError))
-        status = status_of(exchange.response, exchange.failure, is_clients=is_clients)
+        is_client_error = exchange.is_client_error or (exchange.failure is None and isinstance(failure, OSError))
+        status = status_of(exchange.response, exchange.failure, is_client_error=is_client_error)
         if status is None or status >= "5":
             self.slot[Field.ERRORS] += 1
         self.observe(environ, status, began)
@@ -245,7 +244,7 @@ class _Body:
         self._worker = worker
         self._exchange = exchange
         self._body = body
-        with worker._judging(exchange):
+        with worker._telling_errors_apart(exchange):
             self._pieces = iter(body)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -253,14 +252,14 @@ class _Body:
 
     def __next__(self) -> bytes:
         try:
-            with self._worker._judging(self._exchange):
+            with self._worker._telling_errors_apart(self._exchange):
                 piece = next(self._pieces, None)
                 # Before gunicorn sends the head, so that a 500 can take its place.
                 if self._exchange.response.status is None:
                     raise AssertionError("the application has sent a body without calling start_response()")
                 if not isinstance(piece, bytes | None):
                     raise TypeError(f"{piece!r:.80} is not a byte string")
-            self._exchange.lent.restore()
+            self._exchange.lent_socket.restore()
         finally:
             if self._worker.is_child:
                 self._worker.forks.end_child(self._exchange.failure)
@@ -271,7 +270,7 @@ class _Body:
     def close(self) -> None:
         close = getattr(self._body, "close", None)
         if close is not None:
-            with self._worker._judging(self._exchange):
+            with self._worker._telling_errors_apart(self._exchange):
                 close()
 
 

@@ -26,24 +26,24 @@ if TYPE_CHECKING:
     from flask_socketact.workers.thread import ThreadWorker
 
 #: How long the leader may be inside one request before another thread takes the lead, in seconds.
-PATIENCE = 0.005
+PROMOTE_AFTER = 0.005
 #: A mean over about so many requests.
 SMOOTHING = 8
 
 
-class Seat:
+class RequestThread:
     """A thread that serves, and what it serves."""
 
-    __slots__ = ("connection", "is_resting", "reported", "thread")
+    __slots__ = ("connection", "handle", "is_follower", "reported")
 
     def __init__(self) -> None:
         self.connection: Connection | None = None
-        self.is_resting = True  #: waits until it is called to lead
+        self.is_follower = True  #: waits until it is called to lead
         self.reported = False  #: its request has run longer than ``timeout``
-        self.thread: threading.Thread
+        self.handle: threading.Thread
 
 
-class Threads:
+class ThreadPool:
     """The threads of one worker; none of them ends before the worker does. What is decided about who leads is decided
     with the loop's lock."""
 
@@ -54,117 +54,115 @@ class Threads:
         self._log = worker.log
         self._slot = worker.slot
         self._cycle = RequestCycle(worker)
-        self.alarm = Alarm(PATIENCE)  #: rings when the leader may have been inside a request for too long
-        self._calls: SimpleQueue[None] = SimpleQueue()  # one for each time that a resting thread is to lead
-        self.seats: list[Seat] = []
-        self._resting = 0  # threads that wait for a call
-        self._leader: Seat | None = None
-        self._supervisor = Seat()  # leads when no thread can
-        self._mean = 0.0  # seconds that a request takes
-        self._begun = self._ended = 0  # turns of connections; the difference is in flight
+        self.alarm = Alarm(PROMOTE_AFTER)  #: rings when the leader may have been inside a request for too long
+        self._promotions: SimpleQueue[None] = SimpleQueue()  # one for each time that a resting thread is to lead
+        self.threads: list[RequestThread] = []
+        self._followers = 0  # threads that wait for a call
+        self._leader: RequestThread | None = None
+        self._supervisor = RequestThread()  # leads when no thread can
+        self._mean_seconds = 0.0  # seconds that a request takes
+        self._turns_begun = self._turns_ended = 0  # turns of connections; the difference is in flight
         self.is_drained = False  #: nothing is left
         self.is_broken = False  #: the loop cannot go on
 
     @property
     def are_idle(self) -> bool:
-        return self._begun == self._ended
+        return self._turns_begun == self._turns_ended
 
     def start(self, number: int) -> None:
-        self._resting = number
-        self._calls.put(None)
+        self._followers = number
+        self._promotions.put(None)
         for each in range(number):
-            seat = Seat()
-            self.seats.append(seat)
-            seat.thread = threading.Thread(
-                target=self._serve_in_turn, args=(seat,), name=f"request-{each}", daemon=True
-            )
-            seat.thread.start()
+            thread = RequestThread()
+            self.threads.append(thread)
+            thread.handle = threading.Thread(target=self._run, args=(thread,), name=f"request-{each}", daemon=True)
+            thread.handle.start()
 
-    def relieve_leader(self) -> None:
+    def promote_if_leader_is_busy(self) -> None:
         """Let another thread lead, if the leader has been inside one request for too long."""
         self.alarm.clear()
         with self._loop.lock:
             connection = self._leader.connection if self._leader else None
-            if not self._resting:
+            if not self._followers:
                 return
             if connection is None:
                 if self._loop.ready:  # the leader is between two of them, and the next may be long
                     self.alarm.set()
                 return
-            if time.monotonic() - connection.clock.began >= PATIENCE:
-                self._pass_lead(connection)
+            if time.monotonic() - connection.clock.began >= PROMOTE_AFTER:
+                self._promote_instead_of(connection)
             else:
                 self.alarm.set()
 
-    def drain_in_their_place(self) -> None:
+    def drain_if_all_are_busy(self) -> None:
         """Bring the drain forward in the supervisor, while all threads are inside requests:
         others' connections need not wait until one of them is free."""
         with self._loop.lock:
             leader = self._leader
-            if leader is None or leader.connection is None or self._resting:
+            if leader is None or leader.connection is None or self._followers:
                 return
-            self._loop.release(leader.connection)
+            self._loop.unregister(leader.connection)
             self._leader = self._supervisor
         self._worker.drain_further()
         with self._loop.lock:
             self._leader = leader
-            if self._resting:  # one has ended its request meanwhile, perhaps the leader
-                self._call_a_resting_thread()
+            if self._followers:  # one has ended its request meanwhile, perhaps the leader
+                self._promote_follower()
 
-    def _serve_in_turn(self, seat: Seat) -> None:
+    def _run(self, thread: RequestThread) -> None:
         while not self.is_drained and not self.is_broken:
             try:
-                self._calls.get()
-                if self._begin_to_lead(seat):
-                    self._lead(seat)
+                self._promotions.get()
+                if self._become_leader(thread):
+                    self._lead(thread)
             except BaseException as error:  # noqa: BLE001 (the thread goes on, whatever it is)
                 if self._worker.is_child:
                     self._worker.forks.end_child(error)
-                self._recover(seat)
+                self._recover(thread)
         self._worker.wake_supervisor()
 
-    def _begin_to_lead(self, seat: Seat) -> bool:
+    def _become_leader(self, thread: RequestThread) -> bool:
         """Lead, unless another thread does: a call may be meant for nobody any more."""
         with self._loop.lock:
             if self._leader is not None:
                 return False
-            self._leader = seat
-            seat.is_resting = False
-            self._resting -= 1
+            self._leader = thread
+            thread.is_follower = False
+            self._followers -= 1
             return True
 
-    def _rest(self, seat: Seat) -> None:
-        if not seat.is_resting:
-            seat.is_resting = True
-            self._resting += 1
+    def _become_follower(self, thread: RequestThread) -> None:
+        if not thread.is_follower:
+            thread.is_follower = True
+            self._followers += 1
 
-    def _recover(self, seat: Seat) -> None:
+    def _recover(self, thread: RequestThread) -> None:
         """Go on after an unexpected error: close the connection that it came from, and let a thread lead.
 
         It may be none of ours: a library's time limit (PyThreadState_SetAsyncExc) can come when its view has returned.
         """
         self._log.exception("Unexpected error in the worker's loop")
         with self._loop.lock:
-            connection, seat.connection = seat.connection, None
+            connection, thread.connection = thread.connection, None
             if connection is not None:
-                self._note_ended()
+                self._count_ended()
                 self._loop.close(connection)
             cannot_go_on = self._worker.fails_often()
-            self._rest(seat)
-            if self._leader is seat:
+            self._become_follower(thread)
+            if self._leader is thread:
                 self._leader = None
             if cannot_go_on:
                 self.is_broken = True
                 self._worker.give_up()
-        self.call_if_none_leads()
+        self.ensure_leader()
 
-    def call_if_none_leads(self) -> None:
+    def ensure_leader(self) -> None:
         """See that a thread leads, if one can: a call may be lost with an error that comes just then."""
         with self._loop.lock:
-            if self._leader is None and self._resting:
-                self._calls.put(None)
+            if self._leader is None and self._followers:
+                self._promotions.put(None)
 
-    def _lead(self, seat: Seat) -> None:
+    def _lead(self, thread: RequestThread) -> None:
         """Poll and serve, until another thread leads or nothing is left."""
         loop, worker = self._loop, self._worker
         while True:
@@ -177,83 +175,83 @@ class Threads:
             for _ in range(len(loop.ready)):
                 if not worker.alive and not worker.carrier.has_begun:
                     break  # those that nothing has been read of go to the mailbox first
-                connection = loop.next()
-                if connection is not None and not self._serve(seat, connection):
+                connection = loop.next_ready()
+                if connection is not None and not self._serve(thread, connection):
                     return
 
-    def _serve(self, seat: Seat, connection: Connection) -> bool:
+    def _serve(self, thread: RequestThread, connection: Connection) -> bool:
         """Give `connection` its turn; return whether this thread leads afterwards."""
-        had_begun = connection.has_begun
+        had_begun = connection.has_next_request
         connection.begin_turn()
-        seat.connection = connection
-        self._begun += 1
-        self._slot[Field.IN_FLIGHT] = self._begun - self._ended
-        if self._mean > PATIENCE and self._resting:
+        thread.connection = connection
+        self._turns_begun += 1
+        self._slot[Field.IN_FLIGHT] = self._turns_begun - self._turns_ended
+        if self._mean_seconds > PROMOTE_AFTER and self._followers:
             with self._loop.lock:
-                if self._leader is seat:  # else another thread has taken the lead already
-                    self._pass_lead(connection)
+                if self._leader is thread:  # else another thread has taken the lead already
+                    self._promote_instead_of(connection)
         while True:
             outcome = self._cycle.take_turn(connection)
             with self._loop.lock:
-                leads = self._leader is seat
+                leads = self._leader is thread
                 has_next = outcome is Outcome.KEEP and connection.next_request is NextRequest.UNPARSED
                 if has_next and not leads and not self._worker.carrier.is_carrying:
                     connection.clock.restart()
                     continue  # nobody but us could see it
-                seat.connection = None
-                seat.reported = False
-                self._note_ended()
+                thread.connection = None
+                thread.reported = False
+                self._count_ended()
                 try:
-                    self._end_turn(connection, outcome, new_head=not had_begun)
+                    self._end_turn(connection, outcome, is_first_turn=not had_begun)
                 except Exception:  # noqa: BLE001 (whatever it is, it is this connection's alone)
-                    self._loop.drop(connection)
+                    self._loop.close_after_error(connection)
                 if not leads:
                     self.alarm.set()  # whoever leads may be inside a long request
-                    leads = self._take_lead(seat)
+                    leads = self._replace_busy_leader(thread)
                     if not leads:
-                        self._rest(seat)
+                        self._become_follower(thread)
                 return leads
 
-    def _note_ended(self) -> None:
-        self._ended += 1
-        self._slot[Field.IN_FLIGHT] = self._begun - self._ended
+    def _count_ended(self) -> None:
+        self._turns_ended += 1
+        self._slot[Field.IN_FLIGHT] = self._turns_begun - self._turns_ended
         self._slot[Field.REQUESTS] = self._worker.nr
 
-    def _end_turn(self, connection: Connection, outcome: Outcome, *, new_head: bool) -> None:
+    def _end_turn(self, connection: Connection, outcome: Outcome, *, is_first_turn: bool) -> None:
         if outcome is Outcome.CLOSE:
             self._loop.close_gracefully(connection)
             return
         if outcome is Outcome.KEEP:
             connection.free_since = time.monotonic()
             seconds = connection.free_since - connection.clock.began
-            self._mean += (min(seconds, SMOOTHING * PATIENCE) - self._mean) / SMOOTHING
-            self._loop.set_deadline(connection, begun=connection.has_begun)
+            self._mean_seconds += (min(seconds, SMOOTHING * PROMOTE_AFTER) - self._mean_seconds) / SMOOTHING
+            self._loop.set_deadline(connection, begun=connection.has_next_request)
             if self._worker.carrier.is_carrying:
                 connection.end_turn()
                 self._worker.carrier.carry([connection])
                 if connection not in self._loop.connections:
                     return
-        elif connection.has_begun and new_head and connection.served:  # the first one's time began with the connection
+        elif connection.has_next_request and is_first_turn and connection.served:  # else since it was accepted
             self._loop.set_deadline(connection, begun=True)
         self._loop.rejoin(connection)
 
-    def _pass_lead(self, connection: Connection) -> None:
+    def _promote_instead_of(self, connection: Connection) -> None:
         """Let a thread lead that rests, while this one is busy with `connection`."""
-        if self._resting:
-            self._loop.release(connection)
-            self._call_a_resting_thread()
+        if self._followers:
+            self._loop.unregister(connection)
+            self._promote_follower()
 
-    def _call_a_resting_thread(self) -> None:
+    def _promote_follower(self) -> None:
         self._leader = None
-        self._calls.put(None)
+        self._promotions.put(None)
 
-    def _take_lead(self, seat: Seat) -> bool:
+    def _replace_busy_leader(self, thread: RequestThread) -> bool:
         """Lead in the place of a thread that will be busy for long; return whether this one leads now."""
         connection = self._leader.connection if self._leader else None
         if connection is None:
             return False
-        if self._mean <= PATIENCE and time.monotonic() - connection.clock.began < PATIENCE:
+        if self._mean_seconds <= PROMOTE_AFTER and time.monotonic() - connection.clock.began < PROMOTE_AFTER:
             return False
-        self._loop.release(connection)
-        self._leader = seat
+        self._loop.unregister(connection)
+        self._leader = thread
         return True

@@ -25,8 +25,8 @@ class Relayed:
     def __init__(self, worker: BaseWorker) -> None:
         self._worker = worker
         self._is_moved = False
-        self.is_succeeded = False  #: the next generation has said that it is ready
-        self.is_told_of_stop = False  #: of the scope; it is to be looked into
+        self.next_is_ready = False  #: the next generation has said that it is ready
+        self.stop_signaled = False  #: of the scope; it is to be looked into
         self._orphaned_since: float | None = None  # CLOCK_MONOTONIC, seconds
         self._is_orphaned = False
 
@@ -37,16 +37,16 @@ class Relayed:
             self._is_moved = cgroup.of(os.getpid()) not in (service, None)  # None: no descriptor left to look
         return self._is_moved
 
-    def scope_stops(self) -> bool:
+    def confirm_stop(self) -> bool:
         """Whether the service stops, as SIGWINCH says: the application may have sent the signal itself."""
-        self.is_told_of_stop = False
+        self.stop_signaled = False
         scope = os.path.basename(cgroup.of(os.getpid()) or "")
         if stops(scope):
             return True
         self._worker.log.warning("SIGWINCH ignored: %s does not stop (pid: %s)", scope, os.getpid())
         return False
 
-    def has_master(self) -> bool:
+    def check_master(self) -> bool:
         """Whether the master is there, or has left because this worker was relayed; otherwise the drain begins."""
         worker = self._worker
         if self._is_orphaned or worker.ppid == os.getppid():

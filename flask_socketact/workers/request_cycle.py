@@ -53,23 +53,23 @@ class RequestCycle:
             request = connection.read_request()
             if request is None:
                 return Outcome.WAIT
-            outcome = self._answer(connection, request)
+            outcome = self._serve(connection, request)
             if self._worker.is_child:
                 self._worker.forks.end_child(None)
         except BaseException as error:  # noqa: BLE001 (it ends its request alone)
             if self._worker.is_child:
                 self._worker.forks.end_child(None if connection.broken else error)
-            self._answer_error(connection, request, error)
+            self._respond_to_error(connection, request, error)
             return Outcome.CLOSE
         else:
             return outcome
         finally:
-            if connection.lent is not None:
-                connection.lent.take_back()
-                connection.lent = None
+            if connection.lent_socket is not None:
+                connection.lent_socket.take_back()
+                connection.lent_socket = None
             request_context.leave()
 
-    def _answer_error(self, connection: Connection, request: Request | None, error: BaseException) -> None:
+    def _respond_to_error(self, connection: Connection, request: Request | None, error: BaseException) -> None:
         """Answer a request for which nothing has been sent, and that has ended with `error`, if it can be answered."""
         if isinstance(error, StopIteration | NoMoreData):
             self.log.debug("Closing connection. %s", error)
@@ -84,7 +84,7 @@ class RequestCycle:
         else:
             self._worker.handle_error(request, connection.sock, connection.client, error)
 
-    def _answer(self, connection: Connection, request: Request) -> Outcome:
+    def _serve(self, connection: Connection, request: Request) -> Outcome:
         """Run the application, and send its response."""
         response = None
         environ: dict[str, Any] = {}
@@ -92,12 +92,12 @@ class RequestCycle:
         try:
             self._cfg.pre_request(self._worker, request)
             began = datetime.now()
-            response, environ = self._describe(connection, request)
-            self._count()
+            response, environ = self._create_response(connection, request)
+            self._count_request()
             self._respond(request, response, environ, began)
         except BaseException as error:
             failure = error
-            is_begun = response is not None and response.is_on_its_way
+            is_begun = response is not None and response.has_started
             if self._worker.is_child or connection.broken or not is_begun or isinstance(error, StopIteration):
                 raise
             # An error page in the middle of a response would be taken for a part of it.
@@ -105,7 +105,7 @@ class RequestCycle:
             return Outcome.CLOSE
         finally:
             if not self._worker.is_child:
-                self._settle(connection, request, response, environ, failure)
+                self._finish(connection, request, response, environ, failure)
             failure = (
                 None  # it refers to this frame, and the frame to the body: nothing waits for the garbage collector
             )
@@ -119,7 +119,7 @@ class RequestCycle:
     def _has_upgraded(connection: Connection, environ: dict[str, Any]) -> bool:
         """Whether the application has spoken another protocol on the connection, and has failed then: a response has
         been sent, but nothing on it is HTTP any more."""
-        return "HTTP_UPGRADE" in environ and connection.lent is not None and connection.lent.is_used
+        return "HTTP_UPGRADE" in environ and connection.lent_socket is not None and connection.lent_socket.is_used
 
     def _respond(self, request: Request, response: Response, environ: dict[str, Any], began: datetime) -> None:
         body = self._worker.wsgi(environ, response.start_response)
@@ -128,12 +128,12 @@ class RequestCycle:
         try:
             response.send(body, environ["wsgi.file_wrapper"])
         finally:
-            if response.is_on_its_way:  # otherwise an error page takes its place, and its line
+            if response.has_started:  # otherwise an error page takes its place, and its line
                 self.log.access(response, request, environ, datetime.now() - began)
             if hasattr(body, "close"):
                 body.close()
 
-    def _settle(
+    def _finish(
         self,
         connection: Connection,
         request: Request,
@@ -144,8 +144,8 @@ class RequestCycle:
         """Count a request that has ended, and tell the hooks."""
         status = response.status if response is not None else None
         if failure is not None or status is None or status >= "5":
-            is_clients = connection.broken or request_body.is_broken(request)
-            status = status_of(response, failure, is_clients=is_clients)
+            is_client_error = connection.broken or request_body.is_broken(request)
+            status = status_of(response, failure, is_client_error=is_client_error)
             if status is None or status >= "5":
                 self._count_error()
         self._worker.observe(environ, status, connection.clock.began)
@@ -154,7 +154,7 @@ class RequestCycle:
         except BaseException:
             self.log.exception("Exception in post_request hook")
 
-    def _describe(self, connection: Connection, request: Request) -> tuple[Response, dict[str, Any]]:
+    def _create_response(self, connection: Connection, request: Request) -> tuple[Response, dict[str, Any]]:
         """Return the response of a request, which has not begun, and the environ that the application is to see."""
         response, environ = wsgi.create(
             request,
@@ -163,9 +163,9 @@ class RequestCycle:
             connection.server,
             self._cfg,
             Response,
-            (connection, partial(self._ends, connection)),
+            (connection, partial(self._must_close, connection)),
         )
-        environ["gunicorn.socket"] = connection.lend()
+        environ["gunicorn.socket"] = connection.lend_socket()
         environ["wsgi.multithread"] = True
         self._worker.describe_request(environ, connection.listener, request)
         environ[keys.FREE_SINCE] = connection.free_since
@@ -174,10 +174,10 @@ class RequestCycle:
         response.environ = environ
         return response, environ
 
-    def _count(self) -> None:
+    def _count_request(self) -> None:
         worker = self._worker
         worker.nr += 1
-        if worker.nr >= worker.max_requests and worker.end_by_requests():
+        if worker.nr >= worker.max_requests and worker.end_at_max_requests():
             worker.alive = False
             worker.wake_supervisor()
 
@@ -185,9 +185,9 @@ class RequestCycle:
         with self._loop.lock:
             self._worker.slot[Field.ERRORS] += 1
 
-    def _ends(self, connection: Connection) -> bool:
+    def _must_close(self, connection: Connection) -> bool:
         """Whether `connection` is to be closed after an answer that begins now."""
         cfg, worker = self._cfg, self._worker
         if not worker.alive:
-            return not (connection.portable and worker.carrier.may_carry() and cfg.keepalive)
+            return not (connection.is_portable and worker.carrier.can_carry() and cfg.keepalive)
         return not cfg.keepalive or len(self._loop.connections) > cfg.worker_connections

@@ -18,7 +18,7 @@ from flask_socketact.workers.drain import DRAIN_POLL, LINGER
 from flask_socketact.workers.gunicorn_base import CarriedClient, GunicornMixin, Listener
 
 #: What gunicorn's loop takes for an empty queue; anything else would end the worker.
-_NONE_WAITS = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
+_EMPTY_QUEUE = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
 
 
 class SyncWorker(GunicornMixin, BaseWorker, sync.SyncWorker):
@@ -54,10 +54,10 @@ class SyncWorker(GunicornMixin, BaseWorker, sync.SyncWorker):
         try:
             super().accept(listener)
         except OSError as error:
-            if error.errno in _NONE_WAITS:
+            if error.errno in _EMPTY_QUEUE:
                 raise  # gunicorn waits for the next one
             self.log.error("Cannot accept a connection (%s)", error.strerror or error)
-            time.sleep(descriptors.PAUSE)
+            time.sleep(descriptors.ACCEPT_PAUSE)
 
     def wait(self, timeout: float) -> Any:
         """Wait for a connection; not as long as gunicorn does, whose idle workers give a sign of life
@@ -70,7 +70,7 @@ class SyncWorker(GunicornMixin, BaseWorker, sync.SyncWorker):
         super().notify()
         self.reopen_files()
         self.beat()
-        self.relayed.has_master()
+        self.relayed.check_master()
         if self.mailbox is not None and self._may_read():
             self._read_mail(self.mailbox)
         if self._carried:
@@ -115,7 +115,7 @@ class SyncWorker(GunicornMixin, BaseWorker, sync.SyncWorker):
         """Answer those that have sent a request, one each; close those that have had time to."""
         now = time.monotonic()
         for client, (carried, deadline) in list(self._carried.items()):
-            if client.has_sent():
+            if client.has_input():
                 del self._carried[client]
                 self.handle(self._listener_of(carried), client, carried.address)
             elif deadline < now:
@@ -123,8 +123,8 @@ class SyncWorker(GunicornMixin, BaseWorker, sync.SyncWorker):
                 client.close()
 
     def _listener_of(self, client: CarriedClient) -> Any:
-        found = next((listener for listener in self.sockets if client.came_by(listener)), None)
-        return found or Listener(client.origin.listener, client.own)
+        found = next((listener for listener in self.sockets if client.came_through(listener)), None)
+        return found or Listener(client.origin.listener, client.server_address)
 
 
 class _Client(socket.socket):
@@ -135,7 +135,7 @@ class _Client(socket.socket):
         self.settimeout(None)  # socket.setdefaulttimeout() of the application
         self._unread = unread
 
-    def has_sent(self) -> bool:
+    def has_input(self) -> bool:
         """Whether there is something to read, or the end."""
         poll = select.poll()
         poll.register(self, select.POLLIN)

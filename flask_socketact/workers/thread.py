@@ -23,7 +23,7 @@ from flask_socketact.http.connection import Connection
 from flask_socketact.workers.base import HEARTBEAT, BaseWorker
 from flask_socketact.workers.connection_loop import Loop
 from flask_socketact.workers.drain import LINGER
-from flask_socketact.workers.leader import Threads
+from flask_socketact.workers.leader import ThreadPool
 from flask_socketact.workers.supervisor import watch_requests
 
 
@@ -50,9 +50,9 @@ class ThreadWorker(BaseWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._threads: Threads | None = None  # made after the fork, as is:
+        self._pool: ThreadPool | None = None  # made after the fork, as is:
         self.loop: Loop
-        self._is_leaving = False  # the drain has begun
+        self._is_announced = False  # the drain has begun
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -60,52 +60,52 @@ class ThreadWorker(BaseWorker):
 
     def run(self) -> None:
         self.loop = Loop(self)
-        self._threads = threads = Threads(self)
-        threads.start(self.cfg.threads)
+        self._pool = pool = ThreadPool(self)
+        pool.start(self.cfg.threads)
         poll = select.poll()
         poll.register(self.PIPE[0], select.POLLIN)
-        poll.register(threads.alarm, select.POLLIN)
-        self._next_look = 0.0
+        poll.register(pool.alarm, select.POLLIN)
+        self._next_check = 0.0
         has_ended = False
         while not has_ended:
             try:
-                self._supervise(threads, poll)
-                has_ended = self._has_ended(threads)
+                self._supervise(pool, poll)
+                has_ended = self._has_ended(pool)
             except BaseException:  # noqa: BLE001 (the worker goes on, whatever it is)
                 self.note_failure()
 
-    def _has_ended(self, threads: Threads) -> bool:
-        return threads.is_drained or (threads.is_broken and threads.are_idle) or self._is_overdue()
+    def _has_ended(self, pool: ThreadPool) -> bool:
+        return pool.is_drained or (pool.is_broken and pool.are_idle) or self._is_overdue()
 
-    def _supervise(self, threads: Threads, poll: select.poll) -> None:
+    def _supervise(self, pool: ThreadPool, poll: select.poll) -> None:
         """Wait for a signal, an alarm or the next beat, and see to what is due."""
         if not self.alive:
-            threads.drain_in_their_place()
+            pool.drain_if_all_are_busy()
         now = time.monotonic()
-        if now >= self._next_look or self.relayed.is_told_of_stop:
-            self._next_look = now + HEARTBEAT
+        if now >= self._next_check or self.relayed.stop_signaled:
+            self._next_check = now + HEARTBEAT
             self.notify()
-            self.relayed.has_master()
+            self.relayed.check_master()
             self.beat()
-            threads.call_if_none_leads()
-            watch_requests(self, threads.seats, now)
-        poll.poll(1000 * (self._next_look - now))
+            pool.ensure_leader()
+            watch_requests(self, pool.threads, now)
+        poll.poll(1000 * (self._next_check - now))
         self._empty_pipe()
         self.reopen_files()
-        threads.relieve_leader()
+        pool.promote_if_leader_is_busy()
 
     def close_in_child(self) -> None:
         super().close_in_child()
-        if self._threads is not None:  # not forked while the application was loaded
+        if self._pool is not None:  # not forked while the application was loaded
             self.loop.close_in_child()
-            os.close(self._threads.alarm.fileno())
+            os.close(self._pool.alarm.fileno())
 
     def _is_overdue(self) -> bool:
         """Whether the drain has lasted longer than it may; begins it, if it is to begin."""
         if self.alive:
             return False
-        if not self._is_leaving:
-            self._is_leaving = True
+        if not self._is_announced:
+            self._is_announced = True
             self.loop.wake()
             self.drain.announce()
         return time.monotonic() > self.drain.deadline
@@ -133,7 +133,7 @@ class ThreadWorker(BaseWorker):
         if self.carrier.is_carrying:
             with self.loop.lock:
                 self.carrier.carry(list(self.loop.connections))
-        self.loop.limit_idle(time.monotonic() + LINGER)
+        self.loop.close_idle_by(time.monotonic() + LINGER)
         if self.loop.connections or self.loop.acceptor.receives_mail:
             return False
         # When the service stops, whoever leaves last leaves nothing in the mailbox.
@@ -142,7 +142,7 @@ class ThreadWorker(BaseWorker):
     def _begin_to_drain(self) -> None:
         self.slot.begin_drain()
         if self.carrier.is_superseded():
-            self.loop.acceptor.leave_sources()
+            self.loop.acceptor.unwatch_sources()
         self.loop.acceptor.stop_accepting()
         self.carrier.begin(self)
 
@@ -152,8 +152,8 @@ class ThreadWorker(BaseWorker):
     def leave_mailbox(self, box: Mailbox) -> None:
         self.loop.acceptor.leave_mailbox(box)
 
-    def forget(self, connection: Connection) -> None:
-        self.loop.forget(connection)
+    def close_copy(self, connection: Connection) -> None:
+        self.loop.close_copy(connection)
 
 
 def refuse_patched_modules() -> None:

@@ -39,7 +39,7 @@ def test_failure_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def test_file_beside_that_is_not_used_is_removed(tmp_path: Path) -> None:
-    with files.Folder(tmp_path) as folder, folder.beside("file", "whole") as whole:
+    with files.Folder(tmp_path) as folder, folder.temporary("file", "whole") as whole:
         assert (tmp_path / whole).read_text() == "whole"
     assert os.listdir(tmp_path) == []
 

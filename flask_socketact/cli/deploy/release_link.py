@@ -95,7 +95,7 @@ class Link:
 
         :raises ReleaseError: it cannot be made.
         """
-        name = files.hidden_name(self._name)
+        name = files.temporary_name(self._name)
         with self._unchanged():
             os.symlink(target, name, dir_fd=self._folder.descriptor)
             made = os.stat(name, dir_fd=self._folder.descriptor, follow_symlinks=False)

@@ -168,7 +168,7 @@ def _write(contents: Mapping[Path, str], *, root_owned: bool) -> None:
             with _told_of(path):
                 mode = 0o755 if path.name == RELAY else 0o644
                 folder = stack.enter_context(files.Folder(path.parent))
-                written[path] = folder, stack.enter_context(folder.beside(path.name, text, mode=mode))
+                written[path] = folder, stack.enter_context(folder.temporary(path.name, text, mode=mode))
                 if root_owned:
                     os.chown(written[path][1], 0, 0, dir_fd=folder.descriptor)
         for path, (folder, whole) in written.items():

@@ -54,7 +54,7 @@ def test_head_that_is_not_whole_is_read_where_it_has_begun(pair: tuple[Connectio
 def test_empty_line_is_no_request(pair: tuple[Connection, socket.socket], unread: bytes) -> None:
     """RFC 9112, section 2.2."""
     connection, _ = pair
-    connection.put_back(unread)
+    connection.add_unread(unread)
     connection.end_turn()
     assert (connection.state, connection.is_movable) == (State.IDLE, True)
 
@@ -62,7 +62,7 @@ def test_empty_line_is_no_request(pair: tuple[Connection, socket.socket], unread
 def test_what_another_process_has_read(pair: tuple[Connection, socket.socket]) -> None:
     """It may be carried on, as the parser has not seen it."""
     connection, _ = pair
-    connection.put_back(REQUEST)
+    connection.add_unread(REQUEST)
     connection.enqueue()
     assert (connection.next_request, connection.is_movable) == (NextRequest.UNPARSED, True)
     connection.begin_turn()

@@ -18,9 +18,9 @@ from gunicorn.config import Config
 from gunicorn.http.parser import RequestParser
 
 from flask_socketact.bridge import keys, request_context
+from flask_socketact.logs.destinations import JOURNAL_STREAM, handlers_for, is_journal
 from flask_socketact.logs.handler import encode, fields_of
 from flask_socketact.logs.logger import request_fields, restore, status_of
-from flask_socketact.logs.places import JOURNAL_STREAM, handlers_for, is_journal
 from flask_socketact.logs.root import RootHandler
 from flask_socketact.systemd import message_ids
 from tests.support.logs import CONFIGURATIONS
@@ -318,7 +318,7 @@ def test_record_that_goes_to_the_journal_already(tmp_path: Path, monkeypatch: py
         others = [sold.makeRecord(name, logging.INFO, "", 1, "x", (), None) for name in ("root", "unknown", "place")]
 
         def is_skipped(record: logging.LogRecord) -> bool:
-            return any(ours._doubles(each, record) for each in handlers_for(record))
+            return any(ours._sends_too(each, record) for each in handlers_for(record))
 
         assert not is_skipped(record)  # a stream that is not the journal's
         monkeypatch.setenv(JOURNAL_STREAM, f"{status.st_dev}:{status.st_ino}")
@@ -335,4 +335,4 @@ def test_record_that_goes_to_the_journal_already(tmp_path: Path, monkeypatch: py
         sold.propagate = True
         root.addHandler(logging.StreamHandler(stream))
         assert all(is_skipped(each) for each in others)
-        ours.gate._socket.close()
+        ours.queue._socket.close()

@@ -10,8 +10,8 @@ from typing import Any
 Handler = Callable[[int, FrameType | None], None]
 
 
-class Handlers:
-    """Handlers that are put back again and again: reloads and stops depend on them."""
+class SignalHandlers:
+    """SignalHandlers that are put back again and again: reloads and stops depend on them."""
 
     def __init__(self, ours: Mapping[signal.Signals, Handler], log: Any) -> None:
         """Take the worker's handlers, and gunicorn's logger."""
@@ -19,7 +19,7 @@ class Handlers:
         self.log = log
         self._replaced: dict[int, Any] = {}  # handlers of the application
 
-    def keep(self) -> None:
+    def restore(self) -> None:
         """Put ours back where the application has put its own."""
         for number, handler in self._ours.items():
             found = signal.getsignal(number)
@@ -36,7 +36,7 @@ class Handlers:
                     then,
                 )
 
-    def call_replaced(self) -> None:
+    def call_application_handler(self) -> None:
         """Call what the application has set for SIGTERM: it may have something to finish, as a thread to stop."""
         handler = self._replaced.get(signal.SIGTERM)
         if not callable(handler):

@@ -25,7 +25,7 @@ def is_journal(stream: Any) -> bool:
     return os.environ.get(JOURNAL_STREAM) == f"{status.st_dev}:{status.st_ino}"
 
 
-def place_of(handler: logging.Handler) -> object:
+def destination_of(handler: logging.Handler) -> object:
     """Return what handlers that write to the same place have in common; None: unknown."""
     if isinstance(handler, JournalHandler):
         return JOURNAL
@@ -55,7 +55,7 @@ def handlers_for(record: logging.LogRecord) -> Iterator[logging.Handler]:
 
 
 @dataclass(frozen=True)
-class Setup:
+class LoggerSetup:
     """A logger as gunicorn's settings have it."""
 
     logger: logging.Logger
@@ -65,7 +65,7 @@ class Setup:
     handlers: tuple[logging.Handler, ...]
 
     @classmethod
-    def of(cls, logger: logging.Logger) -> Setup:
+    def of(cls, logger: logging.Logger) -> LoggerSetup:
         return cls(logger, logger.level, logger.propagate, logger.disabled, tuple(logger.handlers))
 
     def restore(self) -> None:
@@ -80,6 +80,6 @@ class Setup:
             logger.handlers[:] = handlers  # the same list: the application's logger may have it, too
 
     def _is_kept(self, handler: logging.Handler) -> bool:
-        place = place_of(handler)
+        destination = destination_of(handler)
         is_closed = getattr(getattr(handler, "stream", None), "closed", False)
-        return not is_closed and (place is None or place not in map(place_of, self.handlers))
+        return not is_closed and (destination is None or destination not in map(destination_of, self.handlers))
