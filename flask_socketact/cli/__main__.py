@@ -1,4 +1,4 @@
-"""``python -m flask_socketact.cli``, for when the command is not on PATH."""
+"""``python -m flask_socketact.cli``: the command ``flask-socketact`` where it is not on PATH."""
 
 from flask_socketact.cli import main
 

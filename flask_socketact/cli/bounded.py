@@ -1,4 +1,4 @@
-"""What a program of the service's user prints, read by root: never more than there may be, nor for longer."""
+"""Run a program with a limit on its output and its time: root reads what the service user's programs print."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import subprocess
 import time
 from typing import Any
 
-#: Longer than any honest answer. Bytes.
+#: Most bytes that a program may print: more than any that works prints.
 LIMIT = 1024 * 1024
 
 
 def run(command: list[str], *, seconds: float, **how: Any) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, as ``subprocess.run`` does; one that prints too much, or takes too long, is killed.
+    """Run a program as ``subprocess.run`` does; kill it if it prints too much or takes too long.
 
-    :raises OSError: it cannot be run, or prints too much.
+    :raises OSError: the program cannot be run, or prints more than :data:`LIMIT` bytes.
     :raises TimeoutExpired: it takes longer than `seconds`.
     """
     with _start(command, how) as process:
@@ -26,7 +26,7 @@ def run(command: list[str], *, seconds: float, **how: Any) -> subprocess.Complet
             if is_whole:
                 process.wait(seconds)
         finally:
-            process.kill()  # nothing, of one that has ended
+            process.kill()  # has no effect after it has exited
     if not is_whole:
         raise OSError(errno.EFBIG, f"it prints more than {LIMIT} bytes")
     out, err = (bytes(text).decode(errors="replace") for text in printed)
@@ -34,9 +34,9 @@ def run(command: list[str], *, seconds: float, **how: Any) -> subprocess.Complet
 
 
 def head(command: list[str], *, seconds: float, **how: Any) -> str:
-    """Run a program, and return what it prints to stdout, or the first :data:`LIMIT` bytes; it is killed then.
+    """Run a program and return its stdout; kill it after the first :data:`LIMIT` bytes.
 
-    :raises OSError: it cannot be run.
+    :raises OSError: the program cannot be run.
     :raises TimeoutExpired: it takes longer than `seconds`.
     """
     with _start(command, how) as process:
@@ -53,14 +53,14 @@ def _start(command: list[str], how: dict[str, Any]) -> subprocess.Popen[bytes]:
 
 
 def _read(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytearray, bytearray]:
-    """Return what a process prints to stdout and stderr, until it has closed both, or one is longer than there may be.
+    """Return stdout and stderr of a process, read until both are closed or one exceeds the limit.
 
-    :raises TimeoutExpired: it has not until `deadline` (CLOCK_MONOTONIC, seconds).
+    :raises TimeoutExpired: `deadline` (CLOCK_MONOTONIC, seconds) has passed.
     """
     out, err = bytearray(), bytearray()
     with selectors.DefaultSelector() as selector:
         for stream, text in ((process.stdout, out), (process.stderr, err)):
-            selector.register(stream, selectors.EVENT_READ, text)  # type: ignore[arg-type]  # they are pipes
+            selector.register(stream, selectors.EVENT_READ, text)  # type: ignore[arg-type]  # both are pipes
         while selector.get_map() and len(out) <= LIMIT and len(err) <= LIMIT:
             if time.monotonic() > deadline:
                 raise subprocess.TimeoutExpired(process.args, 0)

@@ -1,4 +1,4 @@
-"""What several commands take from the command line, and how they refuse it."""
+"""Arguments and options that several commands have."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-#: Nothing that systemctl would take for an option, a pattern or a path.
+#: Names that systemctl does not read as an option, a pattern or a path.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@\\-]{0,200}")
-#: Units of other types, and templates.
+#: Names of templates and of units of other types.
 OTHERS = re.compile(r".*(@|\.(socket|target|device|mount|automount|swap|timer|path|slice|scope))")
 
 
@@ -28,9 +28,9 @@ class Seconds(click.IntRange):
 
 
 def parse_name(name: str) -> str:
-    """Return the name of a service without .service.
+    """Return the name of a service without ``.service``.
 
-    :raises ValueError: it is none.
+    :raises ValueError: `name` is not the name of a service.
     """
     stem = name.removesuffix(".service")
     if not NAME.fullmatch(stem) or OTHERS.fullmatch(stem):
@@ -46,12 +46,12 @@ def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> s
 
 
 def name_argument(command: Any) -> Any:
-    """Decorator: the argument NAME."""
+    """Add the argument NAME to a command."""
     return click.argument("name", callback=_name)(command)
 
 
 def user_manager_option(command: Any) -> Any:
-    """Decorator: the option --user-manager."""
-    return click.option("--user-manager", is_flag=True, help="The service is one of your own: systemctl --user.")(
+    """Add the option ``--user-manager`` to a command."""
+    return click.option("--user-manager", is_flag=True, help="Use your own service manager (systemctl --user).")(
         command
     )

@@ -1,4 +1,4 @@
-"""Who listens at an address: the manager for a socket unit, or another process."""
+"""What listens at an address: the service manager for a socket unit, or another process."""
 
 from __future__ import annotations
 
@@ -15,51 +15,60 @@ from flask_socketact.systemd import cgroup, holders
 if TYPE_CHECKING:
     from flask_socketact.systemd.manager import Manager, Unit
 
-#: All addresses, of IPv4, and of IPv6 and IPv4 (BindIPv6Only=default).
-_ALL_IPV4, _ALL = "0.0.0.0", "::"  # noqa: S104 (an address to compare with)
+#: All IPv4 addresses; all IPv6 and IPv4 addresses (BindIPv6Only=default).
+_ALL_IPV4, _ALL = "0.0.0.0", "::"  # noqa: S104 (only compared with)
 
 
 @dataclass(frozen=True)
 class Lost:
-    """Addresses of active socket units at which the manager does not listen."""
+    """Addresses of active socket units at which the manager no longer listens."""
 
     addresses: tuple[str, ...]
-    kept: tuple[str, ...]  #: of these, those at which processes of the service still do
+    kept: tuple[str, ...]  #: those of them at which processes of the service still listen
 
 
 def lost(sockets: Iterable[Unit], service: Unit, manager: Manager) -> Lost:
-    """See which addresses of a service's socket units the manager has closed."""
+    """Return which addresses of a service's socket units the manager has closed."""
     addresses = tuple(address for unit in sockets if unit.is_active for address in missing(unit, manager))
     return Lost(addresses, tuple(kept_by_workers(addresses, service)))
 
 
 def describe_lost(addresses: Iterable[str], *, is_kept: bool) -> str:
-    """Say of addresses that the manager has closed whether processes of the service still listen there."""
+    """Describe addresses that the manager has closed.
+
+    :param is_kept: whether processes of the service still listen there
+    """
     where = ", ".join(addresses)
     if is_kept:
-        return f"systemd no longer holds {where}; only the workers that run do: the next restart fails"
-    return f"nobody listens at {where}: systemd holds what the units had before a change"
+        return f"systemd no longer holds {where}, only the running workers do: the next restart fails"
+    return f"nothing listens at {where}: systemd still holds the addresses from before the units changed"
 
 
 def missing(unit: Unit, manager: Manager) -> list[str]:
-    """Return the addresses of a socket unit, as its file has them now, at which the manager does not listen: it opens
-    them when the unit starts, and knows no better than who looks at the sockets themselves."""
-    if manager.user or os.geteuid() != 0:  # whose manager's descriptors are hidden
+    """Return the addresses in a socket unit's file at which the manager does not listen.
+
+    The manager opens addresses when the unit starts, and does not report what it has open: the sockets themselves do.
+    """
+    if manager.user or os.geteuid() != 0:  # only root may read the manager's descriptors
         return [address for address in unit.listens("Stream") if socket_queues.length_at(address) is None]
     held = {holder.what for holder in holders.listeners([1])}
     return [address for address in unit.listens("Stream") if address not in held]
 
 
 def kept_by_workers(addresses: Iterable[str], service: Unit) -> list[str]:
-    """Return at which of the addresses processes of a service listen, those from before a restart included."""
+    """Return at which of the addresses processes of a service listen, including old workers in scopes."""
     groups = [*filter(None, [service["ControlGroup"]]), *service.scopes]
     kept = {holder.what for group in groups for holder in holders.listeners(cgroup.processes(group))}
     return [address for address in addresses if address in kept]
 
 
 def occupant(address: str, manager: Manager, names: tuple[str, ...]) -> str:
-    """Return who listens at an address, or where it would be in the way, apart from the socket units `names`: a socket
-    unit, or a process; empty if nobody does, or one must not look."""
+    """Return the socket unit or the process that listens at an address, or at one that excludes it.
+
+    Empty if there is none, or its descriptors cannot be read.
+
+    :param names: socket units that do not count
+    """
     for other, unit in manager.listening():
         if unit not in names and collide(address, other):
             return unit
@@ -70,7 +79,7 @@ def occupant(address: str, manager: Manager, names: tuple[str, ...]) -> str:
 
 
 def collide(address: str, other: str) -> bool:
-    """Return whether one machine cannot listen at both, as ``ListenStream=`` has them."""
+    """Return whether two addresses, in the form of ``ListenStream=``, exclude each other."""
     if not (_is_tcp(address) and _is_tcp(other)):
         return address == other
     (host, port), (other_host, other_port) = _host_and_port(address), _host_and_port(other)
@@ -84,7 +93,7 @@ def _is_tcp(address: str) -> bool:
 
 
 def _host_and_port(address: str) -> tuple[str, str]:
-    """Return host and port of a TCP address; a port alone is on all addresses."""
+    """Return host and port of a TCP address; a port alone stands for all addresses."""
     host, _, port = address.rpartition(":")
     return unmapped(host.strip("[]")) or _ALL, port
 

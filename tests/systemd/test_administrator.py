@@ -71,7 +71,10 @@ def test_another_address(machine: Machine) -> None:
     assert "Start with" not in done.stdout
     status, told = doctor(machine)
     assert status == 1
-    assert "error    port: nobody listens at 127.0.0.1:9305: systemd holds what the units had before a change" in told
+    assert (
+        "error    port: nothing listens at 127.0.0.1:9305: systemd still holds the addresses from before the units "
+        "changed" in told
+    )
     machine.run("sh", "-c", commands)
     assert (page(machine, 8000), page(machine, 9305)) == (0, 200)
     assert doctor(machine) == (0, "")
@@ -85,7 +88,7 @@ def test_another_address_and_a_restart_alone(machine: Machine) -> None:
     machine.run(*INSTALL, "--listen", "127.0.0.1:9305")
     machine.systemctl("restart", "app", check=False)
     status, told = doctor(machine)
-    assert (status, "nobody listens at 127.0.0.1:9305" in told) == (1, True), told
+    assert (status, "nothing listens at 127.0.0.1:9305" in told) == (1, True), told
 
 
 def test_one_listener_more_and_again_less(machine: Machine) -> None:
@@ -116,7 +119,7 @@ def test_a_release_that_does_not_boot(machine: Machine, line: str) -> None:
     assert re.search(rf"^error    state: app\.service is \w+ \(exit-code\): {reason}", told, re.MULTILINE), told
     seen = machine.run(CLI, "status", "app", check=False).stdout
     assert re.search(reason, seen), seen
-    assert "2 old workers, from before the restart, serve on" in seen
+    assert "2 old workers, from before the restart keep serving" in seen
     assert page(machine, 8000) == 200
 
 
@@ -163,7 +166,7 @@ def test_addresses_that_systemd_cannot_open(machine: Machine) -> None:
     machine.systemctl("start", "app.socket", check=False)
     what = r"error    port: app\.socket is failed \(resources\): its port is closed"
     why = r"Failed to create listening socket \((0\.0\.0\.0|\[::\]):9001\): Address already in use"
-    assert re.search(f"{what}: {why}\\. Mend that; then systemctl enable --now", doctor(machine)[1])
+    assert re.search(f"{what}: {why}\\. Correct that; then systemctl enable --now", doctor(machine)[1])
 
 
 @pytest.mark.parametrize(
@@ -191,9 +194,9 @@ def test_an_address_that_only_workers_still_have(machine: Machine) -> None:
     drop_in(machine, "app.socket", text)
     drop_in(machine, "app.socket", "")
     assert page(machine, 8000) == 200
-    what = "systemd no longer holds 127.0.0.1:8000; only the workers that run do: the next restart fails"
+    what = "systemd no longer holds 127.0.0.1:8000, only the running workers do: the next restart fails"
     status, told = doctor(machine)
-    assert (status, f"error    port: {what}. Open it again, which clients notice; then systemctl" in told) == (1, True)
+    assert (status, f"error    port: {what}. Open it again; clients notice; then systemctl" in told) == (1, True)
     assert f"Warning: {what}" in machine.run(CLI, "status", "app").stdout
     machine.run("sh", "-c", "systemctl stop app.service app.socket; systemctl start app.socket app.service")
     assert doctor(machine) == (0, "")
@@ -222,7 +225,7 @@ def test_half_of_an_installation(machine: Machine) -> None:
     status, told = doctor(machine)
     assert status == 1
     assert not re.search(r"systemctl (?:stop|start) *(?:,|$)| ,", told, re.MULTILINE), told
-    assert "there is no app.socket. Install it anew: flask-socketact units --install" in told
+    assert "there is no app.socket. Install the units again: flask-socketact units --install" in told
 
 
 def test_lines_that_systemd_leaves_out(machine: Machine) -> None:

@@ -89,7 +89,7 @@ SPOILT: list[Case] = [
     ("app.service", "[Service]\nUser=nobody-here", 1, "error    application: there is no user nobody-here"),
     ("app.service", "[Service]\nUser=root", 0, "warning  application: app.service runs as root"),
     ("app.service", "[Service]\nWorkingDirectory=/root", 1, "error    application: app cannot read gunicorn's"),
-    ("app.service", "[Service]\nWorkingDirectory=/", 1, "error    application: there is no module for app:app"),
+    ("app.service", "[Service]\nWorkingDirectory=/", 1, "error    application: the module of app:app does not exist"),
     ("app.service", "[Service]\nEnvironmentFile=/etc/none", 1, "error    application: EnvironmentFile=/etc/none"),
     (
         "app.service",
@@ -164,24 +164,32 @@ def test_units_that_are_spoilt(patient: Machine, cases: list[Case]) -> None:
 @pytest.mark.parametrize(
     ("command", "status", "line"),
     [
-        (f"chmod 666 {HELPERS}/relay", 1, f"error    relay permissions: others than root may change {HELPERS}/relay,"),
-        (f"chown app {HELPERS}/relay", 1, f"error    relay permissions: others than root may change {HELPERS}/relay,"),
-        (f"chmod 1777 {HELPERS}", 1, f"error    relay permissions: others than root may change {HELPERS},"),
-        (f"chown app {HELPERS}", 1, f"error    relay permissions: others than root may change {HELPERS},"),
+        (
+            f"chmod 666 {HELPERS}/relay",
+            1,
+            f"error    relay permissions: users other than root can change {HELPERS}/",
+        ),
+        (
+            f"chown app {HELPERS}/relay",
+            1,
+            f"error    relay permissions: users other than root can change {HELPERS}/",
+        ),
+        (f"chmod 1777 {HELPERS}", 1, f"error    relay permissions: users other than root can change {HELPERS},"),
+        (f"chown app {HELPERS}", 1, f"error    relay permissions: users other than root can change {HELPERS},"),
         (
             f"mv {HELPERS}/relay /tmp && ln -s /tmp/relay {HELPERS}",
             1,
-            "error    relay permissions: others than root may change /tmp,",
+            "error    relay permissions: users other than root can change /tmp,",
         ),
         (
             f"mkdir {DROP_INS}; echo >{DROP_INS}/a.conf; chown app {DROP_INS}; systemctl daemon-reload",
             1,
-            f"error    relay permissions: others than root may change {DROP_INS},",
+            f"error    relay permissions: users other than root can change {DROP_INS},",
         ),
         (f"ln -sf relay {HELPERS}/relay", 1, f"error    relay permissions: {HELPERS}/relay cannot be run: Too many"),
         (f"rm {HELPERS}/relay", 1, f"error    relay permissions: {HELPERS}/relay cannot be run: No such file"),
         (f"chmod 644 {HELPERS}/relay", 1, f"error    relay permissions: {HELPERS}/relay is not executable"),
-        (f"echo >>{HELPERS}/relay", 0, f"warning  relay version: {HELPERS}/relay is not that of this version"),
+        (f"echo >>{HELPERS}/relay", 0, f"warning  relay version: {HELPERS}/relay is not from this version"),
         ("chmod 700 /srv/app", 1, "error    application: app cannot read gunicorn's settings in /srv/app: sh: "),
         ("chmod 711 /srv/app", 1, "error    application: app cannot read gunicorn's settings in /srv/app: Permission"),
         (
@@ -193,19 +201,23 @@ def test_units_that_are_spoilt(patient: Machine, cases: list[Case]) -> None:
         (
             "chown app /srv/app",
             1,
-            "error    command: others than root may change /srv/app, and so /srv/app/venv/bin/python",
+            "error    command: users other than root can change /srv/app, and so /srv/app/venv/bin/python",
         ),
         (
             "mkdir /srv/app/venv/lib/python3*/site-packages/click/__pycache__ -p;"
             "chown app /srv/app/venv/lib/python3*/site-packages/click/__pycache__",
             1,
-            "error    command: others than root may change /srv/app/venv/lib/python",
+            "error    command: users other than root can change /srv/app/venv/lib/python",
         ),
-        ("chmod 777 /srv/app/venv/bin", 1, "error    command: others than root may change /srv/app/venv/bin, and so"),
+        (
+            "chmod 777 /srv/app/venv/bin",
+            1,
+            "error    command: users other than root can change /srv/app/venv/bin, and so",
+        ),
         (
             "chown app /srv/app/venv/lib/python3*/site-packages/click",
             1,
-            "error    command: others than root may change",
+            "error    command: users other than root can change",
         ),
         ("systemctl stop app.socket", 1, "error    port: app.socket is inactive"),
         ("systemctl stop dbus.socket dbus.service", 1, "error    D-Bus: D-Bus does not answer"),
@@ -269,7 +281,7 @@ time.sleep({sleep})
     )
     patient.path("/srv/app/odd.env").write_text("ODD='$HOME %n \"a\" `b` \\ ${C} é'\n")
     patient.run("install", "--directory", "--owner=app", "/var/lib/app")
-    for sleep, line in (("0", "error    configuration: gunicorn's configuration does not"), ("60", "not done within")):
+    for sleep, line in (("0", "error    configuration: gunicorn's configuration does not"), ("60", "timeout after")):
         patient.path("/srv/app/gunicorn.conf.py").write_text(conf.replace("{sleep}", sleep))
         assert line in doctor(patient, "app").stdout
         assert patient.run("cat", "/var/lib/app/daemon").stdout

@@ -97,8 +97,8 @@ def test_without_overlap_clients_wait_and_nothing_is_lost(
     assert not load.failures(), machine.journal("app")[-3000:]
     figure(f"3 restarts: {load.requests} requests, 0 failed, longest wait {load.longest_wait():.2f} s")
     assert machine.systemctl("reload", "app", check=False).returncode != 0
-    told = "in a restart the old workers leave before others start, and clients wait (--no-overlap)"
+    told = "in a restart the old workers exit before new ones start, and clients wait (--no-overlap)"
     assert told in machine.run(CLI, "status", "app").stdout
     done = machine.run(CLI, "doctor", "app", check=False)
     assert (done.returncode, "error" in done.stdout) == (0, False), done.stdout
-    assert "ok       relay: in a restart of app.service the old workers leave first" in done.stdout
+    assert "ok       relay: in a restart of app.service the old workers exit first" in done.stdout

@@ -101,7 +101,7 @@ def test_units_from_before_show_what_systemd_knows(machine: Machine) -> None:
     machine.systemctl("start", "app")
     text = machine.run(CLI, "status", "app").stdout
     assert "Serving with 2 of 2 workers at http://127.0.0.1:8000 (http)" in text
-    assert "No workers are shown: it shares no scoreboard: render its units anew" in text
+    assert "No workers are shown: the service has no scoreboard: install its units again" in text
 
 
 def test_watch_goes_on(machine: Machine) -> None:

@@ -1,4 +1,4 @@
-"""``flask-socketact doctor``: whether the units as installed keep what the README promises."""
+"""``flask-socketact doctor``: check that an installed service keeps the promises of the README."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from flask_socketact.cli.options import name_argument, user_manager_option
 from flask_socketact.text import printable
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command, epilog="Exit status: 0 no error; 1 an error; 3 no such service, or no response from systemd."
+)
 @name_argument
 @user_manager_option
-@click.option("--json", "as_json", is_flag=True, help="Print an array of objects.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array: check, verdict, found, remedy.")
 @click.pass_context
 def doctor(context: click.Context, name: str, user_manager: bool, as_json: bool) -> None:
-    """Look at the installed service NAME, and tell what would break a promise of the README.
+    """Check the installed service NAME for anything that makes clients notice a restart.
 
-    Run it as root: it reads gunicorn's settings as the service's user. Exit status: 0 no error, 1 an error, 2 wrong
-    usage, 3 there is no such service, or systemd does not answer.
+    Print a line for each check: ok, warning or error, what was found, and the remedy. Nothing is changed. Run it as
+    root: it reads gunicorn's settings as the service's user.
     """
     findings = list(checks.run(read(name, user_manager=user_manager)))
     if as_json:
@@ -35,9 +37,11 @@ def doctor(context: click.Context, name: str, user_manager: bool, as_json: bool)
 
 
 def as_object(check: str, finding: Finding) -> dict[str, str]:
+    """Return a finding for ``--json``."""
     return {"check": check, "verdict": finding.verdict.value, "found": finding.found, "remedy": finding.remedy}
 
 
 def as_line(check: str, finding: Finding) -> str:
+    """Return a finding as one line."""
     remedy = f". {finding.remedy}" if finding.remedy else ""
     return printable(f"{finding.verdict.value:<8} {check}: {finding.found}{remedy}")

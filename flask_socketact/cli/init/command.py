@@ -1,4 +1,4 @@
-"""``flask-socketact init``: a configuration file for the application's own settings."""
+"""``flask-socketact init``: write a configuration file for gunicorn."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ NAME = "flask_socketact.conf"
 @click.command(cls=Command)
 @click.argument("directory", default=".", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def init(directory: Path) -> None:
-    """Write flask_socketact.conf into DIRECTORY, the application's folder (default: here).
+    """Write flask_socketact.conf, a commented configuration file for gunicorn.
 
-    The file is read by: gunicorn -c flask_socketact.conf MODULE:APP
+    DIRECTORY is the application's folder, by default the current one. An existing file is not changed. To use the
+    file, start gunicorn with -c flask_socketact.conf, or render the units again.
     """
     target = directory / NAME
     content = resources.files("flask_socketact.cli.init").joinpath(NAME).read_bytes()
     try:
         _create(target, content)
     except FileExistsError:
-        raise NotBegunError(f"{target} exists and is left as it is: edit it, or remove it first") from None
+        raise NotBegunError(f"{target} exists and was not changed: edit it, or remove it first") from None
     except OSError as error:
         raise NotBegunError(f"{target} cannot be written: {error.strerror}") from None
     click.echo(f"Wrote {target}. Run: gunicorn -c {NAME} app:app")
 
 
 def _create(target: Path, content: bytes) -> None:
-    """Write a new file, whole or (the disk is full) not at all."""
+    """Write a new file completely, or not at all (if the disk is full)."""
     file = target.open("xb")
     try:
         with file:

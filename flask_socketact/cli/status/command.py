@@ -1,4 +1,4 @@
-"""``flask-socketact status``: what there is to see of a service, now or again and again."""
+"""``flask-socketact status``: show what a service is doing, once or every second."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ from flask_socketact.systemd.manager import Manager
 if TYPE_CHECKING:
     from flask_socketact.cli.status.snapshot import Overview
 
-#: Between two looks: what was counted meanwhile makes the requests per second. Seconds.
+#: Time between two looks, in seconds: requests per second are computed from both.
 INTERVAL = 1.0
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    epilog="Exit status: 0 the service is active; 1 it is not; 3 no such service, or no response from systemd.",
+)
 @name_argument
 @user_manager_option
-@click.option("--watch", is_flag=True, help="Go on, every second, until Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="Print an object; with --watch one a line.")
+@click.option("--watch", is_flag=True, help="Repeat every second until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object; with --watch one per line.")
 @click.pass_context
 def status(context: click.Context, /, name: str, *, user_manager: bool, watch: bool, as_json: bool) -> None:
-    """Show the listeners, workers and old generations of the service NAME, and its last restart.
+    """Show the listeners and workers of the service NAME, and its last restart.
 
-    One need not be root for it. Exit status: 0 the service is active, 1 it is not, 2 wrong usage, 3 there is no such
-    service, or systemd does not answer.
+    For old workers that drain, it shows what they wait for. You need not be root.
     """
     looks = _looks(name, Manager(user=user_manager))
     try:
@@ -52,12 +54,12 @@ def status(context: click.Context, /, name: str, *, user_manager: bool, watch: b
 
 
 def _looks(name: str, manager: Manager) -> Iterator[Overview]:
-    """Yield a look at the service after every interval; the first is taken at once, and only compared with."""
+    """Yield a look at the service after each interval; an earlier one is only used to compute rates."""
     from flask_socketact.cli.status import snapshot
 
     seen, at = snapshot.look(name, manager), time.monotonic()
     while True:
-        if seen.is_active:  # otherwise there is nothing to compare
+        if seen.is_active:  # otherwise there are no rates
             time.sleep(max(0.0, at + INTERVAL - time.monotonic()))
         before, began = seen, at
         at = time.monotonic()
@@ -68,7 +70,7 @@ def _looks(name: str, manager: Manager) -> Iterator[Overview]:
 
 
 def _watch(looks: Iterator[Overview], *, as_json: bool) -> None:
-    """Show one look after the other; ends by KeyboardInterrupt alone."""
+    """Show one look after the other until KeyboardInterrupt."""
     if as_json:
         for seen in looks:
             click.echo(json.dumps(asdict(seen)))

@@ -1,4 +1,4 @@
-"""What ``status`` shows."""
+"""Output of ``status``."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from flask_socketact.text import duration, printable
 
 
 def show(seen: Overview) -> None:
+    """Print an overview."""
     console().print(_all(seen))
 
 
 def watch(looks: Iterator[Overview]) -> None:
-    """Show one look after the other: on a terminal each in the place of the one before."""
+    """Show one overview after the other; on a terminal each replaces the one before."""
     out = console()
     if not out.is_terminal:
         for seen in looks:
@@ -35,7 +36,7 @@ def _all(seen: Overview) -> RenderableType:
     if seen.listeners:
         parts += ["", _listeners(seen)]
     if seen.workers:
-        parts += ["", _workers(seen), *_leaving(seen)]
+        parts += ["", _workers(seen), *_draining(seen)]
     for warning in seen.warnings:
         parts += ["", Text(printable(f"Warning: {warning}"), "yellow")]
     if seen.remark:
@@ -48,15 +49,15 @@ def _head(seen: Overview) -> Text:
     text.append(seen.service, "bold")
     text.append(f": {seen.state}", "green" if seen.is_active else "red")
     if not seen.is_active:
-        text.append(f" (journalctl -e -u {seen.service} tells why)")
+        text.append(f" (see journalctl -e -u {seen.service})")
     if seen.failure and not seen.status:
         text.append(f"\n{printable(seen.failure)}")
     if seen.status and (seen.main_pid or not seen.is_active):
         text.append(f"\n{printable(seen.status)}")
     if not seen.is_active and (old := sum(each.state == "relayed" for each in seen.workers)):
-        text.append(f"\n{old} old workers, from before the restart, serve on")
+        text.append(f"\n{old} old workers from before the restart keep serving")
     if not seen.overlaps:
-        text.append("\nin a restart the old workers leave before others start, and clients wait (--no-overlap)")
+        text.append("\nin a restart the old workers exit before new ones start, and clients wait (--no-overlap)")
     if seen.restart:
         restart = seen.restart
         generation = f"generation {seen.generation}, " if seen.generation else ""
@@ -74,7 +75,7 @@ def _listeners(seen: Overview) -> Table:
         waiting = "?" if listener.queue is None else f"{listener.queue:,}"
         closed = "" if listener.is_listening else "closed"
         style = "red" if closed else "yellow" if listener.queue else None
-        name, address = (Text(printable(word)) for word in (listener.name, listener.address))  # [::] is no markup
+        name, address = (Text(printable(word)) for word in (listener.name, listener.address))  # "[::]" is not markup
         listeners.add_row(name, address, closed or waiting, f"{listener.backlog:,}", style=style)
     return listeners
 
@@ -102,8 +103,8 @@ def _cells(each: Worker, seen: Overview) -> list[str]:
     ]
 
 
-def _leaving(seen: Overview) -> Iterator[Text]:
-    """Say of every generation that leaves what it waits for."""
+def _draining(seen: Overview) -> Iterator[Text]:
+    """Yield for each generation that drains what it waits for."""
     generations: dict[tuple[int, int], list[Worker]] = defaultdict(list)
     for each in seen.workers:
         if each.state == "draining":
@@ -121,7 +122,7 @@ def _waits_for(workers: list[Worker]) -> str:
     oldest = max(each.oldest for each in workers)
     parts = [
         f"{requests} requests{f', the oldest for {duration(oldest)}' if oldest else ''}" if requests else "",
-        f"{held} pieces of work that are held" if held else "",
+        f"{held} holds" if held else "",
         f"{idle} idle connections" if idle > 0 else "",
     ]
     return "; ".join(filter(None, parts)) or "nothing more"

@@ -1,4 +1,4 @@
-"""What there is to see of a service: from systemd, the kernel, and the scoreboards of its masters."""
+"""The state of a service, read from systemd, the kernel, and the scoreboards of its masters."""
 
 from __future__ import annotations
 
@@ -31,80 +31,82 @@ _SERVICE = (
 )
 _SOCKET = ("LoadState", "Listen", "FileDescriptorName", "Backlog", "ActiveState")
 _BYTES_OF_A_PAGE = os.sysconf("SC_PAGE_SIZE")
-#: A service that was away for longer was stopped and started, not restarted. Microseconds.
-_APART = 1_000_000
+#: Longest pause of a restart, in microseconds: after a longer one the service was stopped and started.
+_MAX_RESTART_PAUSE = 1_000_000
 
 
 @dataclass(frozen=True)
 class Listener:
-    """A listener, which systemd holds."""
+    """A listener, held by systemd."""
 
     name: str
     address: str
-    queue: int | None  #: connections that nobody has accepted yet; None when the kernel does not tell
-    backlog: int  #: how many there may be
+    queue: int | None  #: connections that no worker has accepted yet; None if unknown
+    backlog: int  #: maximum of the queue
     is_listening: bool
 
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker, as its master and it have it on their scoreboard. Times are seconds."""
+    """A worker, read from its row of the scoreboard. Times are in seconds."""
 
     pid: int
     master: int
     generation: int
-    state: str  #: loading, serving, draining, or relayed: serving on while the service restarts
+    state: str  #: loading, serving, draining, or relayed (keeps serving in a scope)
     threads: int
-    requests: int  #: answered since it began
-    errors: int  #: of these, with a status of 500 or above
-    rate: float | None  #: requests a second, since the look before; None at the first
+    requests: int  #: since the worker started
+    errors: int  #: requests with a 5xx response
+    rate: float | None  #: requests per second; None in the first look
     in_flight: int
     connections: int
     idle: int
-    held: int  #: pieces of work beside requests that a drain waits for
+    held: int  #: holds
     oldest: float  #: age of the oldest request in flight
-    memory: int | None  #: resident, in bytes
-    draining_for: float  #: 0.0: it does not
-    drain_time: float  #: how long it may at most
+    memory: int | None  #: resident memory in bytes
+    draining_for: float  #: 0.0 if it does not drain
+    drain_time: float  #: longest drain
 
 
 @dataclass(frozen=True)
 class Restart:
-    """The last restart, start or reload. Times are seconds."""
+    """The last start, restart or reload. Times are in seconds."""
 
-    kind: str
-    ago: float  #: since it has ended
-    took: float  #: from the command until every new worker answered
-    longest_wait: float | None  #: of the first requests of connections, in the first seconds; None: not told
-    carried: int | None  #: idle connections that new workers were handed
+    kind: str  #: start, restart or reload
+    ago: float  #: since it finished
+    took: float  #: from the command until every new worker accepted
+    longest_wait: float | None  #: longest wait of a connection's first request; None if unknown
+    carried: int | None  #: idle connections handed over to new workers
 
 
 @dataclass(frozen=True)
 class Overview:
-    """A service at a moment."""
+    """The state of a service at one moment."""
 
     service: str
-    state: str  #: active, failed, …
-    status: str  #: ``STATUS=``, what the service says of itself
+    state: str  #: ``ActiveState=``
+    status: str  #: ``STATUS=`` of the service
     main_pid: int
     listeners: tuple[Listener, ...]
-    generation: int | None  #: of this master: one more with each reload
-    workers: tuple[Worker, ...]  #: of the service, and old ones in scopes
+    generation: int | None  #: number of reloads of this master, plus 1
+    workers: tuple[Worker, ...]  #: including old workers in scopes
     restart: Restart | None
-    overlaps: bool  #: whether old and new workers live at the same time in a restart
-    remark: str  #: why something is not known, and what to do
-    failure: str  #: why it is not active, as the journal has it; empty: it is, or that is not known
-    warnings: tuple[str, ...]  #: what does not break anything yet, or keeps the service from being started
+    overlaps: bool  #: whether old and new workers may run at the same time
+    remark: str  #: why workers are unknown, and what to do
+    failure: str  #: why the service is not active, from the journal; empty if it is active or the reason is unknown
+    warnings: tuple[str, ...]  #: masked units, and addresses that systemd lost
 
     @property
     def is_active(self) -> bool:
         return self.state in ACTIVE_STATES
 
 
-def look(name: str, manager: Manager, before: Overview | None = None, apart: float = 0.0) -> Overview:
-    """Look at a service; with the look `before`, so many seconds ago, requests per second are known.
+def look(name: str, manager: Manager, before: Overview | None = None, seconds: float = 0.0) -> Overview:
+    """Read the state of a service.
 
-    :raises ManagerError: there is no such service, or the manager does not answer.
+    :param before: an earlier overview, to compute requests per second
+    :param seconds: how long ago that was
+    :raises ManagerError: there is no such service, or the manager does not respond.
     """
     unit = manager.find(f"{name}.service", *_SERVICE)
     pid = int(unit["MainPID"] or 0)
@@ -120,7 +122,7 @@ def look(name: str, manager: Manager, before: Overview | None = None, apart: flo
         main_pid=pid,
         listeners=tuple(_listeners(sockets)),
         generation=board.ready or None if board else None,
-        workers=tuple(_with_rate(worker, counted.get(worker.pid), apart) for worker in workers),
+        workers=tuple(_with_rate(worker, counted.get(worker.pid), seconds) for worker in workers),
         restart=_restart(unit, board),
         overlaps=unit.overlaps,
         remark=remark,
@@ -130,7 +132,7 @@ def look(name: str, manager: Manager, before: Overview | None = None, apart: flo
 
 
 def _sockets(manager: Manager, unit: Unit) -> list[Unit]:
-    """Return the socket units of a service: those that start it, and one of its name that is masked."""
+    """Return the socket units that start a service, and the masked one of its name."""
     names = [name for name in unit["TriggeredBy"].split() if name.endswith(".socket")]
     own = manager.show(f"{unit.name.removesuffix('.service')}.socket", *_SOCKET)
     masked = [own] if own["LoadState"] == "masked" and own.name not in names else []
@@ -147,14 +149,14 @@ def _warnings(manager: Manager, unit: Unit, sockets: list[Unit]) -> Iterator[str
 
 
 def _board(folders: list[Path], master: int) -> tuple[Scoreboard | None, str]:
-    """Return the scoreboard of a master; or None, and why."""
+    """Return the scoreboard of a master; or None and the reason."""
     if not master:
         return None, ""
     try:
         board = scoreboard.find(folders, master)
     except PermissionError as error:
-        return None, f"{Path(error.filename).parent} may not be looked into: look as root, or render the units anew"
-    missing = "it shares no scoreboard: render its units anew (flask-socketact units), and restart it"
+        return None, f"{Path(error.filename).parent} is not readable: run status as root, or install the units again"
+    missing = "the service has no scoreboard: install its units again (flask-socketact units), and restart it"
     return board, "" if board else missing
 
 
@@ -167,7 +169,7 @@ def _workers(board: Scoreboard | None, master: int, group: str, *, relayed: bool
 
 
 def _old(folders: list[Path], unit: Unit) -> Iterator[Worker]:
-    """Yield the workers that a restart has moved to scopes, as far as their scoreboards can be read."""
+    """Yield the old workers in scopes whose scoreboards can be read."""
     for scope in unit.scopes:
         master = cgroup.master_of(scope)
         yield from _workers(_board(folders, master)[0], master, scope, relayed=True)
@@ -189,7 +191,7 @@ def _worker(slot: Slot, master: int, board: Scoreboard, *, relayed: bool) -> Wor
         connections=slot[Field.OPEN],
         idle=slot[Field.IDLE],
         held=slot[Field.HOLDS],
-        oldest=slot.oldest_age if slot[Field.IN_FLIGHT] else 0.0,  # noted once in a second
+        oldest=slot.oldest_age if slot[Field.IN_FLIGHT] else 0.0,  # updated once a second
         memory=_memory(slot[Field.PID]),
         draining_for=(time.monotonic_ns() - draining) / 1e9 if draining else 0.0,
         drain_time=board.drain_time,
@@ -203,8 +205,8 @@ def _memory(pid: int) -> int | None:
         return None
 
 
-def _with_rate(worker: Worker, before: int | None, apart: float) -> Worker:
-    return worker if before is None or not apart else replace(worker, rate=(worker.requests - before) / apart)
+def _with_rate(worker: Worker, before: int | None, seconds: float) -> Worker:
+    return worker if before is None or not seconds else replace(worker, rate=(worker.requests - before) / seconds)
 
 
 def _listeners(sockets: list[Unit]) -> Iterator[Listener]:
@@ -220,7 +222,7 @@ def _listeners(sockets: list[Unit]) -> Iterator[Listener]:
 
 
 def _restart(unit: Unit, board: Scoreboard | None) -> Restart | None:
-    """Return what the last restart, reload or start was, if systemd has heard that it was ready."""
+    """Return the last start, restart or reload of an active service."""
     stopped, begun, ended = (
         int(unit[f"{name}TimestampMonotonic"] or 0) for name in ("ActiveExit", "InactiveExit", "ActiveEnter")
     )
@@ -228,7 +230,7 @@ def _restart(unit: Unit, board: Scoreboard | None) -> Restart | None:
     if not ended or not unit.is_active:
         return None
     kind, took, at = "start", (ended - begun) / 1e6, ended / 1e6
-    if 0 < stopped < ended and away < _APART:
+    if 0 < stopped < ended and away < _MAX_RESTART_PAUSE:
         kind, took = "restart", (ended - stopped) / 1e6
     if board is not None and board.ready > 1:
         kind, took, at = "reload", board.loading_time, board.ready_at

@@ -212,11 +212,11 @@ def test_examples_are_healthy() -> None:
             "state",
             {"SubState": "auto-restart", "StatusText": "Worker failed"},
             "error",
-            "(success): Worker failed. jour",
+            "(success): Worker failed. See jour",
         ),
         ("state", {"StatusText": "Reload failed (x)"}, "warning", "app.service is active: Reload failed (x)"),
         ("state", {"ActiveState": "inactive", "StatusText": ""}, "ok", "app.service is inactive"),
-        ("drain time", {"TimeoutStopUSec": "30s"}, "error", "are killed before the drain time is over"),
+        ("drain time", {"TimeoutStopUSec": "30s"}, "error", "are killed before the drain time ends"),
         ("drain time", {"TimeoutStopUSec": "1min"}, "warning", "two drains"),
         ("drain time", {"TimeoutStopUSec": "infinity"}, "warning", "never killed"),
         ("drain time", {"TimeoutStopUSec": "1min 1ms"}, "ok", "graceful_timeout=30 s"),
@@ -232,10 +232,10 @@ def test_examples_are_healthy() -> None:
         ("application", {"WorkingDirectory": "/home/app", "ProtectHome": "read-only"}, "ok", "/srv/app/app.py"),
         ("start limit", {"StartLimitIntervalUSec": "10s"}, "error", "5 times in 10 s"),
         ("start limit", {"StartLimitIntervalUSec": "10s", "StartLimitBurst": "0"}, "ok", "no start limit"),
-        ("restart", {"Restart": "no"}, "error", "nobody starts a master again"),
-        ("restart", {"Restart": "on-success"}, "error", "nobody starts a master again"),
-        ("restart", {"Restart": "on-watchdog"}, "error", "nobody starts a master again"),
-        ("restart", {"Restart": "on-abort"}, "warning", "is not tried again"),
+        ("restart", {"Restart": "no"}, "error", "a master that was killed is not started again"),
+        ("restart", {"Restart": "on-success"}, "error", "a master that was killed is not started again"),
+        ("restart", {"Restart": "on-watchdog"}, "error", "a master that was killed is not started again"),
+        ("restart", {"Restart": "on-abort"}, "warning", "is not started again"),
         ("restart", {"Restart": "always"}, "ok", "Restart=always"),
         ("restart", {"RestartUSec": "0"}, "warning", "without a pause"),
         ("readiness", {"Type": "exec"}, "error", "Type=exec"),
@@ -243,7 +243,7 @@ def test_examples_are_healthy() -> None:
         ("readiness", {"NotifyAccess": "none"}, "error", "NotifyAccess=none"),
         ("readiness", {"NotifyAccess": "exec"}, "warning", "NotifyAccess=exec"),
         ("readiness", {"NotifyAccess": "all"}, "warning", "NotifyAccess=all"),
-        ("kill mode", {"KillMode": "mixed"}, "error", "when the master is killed, so are its workers"),
+        ("kill mode", {"KillMode": "mixed"}, "error", "if the master is killed, so are its workers"),
         ("kill mode", {"KillMode": "process"}, "error", "left behind"),
         ("kill mode", {"KillMode": "none"}, "error", "left behind"),
         ("final kill", {"SendSIGKILL": "no"}, "warning", "SendSIGKILL=no"),
@@ -254,10 +254,10 @@ def test_examples_are_healthy() -> None:
             "counters",
             {"RuntimeDirectory": ""},
             "warning",
-            "no RuntimeDirectory= in app.service: status sees no",
+            "no RuntimeDirectory= in app.service: status shows no",
         ),
         ("counters", {"RuntimeDirectoryMode": "0700"}, "warning", "RuntimeDirectoryMode=0700"),
-        ("reload", {"Type": "notify-reload"}, "warning", "Type=notify-reload sends SIGHUP, and so does ExecReload="),
+        ("reload", {"Type": "notify-reload"}, "warning", "Type=notify-reload and ExecReload="),
         ("reload", {"Type": "notify-reload", "ExecReloadEx": RELOAD}, "ok", "waits for the new workers"),
         ("reload", {"ExecReloadEx": RELOAD}, "warning", "systemctl reload does nothing"),
         ("reload", {"ExecReloadEx": HUP}, "warning", "no ExecReload=…/relay reload %n in app.service"),
@@ -266,21 +266,26 @@ def test_examples_are_healthy() -> None:
         ("watchdog", {"WatchdogSignal": "6"}, "warning", "WatchdogSignal=6 in app.service"),
         ("out of memory", {"OOMPolicy": "stop"}, "warning", "OOMPolicy=stop in app.service"),
         ("non-blocking", {"NonBlocking": "no"}, "error", "old workers hang"),
-        ("private /tmp", {"JoinsNamespaceOf": ""}, "error", "uploads to the old workers fail"),
+        ("private /tmp", {"JoinsNamespaceOf": ""}, "error", "uploads to old workers fail"),
         ("private /tmp", {"JoinsNamespaceOf": "", "PrivateTmp": "no"}, "ok", "outlives"),
         ("private /tmp", {"JoinsNamespaceOf": "", "PrivateTmpEx": "disconnected"}, "ok", "outlives"),
         (
             "root",
             {"ExecStopEx": command("stop app.service", "privileged")},
             "error",
-            "can become root. Install it anew",
+            "can become root. Install the units again",
         ),
         ("root", {"ExecStartPreEx": command("", "privileged", "/bin/a")}, "error", "Move it to a unit of its own"),
         ("root", {"ExecStartPreEx": command("", "privileged", "/bin/a"), "User": ""}, "ok", "no command"),
         ("relay", {"Wants": "app-watchdog.path"}, "error", "no Wants=app-relay.service in app.service"),
         ("watchdog relay", {"ExecStopPostEx": ()}, "error", "no ExecStopPost=…/relay stop-post %n"),
         ("watchdog relay", {"Wants": "app-relay.service"}, "error", "no Wants=app-watchdog.path in app.service"),
-        ("watchdog relay", {"RuntimeDirectory": "other"}, "error", "does not look at watchdog in RuntimeDirectory="),
+        (
+            "watchdog relay",
+            {"RuntimeDirectory": "other"},
+            "error",
+            "does not watch the file watchdog in",
+        ),
         ("mailbox access", {"User": "root"}, "ok", "root may connect"),
         ("mailbox access", {"User": "daemon"}, "error", "daemon may not connect"),
         ("mailbox access", {"User": "nobody-here"}, "error", "there is no user nobody-here"),
@@ -294,7 +299,7 @@ def test_service(check: str, changes: Changes, verdict: str, words: str) -> None
     ("check", "changes", "verdict", "words"),
     [
         ("unit files", {"NeedDaemonReload": "yes"}, "warning", "app.socket changed on disk"),
-        ("boot", {"UnitFileState": "disabled"}, "warning", "app.socket not enabled: nobody listens after a reboot"),
+        ("boot", {"UnitFileState": "disabled"}, "warning", "app.socket not enabled: the port is closed after a reboot"),
         ("port", {"ActiveState": "failed", "Result": "trigger-limit-hit"}, "error", "failed (trigger-limit-hit)"),
         ("port", {"Listen": "/run/app/mailbox (SequentialPacket)"}, "error", "no ListenStream="),
         ("accept", {"Accept": "yes"}, "error", "Accept=yes"),
@@ -303,7 +308,7 @@ def test_service(check: str, changes: Changes, verdict: str, words: str) -> None
         ("trigger limit", {"TriggerLimitIntervalUSec": "2s", "TriggerLimitBurst": "0"}, "ok", "no trigger limit"),
         ("backlog", {"Backlog": "4096"}, "ok", "net.core.somaxconn=4096"),
         ("backlog", {"Backlog": "4294967295"}, "ok", "net.core.somaxconn=4096"),
-        ("backlog", {"Backlog": "4097"}, "warning", "is cut to net.core.somaxconn=4096"),
+        ("backlog", {"Backlog": "4097"}, "warning", "is limited to net.core.somaxconn=4096"),
         ("backlog", {"Backlog": "128"}, "warning", "only 128"),
         ("mailbox", {"Listen": "8000 (Stream)"}, "error", "ListenSequentialPacket=/run/app/mailbox"),
         ("mailbox", {"Listen": ("/a (SequentialPacket)", "@b (SequentialPacket)")}, "error", "2 mailboxes"),
@@ -362,14 +367,29 @@ def test_watchdog_path(changes: Changes, words: str) -> None:
         ("D-Bus", {"bus": "busctl: …", "user_manager": True}, "error", "Install dbus-user-session"),
         ("linger", {"linger": True, "user_manager": True}, "ok", "without a login"),
         ("linger", {"linger": False, "user_manager": True}, "warning", "loginctl enable-linger"),
-        ("linger", {"linger": None, "user_manager": True}, "warning", "not known"),
+        ("linger", {"linger": None, "user_manager": True}, "warning", "is unknown"),
         ("port", {"sockets": ()}, "error", "no socket unit holds the port"),
-        ("port", {"sockets": (), "own_socket": "not-found"}, "error", "there is no app.socket. Install it anew"),
-        ("port", {"sockets": (), "masked": ("app.socket",)}, "error", "systemctl unmask app.socket; Install it anew"),
-        ("port", {"lost": Lost(("[::]:80",), ())}, "error", "nobody listens at [::]:80: systemd holds what"),
-        ("port", {"lost": Lost(("[::]:80",), ("[::]:80",))}, "error", "systemd no longer holds [::]:80; only the"),
-        ("port", {"lost": Lost(("a:1", "b:2"), ("a:1",))}, "error", "nobody listens at b:2: systemd holds what"),
-        ("mailbox", {"sockets": ()}, "error", "no mailbox: its restarts close idle connections. Install it anew"),
+        (
+            "port",
+            {"sockets": (), "own_socket": "not-found"},
+            "error",
+            "there is no app.socket. Install the",
+        ),
+        (
+            "port",
+            {"sockets": (), "masked": ("app.socket",)},
+            "error",
+            "systemctl unmask app.socket; Install the",
+        ),
+        ("port", {"lost": Lost(("[::]:80",), ())}, "error", "nothing listens at [::]:80: systemd still holds"),
+        ("port", {"lost": Lost(("[::]:80",), ("[::]:80",))}, "error", "systemd no longer holds [::]:80, only the"),
+        ("port", {"lost": Lost(("a:1", "b:2"), ("a:1",))}, "error", "nothing listens at b:2: systemd still holds"),
+        (
+            "mailbox",
+            {"sockets": ()},
+            "error",
+            "no mailbox: its restarts close idle connections. Install",
+        ),
         (
             "masked",
             {"masked": ("app.socket", "app-relay.service")},
@@ -386,11 +406,11 @@ def test_watchdog_path(changes: Changes, words: str) -> None:
         ("backlog", {"somaxconn": 128}, "warning", "only 128"),
         ("application", {"settings": warning("w", "r")}, "warning", "w"),
         ("application", {"settings": error("e", "r")}, "error", "e"),
-        ("application", {"settings": replace(SETTINGS, found=False)}, "error", "no module for app:app"),
+        ("application", {"settings": replace(SETTINGS, found=False)}, "error", "the module of app:app does not exist"),
         ("application", {"settings": replace(SETTINGS, readable=False)}, "error", "/srv/app/app.py"),
         ("configuration", {"settings": replace(SETTINGS, our_master=False)}, "error", "flask_socketact.conf"),
         ("configuration", {"settings": replace(SETTINGS, our_worker=False)}, "error", "worker_class="),
-        ("drain time", {"settings": warning("w", "r")}, "warning", "is not compared"),
+        ("drain time", {"settings": warning("w", "r")}, "warning", "cannot be compared"),
         ("drain time", {"settings": replace(SETTINGS, graceful_timeout=75)}, "error", "TimeoutStopSec=165"),
         ("descriptors", {"settings": replace(SETTINGS, worker_connections=70000)}, "warning", "LimitNOFILE=140000"),
         ("descriptors", {"settings": warning("w", "r")}, "ok", "LimitNOFILE=65536"),
@@ -419,11 +439,11 @@ def test_why_units_have_failed() -> None:
     failed = {"ActiveState": "failed", "Result": "resources"}
     expect(system(service=failed, failures=failures), "state", "error", "is failed (resources): Serving with 2 of 2")
     silent = system(service=failed | {"StatusText": ""}, failures=failures)
-    expect(silent, "state", "error", "is failed (resources): Permission denied. journalctl")
+    expect(silent, "state", "error", "is failed (resources): Permission denied. See journalctl")
     expect(system(service={"ActiveState": "inactive", "StatusText": ""}, failures=failures), "state", "ok", "inactive")
     what = "app.socket is failed (resources): its port is closed"
     expect(
-        system(socket=failed, failures=failures), "port", "error", f"{what}: Address already in use. Mend that; then"
+        system(socket=failed, failures=failures), "port", "error", f"{what}: Address already in use. Correct that; then"
     )
     expect(system(socket=failed), "port", "error", f"{what}. systemctl enable --now app.socket")
 
@@ -444,7 +464,12 @@ def test_command_that_others_may_change(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     for command in ((python,), (Path("/bin/sh"), python)):
         expect(system(command=command), "command", "error", f"and so {python}, which root is running")
-    expect(system(command=(Path("/bin/sh"), Path("/none.zip/module.py"))), "command", "ok", "/bin/sh and the modules")
+    expect(
+        system(command=(Path("/bin/sh"), Path("/none.zip/module.py"))),
+        "command",
+        "ok",
+        "root can change /bin/sh and its modules",
+    )
     assert CHECKS["command"](system(command=())) is None
 
 
@@ -528,11 +553,11 @@ def test_relay_in_a_folder_of_another_user(tmp_path: Path) -> None:
         called = replace(
             system(), service=nothing, sockets=(), relay=Unit("app-relay.service", only), watchdog_service=nothing
         )
-        expect(called, "relay permissions", "error", "others than root may change")
-        expect(called, "relay version", "ok", "of this version")
+        expect(called, "relay permissions", "error", "users other than root can change")
+        expect(called, "relay version", "ok", "from this version")
         expect(replace(called, user_manager=True), "relay permissions", "ok", "is executable")
     relay.write_text("#!/bin/sh\n")
-    expect(called, "relay version", "warning", "not that of this version")
+    expect(called, "relay version", "warning", "not from this version")
     relay.chmod(0o644)
     expect(replace(called, user_manager=True), "relay permissions", "error", "is not executable")
 
@@ -666,11 +691,11 @@ NO_NUMBERS: list[Any] = [-1, 2**31, 10**4000, 1.5, "30", None, [], math.inf, mat
 )
 def test_answers_that_are_none(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(application, "_user", lambda *_, **__: None)
-    monkeypatch.setattr(application, "_question", lambda *_: None)
-    monkeypatch.setattr(application, "_ask", lambda *_: answer)
-    with pytest.raises(UnreadError, match="did not read its settings"):
+    monkeypatch.setattr(application, "_command", lambda *_: None)
+    monkeypatch.setattr(application, "_run", lambda *_: answer)
+    with pytest.raises(UnreadError, match="did not print its settings"):
         read_settings(Manager(user=False), unit("app.service", SERVICE, {}))
-    monkeypatch.setattr(application, "_ask", lambda *_: json.dumps(ANSWER))
+    monkeypatch.setattr(application, "_run", lambda *_: json.dumps(ANSWER))
     assert read_settings(Manager(user=False), unit("app.service", SERVICE, {})) == SETTINGS
 
 
@@ -851,7 +876,7 @@ def test_versions_that_do_not_fit(tmp_path: Path) -> None:
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: flask-socketact\nVersion: 0.1.0\n{needs}")
     done = ask(tmp_path, "app:app", PYTHONPATH=str(tmp_path))
     assert done.stderr.startswith("gunicorn ")
-    assert done.stderr.endswith(" is installed, and flask-socketact needs gunicorn>=999\n")
+    assert done.stderr.endswith(" is installed, but flask-socketact needs gunicorn>=999\n")
     assert done.returncode == 1
 
 

@@ -27,7 +27,7 @@ def test_file_of_the_user_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "flask_socketact.conf").write_text("workers = 9\n")
     done = CliRunner().invoke(main, ["init", str(tmp_path)])
     assert done.exit_code == 3
-    assert "exists and is left as it is" in done.output
+    assert "exists and was not changed" in done.output
     assert (tmp_path / "flask_socketact.conf").read_text() == "workers = 9\n"
 
 

@@ -1,4 +1,4 @@
-"""What ``flask-socketact doctor`` looks at, in the order in which it tells."""
+"""The checks of ``flask-socketact doctor``, in the order of its output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from flask_socketact.cli.doctor.checks.finding import Finding
     from flask_socketact.cli.doctor.checks.system import System
 
-#: Each looks at one thing. None: it does not apply here.
+#: Each check returns what it found, or None where it does not apply.
 CHECKS: dict[str, Callable[[System], Finding | None]] = {
     "systemd": host.version,
     "D-Bus": host.bus,
@@ -55,7 +55,7 @@ CHECKS: dict[str, Callable[[System], Finding | None]] = {
 
 
 def run(system: System) -> Iterator[tuple[str, Finding]]:
-    """Yield the name of every check that applies, and what it has found."""
+    """Yield the name of each check that applies, and what it found."""
     for name, check in CHECKS.items():
         finding = check(system)
         if finding is not None:

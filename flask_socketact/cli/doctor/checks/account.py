@@ -1,4 +1,4 @@
-"""Who a service runs as."""
+"""The user and groups that a service runs as."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Account:
-    """A user, and the groups that a process of the service is in."""
+    """A user, and the groups of a process of the service."""
 
     name: str
     uid: int
@@ -26,7 +26,7 @@ class Account:
     shell: str
 
     def may_write(self, owner: int, group: int, mode: int) -> bool:
-        """Tell whether the permissions of a file let this user write: the first class that fits decides."""
+        """Return whether a file's permissions let this user write: the first class that matches decides."""
         if self.uid == 0:
             return True
         if self.uid == owner:
@@ -37,9 +37,9 @@ class Account:
 
 
 def user_id(name: str) -> pwd.struct_passwd:
-    """Find a user by name or number.
+    """Return a user by name or number.
 
-    :raises AccountError: there is none.
+    :raises AccountError: there is no such user.
     """
     try:
         return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
@@ -48,9 +48,9 @@ def user_id(name: str) -> pwd.struct_passwd:
 
 
 def group_id(name: str) -> int:
-    """Find a group by name or number.
+    """Return the number of a group by name or number.
 
-    :raises AccountError: there is none.
+    :raises AccountError: there is no such group.
     """
     try:
         return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
@@ -59,7 +59,7 @@ def group_id(name: str) -> int:
 
 
 def account(service: Unit, *, user_manager: bool) -> Account:
-    """Find who a service runs as: ``User=``, ``Group=`` and ``SupplementaryGroups=``, as systemd applies them.
+    """Return the account of a service: ``User=``, ``Group=`` and ``SupplementaryGroups=``, as systemd applies them.
 
     :raises AccountError: one of them does not exist.
     """

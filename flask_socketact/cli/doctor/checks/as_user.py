@@ -1,7 +1,7 @@
-"""A program of the service's user, started by root: when it ends, so does all that it has started.
+"""Run a program as the service's user, and leave no process behind.
 
-A program as root could also leave a process behind in root's session, with none of the service's limits. So it runs in
-a transient service (systemd-run), which has some of its own, gains no rights, and leaves nothing.
+A program started directly by root could leave processes in root's session, with none of the service's limits. So it
+runs in a transient service (systemd-run) with limits of its own, which gains no privileges and ends all its processes.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from flask_socketact.systemd.manager import PATH, call
 
 #: systemd.service(5), systemd.exec(5), systemd.resource-control(5), systemd.kill(5).
 _LIMITS = ("NoNewPrivileges=yes", "MemoryMax=1G", "TasksMax=256", "KillMode=control-group", "KillSignal=SIGKILL")
-#: Where a file is root's alone, and gone after a reboot.
+#: A folder that only root may write to, and that a reboot empties.
 _FOLDER = "/run"
 
 
 def run(
     words: list[str], user: Account, variables: Mapping[str, str], *, seconds: float
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program in the folder ``/`` as `user`, with these variables, to its end.
+    """Run a program as `user` in the folder ``/``, with these environment variables.
 
-    Without our terminal, which it could type into. If we are that user, nothing of it needs to be taken from it.
+    It does not get our terminal, which it could type into. Without root, it runs as a child process.
 
     :raises OSError: it cannot be run, or prints too much.
     :raises ValueError: a variable has a zero byte.
@@ -42,7 +42,7 @@ def run(
     if os.geteuid() != 0:
         return bounded.run(words, cwd="/", env=dict(variables), start_new_session=True, seconds=seconds)
     unit = f"flask-socketact-doctor-{secrets.token_hex(8)}.service"
-    # Not in the properties of the unit, which everybody may read.
+    # Not as properties of the unit: every user may read those.
     with tempfile.NamedTemporaryFile("w", dir=_FOLDER, prefix="flask-socketact-", encoding="utf-8") as file:
         file.writelines(f"{name}={_quoted(value)}\n" for name, value in variables.items())
         file.flush()
@@ -63,7 +63,7 @@ def _in_service(words: list[str], user: Account, unit: str, environment_file: st
     )
     options = [option for line in properties for option in ("--property", line)]
     command = ("systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--service-type=exec", f"--unit={unit}")
-    # As of ExecStart=, systemd puts variables into its words.
+    # systemd expands variables in these words, as in ExecStart=.
     return [*command, *options, "--", *(word.replace("$", "$$") for word in words)]
 
 
@@ -72,5 +72,5 @@ def _environment() -> dict[str, str]:
 
 
 def _quoted(value: str) -> str:
-    """Return a value as ``EnvironmentFile=`` has it."""
+    """Return a value quoted for ``EnvironmentFile=``."""
     return '"{}"'.format(re.sub(r'(["\\`$])', r"\\\1", value))

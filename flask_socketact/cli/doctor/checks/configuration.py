@@ -1,4 +1,4 @@
-"""Checks of the application, and of gunicorn's settings against the service's."""
+"""Checks of the application, and of gunicorn's settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from flask_socketact.cli.doctor.checks.application import Settings
     from flask_socketact.cli.doctor.checks.system import System
 
-#: systemd's default for LimitNOFILE=, and the least that a worker gets along with.
+#: systemd's default for LimitNOFILE=; with less a worker runs out of descriptors.
 FEW_DESCRIPTORS = 1024
 
 
@@ -22,9 +22,9 @@ def application(system: System) -> Finding:
         return settings
     if not settings.found:
         remedy = f"Correct the name, or WorkingDirectory= (systemctl cat {system.service.name})"
-        return error(f"there is no module for {settings.app}", remedy)
+        return error(f"the module of {settings.app} does not exist", remedy)
     if not settings.readable:
-        remedy = "Let the service's user read it"
+        remedy = "Make it readable for the service's user"
         return error(f"{settings.file}, the module of {settings.app}, cannot be read by the service's user", remedy)
     hidden = _hidden(system, settings)
     if hidden is not None:
@@ -34,7 +34,7 @@ def application(system: System) -> Finding:
 
 
 def _hidden(system: System, settings: Settings) -> str | None:
-    """Return what of the application the service does not see, although its user might."""
+    """Return a path of the application that ProtectHome= hides from the service."""
     if system.service["ProtectHome"] not in ("yes", "tmpfs"):
         return None
     paths = (system.service["WorkingDirectory"], settings.file or "")
@@ -42,17 +42,17 @@ def _hidden(system: System, settings: Settings) -> str | None:
 
 
 def configuration(system: System) -> Finding | None:
-    """The master and the workers are ours."""
+    """The master and the workers are those of this package."""
     settings = system.settings
     if isinstance(settings, Finding):
         return None
     if not settings.our_master:
-        remedy = f"Give gunicorn -c python:flask_socketact.conf in ExecStart= of {system.service.name}"
+        remedy = f"Add -c python:flask_socketact.conf to gunicorn in ExecStart= of {system.service.name}"
         return error("gunicorn's configuration does not import flask_socketact.conf", remedy)
     if not settings.our_worker:
-        remedy = "Use one of flask_socketact's (docs/workers.md), or leave worker_class as flask_socketact.conf has it"
+        remedy = "Remove worker_class, or use one of flask_socketact (docs/workers.md)"
         return error(
-            f"worker_class={settings.worker_class} does not drain as ours do, nor tell when it accepts", remedy
+            f"worker_class={settings.worker_class} neither reports readiness nor hands over connections", remedy
         )
     workers = f"{settings.workers} workers with {settings.threads} threads each"
     return ok(f"{workers}, {settings.worker_class.rpartition('.')[2]}")
@@ -63,16 +63,16 @@ def drain_time(system: System) -> Finding:
     timeout = system.service.seconds("TimeoutStopUSec")
     told = f"TimeoutStopSec={_seconds(timeout)} of {system.service.name}"
     if isinstance(system.settings, Finding):
-        return warning(f"{told} is not compared with graceful_timeout, which is not known", "See application")
+        return warning(f"{told} cannot be compared with graceful_timeout, which is unknown", "See application")
     drain = system.settings.graceful_timeout
     both = f"{told}, graceful_timeout={_seconds(drain)}"
     enough = system.set(f"TimeoutStopSec={2 * drain + 15}")
     if timeout <= drain:
-        return error(f"{both}: requests in flight are killed before the drain time is over", enough)
+        return error(f"{both}: requests in flight are killed before the drain time ends", enough)
     if timeout <= 2 * drain:
-        return warning(f"{both}: a stop during a reload waits for two drains, and is killed in the second", enough)
+        return warning(f"{both}: a stop during a reload takes two drains, and is killed in the second", enough)
     if math.isinf(timeout):
-        return warning(f"{both}: what does not obey is never killed, and a stop may wait for ever", enough)
+        return warning(f"{both}: a process that ignores SIGTERM is never killed, and a stop may wait forever", enough)
     return ok(both)
 
 
@@ -82,12 +82,12 @@ def descriptors(system: System) -> Finding:
     told = f"LimitNOFILE={system.service['LimitNOFILESoft']} of {system.service.name}"
     remedy = system.set("LimitNOFILE=65536")
     if limit < FEW_DESCRIPTORS:
-        return error(f"{told} is too low: a worker that has no descriptor left accepts nobody", remedy)
+        return error(f"{told} is too low: a worker without a free descriptor accepts no connection", remedy)
     if isinstance(system.settings, Finding):
         return ok(told)
     connections = system.settings.worker_connections
     if limit <= connections:
-        what = f"{told} is not above worker_connections={connections}: connections wait before the worker is full"
+        what = f"{told} is not above worker_connections={connections}: a worker runs out of descriptors first"
         return warning(what, system.set(f"LimitNOFILE={max(65536, 2 * connections)}"))
     return ok(f"{told}, worker_connections={connections}")
 

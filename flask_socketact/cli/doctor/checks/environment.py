@@ -1,4 +1,4 @@
-"""The command line and the environment of a service, as systemd puts them together."""
+"""The environment and the command line of a service, composed as systemd does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-#: Where systemd makes the folders of StateDirectory= and the like.
+#: Where systemd creates the folders of StateDirectory= and similar settings.
 FOLDERS = {"State": "/var/lib", "Cache": "/var/cache", "Logs": "/var/log", "Configuration": "/etc", "Runtime": "/run"}
 _NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _VARIABLE = re.compile(r"\$\$|\$\{(\w+)\}", re.ASCII)
@@ -27,10 +27,10 @@ _VARIABLE = re.compile(r"\$\$|\$\{(\w+)\}", re.ASCII)
 def environment(
     service: Unit, account: Account, variables: Iterable[str], named: Iterable[tuple[str, bool]], *, user_manager: bool
 ) -> dict[str, str]:
-    """Return the variables that a service is started with, but those that only a started one has.
+    """Return the environment variables of a service, without those that only a running one has.
 
     :param variables: the lines of ``Environment=``
-    :param named: those of ``EnvironmentFile=``, and whether they may be absent
+    :param named: the paths of ``EnvironmentFile=``, and whether each may be absent
     :raises OSError: a file cannot be read.
     """
     found = {"PATH": PATH, "HOME": account.home, "USER": account.name, "LOGNAME": account.name, "SHELL": account.shell}
@@ -63,7 +63,7 @@ def _read_files(pattern: str, *, optional: bool) -> dict[str, str]:
 
 
 def parse_environment(text: str) -> dict[str, str]:
-    """Read an ``EnvironmentFile=``."""
+    """Parse an ``EnvironmentFile=``."""
     found = {}
     for line in map(str.strip, text.replace("\\\n", "").splitlines()):
         name, equals, value = line.partition("=")
@@ -80,7 +80,7 @@ def _unquote(value: str) -> str:
 
 
 def expand(words: Iterable[str], variables: Mapping[str, str]) -> list[str]:
-    """Put variables into the words of a command line: ``${NAME}`` in a word, ``$NAME`` as words of their own."""
+    """Expand variables in a command line: ``${NAME}`` within a word, ``$NAME`` to separate words."""
     expanded: list[str] = []
     for word in words:
         if re.fullmatch(r"\$\w+", word, re.ASCII):

@@ -1,15 +1,17 @@
-"""What a check has found."""
+"""The result of a check."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
 
-#: A remedy for units that are not as the command writes them.
-INSTALL = "Install it anew: flask-socketact units --install, with the options as before"
+#: Remedy for units that differ from what the command writes.
+INSTALL = "Install the units again: flask-socketact units --install, with the same options as before"
 
 
 class Verdict(str, Enum):
+    """How serious a finding is."""
+
     OK = "ok"
     WARNING = "warning"
     ERROR = "error"
@@ -17,7 +19,7 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line each: `found` is a sentence without its full stop, `remedy` what to do, empty if there is nothing."""
+    """One line of output: `found` is a sentence without a full stop, `remedy` what to do, or empty."""
 
     verdict: Verdict
     found: str
@@ -33,5 +35,5 @@ def warning(found: str, remedy: str) -> Finding:
 
 
 def error(found: str, remedy: str) -> Finding:
-    """Something breaks a promise."""
+    """Return a finding that breaks a promise."""
     return Finding(Verdict.ERROR, found, remedy)

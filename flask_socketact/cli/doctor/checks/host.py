@@ -1,4 +1,4 @@
-"""Checks of what is around the service."""
+"""Checks of the machine."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def version(system: System) -> Finding:
 
 
 def bus(system: System) -> Finding:
-    """The relay reaches the manager."""
+    """D-Bus responds: the relay needs it."""
     if not system.bus:
         return ok("busctl reaches the manager")
     package = "dbus-user-session" if system.user_manager else "dbus"
-    remedy = f"Install {package}, and look at {system.systemctl} status dbus"
-    return error(f"D-Bus does not answer, so that clients wait in a restart: {system.bus}", remedy)
+    remedy = f"Install {package}, and see {system.systemctl} status dbus"
+    return error(f"D-Bus does not respond, so clients wait in a restart: {system.bus}", remedy)
 
 
 def linger(system: System) -> Finding | None:
@@ -35,8 +35,8 @@ def linger(system: System) -> Finding | None:
     if not system.user_manager:
         return None
     if system.linger is None:
-        what = "it is not known whether the service outlives your logout: loginctl does not answer"
-        return warning(what, "Let it answer (systemctl status systemd-logind)")
+        what = "whether the service outlives your logout is unknown: loginctl does not respond"
+        return warning(what, "See systemctl status systemd-logind")
     if not system.linger:
         return warning("the service ends when you log out, and does not start at boot", "loginctl enable-linger")
     return ok("the service runs without a login")

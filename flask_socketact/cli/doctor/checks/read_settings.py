@@ -1,7 +1,7 @@
-"""Tells what gunicorn would read as its settings, without loading the application.
+"""Print gunicorn's settings as JSON, without loading the application.
 
-``flask-socketact doctor`` gives this text to the Python of a service, as the service's user. So it needs nothing
-of this package, and prints JSON. What goes wrong is the last line on stderr, with another exit status than 0.
+``flask-socketact doctor`` runs this text with the Python of a service, as the service's user. So it imports nothing of
+this package. After an error, the last line on stderr has the reason, and the exit status is not 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SETTINGS = ("graceful_timeout", "worker_connections", "workers", "threads")
 
 
 def find_module(name: str) -> importlib.machinery.ModuleSpec | None:
-    """Find a module without importing it, nor the packages that it is in."""
+    """Find a module without importing it or its parent packages."""
     parts = name.split(".")
     found = importlib.util.find_spec(parts[0])
     for end in range(2, len(parts) + 1):
@@ -31,7 +31,7 @@ def find_module(name: str) -> importlib.machinery.ModuleSpec | None:
 
 
 def find_application(uri: str, cfg: Any) -> dict[str, Any]:
-    """Tell which file has the application (none: a namespace package), and whether it may be read."""
+    """Return the file of the application (None for a namespace package), and whether it is readable."""
     if cfg.paste is not None:
         file: str | None = uri.partition("#")[0]
     else:
@@ -45,23 +45,23 @@ def find_application(uri: str, cfg: Any) -> dict[str, Any]:
 
 
 def check_environment() -> None:
-    """See what would end gunicorn's import, or ours, in a traceback."""
+    """Exit with a message about what would make an import fail with a traceback."""
     workers = os.environ.get("WEB_CONCURRENCY", "1")
     try:
         int(workers)
     except ValueError:
         sys.exit(f"WEB_CONCURRENCY={workers!r} is not a number: gunicorn cannot start")
     for found, wanted in misfits():
-        sys.exit(f"{found} is installed, and flask-socketact needs {wanted}")
+        sys.exit(f"{found} is installed, but flask-socketact needs {wanted}")
 
 
 def misfits() -> Iterator[tuple[str, str]]:
-    """Yield what is installed of the packages that we need in a version that we do not know."""
+    """Yield the installed packages whose version is outside our requirements, and the requirement."""
     try:
         from packaging.requirements import Requirement  # gunicorn needs it
 
         texts = importlib.metadata.requires("flask-socketact") or []
-    except ImportError:  # of packaging, or there is no such distribution
+    except ImportError:  # packaging is missing, or this package has no metadata
         return
     for requirement in map(Requirement, texts):
         if requirement.marker is None or requirement.marker.evaluate():
@@ -73,9 +73,9 @@ def misfits() -> Iterator[tuple[str, str]]:
 def main() -> None:
     request = json.loads(sys.argv[1])
     os.chdir(request["directory"])
-    os.listdir(request["directory"])  # or nothing in it would be found, without a word why
+    os.listdir(request["directory"])  # fail here if it is not readable: imports would fail without a reason
     if not os.access(request["program"], os.X_OK):
-        sys.exit(f"{request['program']} is not there, or may not be run")
+        sys.exit(f"{request['program']} does not exist or is not executable")
     sys.argv = request["argv"]
     sys.path[0] = request["path"]
     check_environment()

@@ -1,4 +1,4 @@
-"""Checks of the relay, which lets the old workers serve on in a restart, and which root runs."""
+"""Checks of the relay: it keeps old workers running in a restart, and root runs it."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from flask_socketact.cli.doctor.checks.system import System
 
 REMEDY = (
-    "Run the command from a virtual environment that is root's, with all folders above it: "
+    "Run the command from a virtual environment that root owns, including all folders above it: "
     "python3 -m venv /opt/flask-socketact/venv, and install flask-socketact there"
 )
-#: What a service may run, and so with "+" as root.
+#: Settings with commands, which "+" runs as root.
 DIRECTIVES = ("ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost")
 
 
 def command(system: System) -> Finding | None:
-    """Only root can change this command, which root runs."""
+    """Only root can change this command while root runs it."""
     for path in system.command:
         try:
             changeable = first_changeable(path)
         except OSError:
-            continue  # of a package in an archive, say
+            continue  # a module in an archive, for example
         if changeable is not None:
-            what = f"others than root may change {changeable}, and so {path}, which root is running"
+            what = f"users other than root can change {changeable}, and so {path}, which root is running"
             return error(f"{what}: they can become root", REMEDY)
-    return ok(f"{system.command[0]} and the modules can be changed by root alone") if system.command else None
+    return ok(f"only root can change {system.command[0]} and its modules") if system.command else None
 
 
 def privileges(system: System) -> Finding | None:
-    """Root runs nothing in the environment of the service, which its user may have a hand in."""
+    """No command of the service runs as root: the service's user may control its environment."""
     if system.user_manager:
         return None
     for directive in DIRECTIVES:
@@ -45,10 +45,10 @@ def privileges(system: System) -> Finding | None:
             if "privileged" in command.flags and system.service["User"] not in ("", "root", "0"):
                 what = (
                     f"{directive}=+{command.path} in {system.service.name}: root runs it in the service's environment, "
-                    "and who can change that (by an EnvironmentFile=, say) can become root"
+                    "and users who can change that (an EnvironmentFile=, for example) can become root"
                 )
                 ours = Path(command.path).name == "relay"
-                return error(what, INSTALL if ours else f"Move it to a unit of its own, or leave the + out: {INSTALL}")
+                return error(what, INSTALL if ours else f"Move it to a unit of its own, or remove the +: {INSTALL}")
     return ok(f"no command of {system.service.name} runs as root (+)")
 
 
@@ -59,7 +59,7 @@ def lines(system: System) -> Finding:
 
 def _no_relay(system: System) -> Finding:
     relay = system.relay
-    told = f"in a restart of {system.service.name} the old workers leave first, and clients wait (--no-overlap)"
+    told = f"in a restart of {system.service.name} the old workers exit first, and clients wait (--no-overlap)"
     if relay["ActiveState"] == "active":
         return error(f"{told}, but {relay.name} moves them", f"{system.systemctl} stop {relay.name}, and remove it")
     return ok(told)
@@ -70,13 +70,13 @@ def _relay_first(system: System) -> Finding:
     if relay["LoadState"] != "loaded":
         is_there = f"{relay.name} is {relay['LoadState']}"
         what = f"there is no {relay.name}" if relay["LoadState"] == "not-found" else is_there
-        return error(f"{what}: clients wait in a restart", system.mend(relay))
+        return error(f"{what}: clients wait in a restart", system.reinstall(relay))
     ending = f" stop {service.name}"
     if not any(command.text.endswith(ending) for command in relay.commands("ExecStopEx")):
         return error(f"there is no ExecStop=…/relay{ending} in {relay.name}: clients wait in a restart", INSTALL)
     for directive in ("PartOf", "After"):
         if service.name not in relay[directive].split():
-            what = f"no {directive}={service.name} in {relay.name}: it does not come first in a restart"
+            what = f"no {directive}={service.name} in {relay.name}: it does not run first in a restart"
             return error(f"{what}, and clients wait", INSTALL)
     if relay.name not in service["Wants"].split():
         what = f"no Wants={relay.name} in {service.name}: clients wait in a restart"
@@ -88,13 +88,13 @@ def _relay_first(system: System) -> Finding:
 
 
 def watchdog(system: System) -> Finding | None:
-    """Workers whose master hangs serve on after WatchdogSec=, too."""
+    """Workers keep serving when WatchdogSec= ends a master that hangs."""
     service = system.service
     if not system.service.overlaps:
         return None
     if not any(command.text.endswith(f" stop-post {service.name}") for command in service.commands("ExecStopPostEx")):
         what = f"there is no ExecStopPost=…/relay stop-post %n in {service.name}: a stop does not wait for old workers"
-        return error(f"{what}, and after WatchdogSec= requests are cut", INSTALL)
+        return error(f"{what}, and after WatchdogSec= requests are cut off", INSTALL)
     return None if system.user_manager else _watchdog_path(system)
 
 
@@ -103,25 +103,27 @@ def _watchdog_path(system: System) -> Finding:
     for unit in (path, system.watchdog_service):
         if unit["LoadState"] != "loaded":
             is_there = "masked" if unit["LoadState"] == "masked" else "missing"
-            return error(f"{unit.name} is {is_there}: after WatchdogSec= requests wait", system.mend(unit))
+            return error(f"{unit.name} is {is_there}: after WatchdogSec= requests wait", system.reinstall(unit))
     if path.name not in service["Wants"].split():
         what = f"no Wants={path.name} in {service.name}: after WatchdogSec= requests wait"
         return error(what, system.set(f"Wants={path.name} in [Unit]"))
     folders = [str(folder) for folder in runtime_folders(service, Manager(user=False))]
     if not folders or f"{folders[0]}/watchdog" not in path["Paths"]:
-        what = f"{path.name} does not look at watchdog in RuntimeDirectory= of {service.name}"
+        what = f"{path.name} does not watch the file watchdog in RuntimeDirectory= of {service.name}"
         return error(f"{what}: after WatchdogSec= requests wait", INSTALL)
     if service["ActiveState"] == "active" and path["ActiveState"] != "active":
         what = f"{path.name} is {path['ActiveState']}: after WatchdogSec= requests wait"
-        return error(what, f"{system.systemctl} restart {path.name}, and look for who writes to what it watches")
-    return ok(f"after WatchdogSec= {path.name} has the workers moved")
+        return error(
+            what, f"{system.systemctl} restart {path.name}, and find the process that writes to the file it watches"
+        )
+    return ok(f"after WatchdogSec= {path.name} starts the relay, which moves the workers")
 
 
 def permissions(system: System) -> Finding | None:
-    """Nobody but root can change what root runs, and the units that tell it to, not by a folder above them either."""
+    """Only root can change the relay, the units, and all folders above them."""
     for path in map(Path, paths(system)):
         try:
-            finding = None if system.user_manager else _told_of(path, "which root runs")
+            finding = None if system.user_manager else _changeable(path, "which root runs")
             executable = path.stat().st_mode & 0o111
         except OSError as failed:
             return error(f"{path} cannot be run: {failed.strerror}", INSTALL)
@@ -131,24 +133,27 @@ def permissions(system: System) -> Finding | None:
             return error(f"{path} is not executable", f"chmod 755 {path}")
     for path in [] if system.user_manager else _unit_files(system):
         try:
-            finding = _told_of(path, "which tells root what to run")
+            finding = _changeable(path, "which defines what root runs")
         except OSError:
-            continue  # it has gone since systemd has read it
+            continue  # removed since systemd loaded it
         if finding is not None:
             return finding
-    told = "is executable" if system.user_manager else "can be changed by root alone, as the units"
+    told = "is executable" if system.user_manager else "and the units can be changed only by root"
     return ok(f"{', '.join(paths(system))} {told}") if paths(system) else None
 
 
-def _told_of(path: Path, what: str) -> Finding | None:
-    """:raises OSError: there is no such file."""
+def _changeable(path: Path, what: str) -> Finding | None:
+    """Return an error if users other than root can change a file, or a folder above it.
+
+    :raises OSError: there is no such file.
+    """
     changeable = first_changeable(path)
     if changeable == path:
-        remedy = f"{INSTALL} (who has changed it may have become root)"
-        return error(f"others than root may change {path}, {what}", remedy)
+        remedy = f"{INSTALL} (a user who changed it may have become root)"
+        return error(f"users other than root can change {path}, {what}", remedy)
     if changeable is not None:
-        remedy = f"Let root alone own and write that, or move {path.name} to where that is so"
-        return error(f"others than root may change {changeable}, and so {path}, {what}", remedy)
+        remedy = f"Make root its owner, writable by no other user, or move {path.name} elsewhere"
+        return error(f"users other than root can change {changeable}, and so {path}, {what}", remedy)
     return None
 
 
@@ -158,20 +163,20 @@ def _unit_files(system: System) -> list[Path]:
 
 
 def version(system: System) -> Finding | None:
-    """The relay is that of this version."""
+    """The relay is from this version of the package."""
     ours = resources.files("flask_socketact.handover").joinpath("relay").read_bytes()
     for path in map(Path, paths(system)):
         try:
             theirs = path.read_bytes()
         except OSError:
-            return None  # its permissions are told
+            return None  # the check of permissions reports it
         if theirs != ours:
-            return warning(f"{path} is not that of this version of flask_socketact", INSTALL)
-    return ok(f"{', '.join(paths(system))} is that of this version") if paths(system) else None
+            return warning(f"{path} is not from this version of flask_socketact", INSTALL)
+    return ok(f"{', '.join(paths(system))} is from this version") if paths(system) else None
 
 
 def paths(system: System) -> list[str]:
-    """Return the different relays that the units call: one, or something is wrong."""
+    """Return the relays that the units run: one, if the units are consistent."""
     units = (system.service, system.relay, system.watchdog_service)
     commands = [command for unit in units for name in DIRECTIVES for command in unit.commands(f"{name}Ex")]
     commands += [command for unit in system.sockets for command in unit.commands("ExecStartPre")]
@@ -179,11 +184,11 @@ def paths(system: System) -> list[str]:
 
 
 def first_changeable(path: Path) -> Path | None:
-    """Return the first file or folder on the way to `path` that others than root may change, through all its links.
+    """Return the first file or folder on the path that users other than root can change, following all links.
 
-    :raises OSError: there is no such file, or it is not to be reached.
+    :raises OSError: there is no such file, or it cannot be reached.
     """
-    path.stat()  # its links end somewhere
+    path.stat()  # fails for a loop of links
     for step in (*reversed(path.parents), path):
         status = step.lstat()
         if stat.S_ISLNK(status.st_mode):
@@ -196,5 +201,5 @@ def first_changeable(path: Path) -> Path | None:
 
 
 def is_changeable(status: os.stat_result) -> bool:
-    """Tell whether others than root may change a file or folder; in a sticky folder they may add what is not there."""
+    """Return whether users other than root can change a file or folder. In a sticky folder they can add files."""
     return status.st_uid != 0 or bool(status.st_mode & 0o022)

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from flask_socketact.cli.doctor.checks.system import System
     from flask_socketact.systemd.manager import Unit
 
-#: What systemd prints for Backlog= when it is not set: as many as the kernel allows (systemd 252, 254).
+#: Backlog= when it is not set (systemd 252, 254): the kernel's maximum applies.
 AS_MANY_AS_ALLOWED = (2**31 - 1, 2**32 - 1)
+#: A shorter queue may overflow in a restart.
 SHORT_QUEUE = 1024
 
 
@@ -42,43 +43,43 @@ def _no_socket(system: System) -> Finding:
         return error(f"{what}; {name} is masked", f"{system.unmask(name)}; {INSTALL}; then {enable}")
     if system.own_socket == "not-found":
         return error(f"{what}; there is no {name}", f"{INSTALL}; then {enable}")
-    return error(f"{what}; {name} starts another", f"Set Service={system.service.name} in it; then {enable}")
+    return error(f"{what}; {name} starts another service", f"Set Service={system.service.name} in it; then {enable}")
 
 
 def _lost(system: System) -> Finding:
-    """The manager has closed an address that is not in the unit any more, and opens none in the middle of its life."""
+    """Describe addresses that changed in the unit: the manager opens them only when the unit starts."""
     nowhere = [address for address in system.lost.addresses if address not in system.lost.kept]
     if nowhere:
         what = describe_lost(nowhere, is_kept=False)
-        return error(what, _reopen(system, "Clients are refused meanwhile"))
-    return error(describe_lost(system.lost.kept, is_kept=True), _reopen(system, "Open it again, which clients notice"))
+        return error(what, _reopen(system, "Open it again; clients are refused meanwhile"))
+    return error(describe_lost(system.lost.kept, is_kept=True), _reopen(system, "Open it again; clients notice"))
 
 
 def _closed(system: System, unit: Unit) -> Finding:
     what = f"{unit.name} is {unit['ActiveState']} ({unit['Result']}): its port is closed"
     for address in unit.listens("Stream"):
         if who := system.occupants.get(address):
-            remedy = f"Stop that, or give another address with --listen; then {system.systemctl} start {unit.name}"
+            remedy = f"Stop it, or choose another address with --listen; then {system.systemctl} start {unit.name}"
             return error(f"{what}, and {address} is held by {who}", remedy)
     if why := system.failures.get(unit.name):
-        return error(f"{what}: {why}", f"Mend that; then {system.systemctl} enable --now {unit.name}")
+        return error(f"{what}: {why}", f"Correct that; then {system.systemctl} enable --now {unit.name}")
     return error(what, f"{system.systemctl} enable --now {unit.name}")
 
 
 def boot(system: System) -> Finding | None:
-    """The port is there after a reboot."""
+    """The port is open after a reboot."""
     names = [unit.name for unit in system.sockets if unit["UnitFileState"] == "disabled"]
     if names:
-        what = f"{' and '.join(names)} not enabled: nobody listens after a reboot"
+        what = f"{' and '.join(names)} not enabled: the port is closed after a reboot"
         return warning(what, f"{system.systemctl} enable {' '.join(names)}")
-    return ok("the port is there after a reboot") if system.sockets else None
+    return ok("the port is open after a reboot") if system.sockets else None
 
 
 def accept(system: System) -> Finding:
     """The service gets listeners, not connections."""
     for unit in system.sockets:
         if unit["Accept"] == "yes":
-            what = f"Accept=yes in {unit.name}: a connection starts a service of its own, which is not gunicorn's way"
+            what = f"Accept=yes in {unit.name}: a service is started for each connection, which gunicorn cannot be"
             return error(what, _reopen(system, "Set Accept=no"))
     return ok("Accept=no")
 
@@ -87,42 +88,42 @@ def flush_pending(system: System) -> Finding:
     """Connections that wait for the service are kept."""
     for unit in system.sockets:
         if unit["FlushPending"] == "yes":
-            what = f"FlushPending=yes in {unit.name}: connections that wait while the service restarts are thrown away"
+            what = f"FlushPending=yes in {unit.name}: a start closes the connections that wait"
             return error(what, system.set("FlushPending=no", unit))
     return ok("FlushPending=no")
 
 
 def trigger_limit(system: System) -> Finding:
-    """Clients that keep coming do not close the port."""
+    """Clients that keep connecting do not close the port."""
     for unit in system.sockets:
         interval, burst = unit.seconds("TriggerLimitIntervalUSec"), unit["TriggerLimitBurst"]
         if interval != 0 and burst != "0":
             what = (
                 f"{unit.name} may start the service {burst} times in {interval:g} s: "
-                "with a release that does not boot systemd soon closes the port for good"
+                "with a release that fails to load, systemd soon closes the port for good"
             )
             return error(what, system.set("TriggerLimitIntervalSec=0", unit))
     return ok("no trigger limit")
 
 
 def backlog(system: System) -> Finding | None:
-    """The queue in which connections wait is long, and as long as the unit says."""
+    """The queue of connections that wait is long, and as long as the unit says."""
     units = [unit for unit in system.sockets if unit.listens("Stream")]
     for unit in units:
         length = int(unit["Backlog"])
         if length > system.somaxconn and length not in AS_MANY_AS_ALLOWED:
-            what = f"Backlog={length} in {unit.name} is cut to net.core.somaxconn={system.somaxconn}"
+            what = f"Backlog={length} in {unit.name} is limited to net.core.somaxconn={system.somaxconn}"
             return warning(what, _reopen(system, f"sysctl net.core.somaxconn={length}, also in /etc/sysctl.d"))
         queue = min(length, system.somaxconn)
         if queue < SHORT_QUEUE:
-            what = f"only {queue} connections may wait at {unit.name} while nobody accepts: others are turned away"
+            what = f"only {queue} connections may wait at {unit.name}: more are refused while no worker accepts"
             remedy = f"Raise Backlog= (is {length}) and sysctl net.core.somaxconn (is {system.somaxconn}) to 4096"
             return warning(what, _reopen(system, remedy))
     return ok(f"at least {SHORT_QUEUE} connections may wait, net.core.somaxconn={system.somaxconn}") if units else None
 
 
 def mailbox(system: System) -> Finding:
-    """Idle connections are carried to the next workers."""
+    """Idle connections are handed over to the new workers."""
     boxes = _mailboxes(system)
     if not boxes:
         stem = system.service.name.removesuffix(".service")
@@ -131,7 +132,7 @@ def mailbox(system: System) -> Finding:
         return error(what, _reopen(system, line))
     told = ", ".join(f"{address} of {unit.name}" for unit, address in boxes)
     if len(boxes) > 1:
-        what = f"there are {len(boxes)} mailboxes, which gunicorn refuses: {told}"
+        what = f"there are {len(boxes)} mailboxes, but may be only one: {told}"
         return error(what, _reopen(system, "Keep one ListenSequentialPacket="))
     return ok(told)
 
@@ -148,7 +149,7 @@ def mailbox_access(system: System) -> Finding | None:
             user = account(system.service, user_manager=system.user_manager)
             allowed = user.may_write(*_owner(unit, user.uid if system.user_manager else 0), mode)
         except AccountError as failed:
-            return error(f"{failed}, for {address} in {unit.name}", "Make it, or name another")
+            return error(f"{failed}, for {address} in {unit.name}", "Create it, or set another")
         if not allowed:
             remedy = _reopen(system, f"Set SocketUser={user.name} and SocketMode=0600 in {unit.name}")
             return error(f"{user.name} may not connect to the mailbox {address}: {told}", remedy)
@@ -161,13 +162,13 @@ def _mailboxes(system: System) -> list[tuple[Unit, str]]:
 
 
 def _owner(unit: Unit, default: int) -> tuple[int, int]:
-    """Return user and group of a socket in the file system: without SocketGroup= the user's group."""
+    """Return user and group of a socket in the file system; without SocketGroup= it has the user's group."""
     owner = user_id(unit["SocketUser"] or str(default))
     return owner.pw_uid, group_id(unit["SocketGroup"]) if unit["SocketGroup"] else owner.pw_gid
 
 
 def _reopen(system: System, remedy: str) -> str:
-    """Say how an address changes: systemd opens it when the socket unit starts."""
+    """Return a remedy that changes an address: systemd opens it when the socket unit starts."""
     if not system.sockets:
         return INSTALL
     names = " ".join(unit.name for unit in system.sockets)

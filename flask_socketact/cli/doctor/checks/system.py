@@ -1,4 +1,4 @@
-"""Everything that the checks look at, read once."""
+"""The data of all checks, read once."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ SOCKET = (
     "PrivateTmp",
     "ExecStartPre",
 )
-#: The units that do what only root may.
+#: Units that run as root.
 HELPERS = ("relay.service", "watchdog.path", "watchdog.service")
 HELPER = (
     "LoadState",
@@ -109,66 +109,63 @@ HELPER = (
 
 @dataclass(frozen=True)
 class System:
-    """An installed service, and the system around it.
-
-    `settings` are gunicorn's, or why they were not read; `bus` is why D-Bus does not answer, empty if it does;
-    `linger` is whether the user's manager outlives the last login, None if that is not known.
-    """
+    """An installed service and its machine."""
 
     user_manager: bool
     service: Unit
     sockets: tuple[Unit, ...]
-    own_socket: str  #: LoadState of the socket unit of the service's name
-    masked: tuple[str, ...]  #: units of the service that are
-    failures: Mapping[str, str]  #: why units have failed, as the journal has it
-    ignored: tuple[str, ...]  #: lines of the units' files that the manager cannot read, and why
-    command: tuple[Path, ...]  #: what root runs just now: this command, its Python and its modules; empty: not root
+    own_socket: str  #: LoadState of the socket unit with the service's name
+    masked: tuple[str, ...]  #: masked units of the service
+    failures: Mapping[str, str]  #: why units failed, from the journal
+    ignored: tuple[str, ...]  #: lines of unit files that the manager ignores, and why
+    command: tuple[Path, ...]  #: this command, its Python and its modules, if root runs it; empty otherwise
     lost: ports.Lost
-    occupants: Mapping[str, str]  #: who listens at the addresses of socket units that are not active, if somebody does
-    relay: Unit  #: moves the workers in a restart
-    watchdog_path: Unit  #: ... after WatchdogSec=, with the next; in the system's manager alone
+    occupants: Mapping[str, str]  #: what listens at addresses of socket units that are not active
+    relay: Unit  #: moves workers in a restart
+    watchdog_path: Unit  #: starts the relay after WatchdogSec=; only in the system's manager
     watchdog_service: Unit
-    settings: Settings | Finding
-    version: str
-    bus: str
+    settings: Settings | Finding  #: gunicorn's settings, or why they could not be read
+    version: str  #: of systemd
+    bus: str  #: why D-Bus does not respond; empty if it does
     somaxconn: int
-    linger: bool | None = None
+    linger: bool | None = None  #: whether the user's manager runs without a login; None if unknown
 
     @property
     def helpers(self) -> tuple[Unit, ...]:
-        """The units beside the service and its sockets that are there."""
+        """The loaded units other than the service and its sockets."""
         units = (self.relay, self.watchdog_path, self.watchdog_service)
         return tuple(unit for unit in units if unit["LoadState"] == "loaded")
 
-    def mend(self, unit: Unit) -> str:
-        """Return the remedy for a unit that is not as the command writes it."""
+    def reinstall(self, unit: Unit) -> str:
+        """Return the remedy for a unit that is missing or masked."""
         return f"{self.unmask(unit.name)}; {INSTALL}" if unit["LoadState"] == "masked" else INSTALL
 
     def unmask(self, *units: str) -> str:
+        """Return the command that unmasks units."""
         return f"{self.systemctl} unmask {' '.join(units)}"
 
     @property
     def systemctl(self) -> str:
-        """What an administrator types."""
+        """The command that reaches the manager, as the administrator types it."""
         return as_typed(user=self.user_manager)
 
     def set(self, directive: str, unit: Unit | None = None) -> str:
-        """Return the remedy that is a directive."""
+        """Return the remedy that sets a directive in a unit, by default the service."""
         return f"Set {directive} ({self.systemctl} edit {(unit or self.service).name})"
 
 
 def read(name: str, *, user_manager: bool) -> System:
-    """Read the units of a service, and the system around it.
+    """Read the units of a service, and its machine.
 
-    :raises ManagerError: there is no such service, or no manager that answers.
+    :raises ManagerError: there is no such service, or the manager does not respond.
     """
     manager = Manager(user=user_manager)
-    own = manager.show(f"{name}.socket", *SOCKET)  # first: a socket that has been loaded knows what it triggers
+    own = manager.show(f"{name}.socket", *SOCKET)  # first: TriggeredBy= of the service has only loaded sockets
     service = manager.find(f"{name}.service", *SERVICE)
     if service["LoadState"] == "masked":
         raise ManagerError(describe_masked(service, user=user_manager))
     if service["LoadState"] != "loaded":
-        raise ManagerError(f"{service.name} is not loaded, but {service['LoadState']}: {service['LoadError']}")
+        raise ManagerError(f"{service.name} is not loaded ({service['LoadState']}): {service['LoadError']}")
     sockets = _sockets(manager, service, own)
     helpers = [manager.show(f"{name}-{unit}", *HELPER) for unit in HELPERS]
     units = (service, own, *sockets, *helpers)
@@ -197,7 +194,7 @@ def read(name: str, *, user_manager: bool) -> System:
 
 
 def _sockets(manager: Manager, service: Unit, own: Unit) -> tuple[Unit, ...]:
-    """Read the socket units that start the service, and that of its name, if with Accept=yes it starts another."""
+    """Read the socket units of a service, and the one of its name, if its Accept=yes starts another service."""
     names = [name for name in service["TriggeredBy"].split() if name.endswith(".socket")]
     sockets = [manager.show(name, *SOCKET) for name in names]
     if own.name not in names and own["LoadState"] == "loaded" and own["Accept"] == "yes":
@@ -212,7 +209,7 @@ def _occupants(manager: Manager, sockets: tuple[Unit, ...]) -> dict[str, str]:
 
 
 def _command() -> tuple[Path, ...]:
-    """Return where this process has its program from, and looks for more of it; nothing if it is not root's."""
+    """Return the files and folders that this process loads code from, if it runs as root."""
     if os.geteuid() != 0:
         return ()
     specs = [module.__spec__ for module in list(sys.modules.values()) if getattr(module, "__spec__", None)]
@@ -223,7 +220,7 @@ def _command() -> tuple[Path, ...]:
 
 
 def _ignored(manager: Manager, units: Iterable[Unit]) -> Iterator[str]:
-    """Yield what systemd cannot read in the files of the units: FILE:LINE: why."""
+    """Yield lines of unit files that systemd ignores, as ``FILE:LINE: reason``."""
     loaded = {unit.name: unit for unit in units if unit["LoadState"] == "loaded"}
     files = [path for unit in loaded.values() for path in (unit["FragmentPath"], *unit["DropInPaths"].split())]
     try:
@@ -244,7 +241,7 @@ def _settings(manager: Manager, service: Unit) -> Settings | Finding:
 
 
 def _linger(manager: Manager) -> bool | None:
-    """Tell whether the manager of this user runs without a login."""
+    """Return whether the user's manager runs without a login; None if unknown."""
     try:
         return manager.run("loginctl", "show-user", "--value", "--property=Linger", "--", str(os.getuid())) == "yes\n"
     except ManagerError:
