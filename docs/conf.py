@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 CHECKOUT = Path(__file__).parent.parent
+sys.path.insert(0, str(CHECKOUT))  # docstrings of the checkout, not of what is installed
 
 project = "flask_socketact"
 release = metadata.version("flask-socketact")
