@@ -1,4 +1,4 @@
-"""A deploy of a Flask application with ``systemctl restart`` that no client can notice."""
+"""gunicorn under systemd for Flask: no client notices a ``systemctl restart``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ __all__ = ["SocketAct"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the Flask side when it is asked for: gunicorn's master must not import Flask,
-    or a reload would go on with the old one."""
+    """Import the extension only when it is used: if gunicorn's master imported Flask, a reload could not replace it."""
     if name == "SocketAct":
         from flask_socketact.application.extension import SocketAct
 

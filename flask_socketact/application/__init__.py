@@ -1,1 +1,1 @@
-"""The Flask side, behind :class:`flask_socketact.SocketAct`: what an application knows and controls."""
+"""The Flask extension behind :class:`flask_socketact.SocketAct`."""

@@ -1,4 +1,4 @@
-"""Whether what the application needs is there: functions that look, side by side, and not too often."""
+"""Run the application's checks, in parallel, and keep their results for a short time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flask_socketact.text import describe
 
 @dataclass(frozen=True)
 class Check:
-    """A function that looks whether something is there: it fails by raising, or with False."""
+    """A function that checks whether something is available: it fails by raising, or by returning False."""
 
     name: str
     function: Callable[[], object]
@@ -26,35 +26,38 @@ class Check:
 
 @dataclass(frozen=True)
 class Result:
-    """What a check has found."""
+    """The result of one run of a check."""
 
     passed: bool
-    output: str  #: why it failed; empty when it passed
+    output: str  #: why it failed; empty if it passed
     seconds: float
     when: float  #: seconds since 1970
 
 
 class Runner:
-    """The checks of one application, and what they have found last."""
+    """Runs the checks of one application, and keeps their latest results."""
 
     def __init__(self, app: Flask, checks: Mapping[str, Check], cache: float) -> None:
-        """Take the time for which results are kept, in seconds. Checks may be added to `checks` later."""
+        """Keep results for `cache` seconds. Checks may be added to `checks` later."""
         self._app = app
         self._checks = checks
         self._cache = cache
         self._lock = threading.Lock()
-        self._running: dict[str, tuple[Future[object], float]] = {}  # and since when
+        self._running: dict[str, tuple[Future[object], float]] = {}  # with the start, time.monotonic()
         self._results: dict[str, Result] | None = None
         self._until = 0.0
 
     @property
     def known(self) -> dict[str, Result]:
-        """What was found last; nothing before somebody has asked."""
+        """The latest results; empty before the first call of :meth:`results`."""
         return dict(self._results or {})
 
     def results(self) -> dict[str, Result]:
-        """Return what the checks find, or have found a moment ago. Waits for the slowest, at most for its timeout;
-        who asks meanwhile gets what was found before, if there is something."""
+        """Return the results, from the cache or from a new run.
+
+        A run takes as long as its slowest check, at most its timeout. Other threads get the earlier results meanwhile,
+        if there are any.
+        """
         if self._is_due() and self._lock.acquire(blocking=self._results is None):
             try:
                 if self._is_due():
@@ -74,18 +77,18 @@ class Runner:
         return {check.name: self._result(check) for check in checks}
 
     def _start(self, check: Check) -> None:
-        """Run `check` in a thread, unless it still runs from the last time."""
+        """Run `check` in a thread, unless its last run has not ended."""
         if check.name in self._running:
             return
         outcome: Future[object] = Future()
         self._running[check.name] = outcome, time.monotonic()
-        threading.Thread(target=self._look, args=(check, outcome), name=f"check-{check.name}", daemon=True).start()
+        threading.Thread(target=self._check, args=(check, outcome), name=f"check-{check.name}", daemon=True).start()
 
-    def _look(self, check: Check, outcome: Future[object]) -> None:
+    def _check(self, check: Check, outcome: Future[object]) -> None:
         try:
             with self._app.app_context():
                 outcome.set_result(self._app.ensure_sync(check.function)())
-        except BaseException as error:  # noqa: BLE001 (it is the outcome)
+        except BaseException as error:  # noqa: BLE001 (the result of the check)
             outcome.set_exception(error)
 
     def _result(self, check: Check) -> Result:
@@ -96,8 +99,8 @@ class Runner:
             if found is False:
                 output = "it returned False"
         except (FutureTimeout, TimeoutError) as error:
-            output = describe(error) if outcome.done() else f"no end after {time.monotonic() - began:.1f} s"
-        except BaseException as error:  # noqa: BLE001 (whatever it has failed with, it has failed)
+            output = describe(error) if outcome.done() else f"still running after {time.monotonic() - began:.1f} s"
+        except BaseException as error:  # noqa: BLE001 (any exception is a failure)
             output = describe(error)
         if outcome.done():
             del self._running[check.name]
@@ -115,7 +118,7 @@ class Runner:
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """Describe `result` in the words of the health+json draft."""
+    """Return `result` as an object of the health+json draft (draft-inadarei-api-health-check)."""
     described: dict[str, Any] = {
         "status": "pass" if result.passed else "fail",
         "observedValue": round(1000 * result.seconds, 1),

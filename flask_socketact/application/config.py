@@ -137,11 +137,11 @@ def read(config: dict[str, Any]) -> Settings:
 
     :raises ValueError: A key is unknown, or its value cannot be used. The text says what to write.
     """
-    _refuse_unknown(config)
+    _reject_unknown(config)
     for name, (default, _) in _KEYS.items():
         config.setdefault(PREFIX + name, default)
     settings = Settings(**{name.lower(): _read(config, name) for name in _KEYS})
-    _refuse_same_paths(settings)
+    _reject_same_paths(settings)
     return settings
 
 
@@ -153,7 +153,7 @@ def _read(config: Mapping[str, Any], name: str) -> Any:
         raise ValueError(f"{PREFIX}{name} is {value!r}: {error}") from error
 
 
-def _refuse_unknown(config: Mapping[str, Any]) -> None:
+def _reject_unknown(config: Mapping[str, Any]) -> None:
     known = [PREFIX + name for name in _KEYS]
     for key in config:
         if not key.startswith(PREFIX) or key in known:
@@ -165,7 +165,7 @@ def _refuse_unknown(config: Mapping[str, Any]) -> None:
         raise ValueError(f"{key} is not a key of this extension: {hint}")
 
 
-def _refuse_same_paths(settings: Settings) -> None:
+def _reject_same_paths(settings: Settings) -> None:
     paths = {"HEALTHZ": settings.healthz, "READYZ": settings.readyz, "METRICS": settings.metrics}
     seen: dict[str, str] = {}
     for name, value in paths.items():

@@ -1,4 +1,4 @@
-"""What our workers do for a request, where another server runs the application: its id, and metrics."""
+"""Request IDs and metrics under other servers, where no worker of ours handles them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flask_socketact.bridge import keys, request_context, server_info
 
 
 class Middleware:
-    """A WSGI application around another; inside a worker of ours it does nothing."""
+    """WSGI middleware. In a worker of ours it does nothing."""
 
     def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
         self._application = application
@@ -36,15 +36,15 @@ class Middleware:
             _end(environ, status, began)
             raise
         try:
-            # What Flask returns has a close(); the server calls it when the answer has been sent.
+            # What Flask returns has a close(), which the server calls after it has sent the response (PEP 3333).
             body.close = partial(_close, body, body.close, environ, status, began)  # type: ignore[attr-defined]
-        except AttributeError:  # nothing is to be sent
+        except AttributeError:  # a list or tuple: it has no close()
             _end(environ, status, began)
         return body
 
 
 def _close(body: Any, close: Callable[[], None], environ: dict[str, Any], status: str, began: float) -> None:
-    del body.close  # or they would refer to each other, until the garbage collector comes
+    del body.close  # or they would form a reference cycle
     try:
         close()
     finally:

@@ -1,4 +1,4 @@
-"""Liveness and readiness over HTTP, for load balancers and monitoring: draft-inadarei-api-health-check."""
+"""``/healthz`` and ``/readyz``, for load balancers and monitoring (draft-inadarei-api-health-check)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flask_socketact.shared.scoreboard import Field
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
 
-#: What /healthz tells of the workers together: name, unit, and what is added up.
+#: Sums over all workers in /healthz: name, unit, and field of the scoreboard.
 _SUMS = {
     "workers:inFlight": ("requests", Field.IN_FLIGHT),
     "workers:open": ("connections", Field.OPEN),
@@ -28,7 +28,7 @@ _SUMS = {
 
 
 class Health:
-    """The endpoints of one application."""
+    """The health endpoints of one application."""
 
     def __init__(
         self,
@@ -37,14 +37,14 @@ class Health:
         draining: Callable[[], bool],
         breakers: Callable[[], Mapping[str, str]],
     ) -> None:
-        """`breakers` tells the state of each."""
+        """Set up the endpoints; `breakers` returns the state of each breaker."""
         self._settings = settings
         self._runner = runner
         self._draining = draining
         self._breakers = breakers
 
     def add_to(self, app: Flask) -> None:
-        """Add the endpoints that have a path."""
+        """Add those endpoints that have a path in the configuration."""
         endpoints = Blueprint("socketact", __name__)
         for path, view in ((self._settings.healthz, self.healthz), (self._settings.readyz, self.readyz)):
             if path is not None:
@@ -55,16 +55,16 @@ class Health:
         app.register_blueprint(endpoints)
 
     def healthz(self) -> Response:
-        """Answer for this process, and show what its scoreboard says of all."""
-        return self._answer(PASS, _of_workers)
+        """Respond with 200: this process works. The details are those of all workers, from the scoreboard."""
+        return self._respond(PASS, _of_workers)
 
     def readyz(self) -> Response:
-        """Tell whether to send requests here: not while draining, nor when a check fails."""
+        """Respond with 503 while the worker drains or a check fails, and otherwise with 200."""
         if self._draining():
-            return self._answer(FAIL, dict, output="draining")
+            return self._respond(FAIL, dict, output="draining")
         results = self._runner.results()
         failed = [name for name, result in results.items() if not result.passed]
-        return self._answer(FAIL if failed else PASS, lambda: self._of_checks(results))
+        return self._respond(FAIL if failed else PASS, lambda: self._of_checks(results))
 
     def _of_checks(self, results: Mapping[str, checks.Result]) -> dict[str, Any]:
         found = {f"{name}:responseTime": [checks.as_json(result)] for name, result in results.items()}
@@ -72,7 +72,7 @@ class Health:
             found[f"{name}:breaker"] = [{"status": PASS if state == "closed" else WARN, "observedValue": state}]
         return found
 
-    def _answer(self, status: str, details: Callable[[], dict[str, Any]], **content: Any) -> Response:
+    def _respond(self, status: str, details: Callable[[], dict[str, Any]], **content: Any) -> Response:
         if self._sees_details():
             content["checks"] = details()
         response = cast("Response", current_app.json.response(status=status, **content))
@@ -87,7 +87,7 @@ class Health:
             return True
         try:
             address = ipaddress.ip_address(unmapped(request.remote_addr or ""))
-        except ValueError:  # a Unix socket
+        except ValueError:  # from a Unix socket
             return False
         return any(address in network for network in settings.details_networks)
 

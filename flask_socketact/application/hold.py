@@ -1,4 +1,4 @@
-"""Work that a drain waits for."""
+"""Holds: work that a drain waits for."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Hold:
-    """A context manager, which may be used again and again, and a decorator of functions, coroutine functions too."""
+    """A context manager, and a decorator of functions and coroutine functions. It may be used any number of times."""
 
     def __init__(self, name: str) -> None:
         if not isinstance(name, str) or not name:
-            raise ValueError(f"hold({name!r}): give the work a name, to be shown in the log when its time is over")
+            raise ValueError(
+                f"hold({name!r}): give the work a name, which the log shows if it takes longer than the drain time"
+            )
         self._name = name
-        self._taken: list[holds.Hold] = []
+        self._entered: list[holds.Hold] = []
 
     def __enter__(self) -> None:
-        self._taken.append(holds.take(self._name))
+        self._entered.append(holds.take(self._name))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        holds.release(self._taken.pop())
+        holds.release(self._entered.pop())
 
     def __call__(self, function: F) -> F:
-        """Return `function`, held for as long as it runs."""
+        """Return a function that calls `function` inside this hold."""
         name = self._name
         if iscoroutinefunction(function):
 

@@ -1,4 +1,4 @@
-"""Which endpoints exist by which listeners, and how long each may take: what the marks of an application come to."""
+"""Apply the marks of an application's views: which listeners reach each endpoint, and how long it may take."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from flask_socketact.bridge import keys, server_info
 
 
 class Policies:
-    """Worked out when the application is complete, and anew when views are added afterwards."""
+    """The marks of one application, read when it is complete, and again if views are added later."""
 
     def __init__(self, app: Flask, settings: Settings, deadlines: Deadlines) -> None:
         self._app = app
         self._settings = settings
         self._deadlines = deadlines
-        self._views = -1  # how many there were
+        self._views = -1  # number of views at the last reading
         self._routing: Routing | None = None
-        self._told = False
+        self._has_warned = False
 
     def install(self, asks: dict[str, Any]) -> None:
-        """Let each request follow the marks, and its environ have what the application asks of its server."""
+        """Apply the marks to each request, and add `asks`, which the worker reads, to its environ."""
         app, deadlines, settings = self._app, self._deadlines, self._settings
         bind, observes = app.create_url_adapter, keys.OBSERVE in asks
 
@@ -35,14 +35,14 @@ class Policies:
             if request is None:
                 return bind(request)
             if self._views != len(app.view_functions):
-                self.work_out()
+                self.read_marks()
             environ = request.environ
             if asks:
                 environ.update(asks)
                 if observes:
                     environ[keys.REQUEST] = request
                     if environ.get(keys.FIRST):
-                        waited(environ)  # later nobody can tell
+                        waited(environ)  # later the kernel does not know
             if deadlines.shortest is not None:
                 deadlines.begin(environ)
             whole = bind(request)
@@ -50,25 +50,24 @@ class Policies:
                 whole.map = self._routing.map_for(settings.listener_of(environ))
             return whole
 
-        # Flask asks it first for each request. A subclass of Flask would be the application's to choose.
+        # The first method that Flask calls for a request. A subclass of Flask is the application's choice, not ours.
         app.create_url_adapter = create_url_adapter  # type: ignore[method-assign]
         self._ours, self._asks = create_url_adapter, bool(asks)
 
     def settle(self) -> None:
-        """Read the marks of all views, now that there will be no others; when nobody asks for anything, leave the
-        path of requests.
+        """Read the marks of all views of the complete application. If it uses none of this, take no part in requests.
 
-        :raises ValueError: one has a listener's name that systemd does not pass.
+        :raises ValueError: A view is restricted to a listener that systemd does not pass.
         """
-        self.work_out()
+        self.read_marks()
         is_needed = self._asks or self._routing is not None or self._deadlines.shortest is not None
         if not is_needed and vars(self._app).get("create_url_adapter") is self._ours:
             del self._app.create_url_adapter
 
-    def work_out(self) -> None:
+    def read_marks(self) -> None:
         """Read the marks of all views.
 
-        :raises ValueError: one has a listener's name that systemd does not pass.
+        :raises ValueError: A view is restricted to a listener that systemd does not pass.
         """
         app = self._app
         self._views = len(app.view_functions)
@@ -80,11 +79,11 @@ class Policies:
                 limits[endpoint] = seconds[0]  # the innermost
         self._deadlines.set(limits)
         self._deadlines.install(app)
-        self._refuse_unknown({name for names in listeners.values() for name in names})
+        self._reject_unknown({name for names in listeners.values() for name in names})
         self._routing = Routing(app, listeners) if listeners else None
 
-    def _refuse_unknown(self, wanted: set[str]) -> None:
-        """See whether there are the listeners that the application names."""
+    def _reject_unknown(self, wanted: set[str]) -> None:
+        """Check that systemd passes the listeners that the application names."""
         wanted |= self._settings.details_listener
         known = server_info.server.listener_names if server_info.server is not None else []
         unknown = sorted(wanted.difference(known))
@@ -92,13 +91,13 @@ class Policies:
             return
         if known:
             raise ValueError(
-                f"systemd passes no listener {_quoted(unknown)}, but {_quoted(known)}: correct the name, or add "
-                "a .socket unit with this FileDescriptorName="
+                f"systemd passes no listener {_quoted(unknown)}, only {_quoted(known)}: correct the name, or add "
+                "a socket unit with this FileDescriptorName="
             )
-        if not self._told and self._settings.listener is None:
-            self._told = True
+        if not self._has_warned and self._settings.listener is None:
+            self._has_warned = True
             self._app.logger.warning(
-                "systemd has passed no listeners, so nobody reaches what is for %s only. "
+                "systemd passes no listeners, so views that are restricted to %s respond with 404. "
                 "For development, set %sLISTENER = %r",
                 _quoted(unknown),
                 PREFIX,

@@ -1,4 +1,4 @@
-"""How long a request had waited before anybody read it."""
+"""How long a request waited before a worker read it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import Any
 from flask_socketact.bridge import keys, request_context
 from flask_socketact.linux import socket_queues
 
-#: A connection that was free for no longer has brought its request just now. Seconds.
+#: If the connection was idle for no longer, the request cannot have waited longer either. Seconds.
 _AT_ONCE = 0.05
 #: A proxy's clock that differs by more than this is wrong. Seconds.
 _PLAUSIBLE = 3600.0
 _START = re.compile(r"(?:t=)?(\d{10,16}(?:\.\d{1,9})?)")
-#: Larger numbers are microseconds, and milliseconds: seconds will have ten digits until the year 2286.
+#: From these numbers on it is microseconds, or milliseconds: seconds have ten digits until the year 2286.
 _MICROSECONDS, _MILLISECONDS = 1e14, 1e11
 
 
 def waited(environ: dict[str, Any]) -> float:
-    """Return how long a request had waited before it was read, in seconds, as far as anybody knows: what a proxy whose
-    headers count says in X-Request-Start, or the time since its last byte came to the kernel."""
+    """Return how long a request waited before it was read, in seconds; 0.0 if that is not known.
+
+    It is the time since ``X-Request-Start`` of a trusted proxy, or else since the kernel received the last bytes.
+    """
     known = environ.get(keys.WAITED)
     if known is None:
         since = None
@@ -34,13 +36,15 @@ def waited(environ: dict[str, Any]) -> float:
 
 
 def is_at_once(environ: dict[str, Any], now: float) -> bool:
-    """Whether a request cannot have waited, without a look at its connection, which costs a system call."""
+    """Return whether a request cannot have waited, without asking the kernel, which costs a system call."""
     return now - environ.get(keys.FREE_SINCE, 0.0) < _AT_ONCE and "HTTP_X_REQUEST_START" not in environ
 
 
 def _since(text: str) -> float | None:
-    """Return the seconds since the time in X-Request-Start: of seconds, milliseconds or microseconds since 1970,
-    perhaps after ``t=``. None for what is no time, and for one that cannot be."""
+    """Return the seconds since the time in ``X-Request-Start``; None if it is malformed or implausible.
+
+    It is in seconds, milliseconds or microseconds since 1970, with or without ``t=`` before it.
+    """
     match = _START.fullmatch(text.strip())
     if match is None:
         return None

@@ -1,7 +1,7 @@
-"""Routes that exist by certain listeners alone: each listener has a map of its own, in which the others match nothing.
+"""Routes that only some listeners reach. Each listener has a URL map of its own, in which other routes do not match.
 
-So what must not be reached is not matched: not for another method (405), not for OPTIONS, not for a redirect to
-its slash; and it does not hide a rule of the same path that may be reached. URLs are built of all rules.
+So a route that the listener does not reach gives 404 for all methods, OPTIONS included, and no redirect to its
+trailing slash; and it does not hide another route with the same path. ``url_for`` builds URLs of all routes.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from werkzeug.routing import Map, Rule
 
 
 class Routing:
-    """The maps of an application."""
+    """The URL maps of one application."""
 
     def __init__(self, app: Flask, listeners: Mapping[str, frozenset[str]]) -> None:
-        """Take the names of `listeners` by endpoint; an endpoint without is reached by all."""
+        """Set the names of each endpoint's listeners; all listeners reach an endpoint that is not in `listeners`."""
         self._app = app
         self._listeners = listeners
         self._maps: dict[str | None, Map] = {}
 
     def map_for(self, listener: str | None) -> Map:
-        """Return the map of requests that come by `listener`."""
+        """Return the URL map for requests through `listener`."""
         found = self._maps.get(listener)
         if found is None:
             hidden = {endpoint for endpoint, names in self._listeners.items() if listener not in names}
@@ -31,7 +31,7 @@ class Routing:
 
 
 def _without(whole: Map, hidden: set[str]) -> Map:
-    """Return a copy of a map in which the rules of `hidden` endpoints only build URLs."""
+    """Return a copy of a URL map in which the rules of `hidden` endpoints build URLs, but match nothing."""
     return type(whole)(
         [_copy(rule, build_only=rule.build_only or rule.endpoint in hidden) for rule in whole.iter_rules()],
         default_subdomain=whole.default_subdomain,
@@ -48,7 +48,7 @@ def _without(whole: Map, hidden: set[str]) -> Map:
 def _copy(rule: Rule, *, build_only: bool) -> Rule:
     copy = rule.empty()
     copy.build_only = build_only
-    # What werkzeug does not copy, and what Flask has added.
+    # Attributes that Werkzeug does not copy, and one that Flask adds.
     copy.merge_slashes, copy.websocket = rule.merge_slashes, rule.websocket
     if hasattr(rule, "provide_automatic_options"):
         copy.provide_automatic_options = rule.provide_automatic_options  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""One application as a member of its process: what it hears of the server, and tells monitoring."""
+"""What the server tells one application: its import has ended, a second has passed, a drain has begun or ended."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SIGNALS = {
 
 
 class Member:
-    """Takes the messages of :class:`flask_socketact.bridge.server_info.Application`."""
+    """Receives the calls of :class:`flask_socketact.bridge.server_info.Application`."""
 
     def __init__(
         self,
@@ -40,23 +40,23 @@ class Member:
         self._gauges = gauges
 
     def loaded(self) -> None:
-        """See that the listeners are there that the application names.
+        """Check that systemd passes the listeners that the application names.
 
-        :raises ValueError: one is not.
+        :raises ValueError: It does not pass one of them.
         """
         self._policies.settle()
 
     def beat(self) -> None:
-        """Bring what monitoring sees of this process up to date."""
+        """Update the gauges of this process."""
         if self._gauges is not None:
             self._gauges.refresh(self._runner.known, self._breakers())
 
     def has_receivers(self, signal: str) -> bool:
-        """Whether the signal has receivers."""
+        """Return whether the signal has receivers."""
         return bool(_SIGNALS[signal].has_receivers_for(self._app))
 
     def send(self, signal: str) -> None:
-        """Send a signal of blinker."""
+        """Send a blinker signal to its receivers."""
         with self._app.app_context():
             _SIGNALS[signal].send(self._app)
 

@@ -1,4 +1,4 @@
-"""What decorators note on views and blueprints, and what holds for an endpoint in the end."""
+"""Marks that decorators set on view functions and blueprints."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Any
 
 from flask import Blueprint, Flask
 
-#: Attributes of view functions (wrappers by functools.wraps have them, too) and blueprints.
-LISTENERS = "_socketact_listeners"  #: names of the listeners by which it is reached
-DEADLINE = "_socketact_deadline"  #: seconds, or None: it has none
+#: Names of the attributes. functools.wraps copies them to wrappers.
+LISTENERS = "_socketact_listeners"  #: names of the listeners that reach it
+DEADLINE = "_socketact_deadline"  #: seconds; None: no deadline
 
 _ABSENT = object()
 
 
 def put(target: Any, mark: str, value: object) -> None:
-    """Note something on a view function or a blueprint.
+    """Set a mark on a view function or a blueprint.
 
     :raises TypeError: `target` is something else.
     """
     if isinstance(target, type) or not (callable(target) or isinstance(target, Blueprint)):
         raise TypeError(
-            f"{target!r} is neither a view function nor a blueprint: for a class of views, "
-            "list the decorator in its attribute 'decorators'"
+            f"{target!r} is neither a view function nor a blueprint: for a view class, "
+            "add the decorator to its attribute 'decorators'"
         )
     setattr(target, mark, value)
 
 
 def of(app: Flask, endpoint: str, mark: str) -> Iterator[Any]:
-    """Yield what is noted for `endpoint`: on its view, then on its blueprints, the innermost first."""
+    """Yield the values of a mark for `endpoint`: of its view, then of its blueprints, the innermost first."""
     for target in (app.view_functions.get(endpoint), *_blueprints(app, endpoint)):
         value = getattr(target, mark, _ABSENT)
         if value is not _ABSENT:

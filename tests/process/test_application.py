@@ -142,7 +142,7 @@ def test_listener_that_is_not_there(folder: Folder, names: set[str]) -> None:
     with Server(folder(SOURCE), *CONF, "-w", "1", "app:app", listeners=listeners) as served:
         assert served.wait_until_gone() == 3
         known = " or ".join(map(repr, sorted(names)))
-        assert f"ValueError: systemd passes no listener 'admin', but {known}: correct the name" in served.log
+        assert f"ValueError: systemd passes no listener 'admin', only {known}: correct the name" in served.log
     for listener in listeners.values():
         listener.close()
 
@@ -150,7 +150,7 @@ def test_listener_that_is_not_there(folder: Folder, names: set[str]) -> None:
 def test_outside_systemd_it_is_a_warning(folder: Folder) -> None:
     with Server(folder(SOURCE), *CONF, "-w", "1", "-b", "127.0.0.1:0", "app:app") as served:
         served.wait_until_ready()
-        assert "systemd has passed no listeners, so nobody reaches what is for 'admin' only" in served.log
+        assert "systemd passes no listeners, so views that are restricted to 'admin' respond with 404" in served.log
 
 
 @pytest.mark.parametrize(("worker", "how"), [(THREAD, "stop"), (SYNC, "stop"), (GEVENT, "stop"), (THREAD, "reload")])
@@ -167,7 +167,7 @@ def test_drain_waits_for_what_is_held(
         served.wait_for((path / "sent").exists, "the work to end")
         if how == "stop":
             assert served.wait_until_gone() == 0
-            assert any("0 requests in flight and 1 held end" in message for message in served.messages)
+            assert any("0 requests in flight and 1 hold" in message for message in served.messages)
         else:
             served.wait_for(lambda: len(served.workers()) == 1, "the old worker to leave")
         served.wait_for(lambda: "drain" in (path / "signals").read_text(), "the signal")

@@ -1,6 +1,6 @@
-"""What this process counts and measures, with prometheus_client.
+"""The metrics of this process, with prometheus_client.
 
-:mod:`flask_socketact.shared.metric_files` tells how what others count is added to it.
+:mod:`flask_socketact.shared.metric_files` explains how the numbers of all processes are added up.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flask_socketact.shared import metric_files
 from flask_socketact.shared.scoreboard import Field
 
 try:
-    # Before there are metrics: it decides where they count.
+    # Before the first metric is created: it decides where they are stored.
     _error = None
     PAGES = metric_files.use()
 except CountersError as error:
@@ -37,14 +37,14 @@ from flask_socketact.application.metrics.histogram import FastHistogram
 if _error:
     logging.getLogger(__name__).error("%s", _error)
 
-_BYTES_OF_A_PAGE = os.sysconf("SC_PAGE_SIZE")
+_PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
-#: Seconds. From answers of a trivial view to those that somebody should look at.
+#: Buckets in seconds, from the response of a trivial view to one that is too slow.
 _DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _WAITS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 _DURATION = "socketact_request_duration_seconds"
-_DURATION_HELP = "Time to answer a request, until the end of the answer has been sent."
+_DURATION_HELP = "Time from reading a request until its response has been sent."
 _LABELS = ("endpoint", "status")
 _FAILED = "500"
 _observe_duration: Callable[[float, tuple[str, ...]], None]
@@ -58,34 +58,37 @@ else:
     _observe_duration = FastHistogram(PAGES, _DURATION, _DURATION_HELP, _LABELS, buckets=_DURATIONS).observe
 _wait = Histogram(
     "socketact_request_wait_seconds",
-    "Time for which the first request of a connection had waited before it was read.",
+    "Time that the first request of a connection waited before it was read.",
     buckets=_WAITS,
 )
-_late = Counter("socketact_deadline_exceeded", "Requests that were not run, as their time was over already.")
+_late = Counter("socketact_deadline_exceeded", "Requests that got 503 because they were too late.")
 _workers = Gauge("socketact_workers", "Workers.", ["state"], multiprocess_mode="livesum")
 _in_flight = Gauge(
-    "socketact_requests_in_flight", "Requests that are read, run or answered.", multiprocess_mode="livesum"
+    "socketact_requests_in_flight", "Requests that a worker is reading or serving.", multiprocess_mode="livesum"
 )
-_holds = Gauge("socketact_holds", "Work beside requests that a drain waits for.", multiprocess_mode="livesum")
+_holds = Gauge("socketact_holds", "Work outside requests that a drain waits for.", multiprocess_mode="livesum")
 _connections = Gauge("socketact_connections", "Connections.", ["state"], multiprocess_mode="livesum")
-_accepted = Counter("socketact_connections_accepted", "Connections taken from a listener.")
-_carried = Counter("socketact_connections_carried", "Idle connections handed to other workers.")
+_accepted = Counter("socketact_connections_accepted", "Connections accepted from a listener.")
+_carried = Counter("socketact_connections_carried", "Idle connections handed over to other workers.")
 _memory = Gauge("socketact_worker_memory_bytes", "Resident memory of each worker.", multiprocess_mode="liveall")
-_drains = Counter("socketact_drains", "Workers that have left.", ["end"])
-_COMPLETE, _CUT_SHORT = (_drains.labels(end) for end in ("complete", "cut short"))  # both there from the beginning
+_drains = Counter("socketact_drains", "Workers that drained and exited.", ["end"])
+_COMPLETE, _CUT_SHORT = (_drains.labels(end) for end in ("complete", "cut short"))  # both exist from the start
 _gc_pauses = Counter("socketact_gc_pauses", "Runs of the garbage collector.", ["generation"])
 _gc_seconds = Counter("socketact_gc_pause_seconds", "Time that the garbage collector took.", ["generation"])
 _checks = Gauge(
-    "socketact_check_passing", "Whether a check passes, as last seen.", ["check"], multiprocess_mode="livemostrecent"
+    "socketact_check_passing",
+    "Whether a check passes, by its latest result.",
+    ["check"],
+    multiprocess_mode="livemostrecent",
 )
 _breakers = Gauge(
-    "socketact_breaker_open", "Workers in which a breaker is not closed.", ["breaker"], multiprocess_mode="livesum"
+    "socketact_breaker_open", "Workers whose breaker is not closed.", ["breaker"], multiprocess_mode="livesum"
 )
 
 
 def observe(environ: dict[str, Any], status: str | None, seconds: float) -> None:
-    """Count an answer that has been sent: its `status`, as in ``200 OK``, and how long it took, in seconds."""
-    # Popped, as it refers to environ: nobody waits for the garbage collector.
+    """Count a response that has been sent; `status` is as in ``200 OK``, None if the request failed."""
+    # Removed, as it refers to environ: no reference cycle is left for the garbage collector.
     rule = environ.pop(keys.REQUEST).url_rule
     _observe_duration(seconds, (rule.endpoint if rule else "", status[:3] if status else _FAILED))
     if environ.get(keys.FIRST):
@@ -93,12 +96,12 @@ def observe(environ: dict[str, Any], status: str | None, seconds: float) -> None
 
 
 def count_late() -> None:
-    """Count a request that came too late to be run."""
+    """Count a request that was rejected because it was too late."""
     _late.inc()
 
 
 class Gauges:
-    """What is not counted when it happens, but looked at every second, and when somebody asks."""
+    """Metrics that are not counted when something happens, but updated every second, and before each scrape."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -108,27 +111,27 @@ class Gauges:
         self._collector = Collections()
 
     def refresh(self, checks: Mapping[str, Result], breakers: Mapping[str, str]) -> None:
-        """Look at the worker's slot, its memory, and what the application has found of other services."""
+        """Update all from the worker's slot, its memory, and the given results of checks and states of breakers."""
         with self._lock:
             self._collector.flush()
             _memory.set(_resident())
             _holds.set(len(holds.current()))
             for name, result in checks.items():
-                if result is not self._results.get(name):  # of several workers the latest counts
+                if result is not self._results.get(name):  # the latest of all workers counts
                     self._results[name] = result
                     _checks.labels(name).set(result.passed)
             for name, state in breakers.items():
                 _breakers.labels(name).set(state != "closed")
             if server_info.server is not None:
-                self._take_slot(server_info.server)
+                self._read_slot(server_info.server)
 
     def count_drain(self, *, cut_short: bool) -> None:
-        """Count this worker, which leaves; once, however many applications it has."""
+        """Count the end of this worker's drain: once, even if it has several applications."""
         if not self._is_drained:
             self._is_drained = True
             (_CUT_SHORT if cut_short else _COMPLETE).inc()
 
-    def _take_slot(self, server: server_info.Server) -> None:
+    def _read_slot(self, server: server_info.Server) -> None:
         slot = server.slot
         is_draining = server.is_draining()
         _workers.labels("draining").set(is_draining)
@@ -136,7 +139,7 @@ class Gauges:
         _in_flight.set(slot[Field.IN_FLIGHT])
         _connections.labels("open").set(slot[Field.OPEN])
         _connections.labels("idle").set(slot[Field.IDLE])
-        # A connection that is carried in at this moment may be counted by one of the two fields already.
+        # A connection that is being carried in may be counted in only one of the two fields yet.
         accepted = max(self._accepted, slot[Field.ACCEPTED] - slot[Field.CARRIED_IN])
         carried = slot[Field.CARRIED_OUT]
         _accepted.inc(accepted - self._accepted)
@@ -148,7 +151,7 @@ _gauges: Gauges | None = None
 
 
 def gauges() -> Gauges:
-    """Return those of this process, whichever of its applications asks."""
+    """Return the gauges of this process; all its applications share them."""
     global _gauges  # noqa: PLW0603 (there is one process)
     if _gauges is None:
         _gauges = Gauges()
@@ -156,7 +159,7 @@ def gauges() -> Gauges:
 
 
 class Collections:
-    """What the garbage collector of this process has done since it was told last."""
+    """Counts the runs of this process's garbage collector until they are added to the metrics."""
 
     def __init__(self) -> None:
         self._began = 0.0
@@ -165,7 +168,7 @@ class Collections:
         gc.callbacks.append(self._note)
 
     def flush(self) -> None:
-        """Count it."""
+        """Add the runs since the last call to the metrics."""
         for generation in range(3):
             _gc_pauses.labels(generation).inc(self._pauses[generation])
             _gc_seconds.labels(generation).inc(self._seconds[generation])
@@ -183,4 +186,4 @@ class Collections:
 
 def _resident() -> int:
     """Return this process's resident memory, in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _BYTES_OF_A_PAGE
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_SIZE

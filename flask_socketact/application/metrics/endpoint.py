@@ -1,4 +1,4 @@
-"""``/metrics``: what all workers of the service have counted, those that have gone included."""
+"""``/metrics``: the numbers of all workers of the service, also of those that have exited."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from flask_socketact.shared import service_counters
 
 
 def add_to(app: Flask, settings: Settings, refresh: Callable[[], None]) -> None:
-    """Add the endpoint; `refresh` brings this process's own gauges up to date."""
+    """Add the endpoint; `refresh` updates the gauges of this process."""
     if PAGES is None and server_info.server is not None:
-        app.logger.warning("SOCKETACT_METRICS: each worker counts for itself; make the units with --metrics")
+        app.logger.warning("SOCKETACT_METRICS: each worker shows only its own metrics. Render the units with --metrics")
     endpoint = Blueprint("socketact_metrics", __name__)
 
     def metrics() -> Response:
@@ -41,7 +41,7 @@ def add_to(app: Flask, settings: Settings, refresh: Callable[[], None]) -> None:
 
 
 def _registry() -> CollectorRegistry:
-    """Return what is to be shown: of all processes, or of this one alone, when they do not share what they count."""
+    """Return the metrics of all processes, or of this one if they do not share their files."""
     registry = CollectorRegistry()
     registry.register(_Service())
     if PAGES is None:
@@ -53,17 +53,17 @@ def _registry() -> CollectorRegistry:
 
 
 class _Service(Collector):
-    """What is of the service, and of no worker."""
+    """Metrics of the service as a whole."""
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what the master has noted, and the queues of the listeners."""
+        """Yield the counters of the master, and the queues of the listeners."""
         if folder := service_counters.find_folder():
             yield from _of_master(service_counters.read(folder))
         if server_info.server is not None:
             queue = GaugeMetricFamily(
-                "socketact_listener_queue", "Connections that nobody has accepted yet.", labels=["listener"]
+                "socketact_listener_queue", "Connections that no worker has accepted yet.", labels=["listener"]
             )
-            lengths: Counter[str] = Counter()  # a name may have several addresses
+            lengths: Counter[str] = Counter()  # several addresses may share a name
             for name, listener in server_info.server.listeners:
                 length = socket_queues.length(listener)
                 if length is not None:

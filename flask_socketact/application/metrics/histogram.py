@@ -1,7 +1,6 @@
-"""prometheus_client's histogram for many processes, in its own format, at a fraction of its cost: it is on every
-request's path.
+"""A faster histogram in prometheus_client's file format for several processes, for the duration of each request.
 
-The library writes each number through an object of its own, with a lock and a look at the process's id. Here an
+The library writes each number through an object of its own, with a lock and a check of the process ID. Here an
 observation adds to two numbers in memory.
 """
 
@@ -21,17 +20,17 @@ from prometheus_client.utils import floatToGoString
 from flask_socketact.shared.metric_files import Pages
 
 _DOUBLE = 8  # bytes
-#: The memory, where in it buckets and sum are, and what they are.
+#: The memory of the file, the positions of the buckets and of the sum in it, and their values.
 Series: TypeAlias = "tuple[memoryview[float], list[int], list[float]]"
 
 
 def _size(key: str) -> int:
-    """Return how many bytes a key takes at most, with its length, padding, value and time."""
+    """Return the most bytes that a key takes in the file, with its length, padding, value and timestamp."""
     return len(key.encode()) + 4 + 8 + 2 * _DOUBLE
 
 
 class FastHistogram:
-    """Takes what :class:`prometheus_client.Histogram` takes, and the pages in which it counts."""
+    """A histogram with the arguments of :class:`prometheus_client.Histogram`, stored in `pages`."""
 
     def __init__(
         self, pages: Pages, name: str, documentation: str, labelnames: Sequence[str], *, buckets: Sequence[float]
@@ -42,16 +41,16 @@ class FastHistogram:
         self._labelnames = list(labelnames)
         self._bounds = [*buckets, float("inf")]
         self._series: dict[tuple[str, ...], Series] = {}
-        self._cells = memoryview(b"").cast("d")  # the file's memory
+        self._cells = memoryview(b"").cast("d")  # the memory of the file
         self._lock = threading.Lock()
         os.register_at_fork(after_in_child=self._forget)
 
     def observe(self, value: float, labels: tuple[str, ...]) -> None:
-        """Count `value` in the series with these values of the labels."""
+        """Count `value` in the series with these label values."""
         series = self._series.get(labels)
         if series is None:
             with self._lock:
-                series = self._series.setdefault(labels, self._make_or_forget(labels))
+                series = self._series.setdefault(labels, self._open_or_discard(labels))
         cells, places, numbers = series
         index = bisect_left(self._bounds, value)
         with self._lock:
@@ -60,17 +59,18 @@ class FastHistogram:
             cells[places[index]] = numbers[index]
             cells[places[-1]] = numbers[-1]
 
-    def _make_or_forget(self, labels: tuple[str, ...]) -> Series:
+    def _open_or_discard(self, labels: tuple[str, ...]) -> Series:
         try:
-            return self._make(labels)
+            return self._open(labels)
         except OSError as error:
-            logging.getLogger(__name__).error("%s of %s is not counted: %s", self._name, labels, error.strerror)
+            logging.getLogger(__name__).error(
+                "%s with the labels %s is not counted: %s", self._name, labels, error.strerror
+            )
             size = len(self._bounds) + 1
             return memoryview(bytearray(size * _DOUBLE)).cast("d"), list(range(size)), [0.0] * size
 
-    def _make(self, labels: tuple[str, ...]) -> Series:
-        """Return the file's memory, where in it buckets and sum of a series are, and what they are: they go on from
-        what is there."""
+    def _open(self, labels: tuple[str, ...]) -> Series:
+        """Return a series, with the values that an earlier process has left in the file."""
         keys = self._keys(labels)
         path = str(self._pages.make_room("histogram_fast", sum(map(_size, keys))))
         file = MmapedDict(path)  # type: ignore[no-untyped-call]
@@ -96,5 +96,5 @@ class FastHistogram:
         ]
 
     def _forget(self) -> None:
-        """A child of this process counts in a page of its own."""
+        """Start again in a forked process: it counts in a page of its own."""
         self._series, self._cells, self._lock = {}, memoryview(b"").cast("d"), threading.Lock()

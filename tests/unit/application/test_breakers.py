@@ -26,27 +26,27 @@ def tripped(**options: object) -> Breaker:
     return breaker
 
 
-def test_open_breaker_calls_nothing() -> None:
+def test_an_open_breaker_does_not_call_the_function() -> None:
     called: list[int] = []
     with pytest.raises(pybreaker.CircuitBreakerError):
         tripped().call(called.append, 1)
     assert not called
 
 
-def test_fallback_takes_the_place_of_what_fails_and_of_what_is_not_called() -> None:
+def test_fallback_is_called_on_failure_and_while_the_breaker_is_open() -> None:
     breaker = SocketAct().breaker("inventory", fail_max=2, fallback=lambda sku: f"no {sku}")
 
     @breaker
     def stock(sku: str) -> str:
-        """Ask for it."""
+        """Return the stock."""
         raise ConnectionError(sku)
 
     assert [stock("a") for _ in range(4)] == ["no a"] * 4
     assert breaker.current_state == "open"
-    assert stock.__doc__ == "Ask for it."
+    assert stock.__doc__ == "Return the stock."
 
 
-def test_error_that_is_no_failure() -> None:
+def test_excluded_exception_is_not_a_failure() -> None:
     breaker = SocketAct().breaker("inventory", fail_max=1, exclude=[KeyError], fallback=lambda: "fallback")
 
     @breaker
@@ -58,7 +58,7 @@ def test_error_that_is_no_failure() -> None:
     assert breaker.current_state == "closed"
 
 
-def test_one_call_tries_whether_the_service_is_back() -> None:
+def test_one_call_tests_whether_the_service_is_available_again() -> None:
     breaker = tripped(reset_timeout=0.05)
     time.sleep(0.06)
     inside, end = threading.Event(), threading.Event()
@@ -68,19 +68,19 @@ def test_one_call_tries_whether_the_service_is_back() -> None:
         end.wait(10)
         return "back"
 
-    answers: list[object] = []
-    trial = threading.Thread(target=lambda: answers.append(breaker.call(slow)))
+    responses: list[object] = []
+    trial = threading.Thread(target=lambda: responses.append(breaker.call(slow)))
     trial.start()
     assert inside.wait(10)
     with pytest.raises(pybreaker.CircuitBreakerError, match="another thread is testing"):
         breaker.call(slow)
     end.set()
     trial.join()
-    assert answers == ["back"]
+    assert responses == ["back"]
     assert breaker.current_state == "closed"
 
 
-def test_trial_that_fails_opens_it_again() -> None:
+def test_failed_trial_opens_the_breaker_again() -> None:
     breaker = tripped(reset_timeout=0.05)
     time.sleep(0.06)
     with pytest.raises(ConnectionError):
@@ -89,7 +89,7 @@ def test_trial_that_fails_opens_it_again() -> None:
 
 
 def test_calls_do_not_wait_for_each_other() -> None:
-    """pybreaker's own hold a lock meanwhile."""
+    """pybreaker's own method holds a lock during a call."""
     barrier = threading.Barrier(3)
     breaker = SocketAct().breaker("inventory")
     wait: Callable[[], object] = lambda: breaker.call(barrier.wait, 10)  # noqa: E731
@@ -110,7 +110,7 @@ def test_coroutine_function() -> None:
         SocketAct().breaker("inventory")(stock)
 
 
-def test_name_that_is_taken() -> None:
+def test_name_in_use() -> None:
     socketact = SocketAct()
     socketact.breaker("inventory")
     with pytest.raises(ValueError, match=r"breaker\('inventory'\) exists already"):

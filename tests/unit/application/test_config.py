@@ -1,4 +1,4 @@
-"""The keys of the extension: what is wrong with a value is told at once, with what to write."""
+"""The configuration keys: a bad value is an error at once, whose text says what to write."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def configured(**config: object) -> Flask:
     return app
 
 
-def test_all_keys_are_there_afterwards() -> None:
+def test_defaults_are_added_to_the_configuration() -> None:
     keys = {key for key in configured().config if key.startswith("SOCKETACT_")}
     assert keys == {
         *("SOCKETACT_HEALTHZ", "SOCKETACT_READYZ", "SOCKETACT_HEALTH_LISTENER", "SOCKETACT_CHECK_CACHE"),
@@ -62,18 +62,18 @@ def test_value_that_cannot_be_used(key: str, value: object, sentence: str) -> No
         ("SOCKETACT_IDLE_EXIT", "set it with Environment=SOCKETACT_IDLE_EXIT=... in the service unit"),
     ],
 )
-def test_key_that_is_unknown(key: str, sentence: str) -> None:
+def test_unknown_key(key: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=key) as error:
         configured(**{key: 1})
     assert sentence in str(error.value)
 
 
-def test_one_path_for_two() -> None:
+def test_same_path_twice() -> None:
     with pytest.raises(ValueError, match="SOCKETACT_HEALTHZ and SOCKETACT_READYZ are both '/health'"):
         configured(SOCKETACT_HEALTHZ="/health", SOCKETACT_READYZ="/health")
 
 
-def test_everything_switched_off() -> None:
+def test_all_endpoints_switched_off() -> None:
     app = configured(SOCKETACT_HEALTHZ=None, SOCKETACT_READYZ=None)
     assert {rule.endpoint for rule in app.url_map.iter_rules()} == {"static"}
 
@@ -87,7 +87,7 @@ def test_names_of_checks_holds_and_breakers(name: object) -> None:
             make(name)  # type: ignore[arg-type]
 
 
-def test_numbers_that_make_no_sense() -> None:
+def test_numbers_out_of_range() -> None:
     socketact = SocketAct()
     with pytest.raises(ValueError, match=r"deadline\(\) is -2: give a positive number of seconds"):
         socketact.deadline(-2)

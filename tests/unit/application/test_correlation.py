@@ -1,4 +1,4 @@
-"""The request's id in the answer and in log records."""
+"""The request ID in the response and in log records."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def app() -> Flask:
     return app
 
 
-def test_made_here(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+def test_new_id(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     first, second = (app.test_client().get("/", buffered=True) for _ in range(2))
     assert first.headers[HEADER] == first.text != second.text
     assert re.fullmatch("[0-9a-f]{16}", first.text)
@@ -49,26 +49,26 @@ def test_made_here(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.records[-1].request_id == "-"  # type: ignore[attr-defined]
 
 
-def test_of_a_request_that_fails(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    answer = app.test_client().get("/fails")
-    assert answer.status_code == 500
-    assert caplog.records[0].request_id == answer.headers[HEADER]  # type: ignore[attr-defined]
+def test_request_that_fails(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    response = app.test_client().get("/fails")
+    assert response.status_code == 500
+    assert caplog.records[0].request_id == response.headers[HEADER]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("trusted", [True, False])
 def test_from_a_proxy(app: Flask, *, trusted: bool) -> None:
     environ = {keys.TRUSTS_PEER: lambda: trusted}
-    answer = app.test_client().get("/", headers={HEADER: "theirs"}, environ_overrides=environ)
-    assert (answer.headers[HEADER] == "theirs") == trusted
+    response = app.test_client().get("/", headers={HEADER: "theirs"}, environ_overrides=environ)
+    assert (response.headers[HEADER] == "theirs") == trusted
 
 
-def test_not_sent_unless_asked_for() -> None:
+def test_no_header_unless_configured() -> None:
     app = Flask(__name__)
     socketact = SocketAct(app)
     app.add_url_rule("/", "view", lambda: socketact.request_id)
-    answer = app.test_client().get("/")
-    assert HEADER not in answer.headers
-    assert re.fullmatch("[0-9a-f]{16}", answer.text)
+    response = app.test_client().get("/")
+    assert HEADER not in response.headers
+    assert re.fullmatch("[0-9a-f]{16}", response.text)
 
 
 FORMATS = [("%", "%(request_id)s"), ("{", "{request_id}"), ("$", "$request_id")]
@@ -76,14 +76,14 @@ FORMATS = [("%", "%(request_id)s"), ("{", "{request_id}"), ("$", "$request_id")]
 
 @pytest.fixture(autouse=True)
 def same_factory() -> Iterator[None]:
-    """Give the record factory back that was there before the test."""
+    """Restore the record factory after the test."""
     before = logging.getLogRecordFactory()
     yield
     logging.setLogRecordFactory(before)
 
 
-def answered(environ: dict[str, Any], **extra: object) -> logging.LogRecord:
-    """Return a record that is made in a request."""
+def logged_in(environ: dict[str, Any], **extra: object) -> logging.LogRecord:
+    """Return a record that was logged in a request."""
     request_context.enter(environ)
     try:
         return logging.getLogger("shop").makeRecord("shop", logging.INFO, "/shop.py", 7, "sold", (), None, extra=extra)
@@ -95,19 +95,19 @@ def answered(environ: dict[str, Any], **extra: object) -> logging.LogRecord:
 def test_every_style_of_format(style: Literal["%", "{", "$"], text: str) -> None:
     request_ids.install()
     environ: dict[str, Any] = {}
-    record = answered(environ)
+    record = logged_in(environ)
     assert logging.Formatter(text, style=style, defaults={"other": 1}).format(record) == request_context.id_of(environ)
 
 
 @pytest.mark.parametrize(("style", "text"), FORMATS)
-def test_extra_of_the_same_name_wins(style: Literal["%", "{", "$"], text: str) -> None:
+def test_extra_with_the_same_name_wins(style: Literal["%", "{", "$"], text: str) -> None:
     request_ids.install()
-    record = answered({}, request_id="mine")
+    record = logged_in({}, request_id="mine")
     assert logging.Formatter(text, style=style).format(record) == "mine"
     assert record.request_id == "mine"  # type: ignore[attr-defined]
 
 
-def test_view_that_logs_an_extra_of_the_same_name(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
+def test_view_that_logs_an_extra_with_the_same_name(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
     @app.get("/extra")
     def extra() -> str:
         app.logger.warning("sold", extra={"request_id": "mine"})
@@ -117,17 +117,17 @@ def test_view_that_logs_an_extra_of_the_same_name(app: Flask, caplog: pytest.Log
     assert [record.request_id for record in caplog.records] == ["mine"]  # type: ignore[attr-defined]
 
 
-def test_other_keys_of_a_record_stay_refused() -> None:
+def test_extra_cannot_replace_other_attributes() -> None:
     request_ids.install()
     with pytest.raises(KeyError, match="lineno"):
-        answered({}, lineno=7)
+        logged_in({}, lineno=7)
 
 
-def test_id_of_the_request_goes_with_the_record() -> None:
-    """To another thread (QueueHandler copies), and to another process, which may know nothing of us."""
+def test_record_keeps_the_id() -> None:
+    """In another thread (QueueHandler copies records), and in another process, which may not have this package."""
     request_ids.install()
     environ: dict[str, Any] = {}
-    record = answered(environ)
+    record = logged_in(environ)
     for copied in (copy.copy(record), copy.deepcopy(record), pickle.loads(pickle.dumps(record))):  # noqa: S301 (our own)
         assert vars(copied)["request_id"] == request_context.id_of(environ)
         assert type(vars(copied)) is dict
@@ -136,26 +136,26 @@ def test_id_of_the_request_goes_with_the_record() -> None:
 
 
 class Special(logging.LogRecord):
-    """A record of somebody else's."""
+    """A record class of the application."""
 
     def getMessage(self) -> str:  # noqa: N802 (logging's)
         return f"special: {super().getMessage()}"
 
 
-def test_factory_that_was_there_before() -> None:
+def test_record_factory_set_earlier() -> None:
     logging.setLogRecordFactory(Special)
     request_ids.install()
     environ: dict[str, Any] = {}
-    record = answered(environ)
+    record = logged_in(environ)
     assert isinstance(record, Special)
     assert (
         logging.Formatter("%(request_id)s %(message)s").format(record)
         == f"{request_context.id_of(environ)} special: sold"
     )
-    assert answered({}, request_id="mine").request_id == "mine"  # type: ignore[attr-defined]
+    assert logged_in({}, request_id="mine").request_id == "mine"  # type: ignore[attr-defined]
 
 
-def test_factory_that_comes_afterwards() -> None:
+def test_record_factory_set_later() -> None:
     request_ids.install()
     ours = logging.getLogRecordFactory()
 
@@ -167,12 +167,12 @@ def test_factory_that_comes_afterwards() -> None:
     logging.setLogRecordFactory(make)
     request_ids.install()  # another application in this process
     environ: dict[str, Any] = {}
-    text = logging.Formatter("%(request_id)s %(tenant)s").format(answered(environ))
+    text = logging.Formatter("%(request_id)s %(tenant)s").format(logged_in(environ))
     assert text == f"{request_context.id_of(environ)} acme"
-    assert answered({}, request_id="mine").request_id == "mine"  # type: ignore[attr-defined]
+    assert logged_in({}, request_id="mine").request_id == "mine"  # type: ignore[attr-defined]
 
 
-def test_factory_that_sets_the_attribute_itself() -> None:
+def test_record_factory_that_sets_the_attribute() -> None:
     def make(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = logging.LogRecord(*args, **kwargs)
         record.request_id = "theirs"
@@ -180,4 +180,4 @@ def test_factory_that_sets_the_attribute_itself() -> None:
 
     logging.setLogRecordFactory(make)
     request_ids.install()
-    assert answered({}).request_id == "theirs"  # type: ignore[attr-defined]
+    assert logged_in({}).request_id == "theirs"  # type: ignore[attr-defined]

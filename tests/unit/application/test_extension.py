@@ -1,4 +1,4 @@
-"""The extension in an application that no server of ours runs, and with what our worker would tell it."""
+"""The extension under other servers, and with the environ that our workers pass."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def make_app(**config: object) -> tuple[Flask, SocketAct]:
     return app, socketact
 
 
-def test_without_a_server_of_ours() -> None:
+def test_under_another_server() -> None:
     app, _ = make_app()
     assert app.test_client().get("/").json == {"listener": None, "draining": False}
 
 
-def test_what_the_worker_says() -> None:
+def test_environ_of_our_worker() -> None:
     app, _ = make_app()
     environ = {"socketact.listener": "admin", **DRAINING}
     assert app.test_client().get("/", environ_overrides=environ).json == {"listener": "admin", "draining": True}
@@ -40,26 +40,26 @@ def test_what_the_worker_says() -> None:
 
 def test_draining_may_begin_while_a_request_runs() -> None:
     app, socketact = make_app()
-    answers = iter([False, True])
-    with app.test_request_context(environ_overrides={"socketact.draining": lambda: next(answers)}):
+    responses = iter([False, True])
+    with app.test_request_context(environ_overrides={"socketact.draining": lambda: next(responses)}):
         assert not socketact.draining
         assert socketact.draining
 
 
-def test_outside_of_a_request() -> None:
+def test_outside_a_request() -> None:
     _, socketact = make_app()
     with pytest.raises(RuntimeError, match="outside of request context"):
         _ = socketact.listener
     assert not socketact.draining
 
 
-def test_twice_on_one_application() -> None:
+def test_init_app_twice() -> None:
     app, socketact = make_app()
     with pytest.raises(RuntimeError, match="already been registered"):
         socketact.init_app(app)
 
 
-def test_one_extension_for_several_applications() -> None:
+def test_one_instance_for_several_applications() -> None:
     socketact = SocketAct()
     for path in ("/a", "/b"):
         app = Flask(__name__)
@@ -69,7 +69,7 @@ def test_one_extension_for_several_applications() -> None:
         assert app.extensions["socketact"] is socketact
 
 
-def test_an_application_that_is_gone_hears_nothing() -> None:
+def test_deleted_application_is_not_called() -> None:
     app, _ = make_app()
     gone = weakref.ref(app)
     members = len(server_info.applications)
@@ -79,20 +79,20 @@ def test_an_application_that_is_gone_hears_nothing() -> None:
     assert len(server_info.applications) < members
 
 
-def test_nothing_of_ours_is_around_an_application_that_asks_for_nothing() -> None:
+def test_unused_extension_adds_no_middleware_or_hooks() -> None:
     app, _ = make_app()
     assert app.wsgi_app.__func__ is Flask.wsgi_app  # type: ignore[attr-defined]
     assert not app.before_request_funcs
     assert not app.after_request_funcs
 
 
-@pytest.mark.parametrize("asking", [True, False])
-def test_complete_application_that_asks_for_nothing_is_left_alone(*, asking: bool) -> None:
+@pytest.mark.parametrize("used", [True, False])
+def test_unused_extension_takes_no_part_in_requests(*, used: bool) -> None:
     app, socketact = make_app()
-    if asking:
+    if used:
         app.add_url_rule("/admin", "admin", socketact.only("admin")(lambda: "admin"))
     for member in list(server_info.applications):
         member.loaded()
-    assert ("create_url_adapter" in vars(app)) == asking
+    assert ("create_url_adapter" in vars(app)) == used
     assert app.test_client().get("/").status_code == 200
     assert app.test_client().get("/admin").status_code == 404

@@ -39,8 +39,8 @@ def hanging() -> Iterator[threading.Event]:
 @pytest.mark.parametrize("environ", [{}, SERVING, DRAINING])
 def test_liveness(environ: dict[str, object]) -> None:
     app, _ = make_app()
-    answer = app.test_client().get("/healthz", environ_overrides=environ)
-    assert (answer.status_code, answer.json) == (200, {"status": "pass"})
+    response = app.test_client().get("/healthz", environ_overrides=environ)
+    assert (response.status_code, response.json) == (200, {"status": "pass"})
 
 
 @pytest.mark.parametrize(
@@ -53,22 +53,22 @@ def test_liveness(environ: dict[str, object]) -> None:
 )
 def test_readiness(environ: dict[str, object], status: int, content: dict[str, str]) -> None:
     app, _ = make_app()
-    answer = ready(app, environ_overrides=environ)
-    assert (answer.status_code, answer.json) == (status, content)
+    response = ready(app, environ_overrides=environ)
+    assert (response.status_code, response.json) == (status, content)
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_head_and_headers(path: str) -> None:
     app, _ = make_app()
     for method in ("GET", "HEAD"):
-        answer = app.test_client().open(path, method=method)
-        assert answer.status_code == 200
-        assert answer.headers["Content-Type"] == "application/health+json"
-        assert answer.headers["Cache-Control"] == "no-store"
-    assert not answer.data
+        response = app.test_client().open(path, method=method)
+        assert response.status_code == 200
+        assert response.headers["Content-Type"] == "application/health+json"
+        assert response.headers["Cache-Control"] == "no-store"
+    assert not response.data
 
 
-def test_other_paths() -> None:
+def test_configured_paths() -> None:
     app, _ = make_app(SOCKETACT_HEALTHZ="/-/alive", SOCKETACT_READYZ=None)
     client = app.test_client()
     assert [client.get(path).status_code for path in ("/-/alive", "/healthz", "/readyz")] == [200, 404, 404]
@@ -101,7 +101,7 @@ def test_what_a_check_returns(found: object, status: int) -> None:
     assert ready(app).status_code == status
 
 
-def test_checks_run_side_by_side_and_in_a_context() -> None:
+def test_checks_run_in_parallel_and_in_a_context() -> None:
     app, socketact = make_app()
     barrier = threading.Barrier(3)
     names = []
@@ -116,7 +116,7 @@ def test_checks_run_side_by_side_and_in_a_context() -> None:
     assert names == [app.name] * 3
 
 
-def test_check_that_hangs_fails_and_does_not_pile_up() -> None:
+def test_check_that_hangs_fails_and_is_not_started_again() -> None:
     app, socketact = make_app(**LOCAL)
     calls = []
     with hanging() as end:
@@ -128,17 +128,17 @@ def test_check_that_hangs_fails_and_does_not_pile_up() -> None:
 
         for _ in range(3):
             began = time.monotonic()
-            answer = ready(app)
-            assert answer.status_code == 503
-            assert "no end after" in answer.json["checks"]["queue:responseTime"][0]["output"]  # type: ignore[index]
+            response = ready(app)
+            assert response.status_code == 503
+            assert "still running after" in response.json["checks"]["queue:responseTime"][0]["output"]  # type: ignore[index]
             assert time.monotonic() - began < 5
         assert len(calls) == 1
     deadline = time.monotonic() + 10
-    while ready(app).status_code != 200:  # that of before has ended, and the next one passes
+    while ready(app).status_code != 200:  # the earlier run has ended, and the next one passes
         assert time.monotonic() < deadline
 
 
-def test_results_are_kept_for_a_while() -> None:
+def test_results_are_cached() -> None:
     app, socketact = make_app(SOCKETACT_CHECK_CACHE=60)
     calls: list[int] = []
     socketact.check("it")(lambda: calls.append(1))
@@ -150,7 +150,7 @@ def test_results_are_kept_for_a_while() -> None:
     assert len(calls) == 1
 
 
-def test_who_asks_while_others_look_gets_what_was_found_before() -> None:
+def test_earlier_results_during_a_run() -> None:
     app, socketact = make_app()
     slow = threading.Event()
     with hanging() as end:
@@ -202,25 +202,25 @@ def test_details(config: dict[str, object], environ: dict[str, object], seen: bo
     app, socketact = make_app(**config)
     socketact.check("database")(lambda: None)
     socketact.breaker("inventory")
-    answer = ready(app, environ_overrides=environ).json
-    assert answer is not None
-    assert ("checks" in answer) == seen
+    response = ready(app, environ_overrides=environ).json
+    assert response is not None
+    assert ("checks" in response) == seen
     alive = app.test_client().get("/healthz", environ_overrides=environ).json
     assert alive is not None
     assert ("checks" in alive) == seen
     if seen:
-        assert answer["checks"]["database:responseTime"][0]["status"] == "pass"
-        assert answer["checks"]["inventory:breaker"] == [{"status": "pass", "observedValue": "closed"}]
+        assert response["checks"]["database:responseTime"][0]["status"] == "pass"
+        assert response["checks"]["inventory:breaker"] == [{"status": "pass", "observedValue": "closed"}]
 
 
-def test_name_that_is_taken() -> None:
+def test_name_in_use() -> None:
     socketact = SocketAct()
     socketact.check("database")(lambda: None)
     with pytest.raises(ValueError, match=r"check\('database'\) is registered already: give each check its own name"):
         socketact.check("database")(lambda: None)
 
 
-def test_factory_that_is_called_again() -> None:
+def test_factory_called_again() -> None:
     socketact = SocketAct()
 
     def create_app() -> Flask:

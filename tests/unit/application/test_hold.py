@@ -1,4 +1,4 @@
-"""Holds, where no worker of ours waits for them: they only count."""
+"""Holds under another server: they are counted, and nothing waits for them."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def test_released_after_a_failure() -> None:
 def test_decorator() -> None:
     @SocketAct().hold("send")
     def send(number: int) -> list[str]:
-        """Send it."""
+        """Send a mail."""
         return names() * number
 
     assert send(2) == ["send", "send"]
-    assert send.__doc__ == "Send it."
+    assert send.__doc__ == "Send a mail."
     assert not names()
 
 
@@ -67,7 +67,7 @@ def test_threads() -> None:
     assert not names()
 
 
-def test_child_has_none_of_its_parents() -> None:
+def test_forked_child_has_no_holds() -> None:
     with SocketAct().hold("parent"):
         child = os.fork()
         if child == 0:

@@ -1,4 +1,4 @@
-"""What is counted, by one process and by several, some of which are gone."""
+"""Metrics of one process and of several, some of which have exited."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flask_socketact import SocketAct
 from flask_socketact.linux import socket_queues
 from flask_socketact.shared.service_counters import Ledger, read
 
-#: An application, and a function that asks it, and reads the answer to its end.
+#: An application, and a function that sends it a request and reads the whole response.
 APPLICATION = """
 import os, signal, sys, time
 import prometheus_client
@@ -36,7 +36,7 @@ orders = prometheus_client.Counter("orders", "The application's own.")
 @app.get("/<int:status>")
 def view(status):
     orders.inc()
-    return "answer", status
+    return "response", status
 
 def ask(path):
     return app.test_client().get(path, buffered=True).text
@@ -63,8 +63,8 @@ def requests(status: int) -> str:
     return f'socketact_request_duration_seconds_count{{endpoint="view",status="{status}"}}'
 
 
-def test_alone() -> None:
-    """Without a folder to share, as under ``flask run``."""
+def test_single_process() -> None:
+    """Without a shared folder, as under ``flask run``."""
     app = Flask(__name__)
     app.config["SOCKETACT_METRICS"] = "/metrics"
     socketact = SocketAct(app)
@@ -73,9 +73,9 @@ def test_alone() -> None:
     client = app.test_client()
     for path in ("/alone", "/alone", "/nothing", "/readyz"):
         client.get(path, buffered=True)
-    answer = client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
-    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
-    assert answer.headers["Cache-Control"] == "no-store"
+    response = client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert response.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert response.headers["Cache-Control"] == "no-store"
     text = client.get("/metrics").text
     assert value(text, 'socketact_request_duration_seconds_count{endpoint="alone",status="200"}') == 2
     assert value(text, 'socketact_request_duration_seconds_count{endpoint="",status="404"}') >= 1
@@ -83,8 +83,8 @@ def test_alone() -> None:
     assert value(text, "socketact_worker_memory_bytes") > 1e6
 
 
-def test_processes_one_after_the_other(tmp_path: Path) -> None:
-    """Each goes on from what those before it have counted, in the files that they have left."""
+def test_processes_in_sequence(tmp_path: Path) -> None:
+    """Each continues the counters in the files of the exited processes."""
     for _ in range(3):
         done = run(tmp_path, "ask('/200'); ask('/500')")
         assert done.returncode == 0, done.stderr
@@ -98,8 +98,8 @@ def test_processes_one_after_the_other(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("*.db")) == files
 
 
-def test_processes_side_by_side(tmp_path: Path) -> None:
-    """Those that an application forks, too; and gauges are those of the living alone."""
+def test_processes_at_the_same_time(tmp_path: Path) -> None:
+    """Also processes that an application forks; gauges are those of living processes only."""
     text = run(
         tmp_path,
         """
@@ -127,8 +127,8 @@ def test_processes_side_by_side(tmp_path: Path) -> None:
     assert len(re.findall("^socketact_worker_memory_bytes", text, re.MULTILINE)) == 2
 
 
-def test_threads_that_scrape_at_once(tmp_path: Path) -> None:
-    """They share the locks of their process: none drops the gauges of a page that another has given back."""
+def test_concurrent_scrapes(tmp_path: Path) -> None:
+    """Threads share the locks of their process: none drops the gauges of a page that another has released."""
     done = run(
         tmp_path,
         """
@@ -143,8 +143,8 @@ def test_threads_that_scrape_at_once(tmp_path: Path) -> None:
         for turn in range(3):
             leave_a_gauge(turn)
             with ThreadPoolExecutor(8) as threads:
-                answers = list(threads.map(ask, ['/metrics'] * 24))
-            assert all('socketact_worker_memory_bytes{' in answer for answer in answers)
+                responses = list(threads.map(ask, ['/metrics'] * 24))
+            assert all('socketact_worker_memory_bytes{' in response for response in responses)
         """,
     )
     assert done.returncode == 0, done.stderr
@@ -152,7 +152,7 @@ def test_threads_that_scrape_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 5000, b"\x09\x00\x00\x00", os.urandom(4096)])
-def test_files_that_somebody_has_spoiled(tmp_path: Path, content: bytes) -> None:
+def test_corrupt_files(tmp_path: Path, content: bytes) -> None:
     for kind in ("counter_0", "histogram_fast_0", "gauge_livesum_0", "gauge_livesum_7"):
         (tmp_path / f"{kind}.db").write_bytes(content)
     done = run(tmp_path, "ask('/200'); print(ask('/metrics'))")
@@ -160,8 +160,8 @@ def test_files_that_somebody_has_spoiled(tmp_path: Path, content: bytes) -> None
     assert value(done.stdout, requests(200)) == 1
 
 
-def test_folder_that_cannot_be_used(tmp_path: Path) -> None:
-    """It is told in a line, and the application counts for itself."""
+def test_unusable_folder(tmp_path: Path) -> None:
+    """One line is logged, and each process shows its own metrics."""
     (tmp_path / "file").write_text("")
     done = run(tmp_path / "file/folder", "ask('/200'); print(ask('/metrics'))")
     assert done.returncode == 0, done.stderr
@@ -171,8 +171,8 @@ def test_folder_that_cannot_be_used(tmp_path: Path) -> None:
     assert done.stderr == expected
 
 
-def test_disk_that_fills_up(tmp_path: Path) -> None:
-    """The file-size limit fails as a full disk does. What there is no room for is told once, and answers go on."""
+def test_full_disk(tmp_path: Path) -> None:
+    """A file-size limit fails as a full disk does. Each series without room is logged once; requests still succeed."""
     code = """
         import resource
         from flask_socketact.shared import metric_files
@@ -185,12 +185,12 @@ def test_disk_that_fills_up(tmp_path: Path) -> None:
     done = run(tmp_path, code)
     assert done.returncode == 0, done.stderr
     assert value(done.stdout, requests(200)) == 2
-    told = re.findall(r"is not counted: File too large", done.stderr)
-    assert len(told) > 10
-    assert len(told) + len(re.findall(r"duration_seconds_count{", done.stdout)) == 91  # and the metrics themselves
+    logged = re.findall(r"is not counted: File too large", done.stderr)
+    assert len(logged) > 10
+    assert len(logged) + len(re.findall(r"duration_seconds_count{", done.stdout)) == 91  # and the metrics themselves
 
 
-def test_without_the_library() -> None:
+def test_prometheus_client_missing() -> None:
     code = """
         import sys
         sys.modules["prometheus_client"] = sys.modules["pybreaker"] = None
@@ -210,7 +210,7 @@ def test_without_the_library() -> None:
     assert done.stderr.endswith("ImportError: prometheus_client is missing: install flask-socketact[metrics]\n")
 
 
-def test_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNTIME_DIRECTORY", f"{tmp_path}/new:{tmp_path}/other")
     for starts in (1, 2, 3):
         ledger = Ledger(logging.getLogger())
@@ -220,12 +220,12 @@ def test_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"starts": "many"}'])
-def test_ledger_that_nobody_can_read(tmp_path: Path, content: bytes) -> None:
+def test_unreadable_service_counters(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "service.json").write_bytes(content)
     assert read(tmp_path) == {}
 
 
-def test_ledger_that_takes_nothing(
+def test_service_counters_on_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -239,7 +239,7 @@ def test_ledger_that_takes_nothing(
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
-def test_length_of_a_queue(tmp_path: Path, family: socket.AddressFamily) -> None:
+def test_length_of_a_listener_queue(tmp_path: Path, family: socket.AddressFamily) -> None:
     with socket.socket(family) as listener:
         address = {socket.AF_INET: ("127.0.0.1", 0), socket.AF_INET6: ("::1", 0)}.get(family, str(tmp_path / "a b"))
         listener.bind(address)
@@ -256,8 +256,8 @@ def test_length_of_a_queue(tmp_path: Path, family: socket.AddressFamily) -> None
     assert socket_queues.length(listener) is None
 
 
-def test_what_was_left_is_json(tmp_path: Path) -> None:
-    """For who looks into the folder."""
+def test_service_counters_are_json(tmp_path: Path) -> None:
+    """An administrator can read the file."""
     (tmp_path / "service.json").write_text(json.dumps({"starts": 4, "boot_seconds": 0.25}))
     text = run(tmp_path, "print(ask('/metrics'))").stdout
     assert value(text, "socketact_starts_total") == 4

@@ -1,4 +1,4 @@
-"""Views and blueprints that exist by certain listeners alone."""
+"""Views and blueprints that are restricted to listeners."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH", 
 
 
 class Site:
-    """An application with a client that comes by a listener."""
+    """An application with a client that connects to a listener."""
 
     def __init__(self, **config: object) -> None:
         self.app = Flask(__name__)
@@ -86,11 +86,11 @@ HIDDEN = ("/admin/stop/1", "/admin/inner/view", "/classy", "/slash/", "/slash", 
 
 @pytest.mark.parametrize("listener", ["http", "debug", "Admin", "admin ", None])
 @pytest.mark.parametrize("path", HIDDEN)
-def test_not_found_by_others_whatever_the_method(site: Site, listener: str | None, path: str) -> None:
+def test_404_through_other_listeners_for_every_method(site: Site, listener: str | None, path: str) -> None:
     assert {site.ask(listener, path, method).status_code for method in METHODS} == {404}
 
 
-def test_found_by_its_own(site: Site) -> None:
+def test_its_own_listener(site: Site) -> None:
     assert site.ask("admin", "/admin/stop/7", "POST").text == "stop 7"
     assert site.ask("admin", "/admin/stop/7", "DELETE").status_code == 405
     assert site.ask("admin", "/admin/inner/view").text == "inner"
@@ -99,16 +99,16 @@ def test_found_by_its_own(site: Site) -> None:
     assert site.ask("admin", "/healthz").status_code == 200
 
 
-def test_blueprint_in_a_blueprint_needs_both(site: Site) -> None:
+def test_nested_blueprints_must_both_allow_the_listener(site: Site) -> None:
     assert site.ask("debug", "/admin/inner/view").status_code == 404
 
 
-def test_view_for_several(site: Site) -> None:
+def test_view_for_several_listeners(site: Site) -> None:
     assert [site.ask(name, "/both").status_code for name in ("http", "admin", "other")] == [200, 200, 404]
 
 
-def test_other_methods_of_the_same_path(site: Site) -> None:
-    """What is public of it stays so, and tells nothing of the rest."""
+def test_public_methods_of_the_same_path(site: Site) -> None:
+    """They stay public, and reveal nothing about the restricted ones."""
     assert site.ask("http", "/shared", "POST").text == "public"
     assert site.ask("http", "/shared").status_code == 405
     assert set(site.ask("http", "/shared").headers["Allow"].split(", ")) == {"OPTIONS", "POST"}
@@ -116,7 +116,7 @@ def test_other_methods_of_the_same_path(site: Site) -> None:
     assert site.ask("admin", "/shared").text == "admin"
 
 
-def test_same_path_for_each_listener() -> None:
+def test_same_path_with_a_view_for_each_listener() -> None:
     site = Site()
 
     @site.app.get("/")
@@ -131,11 +131,11 @@ def test_same_path_for_each_listener() -> None:
     assert [site.ask(name, "/").text for name in ("admin", "http")] == ["admin", "public"]
 
 
-def test_urls_are_built_of_all_routes(site: Site) -> None:
+def test_url_for_knows_all_routes(site: Site) -> None:
     assert site.ask("http", "/").text == "/admin/stop/1"
 
 
-def test_mark_that_another_decorator_has_dropped(site: Site) -> None:
+def test_decorator_without_functools_wraps(site: Site) -> None:
     def careless(view: Any) -> Any:
         return lambda: f"{view()}"
 
@@ -150,7 +150,7 @@ def test_decorated_twice() -> None:
     assert [site.ask(name, "/").status_code for name in ("a", "b", "c")] == [404, 200, 404]
 
 
-def test_view_that_is_added_after_a_context(site: Site) -> None:
+def test_view_added_after_a_context(site: Site) -> None:
     site = Site()
     with site.app.test_request_context():
         pass
@@ -171,14 +171,14 @@ def test_host_matching_and_subdomains() -> None:
         )
 
 
-def test_development(caplog: pytest.LogCaptureFixture) -> None:
-    """Outside systemd nobody reaches it, which is told; unless the configuration says who is who."""
+def test_without_systemd(caplog: pytest.LogCaptureFixture) -> None:
+    """Without systemd, restricted views respond with 404, and a warning says so, unless a listener is configured."""
     site = Site()
     site.app.add_url_rule("/", "view", site.socketact.only("admin")(lambda: "secret"))
     with caplog.at_level(logging.WARNING):
         assert [site.ask(None, "/").status_code for _ in range(3)] == [404] * 3
     assert [record.getMessage() for record in caplog.records] == [
-        "systemd has passed no listeners, so nobody reaches what is for 'admin' only. "
+        "systemd passes no listeners, so views that are restricted to 'admin' respond with 404. "
         "For development, set SOCKETACT_LISTENER = 'admin'"
     ]
     caplog.clear()
@@ -192,11 +192,11 @@ def test_development(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("target", "text"),
     [
-        (MethodView, "list the decorator in its attribute 'decorators'"),
+        (MethodView, "add the decorator to its attribute 'decorators'"),
         ("view", "is neither a view function nor a blueprint"),
     ],
 )
-def test_target_that_is_none(target: Any, text: str) -> None:
+def test_invalid_target(target: Any, text: str) -> None:
     for decorate in (SocketAct().only("admin"), SocketAct().deadline(1)):
         with pytest.raises(TypeError, match=text):
             decorate(target)
@@ -210,7 +210,7 @@ def test_without_a_name() -> None:
 
 
 def wrapping(view: Any) -> Any:
-    """A decorator as most are."""
+    """A decorator with functools.wraps."""
 
     @wraps(view)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -276,8 +276,7 @@ class Controller:
         return "secret"
 
 
-def test_view_that_takes_no_attributes() -> None:
-    """A bound method."""
+def test_bound_method() -> None:
     site = Site()
     site.app.add_url_rule("/", "view", site.socketact.only("admin")(Controller().view))
     site.app.add_url_rule("/public", "public", Controller().view)

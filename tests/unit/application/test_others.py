@@ -1,4 +1,4 @@
-"""With what others make of Flask: the real packages."""
+"""The extension together with other Flask packages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_async_views() -> None:
 
 
 def test_application_factory() -> None:
-    """With extension and blueprint at the module's level, and several applications of them in one process."""
+    """Extension and blueprint are globals of a module, shared by several applications of one process."""
     socketact = SocketAct()
     blueprint = Blueprint("admin", __name__)
     blueprint.add_url_rule("/", "view", socketact.only("admin")(lambda: "admin"))
@@ -60,16 +60,16 @@ def test_application_factory() -> None:
 
 
 def test_proxy_fix() -> None:
-    """Networks are those of the clients, as it tells."""
+    """SOCKETACT_DETAILS_NETWORKS applies to the clients' addresses."""
     app = Flask(__name__)
     app.config.update(EVERYTHING)
     SocketAct(app)
     app.add_url_rule("/", "view", lambda: f"{request.remote_addr}")
     app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1)  # type: ignore[method-assign]
     for address, seen in (("203.0.113.7", True), ("198.51.100.7", False)):
-        answer = app.test_client().get("/readyz", headers={"X-Forwarded-For": address}).json
-        assert answer is not None
-        assert ("checks" in answer) == seen
+        response = app.test_client().get("/readyz", headers={"X-Forwarded-For": address}).json
+        assert response is not None
+        assert ("checks" in response) == seen
         assert app.test_client().get("/", headers={"X-Forwarded-For": address}).text == address
 
 
@@ -96,7 +96,7 @@ def test_flask_sqlalchemy() -> None:
 
 
 def test_flask_caching() -> None:
-    """An answer from the cache is one of this request: its id is its own, and it is counted."""
+    """A cached response has the ID of its own request, and is counted."""
     app = Flask(__name__)
     app.config.update(EVERYTHING, CACHE_TYPE="SimpleCache")
     socketact, cache = SocketAct(app), Cache(app)
@@ -110,9 +110,9 @@ def test_flask_caching() -> None:
         return "cached"
 
     with app.test_client() as client:
-        answers = [client.get("/cached", buffered=True) for _ in range(3)]
+        responses = [client.get("/cached", buffered=True) for _ in range(3)]
         metrics = client.get("/metrics").text
-    assert [answer.text for answer in answers] == ["cached"] * 3
+    assert [response.text for response in responses] == ["cached"] * 3
     assert len(made) == 1
-    assert len({answer.headers["X-Request-Id"] for answer in answers}) == 3
+    assert len({response.headers["X-Request-Id"] for response in responses}) == 3
     assert 'socketact_request_duration_seconds_count{endpoint="cached",status="200"} 3.0' in metrics
