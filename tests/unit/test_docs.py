@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import gunicorn.arbiter
 import pytest
 
 from flask_socketact import env
@@ -113,3 +114,22 @@ def test_systemd_page_quotes_the_units() -> None:
     blocks = re.findall(r"```ini\n(.*?)```", (DOCS / "systemd.md").read_text(), re.DOTALL)
     assert len(blocks) == 2
     assert [line for block in blocks for line in block.splitlines() if line not in lines] == []
+
+
+def first_column(page: Path, header: str) -> list[str]:
+    """Return what stands in backquotes in the first column of the table that begins with `header`."""
+    table = page.read_text().split(f"\n| {header} |")[1].split("\n\n")[0]
+    rows = [line.split(" | ")[0] for line in table.splitlines()[2:]]
+    return [text for row in rows for text in re.findall(r"`([^`]+)`", row)]
+
+
+@pytest.mark.parametrize("header", ["status", "message"])
+def test_systemd_page_quotes_messages_of_the_code(header: str) -> None:
+    """The parts of a message that do not depend on the case stand in the source, ours or gunicorn's."""
+    files = [*(CHECKOUT / "flask_socketact").rglob("*.py"), Path(gunicorn.arbiter.__file__)]
+    source = re.sub(r'"\s*\n\s*f?"', "", "".join(file.read_text() for file in files))
+    messages = first_column(DOCS / "systemd.md", header)
+    assert len(messages) > 12
+    variable = r"[\d…:.,;=()\[\]']+|\b(?:a|at|but|with|RuntimeError|ValueError)\b|app-drain\S+|/\S+"
+    parts = [part.strip() for text in messages if "invalid literal" not in text for part in re.split(variable, text)]
+    assert [part for part in parts if len(part) > 8 and part not in source] == []
