@@ -1,4 +1,4 @@
-"""IPv4 addresses as a dual-stack listener has them: ``::ffff:127.0.0.1`` (RFC 4291, 2.5.5.2)."""
+"""IPv4-mapped IPv6 addresses, which dual-stack listeners report: ``::ffff:127.0.0.1`` (RFC 4291, section 2.5.5.2)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ _MAPPED = IPv6Network("::ffff:0:0/96")
 
 
 def unmapped(host: str) -> str:
-    """Return the IPv4 address that is mapped to `host`, and any other address, or text, as it is."""
-    if ":" not in host or "ffff" not in host.lower():  # nearly all; IPv6Address() takes a microsecond or more
+    """Return the IPv4 address of an IPv4-mapped `host`; any other address or text unchanged."""
+    if ":" not in host or "ffff" not in host.lower():  # the usual case; IPv6Address() takes a microsecond or more
         return host
     try:
         plain = IPv6Address(host).ipv4_mapped
@@ -19,7 +19,7 @@ def unmapped(host: str) -> str:
 
 
 def unmapped_network(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
-    """Return the IPv4 network that is mapped to `network`, and any other as it is; ``::/0`` has IPv6 addresses only."""
+    """Return the IPv4 network of an IPv4-mapped `network`; any other unchanged, ``::/0`` included."""
     if not isinstance(network, IPv6Network) or not network.subnet_of(_MAPPED):
         return network
     first = network.network_address.ipv4_mapped

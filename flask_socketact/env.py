@@ -1,6 +1,6 @@
-"""Every environment variable of ours: its name, what it holds, and who reads it.
+"""All environment variables of this package: name, meaning, and where each is read.
 
-gunicorn takes no settings of others, so these are no settings.
+They are not settings of gunicorn, because gunicorn rejects settings that it does not know.
 """
 
 from __future__ import annotations
@@ -10,29 +10,29 @@ from collections.abc import Mapping
 
 from flask_socketact.errors import SettingsError
 
-#: How long a client may take from connecting, and from the first byte of a later request, until the head of its request
-#: is whole. Seconds. The thread worker reads it: workers/connection_loop.py.
+#: How long a client may take to send the headers of a request: the first one's from its connection on, a later one's
+#: from its first byte on. Seconds. Read by the thread worker (workers/connection_loop.py).
 HEADER_TIMEOUT = "SOCKETACT_HEADER_TIMEOUT"
 DEFAULT_HEADER_TIMEOUT = 30.0
 
-#: How long a worker may load the application; gunicorn's ``timeout`` is that of requests. Seconds. The master reads it,
-#: and ends a worker that takes longer (master/pool.py); the worker, which says before where it is (workers/base.py).
+#: How long a worker may take to load the application; gunicorn's ``timeout`` is for requests. Seconds. The master reads
+#: it and kills a worker that takes longer (master/pool.py); just before, the worker logs its stack (workers/base.py).
 LOAD_TIMEOUT = "SOCKETACT_LOAD_TIMEOUT"
 DEFAULT_LOAD_TIMEOUT = 600.0
 
-#: After so many seconds without a connection the service leaves; unset: it stays. The master reads it:
-#: master/idle_exit.py.
+#: The service exits after so many seconds without a connection; never, if unset. Read by the master
+#: (master/idle_exit.py).
 IDLE_EXIT = "SOCKETACT_IDLE_EXIT"
 
-#: ``no``: old and new workers must not live at the same time. The master reads it, which then refuses to reload
-#: (master/reload.py), and the command, from the unit (systemd/manager.py).
+#: ``no``: old and new workers must not run at the same time. The master reads it, and then refuses to reload
+#: (master/reload.py); commands read it from the unit (systemd/manager.py).
 OVERLAP = "SOCKETACT_OVERLAP"
 
 
 def header_timeout() -> float:
     """Return :data:`HEADER_TIMEOUT`, in seconds.
 
-    :raises SettingsError: it is no positive number.
+    :raises SettingsError: it is not a positive number.
     """
     return _seconds(HEADER_TIMEOUT) or DEFAULT_HEADER_TIMEOUT
 
@@ -40,21 +40,21 @@ def header_timeout() -> float:
 def load_timeout() -> float:
     """Return :data:`LOAD_TIMEOUT`, in seconds.
 
-    :raises SettingsError: it is no positive number.
+    :raises SettingsError: it is not a positive number.
     """
     return _seconds(LOAD_TIMEOUT) or DEFAULT_LOAD_TIMEOUT
 
 
 def idle_exit() -> float | None:
-    """Return :data:`IDLE_EXIT`, in seconds; None: stay.
+    """Return :data:`IDLE_EXIT`, in seconds; None if the service does not exit when idle.
 
-    :raises SettingsError: it is no positive number.
+    :raises SettingsError: it is not a positive number.
     """
     return _seconds(IDLE_EXIT)
 
 
 def may_overlap(environ: Mapping[str, str]) -> bool:
-    """Return whether the old and new workers of a service with this environment may live at the same time."""
+    """Return whether old and new workers of a service with this environment may run at the same time."""
     return environ.get(OVERLAP) != "no"
 
 

@@ -1,4 +1,4 @@
-"""Files where others may write, too: read without waiting, written whole, and where they were meant to be."""
+"""Read and write files safely where other users can write: no blocking, no partial files, no redirection."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from pathlib import Path
 
 from flask_socketact.errors import UnsafePathError
 
-#: Longer than any honest file that we read. Bytes.
+#: Larger than any file that we expect to read. Bytes.
 LIMIT = 1024 * 1024
-#: As the kernel has it: so many symbolic links on the way are a loop.
+#: More symbolic links than this on one path are a loop, as for the kernel (path_resolution(7)).
 _MAX_LINKS = 40
 
 
 def read(path: str | Path, *, limit: int = LIMIT) -> str:
     """Return the text of a regular file.
 
-    :raises OSError: it cannot be read, is no regular file (a FIFO would be waited for), or has more than `limit` bytes.
+    :raises OSError: it cannot be read, is not a regular file (a FIFO would block), or has more than `limit` bytes.
     """
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise OSError(errno.EFBIG, f"it is longer than {limit} bytes", str(path))
+        raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
     return data.decode(errors="replace")
 
 
 class Folder:
-    """A folder that is open: whoever can write above it cannot send us elsewhere from now on."""
+    """An open folder. A later change of its path cannot redirect what we write."""
 
     def __init__(self, path: Path) -> None:
-        """Open `path`, as :func:`open_folder`.
+        """Open `path`.
 
-        :raises OSError: as that.
+        :raises OSError: as :func:`open_folder` does.
         """
         self.path = path
         self.descriptor = open_folder(path)
@@ -54,26 +54,29 @@ class Folder:
         os.close(self.descriptor)
 
     def write(self, name: str, text: str, *, mode: int = 0o644, durable: bool = False) -> None:
-        """Put `text` into the file `name`, whole or (the disk is full) not at all.
+        """Replace the file `name` atomically: it has all of `text`, or stays as it was.
 
-        A link in its place is replaced, not followed. `durable`: it outlives a power cut from when this returns.
+        A symbolic link of that name is replaced, not followed. With `durable`, the file survives a power failure after
+        this returns.
 
-        :raises OSError: it cannot be written; what was there is still there.
+        :raises OSError: it cannot be written; the old file is unchanged.
         """
-        with self.temporary(name, text, mode=mode, durable=durable) as whole:
-            self.rename(whole, name)
+        with self.temporary(name, text, mode=mode, durable=durable) as temporary:
+            self.rename(temporary, name)
         if durable:
             os.fsync(self.descriptor)
 
     @contextmanager
     def temporary(self, name: str, text: str, *, mode: int = 0o644, durable: bool = False) -> Iterator[str]:
-        """Write `text` to a file beside `name`, and return its name. It is for `rename`, and removed at the end if it
-        is still there.
+        """Write `text` to a temporary file next to `name`, and yield its name for :meth:`rename`.
+
+        On exit the temporary file is removed, unless it was renamed.
 
         :raises OSError: it cannot be written.
         """
-        whole = temporary_name(name)
-        descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.descriptor)
+        temporary = temporary_name(name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o600, dir_fd=self.descriptor)
         try:
             with open(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
@@ -81,41 +84,41 @@ class Folder:
                 if durable:
                     file.flush()
                     os.fsync(descriptor)
-            yield whole
+            yield temporary
         finally:
             with suppress(FileNotFoundError):
-                os.unlink(whole, dir_fd=self.descriptor)
+                os.unlink(temporary, dir_fd=self.descriptor)
 
-    def rename(self, whole: str, name: str) -> None:
-        """Put a file of the folder in the place of another."""
-        os.rename(whole, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+    def rename(self, source: str, name: str) -> None:
+        """Rename `source` to `name`, both in this folder. An existing `name` is replaced."""
+        os.rename(source, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
 
 def temporary_name(name: str) -> str:
-    """Return the name of a file beside `name` that nobody knows: at any other a link of somebody's may wait."""
+    """Return a random name for a file next to `name`. At a name that can be guessed, another user can plant a link."""
     return f".{name[:200]}.{secrets.token_hex(8)}"
 
 
 def write(path: Path, text: str, *, mode: int = 0o644, durable: bool = False) -> None:
-    """Write a file as :meth:`Folder.write` does.
+    """Replace a file atomically, as :meth:`Folder.write` does.
 
-    :raises OSError: it cannot be written; what was there is still there.
+    :raises OSError: it cannot be written; the old file is unchanged.
     """
     with Folder(path.parent) as folder:
         folder.write(path.name, text, mode=mode, durable=durable)
 
 
 def open_folder(path: Path) -> int:
-    """Return a descriptor of the folder `path`, after all symbolic links.
+    """Return a descriptor of the folder `path`, with all symbolic links resolved.
 
-    As root only where nobody has led us: whoever owns a folder or a link on the way can put another there, and so may
-    lead to his own folders, and not to those of others (systemd's rule, CHASE_SAFE).
+    The owner of a folder or link on the path can replace what is below it. As root we therefore follow a user's folder
+    or link only to a folder of the same user (systemd's rule, CHASE_SAFE).
 
-    :raises UnsafePathError: the way leads through what a user owns to what another, or root, owns.
-    :raises OSError: it is not there, or no folder.
+    :raises UnsafePathError: the path leads through what a user owns to what root or another user owns.
+    :raises OSError: it does not exist, or is not a folder.
     """
     flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-    owners = [0]  # of all folders and links on the way
+    owners = [0]  # of all folders and links on the path
     links = 0
     parts = deque(Path(os.path.abspath(path)).parts[1:])
     here = os.open("/", flags)
@@ -129,7 +132,7 @@ def open_folder(path: Path) -> int:
                 links += 1
                 if links > _MAX_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-                parts.extendleft(reversed(Path(target).parts))  # of an absolute one the first is "/"
+                parts.extendleft(reversed(Path(target).parts))  # an absolute target begins with "/"
             else:
                 os.close(here)
                 here = below
@@ -137,7 +140,7 @@ def open_folder(path: Path) -> int:
         owner, users = owners.pop(), set(owners) - {0}
         if os.geteuid() == 0 and users and owner not in users:
             raise UnsafePathError(
-                errno.EPERM, f"user {min(users)} owns a part of the way, and user {owner} the folder", str(path)
+                errno.EPERM, f"uid {min(users)} owns a part of the path, but uid {owner} owns the folder", str(path)
             )
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
     finally:

@@ -1,6 +1,7 @@
-"""Logs that go to the journal natively, by the names that settings have for them.
+"""Native logging to the journal: public names for settings.
 
-gunicorn has ``logger_class = "flask_socketact.journal.Logger"``, an application ``flask_socketact.journal.Handler``.
+For gunicorn: ``logger_class = "flask_socketact.journal.Logger"``. For ``dictConfig`` of an application:
+``flask_socketact.journal.Handler``.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What the workers and the Flask extension know of each other; neither imports the other."""
+"""The interface between the workers and the Flask extension. Neither imports the other."""

@@ -1,4 +1,4 @@
-"""Work beside requests that a drain waits for, as it does for requests in flight."""
+"""Work outside requests that a drain waits for, as it waits for requests in flight."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flask_socketact.shared.scoreboard import Field
 
 @dataclass(eq=False)
 class Hold:
-    """A piece of work that has begun."""
+    """Work that has begun."""
 
     name: str
     began: float = field(default_factory=time.monotonic)
@@ -27,7 +27,7 @@ _lock = threading.Lock()
 
 
 def take(name: str) -> Hold:
-    """Begin a piece of work."""
+    """Begin a hold: a drain waits until it is released."""
     hold = Hold(name)
     with _lock:
         _holds.add(hold)
@@ -36,14 +36,14 @@ def take(name: str) -> Hold:
 
 
 def release(hold: Hold) -> None:
-    """End a piece of work."""
+    """End a hold."""
     with _lock:
         _holds.discard(hold)
         _update_counter()
 
 
 def current() -> list[Hold]:
-    """Return what has begun and not ended, the oldest first."""
+    """Return the holds that have not ended, the oldest first."""
     with _lock:
         return sorted(_holds, key=lambda hold: hold.began)
 
@@ -54,7 +54,7 @@ def _update_counter() -> None:
 
 
 def _forget() -> None:
-    """A child of this process does none of it, and the lock may be hold by a thread that it has not."""
+    """Start empty in a child: the work is the parent's, and a thread of the parent may have the lock."""
     global _lock  # noqa: PLW0603 (there is one process)
     _lock = threading.Lock()
     _holds.clear()

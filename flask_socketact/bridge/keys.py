@@ -1,4 +1,4 @@
-"""Every key of ours in the WSGI environ (PEP 3333); docs/architecture.md tells which are public."""
+"""All keys of this package in the WSGI environ (PEP 3333). docs/architecture.md lists the public ones."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ TRUSTS_PEER = "socketact.trusts_peer"  #: function that returns whether forwardi
 
 # Set by the application, before the response begins.
 ID_HEADER = "socketact.id_header"  #: name of the header in which the response has the request's ID (str)
-#: Function that is called when the response was sent, with environ, status (as ``200 OK``; None: it has failed) and
-#: how long it took (seconds).
+#: Function that is called after the response, with environ, status (``200 OK``; None: the request failed) and the
+#: duration in seconds.
 OBSERVE = "socketact.observe"
-#: Flask's request, for that function: what Werkzeug has there is gone when the response is sent.
+#: Flask's request, for that function: Werkzeug's own reference is cleared before the response has been sent.
 REQUEST = "socketact.request"
 
 # Private to one side.

@@ -1,6 +1,6 @@
-"""The request that this thread or greenlet answers: what is logged meanwhile bears its id.
+"""The current request of this thread or greenlet, whose ID is added to log records.
 
-Setting it costs a fraction of a microsecond; an id is made when somebody asks for it.
+Setting it costs a fraction of a microsecond. The ID is generated on first use.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 from flask_socketact.bridge import keys
 
-#: Of this process: set by the master, and after the fork.
+#: Generation of this process: set in the master, and in each worker after the fork.
 generation: str | None = None
 
-#: What is taken from X-Request-Id: it comes back in logs and, perhaps, in answers and other services' requests.
+#: Accepted values of X-Request-Id: they appear in logs, and may appear in responses and in requests to other services.
 _ACCEPTABLE = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
 _ID_BITS = 64
 
@@ -24,34 +24,35 @@ _current: ContextVar[dict[str, Any] | None] = ContextVar("request", default=None
 
 
 def name_generation(master: int, number: int) -> str:
-    """Return the name of the workers that the master with this pid has started in its start (1), or a reload."""
+    """Return the name of a generation. `master` is the master's PID; `number` is 1 for its start, and 1 more for each
+    reload."""
     return f"{master}.{number}"
 
 
 def enter(environ: dict[str, Any]) -> None:
-    """Begin the answer to a request, which the application knows as `environ`."""
+    """Set the current request."""
     _current.set(environ)
 
 
 def leave() -> None:
-    """End the answer, if one was begun."""
+    """Clear the current request, if there is one."""
     _current.set(None)
 
 
 def environ() -> dict[str, Any] | None:
-    """Return the environ of the request that is being answered; None between requests."""
+    """Return the environ of the current request; None between requests."""
     return _current.get()
 
 
 def request_id() -> str | None:
-    """Return the id of the request that is being answered; None between requests."""
+    """Return the ID of the current request; None between requests."""
     current = _current.get()
     return id_of(current) if current is not None else None
 
 
 def id_of(environ: dict[str, Any]) -> str:
-    """Return the id of the request that `environ` describes: X-Request-Id from a peer whose
-    forwarding headers count, otherwise a random one."""
+    """Return the ID of the request with this `environ`: X-Request-Id if the peer's forwarding headers are trusted,
+    otherwise a random ID."""
     known: str | None = environ.get(keys.REQUEST_ID)
     if known is None:
         sent = environ.get("HTTP_X_REQUEST_ID")
@@ -64,6 +65,6 @@ def id_of(environ: dict[str, Any]) -> str:
 
 
 def trusts_peer(environ: dict[str, Any]) -> bool:
-    """Whether forwarding headers of the request's peer count; nobody's do with a server that is not ours."""
-    answer: Callable[[], bool] | None = environ.get(keys.TRUSTS_PEER)
-    return answer is not None and answer()
+    """Return whether the peer's forwarding headers are trusted; never with another server than our workers."""
+    is_trusted: Callable[[], bool] | None = environ.get(keys.TRUSTS_PEER)
+    return is_trusted is not None and is_trusted()

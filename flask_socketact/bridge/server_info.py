@@ -1,7 +1,7 @@
-"""What the server tells the applications in its process, and they the server.
+"""The server as applications see it, and applications as the server sees them.
 
-gunicorn's side and the Flask side do not import each other: they meet here, in what a request's environ has under
-``socketact.*``, and in the scoreboard.
+The workers and the Flask extension do not import each other. They meet here, in the ``socketact.*`` keys of a request's
+environ, and in the scoreboard.
 """
 
 from __future__ import annotations
@@ -14,54 +14,54 @@ from weakref import WeakSet
 
 from flask_socketact.shared.scoreboard import Scoreboard, Slot
 
-#: The service is ready, as systemd knows.
+#: Signal: systemd knows that the service is ready.
 GENERATION_READY = "generation-ready"
-#: The worker takes nothing new.
+#: Signal: the worker accepts no new connections.
 DRAIN_BEGUN = "drain-begun"
 
 
 @dataclass(frozen=True)
 class Server:
-    """The worker of ours that this process is."""
+    """The worker in this process."""
 
-    listeners: Sequence[tuple[str | None, Any]]  #: ``FileDescriptorName=`` (None: not systemd's), and gunicorn's socket
-    board: Scoreboard  #: of all workers of the master
-    slot: Slot  #: this worker's, on the board
+    listeners: Sequence[tuple[str | None, Any]]  #: ``FileDescriptorName=`` (None: not systemd's) and gunicorn's socket
+    board: Scoreboard  #: shared by the master and all its workers
+    slot: Slot  #: this worker's slot on the board
     is_draining: Callable[[], bool]
 
     @property
     def listener_names(self) -> list[str]:
-        """``FileDescriptorName=`` of each listener that systemd has passed; none outside of it."""
+        """``FileDescriptorName=`` of each listener from systemd; empty without activation."""
         return sorted({name for name, _ in self.listeners if name is not None})
 
 
 class Application(Protocol):
-    """What an application hears of its server. Nothing of it may wait: the worker's main loop calls."""
+    """Callbacks of an application. They run in the worker's main loop, so only `send` may block."""
 
     def loaded(self) -> None:
-        """The application has been imported. What it raises keeps the worker from booting."""
+        """Called after the application was imported. An exception stops the worker from booting."""
 
     def beat(self) -> None:
-        """A second has gone by."""
+        """Called every second."""
 
     def has_receivers(self, signal: str) -> bool:
-        """Whether somebody wants to know when this happens."""
+        """Return whether a receiver is connected to this signal."""
 
     def send(self, signal: str) -> None:
-        """Something happens: GENERATION_READY, or DRAIN_BEGUN. This, in a thread of its own, may take its time."""
+        """Send GENERATION_READY or DRAIN_BEGUN to its receivers. Called in a thread of its own, and may block."""
 
     def drained(self, *, cut_short: bool) -> None:
-        """The worker leaves; `cut_short`: with something unfinished, as the drain time was over."""
+        """Called when the worker exits. `cut_short`: the drain time has expired with unfinished work."""
 
 
-#: None until a worker of ours is about to load the application, and where another server runs it.
+#: Set just before the worker loads the application; None before, and with other servers.
 server: Server | None = None
-#: Those that want to hear of the server, as long as somebody else needs them.
+#: The registered applications. Weak references: an application that is no longer used disappears.
 applications: WeakSet[Any] = WeakSet()
 
 
 def register(application: Application) -> None:
-    """Let `application` hear of the server from now on."""
+    """Call `application` back from now on."""
     applications.add(application)
 
 
@@ -70,5 +70,5 @@ def _forget_server() -> None:
     server = None
 
 
-# A process that the application forks is no worker, and must not write to the slot of one.
+# A process that the application forks is not a worker, and must not write to a worker's slot.
 os.register_at_fork(after_in_child=_forget_server)

@@ -1,1 +1,1 @@
-"""What the kernel tells, and does."""
+"""Interfaces of the Linux kernel: descriptors, socket queues, timers."""

@@ -1,4 +1,4 @@
-"""The numbers of this process's descriptors: which are to stay free, and which are not for connections."""
+"""Limits on the file descriptors of this process: some are reserved for the application."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ import os
 import resource
 import sys
 
-#: So many descriptors are left to the application: it opens files to answer what has been accepted.
+#: Descriptors that connections leave to the application: it opens files to serve accepted requests.
 RESERVE = 8
-#: With a lower limit of descriptors, no more connections are sent at once than the reserve of a receiver takes.
+#: If LimitNOFILE= is lower than this, a worker sends no more connections at once than fit into a receiver's reserve.
 LOW_LIMIT = 1000
-#: How long nothing is accepted for want of descriptors, in seconds.
+#: How long a worker that is short of descriptors accepts nothing, in seconds.
 ACCEPT_PAUSE = 0.1
-#: With fewer left, connections that have been idle for longer than this are closed, the oldest first. Seconds.
+#: A worker that is short of descriptors closes connections that have been idle for longer, oldest first. Seconds.
 CLOSE_IDLE_AFTER = 2.0
-#: ... so many at a time.
+#: How many of these it closes at a time.
 CLOSE_IDLE_BATCH = 16
-#: How often a want of descriptors is logged, in seconds.
+#: How often a shortage of descriptors is logged, in seconds.
 LOG_INTERVAL = 10.0
 TOO_MANY_OPEN_FILES = os.strerror(errno.EMFILE)
-#: accept(2): there is no descriptor left, or no memory; the connection stays in the queue, until there is room for it.
+#: Errors of accept(2) for no free descriptor or memory. The connection stays in the queue.
 NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 STDOUT, STDERR = 1, 2
-#: The real one: gevent's closes a descriptor later, and a process that is forked meanwhile keeps it.
+#: The unpatched function: gevent's closes later, and a process forked in between would inherit the descriptor.
 _close = os.close
 
 
 def first_reserved() -> int:
-    """Return the number from which on descriptors are the application's: the kernel gives the lowest that is free."""
+    """Return the lowest descriptor that is reserved for the application. The kernel always assigns the lowest free."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if limit == resource.RLIM_INFINITY else limit - RESERVE
 
 
 def has_room(fd: int) -> bool:
-    """Return whether a new connection would leave the application its reserve; `fd` is any open descriptor."""
+    """Return whether a new connection leaves the application its reserve. `fd` is any open descriptor."""
     first = first_reserved()
     try:
         if first < LOW_LIMIT:
@@ -48,8 +48,11 @@ def has_room(fd: int) -> bool:
 
 
 def above_streams(fd: int) -> int:
-    """Return `fd`, or a duplicate in its place with a number above those of stdin, stdout and stderr: an application
-    may close these, and print on."""
+    """Return `fd`, or replace it with a duplicate above 2, and return that.
+
+    After an application has closed stdin, stdout or stderr, a connection must not get that number: ``print`` would
+    write into it.
+    """
     if fd > STDERR:
         return fd
     try:

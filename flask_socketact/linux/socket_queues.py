@@ -1,5 +1,4 @@
-"""How much waits in the kernel: connections that are not accepted yet, requests that are not read yet, and what a
-client has not taken yet."""
+"""Queues of sockets in the kernel: connections not accepted yet, bytes not read yet by us or by the client."""
 
 from __future__ import annotations
 
@@ -14,25 +13,26 @@ from typing import Any
 
 from flask_socketact.addresses import unmapped
 
-#: Where struct tcp_info (linux/tcp.h) has tcpi_unacked, of a listener the length of its queue, and
-#: tcpi_last_data_recv, in milliseconds, both of 32 bits; and tcpi_bytes_acked and tcpi_bytes_received, of 64.
+#: Offsets in struct tcp_info (linux/tcp.h): tcpi_unacked (of a listener: the length of its queue) and
+#: tcpi_last_data_recv (milliseconds), both 32 bits; tcpi_bytes_acked and tcpi_bytes_received, both 64 bits.
 _UNACKED = 24
 _LAST_DATA_RECEIVED = 52
 _BYTES = 120
 _read_bytes = struct.Struct("=QQ").unpack_from
 _read = struct.Struct("=I").unpack_from
-#: /proc/net/unix: the state of a connection that was not accepted yet (SS_CONNECTING).
+#: /proc/net/unix: state of a connection that is not accepted yet (SS_CONNECTING).
 _CONNECTING = "02"
 _FLAGS, _STATE, _INODE, _PATH = 3, 5, 6, 7  # columns
-#: Of a listener (__SO_ACCEPTCON).
+#: Flag of a listener (__SO_ACCEPTCON).
 _ACCEPTS = 0x10000
-#: /proc/net/tcp, proc(5): of a listener, the second of the queues is the connections that wait.
-_LOCAL, _REMOTE, _TCP_STATE, _QUEUES, _TCP_INODE = 1, 2, 3, 4, 9  # columns; the queues: not sent, and not read
+#: /proc/net/tcp, proc(5). The queues are bytes not sent, and bytes not read; of a listener the second is the number of
+#: connections not accepted.
+_LOCAL, _REMOTE, _TCP_STATE, _QUEUES, _TCP_INODE = 1, 2, 3, 4, 9  # columns
 _LISTEN = "0A"
 
 
 def listening() -> Iterator[tuple[int, str]]:
-    """Yield the sockets that listen on this machine: the inode of each, and its address as ``ListenStream=`` has it."""
+    """Yield the inode and the address of all listening sockets on this machine, in the format of ``ListenStream=``."""
     for family in (socket.AF_INET, socket.AF_INET6):
         for fields in _tcp_table(family):
             if fields[_TCP_STATE] == _LISTEN:
@@ -43,23 +43,20 @@ def listening() -> Iterator[tuple[int, str]]:
 
 
 def length(listener: Any) -> int | None:
-    """Return how many connections wait in the queue of `listener`; None when the kernel does not tell."""
+    """Return how many connections wait in the queue of `listener`; None if the kernel does not tell."""
     try:
         if listener.family == socket.AF_UNIX:
             return _count(os.fsdecode(listener.getsockname()).replace("\0", "@"))
         return int(_read(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED + 4), _UNACKED)[0])
-    except (
-        AttributeError,
-        OSError,
-        ValueError,
-        struct.error,
-    ):  # closed, as gunicorn or Python have it; or another kind
+    except (AttributeError, OSError, ValueError, struct.error):  # closed, or another kind of socket
         return None
 
 
 def seconds_since_data(connection: Any) -> float:
-    """Return how long ago the last bytes of a TCP connection came: as long as a request that has just
-    been read has waited for it, at least. 0.0 for other kinds of sockets, which do not tell."""
+    """Return how long ago the last bytes of a TCP connection arrived, in seconds.
+
+    A request that was just read has waited at least that long. Return 0.0 for other sockets, which do not tell.
+    """
     try:
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED + 4)
         return float(_read(info, _LAST_DATA_RECEIVED)[0]) / 1000
@@ -68,12 +65,11 @@ def seconds_since_data(connection: Any) -> float:
 
 
 def progress(connection: socket.socket) -> tuple[int, ...]:
-    """Return numbers that change while the client of `connection` sends or takes something, however little of what
-    waits in the kernel it takes.
+    """Return counters that change when the client of `connection` sends or reads anything.
 
-    Of TCP, what was acknowledged and received. The kernel of a client that reads slowly acknowledges in steps, of a
-    sixteenth of its buffer or more (RFC 9293, section 3.8.6.2.2); of a client on this machine, as a proxy often is,
-    the bytes that it has not read yet are counted, too. Of a Unix socket, what was not taken.
+    For TCP: bytes acknowledged, and bytes received. The kernel of a slow reader acknowledges in steps of a sixteenth of
+    its buffer or more (RFC 9293, section 3.8.6.2.2). For a client on this machine, such as a proxy, the bytes that it
+    has not read are added. For a Unix socket: the bytes that it has not read.
 
     :raises OSError: the connection is broken.
     """
@@ -85,12 +81,12 @@ def progress(connection: socket.socket) -> tuple[int, ...]:
 
 
 def _unread_by_peer(connection: socket.socket) -> int | None:
-    """Return how many bytes the other end of a TCP connection has not read; None when it is on another machine."""
+    """Return how many bytes the peer of a TCP connection has not read; None if it is on another machine."""
     addresses = [(unmapped(host), port) for host, port, *_ in (connection.getsockname(), connection.getpeername())]
     try:
         ours, peer = (_as_in_proc(*address) for address in addresses)
         table = _tcp_table(socket.AF_INET6 if ":" in addresses[0][0] else socket.AF_INET)
-    except OSError:  # an address with a scope, which is no address of this machine's own
+    except OSError:  # an address with a scope ID, and so not of this machine
         return None
     for fields in table:
         if fields[_LOCAL] == peer and fields[_REMOTE] == ours:
@@ -104,9 +100,9 @@ def _tcp_table(family: int) -> list[list[str]]:
 
 
 def _as_in_proc(host: str, port: int) -> str:
-    """Return an address as proc(5) has it: words of 32 bits in the machine's order.
+    """Return an address in the format of proc(5): words of 32 bits in the machine's byte order.
 
-    :raises OSError: `host` is no address.
+    :raises OSError: `host` is not an address.
     """
     packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
     words = struct.unpack(f"={len(packed) // 4}I", packed)
@@ -123,8 +119,10 @@ def _as_written(address: str) -> str:
 
 
 def length_at(address: str) -> int | None:
-    """Return how many connections wait at an address as ``ListenStream=`` has it; None when nobody listens there, or
-    the kernel does not tell. Whoever asks needs no right to the listener."""
+    """Return how many connections wait at an address in the format of ``ListenStream=``.
+
+    Return None if no socket listens there, or the kernel does not tell. No access to the listener is needed.
+    """
     if address.startswith(("/", "@")):
         return _count(address)
     host, _, port = address.rpartition(":")
@@ -141,12 +139,12 @@ def length_at(address: str) -> int | None:
 
 
 def somaxconn() -> int:
-    """Return how many connections may wait at a listener at most, whatever it asks for."""
+    """Return the kernel's limit for the queue of a listener, which caps its backlog."""
     return int(Path("/proc/sys/net/core/somaxconn").read_text())
 
 
 def _count(path: str) -> int:
-    """Count the connections to a Unix socket that wait: what has its path, and is not accepted."""
+    """Count the connections to a Unix socket that are not accepted yet."""
     return sum(1 for fields in _unix_table() if fields[_PATH:] == [path] and fields[_STATE] == _CONNECTING)
 
 

@@ -1,4 +1,4 @@
-"""A timer that is put off again and again, and wakes nobody as long as it is."""
+"""A timer that can be reset often without waking the thread that waits for it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class _Spec(ctypes.Structure):
 
 
 class Alarm:
-    """A descriptor that becomes readable when its time has come: timerfd_create(2).
+    """A descriptor that becomes readable when the timer expires: timerfd_create(2).
 
-    Whoever waits for it, in poll(2), sleeps on while it is put off, and so does not take
-    the interpreter's lock to find that nothing has happened. (os has timerfd from Python 3.13 on.)
+    A thread that waits for it in poll(2) sleeps while the timer is reset, and so does not take the
+    interpreter's lock for nothing. (os has timerfd from Python 3.13 on.)
     """
 
     def __init__(self, seconds: float) -> None:
-        """Prepare to ring `seconds` (less than one) after each `set`."""
-        self._libc = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter's lock: these calls never wait
+        """Prepare to expire `seconds` (less than one) after each `set`."""
+        self._libc = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter's lock: these calls do not block
         self._fd = self._libc.timerfd_create(time.CLOCK_MONOTONIC, _CLOEXEC_NONBLOCK)
         if self._fd < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
@@ -35,10 +35,10 @@ class Alarm:
         return int(self._fd)
 
     def set(self) -> None:
-        """Ring in a while, and not before."""
+        """Start the timer, or start it again from the beginning."""
         self._libc.timerfd_settime(self._fd, 0, self._spec, None)
 
     def clear(self) -> None:
-        """Be silent until the next `set`."""
-        with suppress(BlockingIOError):  # it has been put off meanwhile
+        """Acknowledge that the timer has expired, until the next `set`."""
+        with suppress(BlockingIOError):  # it has not expired, or was reset in between
             os.read(self._fd, 8)

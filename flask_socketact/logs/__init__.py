@@ -1,1 +1,1 @@
-"""Where logs go, and what is added to them."""
+"""Logging: to the journal with fields, or to gunicorn's files and streams."""

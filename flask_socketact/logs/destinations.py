@@ -1,4 +1,4 @@
-"""Where handlers write, so that a record is not written twice to the same place; and gunicorn's loggers as set up."""
+"""Destinations of handlers, so that a record is not written twice to one; and the state of gunicorn's loggers."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 
 from systemd.journal import JournalHandler
 
-#: systemd.exec(5): device and inode of the stream that systemd has connected to the journal.
+#: systemd.exec(5): device and inode of the stream that systemd connected to the journal.
 JOURNAL_STREAM = "JOURNAL_STREAM"
-#: The place of all handlers that write to the journal, by whatever way.
+#: Destination of all handlers that write to the journal, natively or through a stream.
 JOURNAL = "journal"
 
 
 def is_journal(stream: Any) -> bool:
-    """Whether `stream` writes to the journal."""
+    """Return whether `stream` goes to the journal."""
     try:
         status = os.fstat(stream.fileno())
-    except (AttributeError, OSError, ValueError):  # no file, or none any more
+    except (AttributeError, OSError, ValueError):  # not a file, or closed
         return False
     return os.environ.get(JOURNAL_STREAM) == f"{status.st_dev}:{status.st_ino}"
 
 
 def destination_of(handler: logging.Handler) -> object:
-    """Return what handlers that write to the same place have in common; None: unknown."""
+    """Return an object that is equal for handlers with the same destination; None if it is unknown."""
     if isinstance(handler, JournalHandler):
         return JOURNAL
     if not isinstance(handler, logging.StreamHandler):
@@ -35,7 +35,7 @@ def destination_of(handler: logging.Handler) -> object:
 
 
 def _file_of(stream: Any) -> object:
-    """Return what two streams to the same file have in common; for one without a file, the stream."""
+    """Return an object that is equal for streams to the same file; the stream itself if it has no file."""
     try:
         status = os.fstat(stream.fileno())
     except (AttributeError, OSError, ValueError):
@@ -44,10 +44,10 @@ def _file_of(stream: Any) -> object:
 
 
 def handlers_for(record: logging.LogRecord) -> Iterator[logging.Handler]:
-    """Yield the handlers that `record` has passed, up to the root's."""
+    """Yield the handlers that `record` reaches, up to those of the root logger."""
     root = logging.getLogger()
     logger = root.manager.loggerDict.get(record.name)
-    if not isinstance(logger, logging.Logger):  # a record of the root, or one that came some other way
+    if not isinstance(logger, logging.Logger):  # a record of the root logger, or one made without a logger
         logger = root
     while logger is not None:
         yield from logger.handlers
@@ -56,7 +56,7 @@ def handlers_for(record: logging.LogRecord) -> Iterator[logging.Handler]:
 
 @dataclass(frozen=True)
 class LoggerSetup:
-    """A logger as gunicorn's settings have it."""
+    """The state of a logger after gunicorn's settings were applied."""
 
     logger: logging.Logger
     level: int
@@ -69,7 +69,7 @@ class LoggerSetup:
         return cls(logger, logger.level, logger.propagate, logger.disabled, tuple(logger.handlers))
 
     def restore(self) -> None:
-        """Undo what the application has changed. Handlers that it has added stay, if they write elsewhere."""
+        """Undo the application's changes. Handlers that it added stay if they have another destination."""
         logger = self.logger
         logger.disabled, logger.propagate = self.disabled, self.propagate
         if logger.level != self.level:
@@ -77,7 +77,7 @@ class LoggerSetup:
         others = [handler for handler in logger.handlers if handler not in self.handlers and self._is_kept(handler)]
         handlers = [*self.handlers, *others]
         if logger.handlers != handlers:
-            logger.handlers[:] = handlers  # the same list: the application's logger may have it, too
+            logger.handlers[:] = handlers  # in place: the application's logger may share the list
 
     def _is_kept(self, handler: logging.Handler) -> bool:
         destination = destination_of(handler)

@@ -1,4 +1,4 @@
-"""Records of logging go to the journal natively, as entries with fields: ``journalctl -u app STATUS=500``."""
+"""A logging handler that writes native journal entries with fields: ``journalctl -u app STATUS=500``."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from flask_socketact.bridge import keys, request_context
 from flask_socketact.logs import streams
 
 SOCKET = "/run/systemd/journal/socket"
-#: How long a record waits for a journal that takes nothing; those after it are dropped until it does. Seconds.
+#: How long a record waits while the journal's queue is full; later records are dropped until it has room. Seconds.
 JOURNAL_TIMEOUT = 1.0
 
-#: Files that nobody looks for who wants to know where a record comes from.
+#: Files of logging itself, which are not where a record comes from.
 _OURS = (__file__, os.path.join(os.path.dirname(__file__), "logger.py"))
 _LOGGERS = (logging.__file__, glogging.__file__, statsd.__file__, *_OURS)
 _FIELD_NAME = re.compile("[A-Z][A-Z0-9_]{0,63}")
-#: As what systemd shows lines of our stdout: the name of the process, before anybody changes it.
+#: The identifier that systemd gives to lines of our stdout: the name of the process, before gunicorn changes it.
 _IDENTIFIER = Path("/proc/self/comm").read_text().strip()
 
 
 class Handler(streams.NeverRaises, journal.JournalHandler):
-    """python-systemd's, with the current request's id; and safe for what strangers send.
+    """python-systemd's handler, with the current request's ID, and safe for untrusted text.
 
-    Of a record's attributes only those are sent whose name is one of a field, as in ``extra={"ORDER_ID": 7}``:
-    python-systemd sends all of them, and with an access log's arguments every header of the request.
+    Only attributes of a record that are named like fields are sent, as in ``extra={"ORDER_ID": 7}``. python-systemd
+    sends all attributes, and so, with an access log's arguments, all headers of the request.
     """
 
     def __init__(self, level: int = logging.NOTSET, **fields: Any) -> None:
@@ -56,18 +56,21 @@ class Handler(streams.NeverRaises, journal.JournalHandler):
             self.handleError(record)
 
     def _report_dropped(self) -> None:
-        text = f"{self._dropped} records were dropped: the journal took nothing"
+        text = f"{self._dropped} log records were dropped: the journal's queue was full"
         self._dropped = 0
         journal.sendv(*encode(self._extra | {"MESSAGE": text, "PRIORITY": journal.LOG_WARNING}))
 
 
 class JournalQueue:
-    """Tells whether the journal takes an entry. libsystemd waits until it does, and python-systemd holds
-    the interpreter's lock meanwhile: no thread would run, and the master would kill the worker for it."""
+    """The journal's receive queue.
+
+    When it is full libsystemd blocks, and python-systemd holds the interpreter's lock meanwhile: no thread would run,
+    and the master would kill the worker. So look here first.
+    """
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._poll = poll()  # not gevent's, which would let other greenlets run in the middle of a log call
+        self._poll = poll()  # not gevent's, which would switch greenlets in the middle of a log call
         try:
             self._socket.connect(SOCKET)
         except OSError:
@@ -77,19 +80,19 @@ class JournalQueue:
             self._poll.register(self._socket, POLLOUT)
 
     def has_room(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds for room in the journal's queue."""
+        """Wait at most `timeout` seconds for room in the queue; return whether there is room."""
         return not self.exists or bool(self._poll.poll(1000 * timeout))
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return the fields of `record`, without its text."""
+    """Return the journal fields of `record`, except MESSAGE."""
     fields: dict[str, Any] = {"GENERATION": request_context.generation}
     if environ := request_context.environ():
         fields |= {"REQUEST_ID": request_context.request_id(), "LISTENER": environ.get(keys.LISTENER)}
     for name, value in record.__dict__.items():
         if name.isupper() and _FIELD_NAME.fullmatch(name):
             fields[name] = value
-    if "MESSAGE_ID" in fields:  # a text, or a UUID
+    if "MESSAGE_ID" in fields:  # a str, or a UUID
         fields["MESSAGE_ID"] = getattr(fields["MESSAGE_ID"], "hex", fields["MESSAGE_ID"])
     return (
         fields
@@ -103,7 +106,10 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _code_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return where `record` was made; called below that place. logging takes gunicorn's logger for it."""
+    """Return the file, line and function that logged `record`; called below it in the stack.
+
+    For a call through gunicorn's logger, logging names gunicorn's logger instead.
+    """
     path, line, function = record.pathname, record.lineno, record.funcName
     if path in _LOGGERS:
         frame: FrameType | None = sys._getframe()
@@ -115,7 +121,7 @@ def _code_of(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def encode(fields: dict[str, Any]) -> list[bytes]:
-    """Return `fields` as the journal takes them, without those that are None. A value may have line breaks."""
+    """Return `fields` in the format of sd_journal_sendv(3). None is left out. Values may have line breaks."""
     return [
         name.encode() + b"=" + (value if isinstance(value, bytes) else str(value).encode(errors="backslashreplace"))
         for name, value in fields.items()
@@ -124,5 +130,5 @@ def encode(fields: dict[str, Any]) -> list[bytes]:
 
 
 def writes_to_journal(logger: logging.Logger) -> bool:
-    """Whether `logger` writes to the journal by one of our handlers."""
+    """Return whether one of our handlers of `logger` writes to the journal."""
     return any(isinstance(handler, Handler) for handler in logger.handlers)

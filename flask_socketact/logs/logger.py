@@ -1,4 +1,4 @@
-"""gunicorn's logger, which writes to the journal where stdout and stderr go there; otherwise as gunicorn's does."""
+"""gunicorn's logger. It writes to the journal where stdout and stderr go there, and otherwise as gunicorn's does."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from flask_socketact.bridge import keys, request_context
 from flask_socketact.logs import destinations, streams
 from flask_socketact.logs.handler import Handler, writes_to_journal
 
-#: From this status on an answer is an error, and is logged also without an access log.
+#: Responses with this status or above are errors. They are logged even without an access log.
 SERVER_ERROR = 500
 
 
 class Logger(glogging.Logger):
-    """gunicorn's, which writes to the journal where ``-`` means the journal; the application cannot silence it."""
+    """gunicorn's logger, but ``-`` can be the journal, and an application cannot disable it."""
 
     def __new__(cls, cfg: Config) -> Logger:
-        """With ``statsd_host`` gunicorn takes another class, but not in the place of one that was asked for."""
+        """Return a :class:`StatsdLogger` if ``statsd_host`` is set: gunicorn does so only for its default class."""
         logger: Logger = super().__new__(StatsdLogger if cls is Logger and cfg.statsd_host else cls)
         return logger
 
@@ -32,11 +32,11 @@ class Logger(glogging.Logger):
         self._stdout, self._stderr = streams.duplicate(sys.stdout), streams.duplicate(sys.stderr)
         self._as_set_up: list[destinations.LoggerSetup] = []
         super().__init__(cfg)
-        #: What an application is to have as ``wsgi.errors``: gunicorn's own raises when sys.stderr is closed.
+        #: The application's ``wsgi.errors``: gunicorn's own raises when sys.stderr is closed.
         self.wsgi_errors = streams.ErrorStream(self._stderr, lambda: self._as_set_up[0].handlers)
 
     def setup(self, cfg: Config) -> None:
-        """Take the settings: at the start, and again at every reload."""
+        """Apply the settings: at the start, and at every reload."""
         self._journals_access = False
         if cfg.capture_output:
             streams.reopen_closed()
@@ -51,14 +51,15 @@ class Logger(glogging.Logger):
         self._as_set_up = [destinations.LoggerSetup.of(self.error_log), destinations.LoggerSetup.of(self.access_log)]
 
     def restore(self) -> None:
-        """Undo what the application has done to gunicorn's loggers, as ``logging.config.dictConfig`` does by default.
-        Quick when there is nothing to do."""
+        """Undo the application's changes to gunicorn's loggers; ``logging.config.dictConfig`` disables them by default.
+
+        Fast if nothing has changed.
+        """
         for setup in self._as_set_up:
             setup.restore()
 
     def exception(self, msg: Any, *args: Any, **kwargs: Any) -> None:
-        """Log an error with its traceback; also that of an application that has configured logging, and then
-        failed to load."""
+        """Log an error with its traceback, even for an application that configured logging and then failed to load."""
         self.restore()
         super().exception(msg, *args, **kwargs)
 
@@ -68,20 +69,20 @@ class Logger(glogging.Logger):
         if output != "-" or ours is None:
             super()._set_handler(log, output, fmt, stream)
             return
-        super()._set_handler(log, None, fmt)  # away with the one before
+        super()._set_handler(log, None, fmt)  # removes the old handler
         handler = _handler_for(ours, fmt)
         handler._gunicorn = True  # type: ignore[attr-defined]
         log.addHandler(handler)
 
     def reopen_files(self) -> None:
-        """Open log files again, and with ``capture_output`` what takes stdout and stderr."""
+        """Reopen log files, and with ``capture_output`` the file that captures stdout and stderr."""
         if self.cfg.capture_output:
             streams.reopen_closed()
         super().reopen_files()
         self._follow_capture()
 
     def _end_capture(self, file: TextIO) -> None:
-        """Write where stdout and stderr go, and no longer to where settings that have failed had captured them."""
+        """Write to stdout and stderr again, after failed settings had captured them in `file`."""
         file.close()
         self.logfile = None
         for ours, theirs in ((self._stdout, sys.stdout), (self._stderr, sys.stderr)):
@@ -89,17 +90,17 @@ class Logger(glogging.Logger):
                 streams.redirect((ours,), theirs)
 
     def _follow_capture(self) -> None:
-        """Write where stdout and stderr go since gunicorn has captured them (``capture_output``)."""
+        """Write to the file in which gunicorn captures stdout and stderr (``capture_output``)."""
         if self.logfile is not None:
             streams.redirect((self._stdout, self._stderr), self.logfile)
 
     @property
     def access_log_enabled(self) -> bool:
-        """Whether gunicorn's own access log is on; ours, in the journal, takes its place."""
+        """Whether gunicorn's own access log is on. It is off while the access log goes to the journal."""
         return not self._journals_access and bool(super().access_log_enabled)
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> None:
-        """Log an answer. Its text is that of ``access_log_format``."""
+        """Log a response, as ``access_log_format`` says."""
         super().access(resp, req, environ, request_time)
         if not self._journals_access:
             return
@@ -107,33 +108,33 @@ class Logger(glogging.Logger):
         level = logging.ERROR if status >= SERVER_ERROR else logging.INFO
         if not self.access_log.isEnabledFor(level):
             return
-        environ = request_context.environ() or environ  # for an error page gunicorn makes another, with less in it
+        environ = request_context.environ() or environ  # for an error page gunicorn makes another, with fewer keys
         try:
             atoms = self.atoms_wrapper_class(self.atoms(resp, req, environ, request_time))
             fields = {"STATUS": status or None, "REQUEST_ID": request_context.id_of(environ)}
             fields |= request_fields(environ) | {"DURATION_USEC": request_time // timedelta(microseconds=1)}
             self.access_log.log(level, self.cfg.access_log_format, atoms, extra=fields)
-        except Exception:  # noqa: BLE001 (an answer is not lost for its log)
-            self.exception("The access log has failed")
+        except Exception:  # noqa: BLE001 (a log line must not fail a response)
+            self.exception("Writing to the access log failed")
 
 
 class StatsdLogger(Logger, statsd.Statsd):
-    """The same, with gunicorn's metrics."""
+    """Our logger, with gunicorn's metrics for statsd."""
 
 
 def restore(log: Any) -> None:
-    """Undo what the application has done to gunicorn's loggers, if `log` is one of ours."""
+    """Undo the application's changes to gunicorn's loggers, if `log` is a logger of this package."""
     if isinstance(log, Logger):
         log.restore()
 
 
 def errors_of(log: Any) -> Any:
-    """Return what requests get as ``wsgi.errors``, which cannot fail; None if `log` is none of ours."""
+    """Return the stream for ``wsgi.errors``, which never raises; None if `log` is not a logger of this package."""
     return log.wsgi_errors if isinstance(log, Logger) else None
 
 
 def _handler_for(stream: TextIO, fmt: logging.Formatter) -> logging.Handler:
-    """Return a handler that writes to the journal if `stream` does, and the journal is there; otherwise to `stream`."""
+    """Return a handler for the journal if `stream` goes there and journald is reachable; otherwise one for `stream`."""
     if destinations.is_journal(stream):
         handler = Handler()
         if handler.queue.exists:
@@ -145,15 +146,15 @@ def _handler_for(stream: TextIO, fmt: logging.Formatter) -> logging.Handler:
 
 
 def status_of(response: Any) -> int:
-    """Return the status of gunicorn's `response`; 0 when it has none."""
+    """Return the status of gunicorn's `response`; 0 if it has none."""
     first = str(response.status).partition(" ")[0]
     return int(first) if first.isdecimal() else 0
 
 
 def request_fields(environ: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of an access log that `environ` knows. Bytes of a path that are no UTF-8 are escaped."""
+    """Return the fields of the access log that come from `environ`. Non-UTF-8 bytes of the path are escaped."""
     path = environ.get("PATH_INFO")
-    if path is None:  # a request that was refused
+    if path is None:  # a rejected request
         path = (environ.get("RAW_URI") or "").partition("?")[0]
     return {
         "METHOD": environ.get("REQUEST_METHOD"),

@@ -1,4 +1,4 @@
-"""Log files, opened anew after they have been rotated."""
+"""Reopen log files after they were rotated."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from gunicorn.glogging import Logger, loggers
 
 
 def reopen(log: Logger) -> None:
-    """Let `log` open its files anew, and those of the application's loggers, if it can."""
+    """Reopen the files of all loggers, if every file can be opened."""
     if can_reopen(log):
         log.reopen_files()
 
 
 def can_reopen(log: Logger) -> bool:
-    """Whether every file can be opened; if not, say so.
+    """Return whether every log file can be opened; log the first that cannot.
 
-    gunicorn closes the old one first: without a new one (another owner, no descriptor left) it would then raise at
-    every line, in the middle of requests and in the master's loop.
+    gunicorn closes the old file first. If it then cannot open the new one (another owner, no descriptor left), every
+    log call raises, in the middle of requests and in the master's loop.
     """
     for path in _paths():
         try:

@@ -1,4 +1,4 @@
-"""The current request's id in every record of logging, as ``%(request_id)s``, whichever handler formats it."""
+"""The current request's ID in every log record, for any formatter: ``%(request_id)s``."""
 
 from __future__ import annotations
 
@@ -8,30 +8,29 @@ from typing import Any
 from flask_socketact.bridge import request_context
 
 _NAME = "request_id"
-#: Between requests, as in access logs.
+#: Value between requests, as in access logs.
 _NONE = "-"
 
 
 class _Attributes(dict[str, Any]):
-    """The attributes of a record, in which ``extra={"request_id": ...}`` may replace the id.
+    """The attributes of a record. ``extra={"request_id": ...}`` can replace the ID.
 
-    logging refuses an ``extra`` whose key is in ``record.__dict__``. An attribute of the class would not be in
-    there, but formatters look nowhere else. So the id is there, and ``in`` alone does not see it.
+    logging rejects an ``extra`` whose key is in ``record.__dict__``, and formatters look only there. So the ID is a
+    key, and only ``in`` does not see it.
     """
 
     def __contains__(self, name: object) -> bool:
         return name != _NAME and super().__contains__(name)
 
     def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
-        """Copy, and pickle, as a plain dict: the process that reads it may not have this package."""
+        """Copy and pickle as a plain dict: the process that unpickles it may not have this package."""
         return dict, (dict(self),)
 
 
 def install() -> None:
-    """Add the attribute to all records from now on, on top of the record factory that is set.
+    """Wrap the current record factory, so that all records have the attribute from now on.
 
-    A record that has a ``request_id`` already, of another factory, keeps it. Once is enough for a process; again
-    does no harm.
+    A record that already has a ``request_id``, from another factory, keeps it. Further calls do nothing.
     """
     make = logging.getLogRecordFactory()
     if getattr(make, "adds_request_id", False):

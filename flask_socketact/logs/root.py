@@ -1,4 +1,4 @@
-"""What the application logs goes where gunicorn's errors go, unless it has configured logging itself."""
+"""The root logger: the application's logs go to the journal, unless it has configured logging itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flask_socketact.logs.handler import Handler, writes_to_journal
 
 
 class RootHandler(Handler):
-    """Sends what no handler of the application, at the record's logger or above, sends to the journal itself."""
+    """Skips records that a handler of the application, at the record's logger or above, sends to the journal."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if not any(self._sends_too(handler, record) for handler in handlers_for(record)):
@@ -25,22 +25,22 @@ class RootHandler(Handler):
 
 
 def install_root_handler() -> None:
-    """Send what the application logs where gunicorn's errors go, with fields, unless it has configured logging.
+    """Send the application's logs to the journal if gunicorn's errors go there and the root logger has no handler.
 
-    After it was loaded, not before: ``logging.basicConfig`` does nothing, level included, when there is a handler.
+    Call it after the application was loaded: ``logging.basicConfig`` does nothing if there is a handler.
     """
     root = logging.getLogger()
     if root.handlers or not writes_to_journal(logging.getLogger("gunicorn.error")):
         return
     root.addHandler(RootHandler())
-    if flask := sys.modules.get("flask.logging"):  # what Flask adds when nobody else has, and now somebody has
+    if flask := sys.modules.get("flask.logging"):  # Flask adds it only where no other handler is
         for logger in glogging.loggers():
             if _propagates(logger):
                 logger.removeHandler(flask.default_handler)
 
 
 def _propagates(logger: logging.Logger) -> bool:
-    """Whether the root gets the records of `logger`."""
+    """Return whether records of `logger` reach the root logger."""
     while logger.parent:
         if not logger.propagate:
             return False

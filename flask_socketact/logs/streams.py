@@ -1,4 +1,4 @@
-"""Where logs go outside the journal: streams of our own, which the application cannot close or replace."""
+"""Streams for logs outside the journal, which the application cannot close or replace."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ else:
 
 
 def duplicate(stream: Any) -> TextIO | None:
-    """Return a stream to where `stream` writes, line by line; None when it is no file, or closed.
+    """Return an unbuffered stream to the same file as `stream`; None if that is closed, or is not a file.
 
-    It is for the life of the process, and not for programs that are started.
+    It stays open as long as the process. Child processes do not inherit it.
     """
     try:
         descriptor = os.dup(stream.fileno())
@@ -29,22 +29,25 @@ def duplicate(stream: Any) -> TextIO | None:
 
 
 def redirect(streams: Iterable[TextIO | None], file: Any) -> None:
-    """Let `streams`, made by :func:`duplicate`, write to `file` from now on."""
+    """Redirect `streams`, which :func:`duplicate` returned, to `file`."""
     for stream in streams:
         if stream is not None:
             os.dup2(file.fileno(), stream.fileno(), inheritable=False)
 
 
 def reopen_closed() -> None:
-    """Put open streams in the place of those of ``sys`` that the application has closed: gunicorn flushes them."""
+    """Replace ``sys.stdout`` and ``sys.stderr`` if the application has closed them, because gunicorn flushes them."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         if getattr(getattr(sys, name), "closed", False):
             setattr(sys, name, _open(descriptor) or _open(os.open(os.devnull, os.O_WRONLY)))
 
 
 def _open(descriptor: int, encoding: str | None = None) -> TextIO | None:
-    """Return a stream without a buffer, and so without a lock: a process that is forked while another thread writes
-    would wait for that for ever (Python makes new locks for the streams of ``sys`` alone)."""
+    """Return an unbuffered stream; None if `descriptor` is closed.
+
+    A buffer has a lock. A process that is forked while another thread writes would wait for it for ever; Python renews
+    only the locks of the streams in ``sys``.
+    """
     try:
         raw = io.FileIO(descriptor, "w", closefd=False)
     except OSError:  # closed
@@ -53,22 +56,22 @@ def _open(descriptor: int, encoding: str | None = None) -> TextIO | None:
 
 
 class NeverRaises(logging.Handler):
-    """Mixed into handlers, before them: a log call does not raise for a record that cannot be written."""
+    """Mixin, before a handler class: a log call does not raise if the record cannot be written."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's)
-        with contextlib.suppress(Exception):  # sys.stderr is closed: there is nowhere left to say it
+        with contextlib.suppress(Exception):  # sys.stderr is closed, so nothing can report it
             super().handleError(record)
 
 
 class StreamHandler(NeverRaises, _ToStream):
-    """gunicorn's ``-``."""
+    """The handler for gunicorn's ``-``."""
 
 
 class ErrorStream(io.TextIOBase):
-    """``wsgi.errors``: writes where gunicorn's errors go. Nothing that happens there fails a request."""
+    """``wsgi.errors``: writes to gunicorn's error log. A failed write does not fail the request."""
 
     def __init__(self, stderr: TextIO | None, handlers: Callable[[], Iterable[logging.Handler]]) -> None:
-        """`handlers` returns those of the error log; what is not in files goes to `stderr`."""
+        """`handlers` returns the handlers of the error log; `stderr` is used if none of them writes to a file."""
         self._stderr = stderr
         self._handlers = handlers
 
@@ -83,12 +86,12 @@ class ErrorStream(io.TextIOBase):
             if not files and self._stderr is not None:
                 self._stderr.write(text)
                 self._stderr.flush()
-        except (OSError, ValueError):  # a full disk, a reader that has gone, a stream that is closed
+        except (OSError, ValueError):  # a full disk, a closed pipe, a closed stream
             pass
         return len(text)
 
     def close(self) -> None:
-        """Close nothing: other requests write to it, too."""
+        """Do nothing: other requests write to the same stream."""
 
     def fileno(self) -> int:
         if self._stderr is None:
@@ -99,7 +102,7 @@ class ErrorStream(io.TextIOBase):
 def _write(handler: logging.FileHandler, text: str) -> None:
     handler.acquire()
     try:
-        if handler.stream is None:  # logging.config closes the files of all handlers; they open again when needed
+        if handler.stream is None:  # logging.config closes the files of all handlers; they reopen when needed
             handler.stream = handler._open()
         handler.stream.write(text)
         handler.stream.flush()

@@ -334,7 +334,7 @@ def test_requests_do_not_wait_for_a_journal_that_hangs(machine: Machine, tcp: Co
     def is_reported() -> bool:
         assert ask(tcp)[0] == 200
         found = entries(machine, "--unit=app", "PRIORITY=4")
-        return any("records were dropped: the journal took nothing" in entry["MESSAGE"] for entry in found)
+        return any("log records were dropped: the journal's queue was full" in entry["MESSAGE"] for entry in found)
 
     machine.wait_for(is_reported, "the number of dropped records")
 

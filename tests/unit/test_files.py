@@ -79,5 +79,5 @@ def test_root_is_led_by_nobody_to_the_folders_of_others(tmp_path: Path, absolute
     for name in ("theirs", "theirs/own", "theirs/to-own", "roots", "others", "roots/to-theirs"):
         files.Folder(tmp_path / name).close()
     for name in ("theirs/to-roots", "theirs/to-others", "roots/to-theirs/to-roots"):
-        with pytest.raises(UnsafePathError, match="owns a part of the way"):
+        with pytest.raises(UnsafePathError, match="owns a part of the path"):
             files.Folder(tmp_path / name)

@@ -25,10 +25,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "long").write_text("x" * (files.LIMIT + 1))
     (tmp_path / "good").write_text("A=ä\n")
     assert files.read(tmp_path / "good") == "A=ä\n"
-    for name, words in (("fifo", "no regular file"), ("long", "is longer than"), ("none", "No such file")):
+    for name, words in (("fifo", "not a regular file"), ("long", "larger than"), ("none", "No such file")):
         with pytest.raises(OSError, match=words):
             files.read(tmp_path / name)
-    with pytest.raises(OSError, match="no regular file"):
+    with pytest.raises(OSError, match="not a regular file"):
         files.read("/dev/zero")
 
 

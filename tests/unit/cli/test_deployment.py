@@ -160,7 +160,9 @@ def test_way_through_what_a_user_owns_to_what_root_owns(site: Path) -> None:
     (site / "roots/web").symlink_to("/")
     (site / "releases/1/inner").symlink_to(site / "roots")
     os.chown(site / "releases/1", 12345, 12345)
-    with pytest.raises(ReleaseError, match="is not switched: user 12345 owns a part of the way, and user 0 the folder"):
+    with pytest.raises(
+        ReleaseError, match="is not switched: uid 12345 owns a part of the path, but uid 0 owns the folder"
+    ):
         release_link.find(site / "current/inner/web")
 
 

@@ -301,8 +301,8 @@ def earlier(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("fifo", "cannot be read: it is no regular file"),
-        ("sparse", "cannot be read: it is longer than"),
+        ("fifo", "cannot be read: not a regular file"),
+        ("sparse", "cannot be read: larger than"),
         ("deep", "is no report of flask-socketact rehearse"),
         ("poor", "is no report of flask-socketact rehearse"),
     ],
@@ -337,7 +337,7 @@ def test_report_that_a_user_leads_root_to(tmp_path: Path) -> None:
     os.chown(tmp_path / "theirs/link", 12345, 12345, follow_symlinks=False)
     done = CliRunner().invoke(main, ["rehearse", "--report", str(tmp_path / "theirs/link/report.html"), "--do", "true"])
     assert done.exit_code == 2
-    assert "is not safe for root to write to: user 12345 owns a part of the way" in done.stderr
+    assert "is not safe for root to write to: uid 12345 owns a part of the path" in done.stderr
 
 
 def test_words_of_others_do_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
