@@ -1,4 +1,4 @@
-"""For tools that still call it: everything stands in setup.cfg."""
+"""For tools that still call setup.py. All metadata is in setup.cfg."""
 
 from setuptools import setup
 

@@ -1,5 +1,4 @@
-"""The main job, to watch: a rehearsal of restarts in a machine with a real systemd, of plain gunicorn and of ours.
-Run by script/demo."""
+"""Rehearse restarts of plain gunicorn and of flask_socketact, in a machine with a real systemd. Run by script/demo."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from pathlib import Path
 from tests.support.machine import Machine, MachineError, drop_in, install, install_plain, interrupt_on_terminate
 
 REPORT = Path(__file__).parent.parent / "demo.html"
-#: Enough that clients wait for a restart, and not for a thread.
+#: Enough threads that clients wait for a restart only, never for a thread.
 THREADS = 8
 LOAD = ("--every", "3", "--idle-think", "4", "--long-path", "/sleep/3.0", "--upload-path", "/upload")
 CANNOT_BOOT = 3  #: exit status
@@ -19,7 +18,7 @@ CANNOT_BOOT = 3  #: exit status
 
 def main() -> int:
     interrupt_on_terminate()
-    print("demo: booting a systemd of its own, in a container, whose files go with it", flush=True)
+    print("demo: booting a systemd in a container; its files are removed afterwards", flush=True)
     with ExitStack() as stack:
         try:
             machine = stack.enter_context(Machine())
@@ -30,7 +29,7 @@ def main() -> int:
 
 
 def demonstrate(machine: Machine) -> int:
-    """Rehearse restarts of both services, one after the other, and return the exit status of ours."""
+    """Rehearse restarts of both services in turn; return the exit status for flask_socketact."""
     install(machine, "app")
     drop_in(machine, "app.service", f'[Service]\nEnvironment="GUNICORN_CMD_ARGS=--threads {THREADS}"\n')
     install_plain(machine, THREADS)
@@ -49,12 +48,12 @@ def demonstrate(machine: Machine) -> int:
     report = ("--title=flask_socketact", "--report=/root/demo.html", "--compare=/root/plain.html")
     status = run(machine, "rehearse", *LOAD, *report)
     shutil.copyfile(machine.path("/root/demo.html"), REPORT)
-    print(f"\ndemo: copied out of the container to {REPORT}: every request of both, to open in a browser")
+    print(f"\ndemo: open {REPORT} in a browser to see every request of both services")
     return status
 
 
 def run(machine: Machine, *arguments: str) -> int:
-    """Run our command inside, for who looks on."""
+    """Run the command flask-socketact in the machine, with its output on this terminal."""
     with machine.start("/srv/app/venv/bin/flask-socketact", *arguments, output=None) as process:
         return process.wait()
 
