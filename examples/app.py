@@ -1,4 +1,4 @@
-"""An application with the kinds of requests that a restart usually breaks."""
+"""An example application with the kinds of requests that a restart usually breaks."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ socketact = SocketAct(app)
 
 @app.get("/")
 def hello() -> str:
-    """A short request."""
+    """Respond at once."""
     return f"Hello from process {os.getpid()}, by listener {socketact.listener}\n"
 
 
 @app.get("/sleep/<float:seconds>")
 def sleep(seconds: float) -> str:
-    """A long request."""
+    """Respond after some seconds."""
     time.sleep(seconds)
     return f"slept {seconds} s\n"
 
 
 @app.post("/upload")
 def upload() -> str:
-    """Read the body as it arrives, and answer with its SHA-256."""
+    """Read the content as it arrives, and respond with its SHA-256."""
     digest = hashlib.sha256()
     while block := request.stream.read(65536):
         digest.update(block)
@@ -42,7 +42,7 @@ def upload() -> str:
 
 @app.get("/stream/<int:lines>")
 def stream(lines: int) -> Iterator[str]:
-    """An answer that is sent line by line, ten of them a second."""
+    """Send a response line by line, ten lines a second."""
     for number in range(lines):
         yield f"{number}\n"
         time.sleep(0.1)

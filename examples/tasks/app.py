@@ -1,4 +1,4 @@
-"""Invoices that are sent after the answer, and are not lost: by a thread of each worker, from a queue in SQLite."""
+"""Send invoices after the response, and lose none: a thread of each worker takes them from a queue in SQLite."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ from outbox import Outbox
 from flask_socketact import SocketAct
 from flask_socketact.signals import drain_begun, generation_ready
 
-#: Where the unit lets the service write.
+#: The folder to which the service may write (StateDirectory= of the unit).
 STATE = Path(os.environ.get("STATE_DIRECTORY", "."))
-#: How often the queue is looked at when it was empty, in seconds.
+#: Seconds between two reads of an empty queue.
 PAUSE = 0.2
 
 app = Flask(__name__)
 socketact = SocketAct(app)
 outbox = Outbox(STATE / "outbox.db", lease=float(os.environ.get("LEASE", "30")))
-leaving = threading.Event()
+draining = threading.Event()
 
 
 @app.post("/invoices/<customer>")
 def add(customer: str) -> tuple[dict[str, int], int]:
-    """When the client has this answer, the task is on the disk."""
+    """Add a task. When the client gets this response, the task is on disk."""
     return {"id": outbox.add("invoice", customer)}, 202
 
 
 @app.get("/invoices")
 def count() -> dict[str, int]:
+    """Return the number of tasks in each state."""
     counts: dict[str, int] = outbox.counts()
     return counts
 
 
 @app.get("/invoices/<int:number>")
 def show(number: int) -> dict[str, bool]:
+    """Return whether an invoice has been sent."""
     done = outbox.is_done(number)
     if done is None:
         abort(404)
@@ -45,22 +47,22 @@ def show(number: int) -> dict[str, bool]:
 
 
 def send(customer: str, number: int) -> None:
-    """What takes its time, and may happen twice: the customer's side knows the number."""
+    """Send an invoice. It takes time, and may happen twice: the customer recognizes the number."""
     time.sleep(float(os.environ.get("SECONDS", "0.1")))
     with (STATE / "sent").open("a") as file:
         file.write(f"{number} {customer}\n")
 
 
 def work() -> None:
-    """Send invoices, until the worker drains. One that has begun is ended: the drain waits for it."""
+    """Send invoices until the worker drains. The drain waits for the current invoice."""
     while True:
-        # Held from before the look at `leaving`: otherwise the drain could end between that and the hold.
+        # The hold includes the check of `draining`: otherwise the drain could end between the check and the hold.
         with socketact.hold("send-invoice"):
-            if leaving.is_set():
+            if draining.is_set():
                 return
             idle = not send_next()
         if idle:
-            leaving.wait(PAUSE)
+            draining.wait(PAUSE)
 
 
 def send_next() -> bool:
@@ -70,20 +72,19 @@ def send_next() -> bool:
         if task is not None:
             with outbox.working(task):
                 send(task.payload, task.id)
-    except Exception:  # a full disk, too, may have room later: nobody would start the thread again
-        app.logger.exception("An invoice could not be sent: it is tried again later")
+    except Exception:  # without this, a full disk would end the thread for good
+        app.logger.exception("An invoice could not be sent. It will be tried again")
         return False
     return task is not None
 
 
 @generation_ready.connect_via(app)
 def start(_: Flask) -> None:
-    """Begin in the worker, when the release has proved that it boots; not at import, which a release that does not
-    boot may get to, too."""
+    """Start the thread when all workers serve. At import it would be too early: the release may still fail to load."""
     threading.Thread(target=work, name="invoices", daemon=True).start()
 
 
 @drain_begun.connect_via(app)
 def stop(_: Flask) -> None:
-    """Leave what is in the queue to the next generation."""
-    leaving.set()
+    """Leave the other tasks to the next generation."""
+    draining.set()

@@ -1,8 +1,8 @@
-"""A queue of tasks in SQLite: what is in it is done at least once, whoever is killed meanwhile.
+"""A queue of tasks in SQLite. Each task is done at least once, even if processes are killed.
 
-A task is taken with a lease, which the worker renews while it works. One that has been killed renews nothing: when the
-lease is over another takes the task up again. So a task may run twice, its end unseen: it must not matter. Let
-what it does carry the task's id, as a key that the other side takes once.
+A task is taken with a lease, which the worker renews while it works. If the worker is killed, the lease expires, and
+another worker takes the task. So a task may run twice, and the second time must be harmless: send the task's id along
+as a key, and let the other side accept each key once.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ CREATE TABLE IF NOT EXISTS task (
     id INTEGER PRIMARY KEY,
     kind TEXT NOT NULL,
     payload TEXT NOT NULL,
-    free_at REAL NOT NULL DEFAULT 0,     -- nobody takes it before: time.time(), of a lease, or of the next try
+    free_at REAL NOT NULL DEFAULT 0,     -- not taken before this time.time(): end of a lease, or next try
     tries INTEGER NOT NULL DEFAULT 0,
     done_at REAL
 );
 CREATE INDEX IF NOT EXISTS waiting ON task (free_at) WHERE done_at IS NULL;
 """
-#: How long a worker waits for another's transaction. Seconds.
+#: How long to wait for the transaction of another worker. Seconds.
 _BUSY_TIMEOUT = 10.0
-#: Tries of a task, after which it stays where it is, for somebody to look at.
+#: After this number of tries a task stays in the queue until a person looks at it.
 MAX_TRIES = 10
 
 
@@ -43,20 +43,19 @@ class Task:
 
 
 class Outbox:
-    """The queue in one file. Each call has a connection of its own, so that any thread may call."""
+    """The queue, in one file. Each call opens its own connection, so any thread may call."""
 
     def __init__(self, path: Path, lease: float = 30.0) -> None:
-        """Open `path`; a task whose worker gives no sign of life for `lease` seconds is taken by another."""
+        """Open `path`; if a worker does not renew its lease for `lease` seconds, another takes the task."""
         self._path = path
         self._lease = lease
         with self._transaction() as database:
             database.executescript(_SCHEMA)
 
     def add(self, kind: str, payload: str, database: sqlite3.Connection | None = None) -> int:
-        """Put a task into the queue, and return its id; when this returns, it is on the disk.
+        """Add a task to the queue, and return its id. When this returns, the task is on disk.
 
-        With `database`, a connection to the same file, when the caller commits: together with what makes the task
-        necessary, or not at all.
+        With `database`, a connection to the same file, the task becomes part of the caller's transaction.
         """
         if database is None:
             with self._transaction() as own:
@@ -65,7 +64,7 @@ class Outbox:
         return int(added.lastrowid or 0)
 
     def take(self) -> Task | None:
-        """Take the oldest task that is free; None when there is none."""
+        """Take the oldest free task; return None if there is none."""
         now = time.time()
         with self._transaction() as database:
             row = database.execute(
@@ -78,8 +77,10 @@ class Outbox:
 
     @contextmanager
     def working(self, task: Task) -> Iterator[None]:
-        """Renew the lease of `task` for the length of a block. It is done when the block ends, and free again, after
-        a pause, when that raises."""
+        """Renew the lease of `task` during a block.
+
+        If the block succeeds, the task is done. If it raises, the task is free again after a pause.
+        """
         ended = threading.Event()
         renewer = threading.Thread(target=self._renew, args=(task, ended), daemon=True)
         renewer.start()
@@ -94,13 +95,13 @@ class Outbox:
             database.execute("UPDATE task SET done_at = ? WHERE id = ?", (time.time(), task.id))
 
     def is_done(self, task_id: int) -> bool | None:
-        """Return whether a task is done; None when there is none with this id."""
+        """Return whether a task is done; None if there is no task with this id."""
         with self._transaction() as database:
             row = database.execute("SELECT done_at IS NOT NULL FROM task WHERE id = ?", (task_id,)).fetchone()
         return bool(row[0]) if row else None
 
     def counts(self) -> dict[str, int]:
-        """Return how many tasks are waiting (or worked on), done, and failed: in their last try, or after it."""
+        """Return how many tasks are waiting (or in work), done, and failed (in their last try, or after it)."""
         with self._transaction() as database:
             row = database.execute(
                 "SELECT count(*) FILTER (WHERE done_at IS NULL AND tries < :most),"
@@ -115,11 +116,11 @@ class Outbox:
 
     def _renew(self, task: Task, ended: threading.Event) -> None:
         while not ended.wait(self._lease / 3):
-            with suppress(sqlite3.Error):  # the next turn may have more luck
+            with suppress(sqlite3.Error):  # the next turn may succeed
                 self._free_at(time.time() + self._lease, task)
 
     def _free_at(self, moment: float, task: Task) -> None:
-        """Set when others may take `task`, unless one has: if this process was stopped for longer than its lease."""
+        """Set when `task` may be taken again, unless another worker has taken it after the lease expired."""
         with self._transaction() as database:
             database.execute("UPDATE task SET free_at = ? WHERE id = ? AND tries = ?", (moment, task.id, task.tries))
 
@@ -127,12 +128,12 @@ class Outbox:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT, isolation_level=None)) as database:
             database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")  # what was added outlives a power cut
+            database.execute("PRAGMA synchronous = FULL")  # committed tasks survive a power cut
             database.execute("BEGIN IMMEDIATE")
             try:
                 yield database
             except BaseException:
                 database.execute("ROLLBACK")
                 raise
-            if database.in_transaction:  # executescript has ended it
+            if database.in_transaction:  # executescript commits by itself
                 database.execute("COMMIT")
