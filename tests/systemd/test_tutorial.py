@@ -1,4 +1,4 @@
-"""docs/tutorial.md, typed in by a newcomer on a machine that has nothing of ours."""
+"""docs/tutorial.md, executed on a machine without this package."""
 
 from __future__ import annotations
 
