@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,23 @@ def test_python_of_the_readme_runs() -> None:
     client = names["app"].test_client()
     assert client.get("/").text == "by listener None, draining: False\n"
     assert (client.get("/healthz").status_code, client.get("/readyz").status_code) == (200, 200)
+
+
+def test_readme_requires_what_the_package_requires() -> None:
+    readme = (CHECKOUT / "README.md").read_text()
+    options = configparser.ConfigParser()
+    options.read(CHECKOUT / "setup.cfg")
+    required = options["options"]["install_requires"]
+    versions = {name: required.split(f"\n{name.lower()}>=")[1].split("\n")[0] for name in ("gunicorn", "Flask")}
+    versions["Python"] = options["options"]["python_requires"].removeprefix(">=")
+    assert [name for name, version in versions.items() if f" {name} {version}" not in readme] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_scripts_can_be_executed(page: str) -> None:
+    scripts = set(re.findall(r"\bscript/\w+", (CHECKOUT / page).read_text()))
+    assert scripts
+    assert [script for script in scripts if not os.access(CHECKOUT / script, os.X_OK)] == []
 
 
 def test_index_lists_every_page() -> None:
