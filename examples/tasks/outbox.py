@@ -49,8 +49,11 @@ class Outbox:
         """Open `path`; if a worker does not renew its lease for `lease` seconds, another takes the task."""
         self._path = path
         self._lease = lease
-        with self._transaction() as database:
-            database.executescript(_SCHEMA)
+        deadline = time.monotonic() + _BUSY_TIMEOUT
+        while not self._create():
+            if time.monotonic() > deadline:
+                raise sqlite3.OperationalError(f"{path} is locked")
+            time.sleep(0.05)
 
     def add(self, kind: str, payload: str, database: sqlite3.Connection | None = None) -> int:
         """Add a task to the queue, and return its id. When this returns, the task is on disk.
@@ -110,6 +113,21 @@ class Outbox:
             ).fetchone()
         return dict(zip(("waiting", "done", "failed"), row, strict=True))
 
+    def _create(self) -> bool:
+        """Create the file and its table, if they are missing; return False if another process is doing it.
+
+        SQLite does not wait for the lock that a change of the journal mode needs.
+        """
+        with closing(sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT, isolation_level=None)) as database:
+            try:
+                database.execute("PRAGMA journal_mode = WAL")  # the file keeps this setting
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise
+                return False
+            database.executescript(_SCHEMA)
+        return True
+
     def _end(self, ended: threading.Event, renewer: threading.Thread) -> None:
         ended.set()
         renewer.join()
@@ -127,7 +145,6 @@ class Outbox:
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT, isolation_level=None)) as database:
-            database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")  # committed tasks survive a power cut
             database.execute("BEGIN IMMEDIATE")
             try:
@@ -135,5 +152,4 @@ class Outbox:
             except BaseException:
                 database.execute("ROLLBACK")
                 raise
-            if database.in_transaction:  # executescript commits by itself
-                database.execute("COMMIT")
+            database.execute("COMMIT")
