@@ -127,6 +127,14 @@ def test_architecture_names_files_that_exist() -> None:
     assert [file for file in files if not (package / file).is_file()] == []
 
 
+def test_sequence_diagrams_have_no_semicolons() -> None:
+    """Mermaid ends a statement there, and shows an error in the place of the picture."""
+    text = "".join(page.read_text() for page in PAGES)
+    diagrams = re.findall(r"```mermaid\nsequenceDiagram\n(.*?)```", text, re.DOTALL)
+    assert diagrams
+    assert [diagram for diagram in diagrams if ";" in diagram] == []
+
+
 def test_systemd_page_quotes_the_units() -> None:
     """Each line of its blocks is one of the example units."""
     lines = {line for kind in ("service", "socket") for line in (UNITS / f"app.{kind}").read_text().splitlines()}
