@@ -1,10 +1,38 @@
-"""IPv4-mapped IPv6 addresses, which dual-stack listeners report: ``::ffff:127.0.0.1`` (RFC 4291, section 2.5.5.2)."""
+"""Addresses of sockets as ``ListenStream=`` has them (systemd.socket(5)), and IPv4-mapped IPv6 addresses, which dual-stack
+listeners report: ``::ffff:127.0.0.1`` (RFC 4291, section 2.5.5.2)."""
 
 from __future__ import annotations
 
+import os
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from typing import Any
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
+
+
+def of_socket(address: Any) -> str:
+    """Return what ``getsockname()`` says as ``ListenStream=`` has it: ``127.0.0.1:8000``, ``[::1]:8000``,
+    ``/run/app.sock``, ``@abstract``."""
+    if isinstance(address, tuple):
+        host, port, *_ = address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return os.fsdecode(address).replace("\0", "@", 1)
+
+
+def is_unix(address: str) -> bool:
+    """Whether an address is that of a Unix socket: a path, or a name in the abstract namespace."""
+    return address.startswith(("/", "@"))
+
+
+def unix_path(address: str) -> str:
+    """Return the address of a Unix socket for connect(2), where an abstract name begins with NUL: unix(7)."""
+    return f"\0{address[1:]}" if address.startswith("@") else address
+
+
+def host_and_port(address: str) -> tuple[str, str]:
+    """Return host and port of a TCP address, the host without brackets; ``::``, all addresses, for a port alone."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]") or "::", port
 
 
 def unmapped(host: str) -> str:

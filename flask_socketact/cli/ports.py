@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flask_socketact.addresses import unmapped
+from flask_socketact.addresses import host_and_port, is_unix, unmapped
+from flask_socketact.handover import protocol
 from flask_socketact.linux import socket_queues
 from flask_socketact.systemd import cgroup, holders
 
@@ -57,7 +58,7 @@ def missing(unit: Unit, manager: Manager) -> list[str]:
 
 def kept_by_workers(addresses: Iterable[str], service: Unit) -> list[str]:
     """Return at which of the addresses processes of a service listen, including old workers in scopes."""
-    groups = [*filter(None, [service["ControlGroup"]]), *service.scopes]
+    groups = [*filter(None, [service["ControlGroup"]]), *protocol.scopes(service.control_group)]
     kept = {holder.what for group in groups for holder in holders.listeners(cgroup.processes(group))}
     return [address for address in addresses if address in kept]
 
@@ -82,20 +83,14 @@ def collide(address: str, other: str) -> bool:
     """Return whether two addresses, in the form of ``ListenStream=``, exclude each other."""
     if not (_is_tcp(address) and _is_tcp(other)):
         return address == other
-    (host, port), (other_host, other_port) = _host_and_port(address), _host_and_port(other)
-    hosts = {host, other_host}
+    (host, port), (other_host, other_port) = host_and_port(address), host_and_port(other)
+    hosts = {unmapped(host), unmapped(other_host)}
     ipv4_in_all = _ALL_IPV4 in hosts and not any(":" in each for each in hosts)
     return port == other_port and (len(hosts) == 1 or _ALL in hosts or ipv4_in_all)
 
 
 def _is_tcp(address: str) -> bool:
-    return not address.startswith(("/", "@")) and address.rpartition(":")[2].isdigit()
-
-
-def _host_and_port(address: str) -> tuple[str, str]:
-    """Return host and port of a TCP address; a port alone stands for all addresses."""
-    host, _, port = address.rpartition(":")
-    return unmapped(host.strip("[]")) or _ALL, port
+    return not is_unix(address) and host_and_port(address)[1].isdigit()
 
 
 def _processes() -> Iterator[int]:

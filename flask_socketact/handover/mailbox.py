@@ -1,10 +1,9 @@
-"""Carry connections that are idle to whoever reads the mailbox: a sibling, or the next generation.
+"""The mailbox, through which a worker hands connections over to another worker, of its own or the next generation.
 
-The mailbox is a listening ``SOCK_SEQPACKET`` socket that systemd holds (``ListenSequentialPacket=``).
-A sender connects, sends and closes; what nobody has accepted yet waits in the kernel, so sender
-and receiver need not live at the same time. A message is one line of JSON about connections that
-have the same origin, with their descriptors alongside (``SCM_RIGHTS``, unix(7)); after the line comes what has been
-read already of a connection's next request.
+The mailbox is a listening ``SOCK_SEQPACKET`` socket that systemd holds (``ListenSequentialPacket=``). A sender
+connects, sends and closes. Until a receiver accepts it, the message waits in the kernel, so sender and receiver need
+not run at the same time. A message is one line of JSON about connections of the same origin, with their descriptors
+(``SCM_RIGHTS``, unix(7)); after the line follow the bytes that were already read of the connection's next request.
 """
 
 from __future__ import annotations
@@ -21,22 +20,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from flask_socketact import addresses
 from flask_socketact.errors import MailboxError
 from flask_socketact.linux.descriptors import NO_RESOURCES, above_streams
 
-#: Python's own class: an application may put another in its place (PySocks), which would not do for a mailbox.
+#: Python's own class: an application may replace ``socket.socket`` (PySocks), by a class that cannot do this.
 Socket = socket.socket
-#: The real one, for the same reason: gevent's would wait for the loop, also in a signal handler that the loop runs.
+#: The real one, for the same reason: gevent's would wait for gevent's loop, even in a signal handler.
 _poll = select.poll
 VERSION = 1
-#: The kernel takes 253 in a message (SCM_MAX_FD).
+#: Descriptors in a message; the kernel's limit is 253 (SCM_MAX_FD).
 MAX_DESCRIPTORS = 250
-#: Longer than any message of ours without what has been read: a name has at most 255 characters. Bytes.
+#: Longer than any line of ours: a listener's name has at most 255 characters. Bytes.
 MAX_LINE = 16 * 1024
-#: More than this of a next request is not sent along. Bytes.
+#: Most bytes of a next request that are sent along.
 MAX_UNREAD = 64 * 1024
 MAX_MESSAGE = MAX_LINE + MAX_UNREAD
-#: How long a sender may take, in seconds: one that has sent all has closed already.
+#: How long a sender may take. A well-behaved one has closed before it is accepted. Seconds.
 SENDER_TIMEOUT = 5.0
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
@@ -46,16 +46,16 @@ _INT = struct.calcsize("i")
 
 @dataclass(frozen=True)
 class Origin:
-    """What the receiver has to know of a connection."""
+    """What the receiver needs to know about a connection."""
 
-    listener: str | None  #: name of the listener that it came by
-    served: bool  #: a request was answered on it
-    proxy: tuple[tuple[str, Any], ...] | None = None  #: what the PROXY protocol said, as sorted pairs
-    unread: bytes = b""  #: what has been read beyond the last request: the next one, or a part of it
+    listener: str | None  #: name of the listener that accepted it
+    served: bool  #: it has had a request
+    proxy: tuple[tuple[str, Any], ...] | None = None  #: fields of the PROXY protocol, as sorted pairs
+    unread: bytes = b""  #: bytes read after the last request: the next one, or a part of it
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing has been read of the connection."""
+        """Whether no byte has been read from the connection."""
         return not (self.served or self.proxy or self.unread)
 
     def pack(self) -> bytes:
@@ -65,12 +65,15 @@ class Origin:
 
     @classmethod
     def unpack(cls, data: bytes) -> Origin:
-        """:raises MailboxError: `data` is no message of this version."""
+        """Return the origin that a message describes.
+
+        :raises MailboxError: `data` is not a message of this version.
+        """
         line, _, unread = data.partition(b"\n")
         try:
             fields = json.loads(line)
         except (ValueError, RecursionError):
-            raise MailboxError("a message that is no JSON") from None
+            raise MailboxError("a message that is not JSON") from None
         if not isinstance(fields, dict) or fields.pop("version", None) != VERSION:
             raise MailboxError(f"a message that is not of version {VERSION}")
         proxy = fields.get("proxy")
@@ -80,7 +83,7 @@ class Origin:
             and isinstance(fields["served"], bool)
             and (proxy is None or _are_pairs(proxy))
         ):
-            raise MailboxError("a message with fields that are not ours")
+            raise MailboxError("a message with unknown fields")
         pairs = None if proxy is None else tuple((key, value) for key, value in proxy)
         return cls(fields["listener"], fields["served"], pairs, unread)
 
@@ -96,12 +99,12 @@ def _are_pairs(value: object) -> bool:
 
 
 def accept(listener: Any) -> tuple[socket.socket, Any]:
-    """Return the next connection of a listener, which blocks, and the address of its other end. It is of Python's own
-    class, and its descriptor is above those of stdin, stdout and stderr.
+    """Return the next connection of a listener, and the address of its peer. It blocks, is of Python's own class, and
+    its descriptor is above those of stdin, stdout and stderr.
 
     :raises OSError: as accept(2).
     """
-    fd, address = listener._accept()  # socket.accept() makes whatever socket.socket is now of it
+    fd, address = listener._accept()  # socket.accept() returns what socket.socket is now
     connection = Socket(listener.family, listener.type, listener.proto, fileno=above_streams(fd))
     if connection.gettimeout() is not None:  # socket.setdefaulttimeout() of the application
         connection.settimeout(None)
@@ -109,19 +112,19 @@ def accept(listener: Any) -> tuple[socket.socket, Any]:
 
 
 class Mailbox:
-    """The mailbox, read and written by the workers."""
+    """The mailbox, as workers read and write it."""
 
     def __init__(self, listener: socket.socket) -> None:
-        """Take the listener; it does not block afterwards."""
+        """Take the listener, and make it non-blocking."""
         listener.setblocking(False)
         self.listener = listener
 
     def send(self, connections: Iterable[tuple[Origin, int]], batch: int) -> Iterator[list[int]]:
-        """Send descriptors, and return those sent, message by message; those are to be closed here.
+        """Send connections, and yield their descriptors message by message. The caller closes what was sent.
 
-        `batch`: how many at most go into one message, and so to one receiver.
-
-        :raises MailboxError: the mailbox takes no more; those not returned yet are still ours.
+        :param connections: origins and descriptors
+        :param batch: most connections in one message, and so to one receiver
+        :raises MailboxError: the mailbox accepts no more; what was not yielded was not sent.
         """
         groups: dict[Origin, list[int]] = {}
         for origin, fd in connections:
@@ -135,26 +138,29 @@ class Mailbox:
             sender.setblocking(False)
             try:
                 sender.connect(self.listener.getsockname())
-                # Both are who made the listener: if not, somebody else listens at its address.
+                # Both name the process that created the listener; otherwise another process listens at its address.
                 if _credentials(sender) != _credentials(self.listener):
-                    raise MailboxError(f"{self._address} belongs to somebody else")
+                    raise MailboxError(f"another process listens at {self._address}")
                 socket.send_fds(sender, [origin.pack()], fds)
             except OSError as error:
-                raise MailboxError(f"{self._address} takes nothing ({error.strerror})") from error
+                raise MailboxError(f"cannot send to the mailbox {self._address} ({error.strerror})") from error
         return fds
 
     def knock(self) -> None:
-        """Wake another reader, if there is something to read: the kernel may have woken one who reads no more."""
+        """Wake another reader, if there are messages: the kernel may have woken a worker that no longer reads."""
         if self.has_mail():
-            with Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sender, suppress(OSError):  # full: they are awake
+            with (
+                Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sender,
+                suppress(OSError),
+            ):  # the mailbox is full, so readers are awake
                 sender.setblocking(False)
                 sender.connect(self.listener.getsockname())
 
     def accept(self) -> socket.socket | None:
-        """Return the next sender's connection; None when there is none.
+        """Return the next sender's socket; None when there is none.
 
-        :raises MailboxError: the sender was refused, and what it has sent is closed.
-        :raises OSError: there is no descriptor left for it, or no memory.
+        :raises MailboxError: the sender was rejected, and what it has sent is closed.
+        :raises OSError: there is no free descriptor, or no memory.
         """
         try:
             sender, _ = accept(self.listener)
@@ -166,18 +172,18 @@ class Mailbox:
         _, uid, _ = _credentials(sender)
         if uid != os.geteuid():
             sender.close()
-            raise MailboxError(f"user {uid} has no business here")
+            raise MailboxError(f"rejected sender: uid {uid} is not the service user")
         return sender
 
     def has_mail(self) -> bool:
-        """Whether a sender waits that nobody has accepted."""
+        """Whether a sender waits."""
         poll = _poll()
         poll.register(self.listener, select.POLLIN)
         return bool(poll.poll(0))
 
     def drop_all(self) -> int:
-        """Close all that waits, and return how many senders that were: what
-        stays in the mailbox would make systemd start the service again."""
+        """Close all messages, and return the number of their senders: a message that stays in the mailbox would make
+        systemd start the service again."""
         dropped = 0
         while True:
             try:
@@ -189,17 +195,16 @@ class Mailbox:
 
     @property
     def _address(self) -> str:
-        return os.fsdecode(self.listener.getsockname()).replace("\0", "@")
+        return addresses.of_socket(self.listener.getsockname())
 
 
 def receive(sender: socket.socket) -> tuple[Origin, list[socket.socket], list[str]] | None:
-    """Return the next message: its origin, the connections, and what was wrong with others.
-
-    None at the end. All descriptors of a message that is refused are closed.
+    """Return the next message: its origin, its connections, and why other descriptors in it were rejected; None at the
+    end. All descriptors of a rejected message are closed.
 
     :raises BlockingIOError: there is no message yet.
-    :raises MailboxError: the message is not ours; read no more of this sender.
-    :raises OSError: the sender's connection is broken.
+    :raises MailboxError: the message is malformed; read no more from this sender.
+    :raises OSError: the sender's socket is broken.
     """
     data, fds, flags = _receive(sender)
     if not data and not fds:
@@ -211,14 +216,14 @@ def receive(sender: socket.socket) -> tuple[Origin, list[socket.socket], list[st
             os.close(fd)
         raise
     connections, refused = [], []
-    if flags & socket.MSG_CTRUNC:  # the kernel gives as many as fit
-        refused.append("connections lost, for want of descriptors: raise LimitNOFILE= of the service")
+    if flags & socket.MSG_CTRUNC:  # the kernel passes as many as fit
+        refused.append("connections were lost, as no descriptors are free: raise LimitNOFILE= of the service")
     for fd in fds:
         try:
             connections.append(_connection(fd))
         except (MailboxError, OSError) as error:
             os.close(fd)
-            refused.append(f"a connection that cannot be used: {error}")
+            refused.append(f"not a client's connection: {error}")
     return origin, connections, refused
 
 
@@ -234,38 +239,38 @@ def _receive(sender: socket.socket) -> tuple[bytes, list[int], int]:
 
 
 def _connection(fd: int) -> socket.socket:
-    """Return the connected stream socket that `fd` is.
+    """Return the connected stream socket with the descriptor `fd`.
 
     :raises MailboxError: it is something else; it stays open.
-    :raises OSError: the client has closed meanwhile, or it never was connected.
+    :raises OSError: the client has closed the connection, or it was never connected.
     """
     if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-        raise MailboxError("no socket")
+        raise MailboxError("it is not a socket")
     connection = Socket(fileno=fd)
     try:
         _check(connection)
     except BaseException:
         connection.detach()
         raise
-    # Whoever sent it may have left it not to block: the flag belongs to the open socket, not to the descriptor.
+    # The sender may have made it non-blocking: that flag belongs to the socket, not to the descriptor.
     connection.setblocking(True)
     return connection
 
 
 def _check(connection: socket.socket) -> None:
     if connection.family not in _FAMILIES or connection.type != socket.SOCK_STREAM:
-        raise MailboxError("a socket of another kind")
+        raise MailboxError("it is a socket of another kind")
     if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise MailboxError("a listener")
+        raise MailboxError("it is a listener")
     connection.getpeername()
 
 
 def _credentials(sock: socket.socket) -> tuple[int, int, int]:
-    """Return pid, uid and gid of the peer, or for a listener of who made it (SO_PEERCRED, unix(7))."""
+    """Return pid, uid and gid of the peer; of a listener, of the process that created it (SO_PEERCRED, unix(7))."""
     pid, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     return pid, uid, gid
 
 
 def batch_size(connections: int, receivers: int) -> int:
-    """Return how many connections to send in one go, so that all receivers get a share."""
+    """Return how many connections to send in one message, so that all receivers get a share."""
     return max(1, min(MAX_DESCRIPTORS, -(-connections // (4 * max(1, receivers)))))

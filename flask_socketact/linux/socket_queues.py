@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import socket
 import struct
 import termios
@@ -11,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flask_socketact.addresses import unmapped
+from flask_socketact.addresses import host_and_port, is_unix, of_socket, unmapped
 
 #: Offsets in struct tcp_info (linux/tcp.h): tcpi_unacked (of a listener: the length of its queue) and
 #: tcpi_last_data_recv (milliseconds), both 32 bits; tcpi_bytes_acked and tcpi_bytes_received, both 64 bits.
@@ -46,7 +45,7 @@ def length(listener: Any) -> int | None:
     """Return how many connections wait in the queue of `listener`; None if the kernel does not tell."""
     try:
         if listener.family == socket.AF_UNIX:
-            return _count(os.fsdecode(listener.getsockname()).replace("\0", "@"))
+            return _count(of_socket(listener.getsockname()))
         return int(_read(listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED + 4), _UNACKED)[0])
     except (AttributeError, OSError, ValueError, struct.error):  # closed, or another kind of socket
         return None
@@ -114,8 +113,7 @@ def _as_written(address: str) -> str:
     words = [int(host[start : start + 8], 16) for start in range(0, len(host), 8)]
     packed = struct.pack(f"={len(words)}I", *words)
     family = socket.AF_INET6 if len(words) > 1 else socket.AF_INET
-    text = socket.inet_ntop(family, packed)
-    return f"{f'[{text}]' if family == socket.AF_INET6 else text}:{int(port, 16)}"
+    return of_socket((socket.inet_ntop(family, packed), int(port, 16)))
 
 
 def length_at(address: str) -> int | None:
@@ -123,12 +121,12 @@ def length_at(address: str) -> int | None:
 
     Return None if no socket listens there, or the kernel does not tell. No access to the listener is needed.
     """
-    if address.startswith(("/", "@")):
+    if is_unix(address):
         return _count(address)
-    host, _, port = address.rpartition(":")
+    host, port = host_and_port(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        wanted = _as_in_proc(host.strip("[]") or "::", int(port))
+        wanted = _as_in_proc(host, int(port))
         table = _tcp_table(family)
     except OSError:
         return None

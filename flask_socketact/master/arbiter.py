@@ -23,7 +23,7 @@ from flask_socketact.master.pool import Pool
 from flask_socketact.master.reload import Reloads
 from flask_socketact.master.service_state import Phase, ServiceState
 from flask_socketact.master.watchdog import Watchdog
-from flask_socketact.shared.service_counters import Ledger, find_folder
+from flask_socketact.shared.service_counters import ServiceCounters, find_folder
 from flask_socketact.systemd import activation, message_ids, notify
 
 #: How often the master checks its workers. Seconds.
@@ -73,7 +73,7 @@ class Arbiter(Pool):
                 notify.extend_timeout(address, env.load_timeout() + EXTENSION)
         super().__init__(app)
         self.manager = Manager(address, self.log)
-        self._ledger = Ledger(self.log)
+        self._counters = ServiceCounters(self.log)
         if self.board_error:
             self.log.warning("%s", self.board_error)
         self.old = OldGenerations(self.cgroup, find_folder(), self.log, on_exit=self._call_child_exit)
@@ -99,7 +99,7 @@ class Arbiter(Pool):
         super().start()
         if not env.may_overlap(os.environ):
             self._wait_for_old()
-        self._ledger.count("starts")
+        self._counters.count("starts")
         if not self.systemd:
             self.log.warning(
                 "No listeners from systemd (%s): gunicorn has bound its own, and refuses connections during a restart",
@@ -187,11 +187,11 @@ class Arbiter(Pool):
         self.state.note(Phase.READY)
         if is_first:
             self.log.info("Ready: %s", text, extra=message_ids.READY)
-            self._ledger.note(boot_seconds=self.reloads.load_time)
+            self._counters.note(boot_seconds=self.reloads.load_time)
             self.manager.ask_for_barrier()
 
     def note_reload(self, *, succeeded: bool) -> None:
-        self._ledger.count("reloads" if succeeded else "failed_reloads")
+        self._counters.count("reloads" if succeeded else "failed_reloads")
 
     def murder_workers(self) -> None:
         """Replace workers that make no progress; while others do, tell systemd so (``WatchdogSec=``)."""

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Container, Iterator
 
+from flask_socketact.handover import protocol
 from flask_socketact.systemd import cgroup, holders
 
 #: Errors of a lock that another process holds: flock(2), fcntl(2).
@@ -43,5 +44,5 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _others(service: str) -> Iterator[int]:
     """Yield the pids of the processes of a service and its scopes, without this process."""
-    for group in (service, *cgroup.relayed(service)):
+    for group in (service, *protocol.scopes(service)):
         yield from (pid for pid in cgroup.processes(group) if pid != os.getpid())

@@ -13,8 +13,10 @@ from types import FrameType
 
 from gunicorn.workers.base import Worker
 
+from flask_socketact.handover import protocol
+
 #: What the master sends to workers.
-_MESSAGES = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGURG, signal.SIGWINCH)
+_MESSAGES = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, protocol.REOPEN, protocol.DRAIN, protocol.STOP)
 
 
 def block() -> None:

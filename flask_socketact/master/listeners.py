@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import Any
 
@@ -10,6 +9,7 @@ from gunicorn import sock, util
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
+from flask_socketact import addresses
 from flask_socketact.errors import ActivationError, SettingsError
 from flask_socketact.handover.mailbox import Mailbox
 from flask_socketact.systemd import activation
@@ -100,15 +100,13 @@ def _same(wanted: Any, found: Any) -> bool:
     if not isinstance(found, tuple):
         return False
     try:
-        addresses = {info[4][0] for info in socket.getaddrinfo(*wanted)}
+        hosts = {info[4][0] for info in socket.getaddrinfo(*wanted)}
     except OSError:
         return False
-    return found[0] in addresses and found[1] == wanted[1]
+    return found[0] in hosts and found[1] == wanted[1]
 
 
 def _bind(address: Any) -> str:
     """Return a socket's address in the form of gunicorn's ``bind``."""
-    if isinstance(address, tuple):
-        host = f"[{address[0]}]" if util.is_ipv6(address[0]) else address[0]
-        return f"{host}:{address[1]}"
-    return "unix:" + os.fsdecode(address).replace("\0", "@")
+    text = addresses.of_socket(address)
+    return f"unix:{text}" if addresses.is_unix(text) or not text else text

@@ -1,9 +1,9 @@
-"""What the processes of one master know of each other: counters in memory that they share.
+"""What the processes of one master know of each other: counters in shared memory.
 
-One mapping, made by the master before it forks: of a file where the service has a folder for it, so that
-``flask-socketact status`` can look, else anonymous. Each worker has a slot, which it alone writes; the master and its
-siblings read. A field is eight bytes, aligned, and stored at once, so that nobody takes a lock; two fields read one
-after the other may be of different moments.
+The master maps the memory before it forks: a file in the service's runtime folder, so that ``flask-socketact status``
+can read it; without such a folder, anonymous memory. Each worker has a slot, which only that worker writes, and which
+the master and the other workers read. A field is eight bytes, aligned, and written at once, so no lock is needed; two
+fields read one after the other may be of different moments.
 """
 
 from __future__ import annotations
@@ -17,24 +17,26 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from pathlib import Path
 
-#: More processes than this never live at once: workers, and those that drain beside them.
+from flask_socketact.linux import proc
+
+#: Most workers of a master at one time, draining ones included.
 SLOTS = 1024
 
 _FIELDS = 32
 _BYTES = 8
 _SIZE = (1 + SLOTS) * _FIELDS * _BYTES
-#: Raised when what stands where changes: who reads the file of another version sees that.
+#: Bump when the layout changes: a reader of another version refuses the file then.
 LAYOUT = 1
-# In the header, which takes the place of a first slot:
+# Fields of the header, which has the size of a slot:
 _STOPPING = 0
-_HIGHEST = 1  # how many slots, from the first on, have ever been taken
-_READY = 2  # the latest generation whose workers have all answered; 0: none yet
+_HIGHEST = 1  # number of slots that were ever taken, from the first on
+_READY = 2  # the newest generation whose workers have all accepted; 0: none yet
 _BEGAN = 3  # when that generation began to load the application: CLOCK_MONOTONIC, nanoseconds
-_READY_AT = 4  # when its workers had all answered; as above
-_DRAIN_TIME = 5  # how long a drain may last, in nanoseconds
+_READY_AT = 4  # when all its workers accepted; as above
+_DRAIN_TIME = 5  # drain time, in nanoseconds
 _LAYOUT = 6  # of the file
-_SUCCESSOR = 7  # pid of the next master, whose workers take what is new from now on; 0: none
-_DEAF = 8  # 1: those that take what is new do not read the mailbox
+_SUCCESSOR = 7  # pid of the next master, whose workers accept the new connections from now on; 0: none
+_DEAF = 8  # 1: the workers that accept new connections do not read the mailbox
 
 _FIELD = struct.Struct("=q")
 
@@ -42,26 +44,26 @@ _FIELD = struct.Struct("=q")
 class Field(IntEnum):
     """The fields of a slot, all of them integers."""
 
-    TAKEN = 0  #: 1 from before the fork until the master has buried the worker
+    TAKEN = 0  #: 1 from before the fork until the master has reaped the worker
     PID = 1
-    GENERATION = 2  #: 1 for the workers of the start, one more for those of each reload
-    THREADS = 3  #: how many requests it can run at once
-    ACCEPTING = 4  #: 1 while it takes new connections
+    GENERATION = 2  #: 1 for the workers of the start; each reload adds 1
+    THREADS = 3  #: number of requests that it can run at the same time
+    ACCEPTING = 4  #: 1 while it accepts new connections
     DRAINING = 5  #: when its drain began: CLOCK_MONOTONIC, nanoseconds; 0: not yet
-    REQUESTS = 6  #: answered since the worker began
-    IN_FLIGHT = 7  #: requests being read, run or answered
+    REQUESTS = 6  #: number of requests since the worker was forked
+    IN_FLIGHT = 7  #: requests that are read, run or responded to now
     OPEN = 8  #: connections, those in flight included
-    IDLE = 9  #: connections that wait for a request
+    IDLE = 9  #: idle keep-alive connections
     CARRIED_IN = 10
     CARRIED_OUT = 11
-    ACCEPTED = 13  #: connections taken from a listener or the mailbox since the worker began
+    ACCEPTED = 13  #: connections from a listener or the mailbox since the worker was forked
     PROGRESS = 14  #: when a thread was last free, or a request made progress: CLOCK_MONOTONIC, nanoseconds; 0: unknown
     RECYCLE = 15  #: 1 when it has reached max_requests, and is to be replaced
     OLDEST = 12  #: when the oldest request in flight began: CLOCK_MONOTONIC, nanoseconds; 0: none
-    HOLDS = 16  #: pieces of work, beside requests, that a drain waits for
-    ERRORS = 17  #: of the requests answered, those with a status of 500 or above
-    AGE = 19  #: gunicorn's: how many workers its master had forked, with this one
-    WAITED = 18  #: longest that a request had waited when the worker had just begun; nanoseconds
+    HOLDS = 16  #: pieces of work outside requests that a drain waits for
+    ERRORS = 17  #: of the requests, those with a status of 500 or above
+    AGE = 19  #: gunicorn's: how many workers the master had forked, this one included
+    WAITED = 18  #: longest wait of a request in the worker's first seconds; nanoseconds
 
 
 class Slot:
@@ -79,15 +81,15 @@ class Slot:
         self._fields[field] = value
 
     def begin_drain(self) -> None:
-        """Note that the worker takes nothing new from now on; called, perhaps again, when that has begun."""
+        """Note that the worker accepts no new connections from now on. A second call changes nothing."""
         if not self[Field.DRAINING]:
             self[Field.DRAINING] = time.monotonic_ns()
             self[Field.ACCEPTING] = 0
 
     @property
     def is_alive(self) -> bool:
-        """Whether the worker is there: a master that has died buries nobody."""
-        return bool(self[Field.PID]) and Path(f"/proc/{self[Field.PID]}").exists()
+        """Whether the worker runs. A master that was killed has reaped no worker."""
+        return bool(self[Field.PID]) and proc.exists(self[Field.PID])
 
     @property
     def oldest_age(self) -> float:
@@ -100,7 +102,7 @@ class Scoreboard:
     """The slots of one master's workers."""
 
     def __init__(self, memory: mmap.mmap | bytes | None = None) -> None:
-        """Use `memory`, which can be a copy to look at; without it, some of its own."""
+        """Use `memory`, which may be a copy for reading; by default, new anonymous memory."""
         self._memory = memoryview(memory or mmap.mmap(-1, _SIZE)).cast("q")
         self._slots = [
             Slot(self._memory[start : start + _FIELDS], index)
@@ -109,7 +111,7 @@ class Scoreboard:
 
     @property
     def stopping(self) -> bool:
-        """Whether the service stops: the master says so before it sends SIGTERM."""
+        """Whether the service stops. The master notes it before it sends SIGTERM."""
         return bool(self._memory[_STOPPING])
 
     @stopping.setter
@@ -118,22 +120,22 @@ class Scoreboard:
 
     @property
     def ready(self) -> int:
-        """The generation that the service manager knows to be ready, or a later one; 0: none yet."""
+        """The newest generation that was ready; 0: none yet."""
         return int(self._memory[_READY])
 
     @property
     def loading_time(self) -> float:
-        """How long that generation took to load it, in seconds; 0.0 until one has."""
+        """How long that generation took to load the application, in seconds; 0.0: none yet."""
         return (self._memory[_READY_AT] - self._memory[_BEGAN]) / 1e9
 
     @property
     def ready_at(self) -> float:
-        """When it was ready: CLOCK_MONOTONIC, in seconds."""
+        """When that generation was ready: CLOCK_MONOTONIC, in seconds."""
         return self._memory[_READY_AT] / 1e9
 
     @property
     def drain_time(self) -> float:
-        """How long a drain may last, in seconds."""
+        """The drain time, in seconds."""
         return self._memory[_DRAIN_TIME] / 1e9
 
     @drain_time.setter
@@ -142,13 +144,13 @@ class Scoreboard:
 
     @property
     def is_superseded(self) -> bool:
-        """Whether new connections are the next generation's: it answers, and its master lives."""
+        """Whether the next generation accepts the new connections, and its master runs."""
         successor = self._memory[_SUCCESSOR]
-        return bool(successor) and os.path.exists(f"/proc/{successor}")
+        return bool(successor) and proc.exists(successor)
 
     @property
     def is_deaf(self) -> bool:
-        """Whether those that take new connections do not read the mailbox: they are of a class that is not ours."""
+        """Whether the workers that accept new connections do not read the mailbox, as their class is not ours."""
         return bool(self._memory[_DEAF])
 
     @is_deaf.setter
@@ -156,17 +158,17 @@ class Scoreboard:
         self._memory[_DEAF] = value
 
     def note_ready(self, generation: int, began: float) -> None:
-        """All workers of a generation have answered; `began` is when it began to load the application (CLOCK_MONOTONIC,
-        seconds)."""
+        """Note that all workers of a generation accept. `began`: when they began to load the application
+        (CLOCK_MONOTONIC, seconds)."""
         if self._memory[_READY] != generation:
             self._memory[_READY] = generation
             self._memory[_BEGAN] = int(began * 1e9)
             self._memory[_READY_AT] = time.monotonic_ns()
 
     def take(self, generation: int, threads: int) -> Slot:
-        """Return a free slot, emptied.
+        """Return a free slot, with all fields 0.
 
-        :raises RuntimeError: there is none.
+        :raises RuntimeError: there is no free slot.
         """
         for slot in self._slots:
             if not slot[Field.TAKEN]:
@@ -184,15 +186,15 @@ class Scoreboard:
         return (slot for slot in self._slots[: self._memory[_HIGHEST]] if slot[Field.TAKEN])
 
     def living(self) -> Iterator[Slot]:
-        """Return the slots whose workers are there."""
+        """Return the slots of workers that run."""
         return (slot for slot in self.taken() if slot.is_alive)
 
     def newest(self) -> list[Slot]:
-        """Return those of the generation that was ready last."""
+        """Return the slots of workers that run, of the newest generation that was ready."""
         return [slot for slot in self.living() if slot[Field.GENERATION] == self.ready]
 
     def keep(self, slots: Iterable[Slot]) -> None:
-        """Free all slots but these: the others' workers are gone."""
+        """Free all slots but these: the workers of the others have exited."""
         kept = {slot.index for slot in slots}
         for slot in self.taken():
             if slot.index not in kept:
@@ -215,12 +217,12 @@ def create(folder: Path, master: int) -> Scoreboard:
         if not _is_used(path):
             path.unlink(missing_ok=True)
     path = _path(folder, master)
-    # A master before us may have had our pid, and workers that still drain: their file is to stay as it is.
+    # An old master may have had our pid, and have workers that still drain with its file: create another file.
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
-        os.fchmod(descriptor, 0o644)  # whatever the umask: anybody may look
-        os.posix_fallocate(descriptor, 0, _SIZE)  # on a full disk now, and not at some later moment by SIGBUS
+        os.fchmod(descriptor, 0o644)  # whatever the umask: all users may read it
+        os.posix_fallocate(descriptor, 0, _SIZE)  # fails on a full disk now, instead of SIGBUS later
         board = Scoreboard(mmap.mmap(descriptor, _SIZE))
     except OSError:
         path.unlink()
@@ -232,9 +234,9 @@ def create(folder: Path, master: int) -> Scoreboard:
 
 
 def read(folder: Path, master: int) -> Scoreboard | None:
-    """Return what the scoreboard of a master says at this moment; None if there is none, or one of another version.
+    """Return a copy of the scoreboard of a master; None if there is none, or one of another version.
 
-    :raises PermissionError: one must not look.
+    :raises PermissionError: it may not be read.
     """
     try:
         return _read(_path(folder, master))
@@ -245,7 +247,7 @@ def read(folder: Path, master: int) -> Scoreboard | None:
 
 
 def supersede(folder: Path, master: int, successor: int) -> None:
-    """Let the workers of `master` leave new connections to those of `successor`, another master; both by their pids.
+    """Let the workers of `master` pass new connections on to the workers of `successor`; both are pids of masters.
 
     :raises OSError: its scoreboard cannot be written.
     :raises ValueError: it is not a scoreboard of this version.
@@ -260,9 +262,9 @@ def supersede(folder: Path, master: int, successor: int) -> None:
 
 
 def find(folders: Iterable[Path], master: int) -> Scoreboard | None:
-    """Return the scoreboard of a master from the first of the folders that has it.
+    """Return a copy of the scoreboard of a master from the first folder that has one.
 
-    :raises PermissionError: one must not look.
+    :raises PermissionError: it may not be read.
     """
     boards = (read(folder, master) for folder in folders)
     return next(filter(None, boards), None)
@@ -280,8 +282,8 @@ def _path(folder: Path, master: int) -> Path:
 
 
 def _read(path: Path) -> Scoreboard:
-    """Read a file, which the user of a service may have made anything of, and root looks: no link is followed, nothing
-    is waited for, and nothing mapped that could become shorter.
+    """Read a file of the service's user, perhaps as root: follow no link, do not block (FIFO), map nothing (it could be
+    truncated).
 
     :raises OSError: it cannot be read.
     :raises ValueError: it is not a scoreboard of this version.

@@ -1,4 +1,4 @@
-"""What the masters of a service count: in a file that each takes over from the one before it."""
+"""What the masters of a service count, in a file that each master continues."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from flask_socketact import files
 if TYPE_CHECKING:
     from gunicorn.glogging import Logger
 
-#: Environment variable, systemd's: the folders of ``RuntimeDirectory=`` (systemd.exec(5)), which outlive a restart, and
-#: not the machine. Ours is the first.
+#: systemd's environment variable: the folders of ``RuntimeDirectory=`` (systemd.exec(5)), which survive a restart, but
+#: not a reboot. We use the first.
 FOLDER = "RUNTIME_DIRECTORY"
 _FILE = "service.json"
 
 
-class Ledger:
-    """The file of the service that this process is the master of; without a folder for it, nothing.
+class ServiceCounters:
+    """The counters of this master's service; without a folder they are not kept.
 
-    A disk that takes nothing is told once, and stops nobody.
+    A file that cannot be written is logged once, and stops nothing.
     """
 
     def __init__(self, log: Logger) -> None:
@@ -35,7 +35,7 @@ class Ledger:
         self.note(**{name: self._entries.get(name, 0) + 1})
 
     def note(self, **values: float) -> None:
-        """Write down `values`, in the place of those before."""
+        """Set some counters, and write the file."""
         self._entries |= values
         if self._folder is None:
             return
@@ -49,13 +49,13 @@ class Ledger:
 
 
 def find_folder() -> Path | None:
-    """Return the folder that the processes of this service share; None where it has none."""
+    """Return the folder that the processes of this service share; None without one."""
     folder = os.environ.get(FOLDER, "").partition(":")[0]
     return Path(folder) if folder else None
 
 
 def read(folder: Path) -> dict[str, float]:
-    """Return what the service's masters have written down in `folder`; nothing, if there is nothing legible."""
+    """Return the counters in `folder`; none when the file is missing or malformed."""
     try:
         entries = json.loads((folder / _FILE).read_text())
     except (OSError, ValueError):

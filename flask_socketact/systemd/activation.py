@@ -1,4 +1,4 @@
-"""Listeners from systemd: sd_listen_fds(3), checked before anybody serves on them.
+"""Listeners from systemd: sd_listen_fds(3), checked before a worker accepts on them.
 
 python-systemd speaks the protocol; this module turns its bare error numbers, and
 descriptors that could never accept a connection, into one line for the administrator.
@@ -22,7 +22,7 @@ LISTEN_FDNAMES = "LISTEN_FDNAMES"
 #: What gunicorn can accept connections on, as ``ListenStream=`` makes it.
 FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
 
-#: Socket types that are no listeners for HTTP, with the directive that makes them.
+#: Socket types that cannot be listeners for HTTP, with their directive.
 _OTHER_TYPES = {
     socket.SOCK_DGRAM: "a datagram socket (ListenDatagram=)",
     socket.SOCK_RAW: "a raw socket (ListenNetlink=)",
@@ -37,10 +37,10 @@ def listen_fds() -> dict[int, str]:
       checked to be a listening TCP or Unix stream socket, or a mailbox
       (:func:`is_mailbox`), and set close-on-exec.
 
-    The environment stays as it is: see :func:`unset_environment`.
+    The environment is not changed: see :func:`unset_environment`.
 
-    :raises ActivationError: a variable is malformed, a descriptor is closed, or is
-        something else than a listener (sd_listen_fds(3), systemd.socket(5)).
+    :raises ActivationError: a variable is malformed, or a descriptor is closed or not a
+        listener (sd_listen_fds(3), systemd.socket(5)).
     """
     for variable in (LISTEN_FDS, LISTEN_PID):
         _check_number(variable)
@@ -59,7 +59,7 @@ def is_mailbox(fd: int) -> bool:
 
 
 def why_none() -> str:
-    """Return why :func:`listen_fds` found none, as the end of a sentence."""
+    """Return why :func:`listen_fds` found no listeners, as the end of a sentence."""
     if LISTEN_FDS not in os.environ:
         return f"{LISTEN_FDS} is not set"
     pid = os.environ.get(LISTEN_PID, "")
@@ -68,7 +68,7 @@ def why_none() -> str:
 
 
 def unset_environment(environ: MutableMapping[str, str]) -> None:
-    """Forget the variables, so that no child takes the listeners for its own."""
+    """Remove the variables, so that no child process takes the listeners for its own."""
     for variable in (LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES):
         environ.pop(variable, None)
 
@@ -117,7 +117,7 @@ def _check_listener(fd: int, where: str) -> None:
     if daemon.is_fifo(fd):
         raise ActivationError(f"{where} is a FIFO (ListenFIFO=): use ListenStream=")
     if not daemon.is_socket(fd):
-        raise ActivationError(f"{where} is no socket: only ListenStream= makes listeners for HTTP")
+        raise ActivationError(f"{where} is not a socket: only ListenStream= makes listeners for HTTP")
     for kind, what in _OTHER_TYPES.items():
         if daemon.is_socket(fd, type=kind):
             raise ActivationError(f"{where} is {what}: use ListenStream=")

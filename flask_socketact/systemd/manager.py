@@ -1,4 +1,8 @@
-"""What the service manager tells: systemctl and busctl, and what they print as data."""
+"""The service manager's properties of units, by systemctl and busctl.
+
+``systemctl show`` reads most of them, and not busctl's JSON: as root, systemctl reaches the manager without D-Bus, and
+``doctor`` must work to report that D-Bus does not. busctl reads what systemctl prints ambiguously: lists of words.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 from flask_socketact import env
 from flask_socketact.errors import ManagerError
-from flask_socketact.systemd import cgroup
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-#: As the relay has it: what answers here answers there.
+#: The relay's, too, so that both find the same commands.
 PATH = "/usr/bin:/bin"
+#: How long a command may take. Seconds.
 SECONDS = 30
 
-#: ``ActiveState`` of a service that serves.
+#: Values of ``ActiveState`` of a service that runs.
 ACTIVE_STATES = ("active", "reloading")
 
 BUS = "org.freedesktop.systemd1"
 OBJECT = "/org/freedesktop/systemd1"
 
-#: As systemctl prints them; a month and a year are systemd's.
+#: Units of time as systemctl prints them, in seconds: systemd.time(7).
 UNITS = {
     "us": 1e-6,
     "ms": 1e-3,
@@ -50,7 +54,7 @@ _COMMAND = re.compile(
 def parse_span(text: str) -> float:
     """Return the seconds of a time span as systemctl prints it: ``1min 15s``, ``2.500ms``, ``0``, ``infinity``.
 
-    :raises ValueError: it is none.
+    :raises ValueError: `text` is not a time span.
     """
     if text in ("0", "infinity"):
         return float(text)
@@ -62,7 +66,7 @@ def parse_span(text: str) -> float:
 
 @dataclass(frozen=True)
 class Command:
-    """One ``ExecStart=``, ``ExecStop=``, …; `text` is the whole line, its words separated by spaces but not quoted."""
+    """A command of ``ExecStart=``, ``ExecStop=``, …; `text` is the command line without quotes."""
 
     path: str
     text: str
@@ -70,9 +74,9 @@ class Command:
 
 
 def parse_command(text: str) -> Command:
-    """Read one line of a property like ``ExecStopEx``, or of ``ExecStop``, which has no flags; sockets have no other.
+    """Read a line of a property like ``ExecStopEx``; or of ``ExecStop``, which has no flags (sockets have only that).
 
-    :raises ValueError: it is none.
+    :raises ValueError: `text` is not a command.
     """
     found = _COMMAND.match(text)
     if found is None:
@@ -81,54 +85,54 @@ def parse_command(text: str) -> Command:
 
 
 def parse_properties(text: str) -> dict[str, tuple[str, ...]]:
-    """Read what ``systemctl show`` prints: a property that is a list of things has one line for each.
+    """Read what ``systemctl show`` prints: a line for each property, or for each of its values.
 
-    Its lines end with a line feed, and with no other of those characters at which Python splits lines: of these the
-    service may have some in its ``STATUS=``, and a property behind them would be its own word.
+    Only a line feed ends a line. The other characters at which Python's ``splitlines()`` splits may come from the
+    service, in its ``STATUS=``: split there, the service could forge properties.
     """
     properties: dict[str, tuple[str, ...]] = {}
     for line in text.split("\n"):
         name, equals, value = line.partition("=")
-        if equals and name.isalnum():  # other lines are the rest of a command with line breaks
+        if equals and name.isalnum():  # other lines continue a command that has line breaks
             properties[name] = (*properties.get(name, ()), value)
     return properties
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit as the manager has loaded it: its properties, which are not always its file's directives."""
+    """The properties of a unit as the manager has loaded it; its files may have changed since."""
 
     name: str
     properties: Mapping[str, Sequence[str]]
 
     def __getitem__(self, key: str) -> str:
-        """Return a property, empty if this systemd does not have it."""
+        """Return a property; empty if this systemd does not know it."""
         return next(iter(self.lines(key)), "")
 
     @property
     def is_active(self) -> bool:
-        """Whether a service serves."""
+        """Whether the unit runs."""
         return self["ActiveState"] in ACTIVE_STATES
 
     @property
     def directory(self) -> str:
-        """``WorkingDirectory=``, which systemctl prints with ``!`` if it may be missing."""
+        """``WorkingDirectory=``, without the ``!`` that systemctl prints if the folder may be missing."""
         return self["WorkingDirectory"].removeprefix("!")
 
     @property
     def environment(self) -> dict[str, str]:
-        """``Environment=``; of values with spaces the first word."""
+        """``Environment=``; a value with spaces is cut at the first."""
         return dict(word.split("=", 1) for word in self["Environment"].split() if "=" in word)
 
     @property
     def overlaps(self) -> bool:
-        """Whether old and new workers of a service live at the same time."""
+        """Whether old and new workers of the service may run at the same time."""
         return env.may_overlap(self.environment)
 
     @property
-    def scopes(self) -> Iterator[str]:
-        """The control groups of old workers of a service, from before a restart."""
-        return cgroup.relayed(self["ControlGroup"] or f"/system.slice/{self.name}")
+    def control_group(self) -> str:
+        """``ControlGroup``; of a service that is not active, which has none, where it will be."""
+        return self["ControlGroup"] or f"/system.slice/{self.name}"
 
     def lines(self, key: str) -> Sequence[str]:
         return self.properties.get(key, ())
@@ -143,40 +147,40 @@ class Unit:
         return [parse_command(line) for line in self.lines(key) if line]
 
     def listens(self, kind: str) -> list[str]:
-        """Return the addresses of a socket unit that are of a kind: Stream, SequentialPacket, …"""
+        """Return the addresses of a socket unit of a kind: Stream, SequentialPacket, …"""
         ending = f" ({kind})"
         return [line.removesuffix(ending) for line in self.lines("Listen") if line.endswith(ending)]
 
 
 def describe_masked(unit: Unit, *, user: bool) -> str:
-    """Say of a masked unit that it is, and what to type."""
+    """Return a line for a masked unit, with the remedy."""
     return f"{unit.name} is masked, so nothing can start it: {as_typed(user=user)} unmask {unit.name}"
 
 
 def as_typed(*, user: bool) -> str:
-    """Return the systemctl of a manager, as a person types it."""
+    """Return the systemctl command of a manager, as you type it."""
     return "systemctl --user" if user else "systemctl"
 
 
 class Manager:
-    """The manager of the system, or of the user who asks."""
+    """The manager of the system, or of the user."""
 
     def __init__(self, *, user: bool) -> None:
         self.user = user
         self.option = "--user" if user else "--system"
 
     def show(self, name: str, *properties: str) -> Unit:
-        """Load a unit, if it is not, and read its properties.
+        """Load a unit if necessary, and read properties of it.
 
-        :raises ManagerError: there is no manager, or it does not take the name.
+        :raises ManagerError: there is no manager, or it rejects the name.
         """
         text = self.run("systemctl", self.option, "show", f"--property={','.join(properties)}", "--", name)
         return Unit(name, parse_properties(text))
 
     def find(self, name: str, *properties: str) -> Unit:
-        """Read properties of a unit that must be there; LoadState is one of them.
+        """Read properties of a unit that must exist, and its LoadState.
 
-        :raises ManagerError: it is not, or there is no manager.
+        :raises ManagerError: it does not exist, or there is no manager.
         """
         unit = self.show(name, "LoadState", *properties)
         if unit["LoadState"] == "not-found":
@@ -184,7 +188,7 @@ class Manager:
         return unit
 
     def listening(self) -> list[tuple[str, str]]:
-        """Return the addresses of all socket units that are active, as their files have them, and the units.
+        """Return the addresses of all active socket units, as in their files, with the units' names.
 
         :raises ManagerError: the manager does not answer.
         """
@@ -196,7 +200,7 @@ class Manager:
         return self.run("systemctl", self.option, "show", "--value", "--property=Version").strip()
 
     def get(self, unit: str, *properties: str) -> list[Any]:
-        """Read properties of a service by D-Bus, which tells words apart where systemctl does not.
+        """Read properties of a service by D-Bus, as JSON: in a list of words, systemctl does not tell them apart.
 
         :raises ManagerError: D-Bus does not answer.
         """
@@ -206,7 +210,7 @@ class Manager:
         return [json.loads(line)["data"] for line in lines]
 
     def ping_bus(self) -> str:
-        """Ask D-Bus for what the relay needs it for; return why it does not answer, or nothing."""
+        """Use D-Bus as the relay does; return why that fails, or an empty string."""
         try:
             self.run("busctl", self.option, "get-property", BUS, OBJECT, f"{BUS}.Manager", "Version")
         except ManagerError as error:
@@ -214,9 +218,9 @@ class Manager:
         return ""
 
     def run(self, *command: str) -> str:
-        """Run a command of systemd's and return what it prints.
+        """Run a command of systemd, and return its output.
 
-        :raises ManagerError: with what it says on stderr.
+        :raises ManagerError: it fails; the text is the first line of its stderr.
         """
         try:
             done = call(*command, seconds=SECONDS)
@@ -228,15 +232,15 @@ class Manager:
 
 
 def call(*command: str, seconds: float) -> subprocess.CompletedProcess[str]:
-    """Run a command of systemd's to its end, in an environment that has nothing of ours but whose manager is meant.
+    """Run a command of systemd, in an environment with only the variables that say which manager is meant.
 
     :raises ManagerError: there is no such command.
-    :raises TimeoutExpired: it takes longer; what it has asked the manager for goes on.
+    :raises TimeoutExpired: it takes longer; a job that it has started continues.
     """
     keep = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "HOME")
     environment = {"PATH": PATH, "LC_ALL": "C"} | {key: os.environ[key] for key in keep if key in os.environ}
     try:
-        return subprocess.run(  # noqa: S603 (words, not a shell's line)
+        return subprocess.run(  # noqa: S603 (a list of words, no shell)
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -251,12 +255,12 @@ def call(*command: str, seconds: float) -> subprocess.CompletedProcess[str]:
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:
-    """Return the first line that a command has said on stderr."""
+    """Return the first line of a command's stderr."""
     lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
     return lines[0]
 
 
 def runtime_folders(unit: Unit, manager: Manager) -> list[Path]:
-    """Return the folders that ``RuntimeDirectory=`` of a service names."""
+    """Return the folders of ``RuntimeDirectory=`` of a service."""
     root = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}") if manager.user else "/run"
     return [Path(root, name) for name in unit["RuntimeDirectory"].split()]

@@ -15,6 +15,7 @@ from gunicorn.workers.base import Worker
 from flask_socketact import env
 from flask_socketact.bridge import keys, request_context, server_info
 from flask_socketact.errors import CountersError
+from flask_socketact.handover import protocol
 from flask_socketact.handover.mailbox import Mailbox
 from flask_socketact.linux import socket_queues
 from flask_socketact.linux.descriptors import STDERR
@@ -53,7 +54,7 @@ class BaseWorker(Worker):
 
     hands_over = True  #: ... which the master sees that it is one of ours by
 
-    handled_signals = (*Worker.SIGNALS, signal.SIGURG)
+    handled_signals = (*Worker.SIGNALS, protocol.DRAIN)
 
     # gunicorn's:
     ppid: int
@@ -68,8 +69,8 @@ class BaseWorker(Worker):
         self.handlers = SignalHandlers(
             {
                 signal.SIGTERM: self.handle_exit,
-                signal.SIGURG: self.handle_urg,
-                signal.SIGWINCH: self.handle_winch,
+                protocol.DRAIN: self.handle_urg,
+                protocol.STOP: self.handle_winch,
             },
             self.log,
         )
@@ -185,7 +186,7 @@ class BaseWorker(Worker):
     def init_signals(self) -> None:
         """Listen to the relay, too. Programs that requests have started get its signals as well, and ignore them."""
         super().init_signals()
-        signal.signal(signal.SIGURG, self.handle_urg)
+        signal.signal(protocol.DRAIN, self.handle_urg)
         # Not at once, as gunicorn has it: the master, to which Ctrl-C goes, too, tells its workers to quit.
         signal.signal(signal.SIGINT, self.handle_exit)
         signal.signal(signal.SIGPWR, signal.SIG_IGN)  # WatchdogSignal=, which is for the master
@@ -215,7 +216,7 @@ class BaseWorker(Worker):
         """Drain, and from now on carry nothing."""
         self.board.stopping = True
         if not self.relayed.next_is_ready:
-            self.handle_exit(signal.SIGWINCH, None)
+            self.handle_exit(protocol.STOP, None)
 
     def end_at_max_requests(self) -> bool:
         """Whether the worker is to leave now that it has answered ``max_requests``; a master of ours lets it drain when

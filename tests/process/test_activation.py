@@ -175,7 +175,7 @@ def test_descriptors_that_are_no_sockets(plain: Path) -> None:
         with Server(plain, *CONF, "app:app", listeners={"pipe": fifo}) as server:
             assert_refused(server, "descriptor 3 (FileDescriptorName=pipe) is a FIFO (ListenFIFO=)")
     with (plain / "app.py").open("rb") as file, Server(plain, *CONF, "app:app", listeners={"f": file}) as server:
-        assert_refused(server, "FileDescriptorName=f", "no socket")
+        assert_refused(server, "FileDescriptorName=f", "is not a socket")
 
 
 def test_connection_instead_of_a_listener(plain: Path, http: socket.socket) -> None:

@@ -198,7 +198,7 @@ def test_connections_that_find_no_descriptors_wait(
         server.wait_for(lambda: before not in server.workers(), "the worker to leave")
         for client in clients:
             exchange(client)
-        assert "connections lost" not in server.log
+        assert "connections were lost" not in server.log
 
 
 @WORKERS

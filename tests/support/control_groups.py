@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flask_socketact.linux import proc
 from flask_socketact.systemd import cgroup
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class ControlGroups:
         (ours / "cgroup").write_text(f"0::{SERVICE}\n")
         (ours / "stat").write_text(Path("/proc/self/stat").read_text())
         monkeypatch.setattr(cgroup, "ROOTS", (folder / "not-mounted", self.root))
-        monkeypatch.setattr(cgroup, "PROC", self._proc)
+        monkeypatch.setattr(proc, "PROC", self._proc)
 
     def fill(self, group: str, pids: Iterable[int]) -> str:
         """Let a control group have these processes, and return its name."""
@@ -50,5 +51,7 @@ class ControlGroups:
         """Let /proc have a process in a control group; its name is hard to parse."""
         folder = self._proc / str(pid)
         folder.mkdir(exist_ok=True)
+        if not (folder / "status").is_symlink():
+            (folder / "status").symlink_to(f"/proc/{pid}/status")  # of a real process, if there is one
         (folder / "cgroup").write_text(f"1:name=systemd:/\n0::{group}\n")
         (folder / "stat").write_text(f"{pid} (a) b (c) S {parent} " + " ".join(map(str, range(5, 53))) + "\n")

@@ -91,6 +91,8 @@ def test_stranger_in_the_mailbox_is_refused(machine: Machine, tcp: Connect) -> N
     machine.run(
         "python3", "-c", "import socket; s = socket.socket(1, socket.SOCK_SEQPACKET); s.connect('/run/app/mailbox')"
     )
-    machine.wait_for(lambda: "Mailbox: user 0 has no business here" in machine.journal("app"), "a refusal")
+    machine.wait_for(
+        lambda: "Mailbox: rejected sender: uid 0 is not the service user" in machine.journal("app"), "a refusal"
+    )
     assert ask(tcp)[0] == 200
     assert machine.show("app", "NRestarts") == "0"

@@ -309,7 +309,7 @@ def test_without_dbus_a_restart_is_a_drain(machine: Machine, tcp: Connect) -> No
         long = in_flight(tcp, 2.0)
         machine.systemctl("restart", "app")
         assert answer(long).startswith(b"HTTP/1.1 200 OK")
-        assert "the restart waits until the requests in flight have ended" in machine.journal("app")
+        assert "the restart waits for the requests in flight" in machine.journal("app")
         assert machine.show("app", "ActiveState") == "active"
     finally:
         machine.systemctl("unmask", "--runtime", "dbus.service", "dbus.socket")
@@ -342,7 +342,7 @@ def test_workers_that_come_and_go_in_that_moment(machine: Machine, tcp: Connect,
     assert not load.failures()
     wait_for_old(machine)
     journal = machine.journal("app").removeprefix(before)
-    relayed, drained = journal.count("the old workers keep serving in"), journal.count("the restart waits until")
+    relayed, drained = journal.count("the old workers keep serving in"), journal.count("the restart waits for")
     figure(f"5 restarts, {relayed} relayed, {drained} drained in place, {load.requests} requests, 0 failed")
 
 

@@ -11,13 +11,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from flask_socketact.application.checks import Result
 from flask_socketact.application.queue_time import waited
 from flask_socketact.bridge import holds, keys, server_info
 from flask_socketact.errors import CountersError
+from flask_socketact.linux import proc
 from flask_socketact.shared import metric_files
 from flask_socketact.shared.scoreboard import Field
 
@@ -37,7 +37,6 @@ from flask_socketact.application.metrics.histogram import FastHistogram
 if _error:
     logging.getLogger(__name__).error("%s", _error)
 
-_PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 #: Buckets in seconds, from the response of a trivial view to one that is too slow.
 _DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -186,4 +185,4 @@ class Collections:
 
 def _resident() -> int:
     """Return this process's resident memory, in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_SIZE
+    return proc.resident_memory(os.getpid()) or 0

@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flask_socketact.addresses import host_and_port, is_unix, unix_path
 from flask_socketact.cli.unit_journal import MAX_QUOTE, last_error
 from flask_socketact.errors import CommandError, NotBegunError
+from flask_socketact.handover import protocol
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard
 from flask_socketact.systemd.manager import Manager, Unit, as_typed, call, complaint, runtime_folders
@@ -144,7 +146,7 @@ class Service:
     def is_served(self) -> bool:
         """Whether workers answer: the service's, or old ones, from before a restart that has failed."""
         unit = self._show()
-        return unit.is_active or any(unit.scopes)
+        return unit.is_active or any(protocol.scopes(unit.control_group))
 
     @property
     def directory(self) -> Path:
@@ -238,12 +240,12 @@ def _connect_encrypted(address: str) -> socket.socket:
 
 
 def _connect(address: str) -> socket.socket:
-    if address.startswith(("/", "@")):
+    if is_unix(address):
         client = socket.socket(socket.AF_UNIX)
         client.settimeout(LOOK_TIMEOUT)
-        client.connect(address.replace("@", "\0", 1) if address.startswith("@") else address)
+        client.connect(unix_path(address))
         return client
-    host, _, port = address.rpartition(":")
+    host, port = host_and_port(address)
     # A listener at all addresses is asked at this machine's own.
-    own = {"0.0.0.0": "127.0.0.1", "[::]": "::1", "": "::1"}.get(host, host.strip("[]"))  # noqa: S104
+    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return socket.create_connection((own, int(port)), timeout=LOOK_TIMEOUT)

@@ -8,6 +8,7 @@ import socket
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+from flask_socketact.addresses import of_socket
 from flask_socketact.cli.rehearse.client_connection import Connection
 from flask_socketact.errors import OptionError, RehearsalError
 
@@ -33,8 +34,7 @@ class Target:
         """The address as ``ListenStream=`` has it."""
         if isinstance(self.address, str):
             return self.address
-        host, port = self.address
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return of_socket(self.address)
 
     @property
     def places(self) -> list[str]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flask_socketact.cli import ports, unit_journal
-from flask_socketact.linux import socket_queues
+from flask_socketact.handover import protocol
+from flask_socketact.linux import proc, socket_queues
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard, Slot
 from flask_socketact.systemd import cgroup
@@ -30,7 +30,6 @@ _SERVICE = (
     "ActiveExitTimestampMonotonic",
 )
 _SOCKET = ("LoadState", "Listen", "FileDescriptorName", "Backlog", "ActiveState")
-_BYTES_OF_A_PAGE = os.sysconf("SC_PAGE_SIZE")
 #: Longest pause of a restart, in microseconds: after a longer one the service was stopped and started.
 _MAX_RESTART_PAUSE = 1_000_000
 
@@ -170,8 +169,8 @@ def _workers(board: Scoreboard | None, master: int, group: str, *, relayed: bool
 
 def _old(folders: list[Path], unit: Unit) -> Iterator[Worker]:
     """Yield the old workers in scopes whose scoreboards can be read."""
-    for scope in unit.scopes:
-        master = cgroup.master_of(scope)
+    for scope in protocol.scopes(unit.control_group):
+        master = protocol.master_of(scope)
         yield from _workers(_board(folders, master)[0], master, scope, relayed=True)
 
 
@@ -192,17 +191,10 @@ def _worker(slot: Slot, master: int, board: Scoreboard, *, relayed: bool) -> Wor
         idle=slot[Field.IDLE],
         held=slot[Field.HOLDS],
         oldest=slot.oldest_age if slot[Field.IN_FLIGHT] else 0.0,  # updated once a second
-        memory=_memory(slot[Field.PID]),
+        memory=proc.resident_memory(slot[Field.PID]),
         draining_for=(time.monotonic_ns() - draining) / 1e9 if draining else 0.0,
         drain_time=board.drain_time,
     )
-
-
-def _memory(pid: int) -> int | None:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _BYTES_OF_A_PAGE
-    except OSError:
-        return None
 
 
 def _with_rate(worker: Worker, before: int | None, seconds: float) -> Worker:

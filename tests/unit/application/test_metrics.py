@@ -19,7 +19,7 @@ from flask import Flask
 
 from flask_socketact import SocketAct
 from flask_socketact.linux import socket_queues
-from flask_socketact.shared.service_counters import Ledger, read
+from flask_socketact.shared.service_counters import ServiceCounters, read
 
 #: An application, and a function that sends it a request and reads the whole response.
 APPLICATION = """
@@ -213,9 +213,9 @@ def test_prometheus_client_missing() -> None:
 def test_service_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNTIME_DIRECTORY", f"{tmp_path}/new:{tmp_path}/other")
     for starts in (1, 2, 3):
-        ledger = Ledger(logging.getLogger())
-        ledger.count("starts")
-        ledger.note(boot_seconds=0.5)
+        counters = ServiceCounters(logging.getLogger())
+        counters.count("starts")
+        counters.note(boot_seconds=0.5)
         assert read(tmp_path / "new") == {"starts": starts, "boot_seconds": 0.5}
 
 
@@ -230,9 +230,9 @@ def test_service_counters_on_a_full_disk(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "file"))
-    ledger = Ledger(logging.getLogger())
+    counters = ServiceCounters(logging.getLogger())
     for _ in range(3):
-        ledger.count("starts")
+        counters.count("starts")
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
         "File exists, so restarts are not counted"
     ]

@@ -17,7 +17,7 @@ from flask_socketact import files
 from flask_socketact.cli import bounded
 from flask_socketact.cli.deploy import service
 from flask_socketact.cli.rehearse import report
-from flask_socketact.systemd import holders
+from flask_socketact.linux import proc
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
@@ -72,10 +72,10 @@ def test_name_that_a_process_gives_itself() -> None:
     before = own.read_text()
     try:
         own.write_bytes(b"\x1b[31m\n\xff )")
-        assert holders.name_of(os.getpid()) == "?[31m?\ufffd )"
+        assert proc.name_of(os.getpid()) == "?[31m?\ufffd )"
     finally:
         own.write_text(before)
-    assert holders.name_of(2**31 - 1) == "?"
+    assert proc.name_of(2**31 - 1) == "?"
 
 
 def test_service_that_lets_one_continue_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

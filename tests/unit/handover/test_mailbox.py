@@ -105,7 +105,7 @@ def test_mailbox_that_is_full(tmp_path: Path) -> None:
         pairs = connections(10)
         sent: list[int] = []
         sending = box.send([(ORIGIN, server.fileno()) for _, server in pairs], 1)
-        with pytest.raises(MailboxError, match="takes nothing"):
+        with pytest.raises(MailboxError, match="cannot send to the mailbox"):
             sent.extend(fd for fds in sending for fd in fds)
         assert 0 < len(sent) < 10
         assert box.drop_all() == len(sent)
@@ -116,7 +116,7 @@ def test_mailbox_that_is_full(tmp_path: Path) -> None:
 
 def test_mailbox_that_is_gone(tmp_path: Path, box: Mailbox) -> None:
     (tmp_path / "mailbox").unlink()
-    with pytest.raises(MailboxError, match="takes nothing"):
+    with pytest.raises(MailboxError, match="cannot send to the mailbox"):
         list(box.send([(ORIGIN, 0)], 1))
 
 
@@ -134,7 +134,7 @@ def test_other_users_are_refused(tmp_path: Path, box: Mailbox) -> None:
         socket.send_fds(sender, [ORIGIN.pack()], [0, 1, 2])
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
-    with pytest.raises(MailboxError, match="user 65534 has no business here"):
+    with pytest.raises(MailboxError, match="rejected sender: uid 65534"):
         box.accept()
     assert open_descriptors() == before
 
@@ -156,7 +156,7 @@ def test_somebody_else_at_the_address(tmp_path: Path, box: Mailbox) -> None:
         os._exit(0)
     os.read(ready[0], 1)
     try:
-        with pytest.raises(MailboxError, match="belongs to somebody else"):
+        with pytest.raises(MailboxError, match="another process listens"):
             list(box.send([(ORIGIN, 0)], 1))
     finally:
         for fd in (write, read, *ready):
@@ -167,8 +167,8 @@ def test_somebody_else_at_the_address(tmp_path: Path, box: Mailbox) -> None:
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("file", "no socket"),
-        ("pipe", "no socket"),
+        ("file", "not a socket"),
+        ("pipe", "not a socket"),
         ("datagram", "another kind"),
         ("packets", "another kind"),
         ("listener", "a listener"),

@@ -213,7 +213,7 @@ def test_a_worker_that_does_not_begin_to_drain_gets_sigterm_once(
     old.retire(DRAIN_TIME)
     assert process.signals(1) == other.signals(1) == [signal.SIGURG]
     next(board.taken()).begin_drain()
-    now[0] += old_generations.HEARING
+    now[0] += old_generations.REMINDER_AFTER
     old.retire(DRAIN_TIME)
     assert process.signals() == other.signals() == []
     for _ in range(2):
@@ -246,18 +246,20 @@ def test_what_has_not_exited_after_the_drain_time_is_ended(
     assert [record.getMessage().partition(" ")[0] for record in caplog.records] == ["SIGTERM", "SIGKILL"]
 
 
-def test_the_drain_time_of_the_old_settings_counts_if_it_is_longer(
-    old: OldGenerations, groups: ControlGroups, boards: Path, now: list[float], process: Process
+@pytest.mark.parametrize("difference", [5, -0.5], ids=["longer", "shorter"])
+def test_an_old_generation_keeps_its_own_drain_time(
+    old: OldGenerations, groups: ControlGroups, boards: Path, now: list[float], process: Process, difference: float
 ) -> None:
-    next(make_board(boards, process.pid, drain_time=DRAIN_TIME + 5).taken()).begin_drain()
+    """The new settings may have another."""
+    next(make_board(boards, process.pid, drain_time=DRAIN_TIME + difference).taken()).begin_drain()
     groups.fill(SCOPE, [process.pid])
     old.look()
     old.retire(DRAIN_TIME)
     assert process.signals(1) == [signal.SIGURG]
-    now[0] = 100.0 + END + 4.9
+    now[0] = 99.9 + END + difference
     old.retire(DRAIN_TIME)
     assert process.signals() == []
-    now[0] = 100.0 + END + 5.1
+    now[0] = 100.1 + END + difference
     old.retire(DRAIN_TIME)
     assert process.signals(1) == [signal.SIGTERM]
 

@@ -1,0 +1,67 @@
+"""What /proc says of a process: proc(5)."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+from flask_socketact.text import printable
+
+PROC = Path("/proc")
+#: Fields of /proc/PID/stat, counted from the one after the process's name: proc(5) numbers them 4 and 22.
+_PARENT, _START_TIME = 1, 19
+
+
+def exists(pid: int) -> bool:
+    """Whether there is a process with this number."""
+    return (PROC / str(pid)).exists()
+
+
+def name_of(pid: int) -> str:
+    """Return the name of a process, which it can change itself; ``?`` when it has exited."""
+    try:
+        return printable((PROC / f"{pid}/comm").read_text(errors="replace").rstrip("\n"))
+    except OSError:
+        return "?"
+
+
+def parent_of(pid: int) -> int:
+    """Return the pid of the parent of a process; 0 when the process has exited."""
+    try:
+        return int(_stat(pid)[_PARENT])
+    except OSError:
+        return 0
+
+
+def start_time(pid: int) -> int:
+    """Return when a process was started, in clock ticks since the machine was.
+
+    :raises OSError: it has exited.
+    """
+    return int(_stat(pid)[_START_TIME])
+
+
+def resident_memory(pid: int) -> int | None:
+    """Return the resident memory of a process, in bytes; None when it has exited."""
+    try:
+        return int((PROC / f"{pid}/statm").read_text().split()[1]) * mmap.PAGESIZE
+    except OSError:
+        return None
+
+
+def catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal; False when it has exited."""
+    try:
+        status = (PROC / f"{pid}/status").read_text(errors="replace")
+    except OSError:
+        return False
+    caught = next(line for line in status.split("\n") if line.startswith("SigCgt:")).split()[1]
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of ``/proc/PID/stat`` after the process's name, which may hold spaces and parentheses.
+
+    :raises OSError: the process has exited.
+    """
+    return (PROC / f"{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
