@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flask_socketact.linux import proc
 from flask_socketact.systemd import holders
 from flask_socketact.systemd.holders import Holder
 from tests.support import server
@@ -68,12 +69,12 @@ def test_a_process_that_has_exited_holds_nothing() -> None:
     assert holders.sockets_of(NOBODY) == set()
     assert list(holders.locks([NOBODY])) == []
     assert list(holders.listeners([NOBODY])) == []
-    assert holders.name_of(NOBODY) == "?"
+    assert proc.name_of(NOBODY) == "?"
 
 
 def test_a_process_chooses_its_name_and_cannot_break_a_line() -> None:
     with child(lambda: name_itself("a\nb")) as pid:
-        assert "\n" not in holders.name_of(pid)
+        assert "\n" not in proc.name_of(pid)
 
 
 def test_a_holder_is_described_with_name_and_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
