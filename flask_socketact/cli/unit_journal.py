@@ -10,8 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from systemd import journal
-
 from flask_socketact.cli import bounded
 from flask_socketact.systemd import message_ids
 from flask_socketact.systemd.manager import PATH
@@ -79,6 +77,8 @@ def write(text: str, pid: int) -> None:
 
     :param pid: main process of the service, by which journald adds the unit's name; 0 if there is none
     """
+    from systemd import journal  # every `flask` command imports this module
+
     about = {"OBJECT_PID": str(pid)} if pid else {}
     with suppress(OSError):
         journal.send(text, SYSLOG_IDENTIFIER="flask-socketact", **message_ids.DEPLOYMENT, **about)
