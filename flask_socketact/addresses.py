@@ -1,5 +1,5 @@
-"""Addresses of sockets as ``ListenStream=`` has them (systemd.socket(5)), and IPv4-mapped IPv6 addresses, which dual-stack
-listeners report: ``::ffff:127.0.0.1`` (RFC 4291, section 2.5.5.2)."""
+"""Addresses of sockets as ``ListenStream=`` has them (systemd.socket(5)), and IPv4-mapped IPv6 addresses, which
+dual-stack listeners report: ``::ffff:127.0.0.1`` (RFC 4291, section 2.5.5.2)."""
 
 from __future__ import annotations
 
