@@ -705,6 +705,7 @@ def test_names_of_kinds_are_logged_with_a_traceback(folder: Folder, http: socket
         assert re.search(r"Traceback(.|\n)*ConnectionRefusedError: on purpose", server.log)
 
 
+@pytest.mark.untraced  # an exception in the tracer, which has taken a lock
 def test_exceptions_that_come_too_late(folder: Folder, http: socket.socket) -> None:
     """A library that limits the time of a view raises into its thread, which has ended the request, and rests."""
     app = folder(
