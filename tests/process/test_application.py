@@ -1,4 +1,4 @@
-"""What the Flask side knows and controls, with the real gunicorn under it."""
+"""The Flask extension under the real gunicorn."""
 
 from __future__ import annotations
 
@@ -103,14 +103,14 @@ def by(listener: socket.socket) -> partial[socket.socket]:
 
 
 def exchange(listener: socket.socket, request: bytes, *headers: bytes) -> bytes:
-    """Send a request on a connection of its own, and return the answer."""
+    """Send a request on a connection of its own, and return the response."""
     with dial(listener) as client:
         client.sendall(b"\r\n".join([request + b" HTTP/1.1", b"Host: app", b"Connection: close", *headers, b"", b""]))
         return b"".join(iter(partial(client.recv, 65536), b""))
 
 
-def has_counted(listener: socket.socket, answers: int) -> bool:
-    return counted(by(listener)) == answers
+def has_counted(listener: socket.socket, responses: int) -> bool:
+    return counted(by(listener)) == responses
 
 
 @ALL
@@ -124,7 +124,7 @@ def test_listeners_ids_and_health(folder: Folder, http: socket.socket, admin: so
         status, content = ask(by(admin), "/healthz")
         assert b'"workers:serving":[{"observedUnit":"workers","observedValue":1' in content
         assert status == 200
-        assert ask(by(http), "/busy/0.3")[0] == 200  # which is no wait
+        assert ask(by(http), "/busy/0.3")[0] == 200  # the view's time is not a wait
         found = samples(by(admin))
         assert (
             found['socketact_request_wait_seconds_bucket{le="0.25"}']
@@ -136,8 +136,8 @@ def test_listeners_ids_and_health(folder: Folder, http: socket.socket, admin: so
 
 
 @pytest.mark.parametrize("names", [{"http"}, {"http", "internal"}])
-def test_listener_that_is_not_there(folder: Folder, names: set[str]) -> None:
-    """The worker does not boot, and says which there are."""
+def test_unknown_listener(folder: Folder, names: set[str]) -> None:
+    """The worker does not boot, and the log names the listeners that exist."""
     listeners = {name: server.tcp() for name in sorted(names)}
     with Server(folder(SOURCE), *CONF, "-w", "1", "app:app", listeners=listeners) as served:
         assert served.wait_until_gone() == 3
@@ -147,14 +147,14 @@ def test_listener_that_is_not_there(folder: Folder, names: set[str]) -> None:
         listener.close()
 
 
-def test_outside_systemd_it_is_a_warning(folder: Folder) -> None:
+def test_unknown_listener_outside_systemd_is_a_warning(folder: Folder) -> None:
     with Server(folder(SOURCE), *CONF, "-w", "1", "-b", "127.0.0.1:0", "app:app") as served:
         served.wait_until_ready()
         assert "systemd passes no listeners, so views that are restricted to 'admin' respond with 404" in served.log
 
 
 @pytest.mark.parametrize(("worker", "how"), [(THREAD, "stop"), (SYNC, "stop"), (GEVENT, "stop"), (THREAD, "reload")])
-def test_drain_waits_for_what_is_held(
+def test_drain_waits_for_holds(
     folder: Folder, http: socket.socket, admin: socket.socket, worker: str, how: str
 ) -> None:
     path = folder(SOURCE)
@@ -174,7 +174,7 @@ def test_drain_waits_for_what_is_held(
 
 
 @ALL
-def test_what_is_held_for_too_long_is_named(
+def test_hold_longer_than_the_drain_time_is_logged(
     folder: Folder, http: socket.socket, admin: socket.socket, worker: str
 ) -> None:
     path = folder(SOURCE)
@@ -214,7 +214,7 @@ def test_signals(folder: Folder, http: socket.socket, admin: socket.socket, work
 def test_request_that_was_queued_for_too_long(
     folder: Folder, http: socket.socket, admin: socket.socket, worker: str
 ) -> None:
-    """The kernel knows: nobody had accepted its connection."""
+    """The kernel knows how long: no worker had accepted its connection."""
     path = folder(SOURCE)
     arguments = (*CONF, "-w", "1", "--threads", "1", "-k", worker, "app:app")
     late = dial(http)
@@ -222,10 +222,10 @@ def test_request_that_was_queued_for_too_long(
     time.sleep(0.6)  # the deadline is 0.5
     with Server(path, *arguments, listeners={"http": http, "admin": admin}) as served:
         served.wait_until_ready()
-        answer = late.recv(65536)
-        assert answer.startswith(b"HTTP/1.1 503 ")
-        assert b"\r\nRetry-After: 1\r\n" in answer
-        assert b"\r\nX-Request-Id: " in answer
+        response = late.recv(65536)
+        assert response.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nRetry-After: 1\r\n" in response
+        assert b"\r\nX-Request-Id: " in response
         late.close()  # the sync worker waits for it
         assert ask(by(http), "/limited")[0] == 200
         for allowed, status in ((b"t=%d", b"503"), (b"t=%d000", b"503"), (b"yesterday", b"200")):
@@ -240,7 +240,7 @@ def test_request_that_was_queued_for_too_long(
 def test_metrics_of_all_workers(
     folder: Folder, http: socket.socket, admin: socket.socket, tmp_path: Path, worker: str
 ) -> None:
-    """Those included that have left, by max_requests, a reload or kill -9; and after the next start, too."""
+    """Also of those that exited after max_requests, a reload or kill -9, and after the next start."""
     path = folder(SOURCE)
     environ = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "counters"), "RUNTIME_DIRECTORY": str(tmp_path / "state")}
     arguments = (*CONF, "-w", "2", "-k", worker, "--max-requests", "40", "app:app")
@@ -250,18 +250,18 @@ def test_metrics_of_all_workers(
         with Server(path, *arguments, listeners=listeners, environ=environ) as served:
             served.wait_until_ready()
             with ThreadPoolExecutor(8) as clients:
-                for answer in clients.map(lambda _: ask(by(http)), range(100)):
-                    sent += answer[0] == 200
+                for response in clients.map(lambda _: ask(by(http)), range(100)):
+                    sent += response[0] == 200
                 served.signal(signal.SIGHUP)
-                for answer in clients.map(lambda _: ask(by(http)), range(100)):
-                    sent += answer[0] == 200
+                for response in clients.map(lambda _: ask(by(http)), range(100)):
+                    sent += response[0] == 200
             served.wait_for(partial(has_counted, admin, sent), f"{sent} requests in /metrics")
             served.wait_for_log("Reloaded")
             found = samples(by(admin))
             assert found.get("socketact_starts_total") == start, served.log
             assert found['socketact_reloads_total{result="succeeded"}'] == start
             assert found["socketact_boot_seconds"] > 0
-            # Who drains has no listener any more.
+            # A draining worker has no listener.
             queue = 'socketact_listener_queue{listener="http"}'
             served.wait_for(lambda: samples(by(admin)).get(queue) == 0, "the length of the queue")  # noqa: B023
             served.wait_for(lambda: samples(by(admin))['socketact_workers{state="serving"}'] == 2, "two workers")
@@ -271,32 +271,34 @@ def test_metrics_of_all_workers(
             served.wait_for(partial(has_counted, admin, sent), f"{sent} requests in /metrics")
             before = samples(by(admin))
             os.kill(killed, signal.SIGKILL)
-            served.wait_for(lambda: killed not in served.workers(), "the worker to be gone")  # noqa: B023
+            served.wait_for(lambda: killed not in served.workers(), "the worker to exit")  # noqa: B023
             after = samples(by(admin))
             for name, number in before.items():
                 if name.partition("{")[0].endswith(("_total", "_count", "_bucket", "_sum")):
                     assert after[name] >= number, name
     assert sent == 402
     files = len(list((tmp_path / "counters").glob("histogram_fast_*.db")))
-    assert files <= 8  # as many as there were workers at once
+    assert files <= 8  # as many as there were workers at the same time
 
 
-def test_view_that_leaves_is_counted(folder: Folder, http: socket.socket, admin: socket.socket) -> None:
+def test_request_whose_view_exits_is_counted(folder: Folder, http: socket.socket, admin: socket.socket) -> None:
     with Server(folder(SOURCE), *CONF, "-w", "1", "app:app", listeners={"http": http, "admin": admin}):
         assert ask(by(http), "/leaves")[0] == 500
         assert samples(by(admin))['socketact_request_duration_seconds_count{endpoint="leaves",status="500"}'] == 1
 
 
-def test_nobody_believes_those_who_are_not_trusted(folder: Folder, http: socket.socket, admin: socket.socket) -> None:
+def test_headers_of_untrusted_peers_are_ignored(folder: Folder, http: socket.socket, admin: socket.socket) -> None:
     arguments = (*CONF, "-w", "1", "--forwarded-allow-ips", "10.0.0.0/8", "app:app")
     with Server(folder(SOURCE), *arguments, listeners={"http": http, "admin": admin}) as served:
         served.wait_until_ready()
-        answer = exchange(http, b"GET /limited", b"X-Request-Start: t=%d" % (time.time() - 5), b"X-Request-Id: theirs")
-        assert answer.startswith(b"HTTP/1.1 200 ")
-        assert b"theirs" not in answer
+        response = exchange(
+            http, b"GET /limited", b"X-Request-Start: t=%d" % (time.time() - 5), b"X-Request-Id: theirs"
+        )
+        assert response.startswith(b"HTTP/1.1 200 ")
+        assert b"theirs" not in response
 
 
-def test_idle_service_does_not_leave_what_is_held(folder: Folder, http: socket.socket, admin: socket.socket) -> None:
+def test_idle_exit_waits_for_holds(folder: Folder, http: socket.socket, admin: socket.socket) -> None:
     path = folder(SOURCE)
     environ = {"SOCKETACT_IDLE_EXIT": "0.5"}
     arguments = (*CONF, "-w", "1", "app:app")
@@ -309,7 +311,7 @@ def test_idle_service_does_not_leave_what_is_held(folder: Folder, http: socket.s
 
 
 def only_slot(folder: Path, gunicorn: Server) -> Slot:
-    """Return what the worker has on the scoreboard now."""
+    """Return the only worker's row of the scoreboard."""
     board = scoreboard.read(folder / "counters", gunicorn.process.pid)
     assert board is not None
     (slot,) = board.taken()
@@ -318,7 +320,7 @@ def only_slot(folder: Path, gunicorn: Server) -> Slot:
 
 @ALL
 def test_scoreboard_shows_errors_and_the_oldest_request(folder: Folder, http: socket.socket, worker: str) -> None:
-    """To who looks from outside: answers of 5xx, those of an application that raises included, and who waits."""
+    """Responses of 5xx, also of an application that raises, and the start of the oldest request."""
     app = folder(
         """
         import time

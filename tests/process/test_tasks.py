@@ -1,4 +1,4 @@
-"""examples/tasks: no task is lost, whatever happens to the processes."""
+"""examples/tasks: no task is lost when processes stop or are killed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def are_done(folder: Path, numbers: list[int]) -> bool:
 
 
 def is_taken(folder: Path) -> bool:
-    """Whether somebody works on a task."""
+    """Return whether a process works on a task."""
     with closing(sqlite3.connect(folder / "outbox.db")) as database:
         return database.execute("SELECT 1 FROM task WHERE tries > 0 AND done_at IS NULL").fetchone() is not None
 
@@ -77,7 +77,7 @@ def test_across_a_reload(tasks: Path, http: socket.socket) -> None:
         assert ask(partial(dial, http), "/invoices/999999")[0] == 404
 
 
-def test_stop_ends_the_task_at_hand(tasks: Path, http: socket.socket) -> None:
+def test_stop_waits_for_the_current_task(tasks: Path, http: socket.socket) -> None:
     with serving(tasks, http, 1.5) as server:
         server.wait_until_ready()
         numbers = [add(http, "c") for _ in range(6)]
@@ -104,8 +104,8 @@ def test_kill_in_the_middle_of_a_task(tasks: Path, http: socket.socket) -> None:
         server.wait_for(lambda: are_done(tasks, numbers), "all tasks")
 
 
-def test_trouble_with_the_queue_passes(tasks: Path, http: socket.socket) -> None:
-    """The threads outlive it: nobody would start them again."""
+def test_threads_survive_errors_of_the_queue(tasks: Path, http: socket.socket) -> None:
+    """Nothing would start them again."""
     with serving(tasks, http, 0.01) as server:
         server.wait_until_ready()
         with closing(sqlite3.connect(tasks / "outbox.db", timeout=5)) as database:
@@ -134,7 +134,7 @@ def test_add_in_the_transaction_of_the_caller(tmp_path: Path) -> None:
     assert outbox.take() is None
 
 
-def test_task_that_fails_is_tried_later_and_not_for_ever(tmp_path: Path) -> None:
+def test_failed_task_is_tried_later_a_limited_number_of_times(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "outbox.db")
     outbox.add("invoice", "c")
     for number in range(1, MAX_TRIES + 1):
@@ -149,8 +149,8 @@ def test_task_that_fails_is_tried_later_and_not_for_ever(tmp_path: Path) -> None
     assert outbox.counts() == {"waiting": 0, "done": 0, "failed": 1}
 
 
-def test_lease_of_another_is_left_alone(tmp_path: Path) -> None:
-    """Somebody who was stopped for longer than his lease does not free the task that another works on."""
+def test_process_without_a_lease_does_not_free_the_task(tmp_path: Path) -> None:
+    """The process was stopped for longer than its lease, and another works on the task."""
     outbox = Outbox(tmp_path / "outbox.db")
     outbox.add("invoice", "c")
     late = outbox.take()
@@ -168,7 +168,7 @@ def test_lease_of_another_is_left_alone(tmp_path: Path) -> None:
 
 
 def lapse(folder: Path) -> None:
-    """Let the time pass that a task is not taken for."""
+    """Let the lease, or the pause, of a task expire."""
     with closing(sqlite3.connect(folder / "outbox.db")) as database, database:
         database.execute("UPDATE task SET free_at = 0")
 

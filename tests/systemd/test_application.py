@@ -1,4 +1,4 @@
-"""One application that uses all that the Flask side has, under load, and watched by a real Prometheus."""
+"""One application that uses all of the extension, under load, with a real Prometheus."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TRIES = 1500
 
 @pytest.fixture
 def site(machine: Machine) -> Iterator[Machine]:
-    """The machine with a public and an internal listener, and the application that has all."""
+    """The machine with a public and an internal listener, and the application."""
     folder = machine.path("/etc/systemd/system")
     before = {unit: (folder / unit).read_text() for unit in ("app.service", "app.socket")}
     machine.systemctl("stop", "app.socket", "app.service")
@@ -64,7 +64,7 @@ def admin(site: Machine) -> Connect:
 
 
 def restarts_and_reloads(machine: Machine) -> None:
-    """What an administrator does, and what befalls the service."""
+    """Restart, reload, and kill the master."""
     for verb in ("restart", "reload", "restart"):
         machine.systemctl(verb, "app")
         time.sleep(1.0)
@@ -75,10 +75,10 @@ def restarts_and_reloads(machine: Machine) -> None:
     machine.systemctl("restart", "app")
 
 
-def test_metrics_add_up_to_what_clients_have_counted(
+def test_metrics_equal_what_clients_counted(
     site: Machine, tcp: Connect, admin: Connect, figure: Callable[[str], None]
 ) -> None:
-    """Across restarts, reloads, and a master that is killed."""
+    """Across restarts, reloads, and a killed master."""
     with Load(tcp, SHORT) as load:
         time.sleep(1.0)
         restarts_and_reloads(site)
@@ -88,7 +88,7 @@ def test_metrics_add_up_to_what_clients_have_counted(
     found = samples(admin)
     assert found["socketact_starts_total"] == 5
     assert found['socketact_reloads_total{result="succeeded"}'] == 1
-    # A worker that is killed takes with it what it was about to answer, or to count: no more.
+    # A killed worker loses the requests that it was serving or counting, and no others.
     with Load(tcp, SHORT) as more:
         for _ in range(3):
             time.sleep(0.5)
@@ -104,8 +104,8 @@ def test_metrics_add_up_to_what_clients_have_counted(
     )
 
 
-def test_what_is_held_ends_in_its_time(site: Machine, tcp: Connect) -> None:
-    """In a restart, a reload, and a stop; what takes longer than the drain time is named."""
+def test_holds_end_within_the_drain_time(site: Machine, tcp: Connect) -> None:
+    """In a restart, a reload, and a stop; holds that take longer are logged."""
     state = site.path("/var/lib/app")
     for verb in ("restart", "reload", "stop"):
         post(tcp, f"/work/{verb}?seconds=4")
@@ -140,7 +140,7 @@ HOSTS = ("127.0.0.1:9000", "admin", "127.0.0.1:8000", "localhost", "", "[::1]", 
 
 
 def disguised(path: str, choose: random.Random) -> str:
-    """Return a path as somebody writes it who hopes that two programs read it differently."""
+    """Return a path written so that two programs may read it differently."""
     tricks: tuple[Callable[[str], str], ...] = (
         lambda p: p,
         lambda p: "/" + p,
@@ -186,7 +186,7 @@ def exchange(connect: Connect, request: bytes) -> bytes:
 def test_internal_routes_are_never_reached_by_the_public_listener(
     tcp: Connect, admin: Connect, figure: Callable[[str], None]
 ) -> None:
-    """Whatever the method, the path, and the headers."""
+    """With any method, path and headers."""
     assert SECRET in exchange(admin, b"GET /admin/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     seed = random.randrange(1 << 32)  # noqa: S311 (no secret)
     choose = random.Random(seed)  # noqa: S311
@@ -196,16 +196,16 @@ def test_internal_routes_are_never_reached_by_the_public_listener(
         lines = [f"{method} {path} HTTP/1.{choose.choice('11110')}", f"Host: {choose.choice(HOSTS)}"]
         lines += choose.sample(HEADERS, choose.randint(0, 3))
         request = "\r\n".join([*lines, "", "0\r\n\r\n" if "Transfer-Encoding: chunked" in lines else ""]).encode()
-        answer = exchange(tcp, request)
-        what = f"seed {seed}: {request!r}: {answer!r}"
-        head, _, body = answer.partition(b"\r\n\r\n")
-        assert SECRET not in answer, what
+        response = exchange(tcp, request)
+        what = f"seed {seed}: {request!r}: {response!r}"
+        head, _, body = response.partition(b"\r\n\r\n")
+        assert SECRET not in response, what
         assert b"socketact_" not in body, what
         assert b"health+json" not in head, what
         assert b"\r\nX-Users:" not in head, what
-        status = answer[9:12].decode()
+        status = response[9:12].decode()
         statuses[status] += 1
-        if status == "405":  # by what is public: nothing else may be put or deleted
+        if status == "405":  # a public route has this path, for other methods
             allowed = head.partition(b"\r\nAllow: ")[2].partition(b"\r\n")[0]
             assert b"PUT" not in allowed, what
             assert b"DELETE" not in allowed, what
@@ -216,14 +216,14 @@ def test_internal_routes_are_never_reached_by_the_public_listener(
 
 
 def faster(rules: str) -> str:
-    """Return rules that look at seconds, not minutes."""
+    """Return the rules with seconds in place of minutes."""
     rules = re.sub(r"\[\d+m\]", "[20s]", rules)
     return re.sub(r"for: \d+m", "for: 1s", rules)
 
 
 @pytest.fixture
 def prometheus(site: Machine) -> Iterator[Connect]:
-    """The real one, with the configuration of the examples, once a second."""
+    """The real one, with the configuration of the examples, scraping once a second."""
     folder = site.path("/etc/prometheus")
     folder.mkdir()
     shutil.copy(CHECKOUT / ".prometheus/usr/bin/prometheus", site.path("/usr/local/bin"))
@@ -276,7 +276,7 @@ def wait_for_alerts(machine: Machine, connect: Connect, expected: set[str]) -> N
         raise AssertionError(f"{expected} have not fired, but {seen}: {values}") from error
 
 
-def test_prometheus_sees_no_counter_go_backwards_and_rules_fire(
+def test_prometheus_sees_no_counter_decrease_and_rules_fire(
     site: Machine, tcp: Connect, admin: Connect, prometheus: Connect, figure: Callable[[str], None]
 ) -> None:
     state = site.path("/var/lib/app")
@@ -284,7 +284,7 @@ def test_prometheus_sees_no_counter_go_backwards_and_rules_fire(
         time.sleep(2.0)
         assert not firing(prometheus)
         restarts_and_reloads(site)
-        for _ in range(150):  # over some scrapes: a rate is between two
+        for _ in range(150):  # over some scrapes: a rate needs two
             assert ask(tcp, "/error")[0] == 500
             time.sleep(0.02)
         for _ in range(4 * 4):
