@@ -51,7 +51,8 @@ class ControlGroups:
         """Let /proc have a process in a control group; its name is hard to parse."""
         folder = self._proc / str(pid)
         folder.mkdir(exist_ok=True)
-        if not (folder / "status").is_symlink():
-            (folder / "status").symlink_to(f"/proc/{pid}/status")  # of a real process, if there is one
+        for name in ("comm", "status"):
+            if not (folder / name).is_symlink():
+                (folder / name).symlink_to(f"/proc/{pid}/{name}")  # of a real process, if there is one
         (folder / "cgroup").write_text(f"1:name=systemd:/\n0::{group}\n")
         (folder / "stat").write_text(f"{pid} (a) b (c) S {parent} " + " ".join(map(str, range(5, 53))) + "\n")

@@ -78,8 +78,9 @@ def test_a_process_chooses_its_name_and_cannot_break_a_line() -> None:
 
 
 def test_a_holder_is_described_with_name_and_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    groups = ControlGroups(tmp_path, monkeypatch)
     with child(lambda: name_itself("worker")) as pid:
+        groups = ControlGroups(tmp_path, monkeypatch)
+        groups.add_process(pid, "/")
         assert Holder(pid, "127.0.0.1:80").who == f"process {pid} (worker)"
         groups.add_process(pid, SERVICE)
         assert str(Holder(pid, "127.0.0.1:80")) == f"127.0.0.1:80 is held by process {pid} (worker) of app.service"
