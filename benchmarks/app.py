@@ -1,4 +1,4 @@
-"""What the servers serve: a trivial view, and one that waits."""
+"""The application of the benchmarks: a trivial view, and one that waits."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Clients that never pause, and operations meanwhile: ``python -m benchmarks.busy --help``. Takes root, and wrk.
+"""Measure operations under clients that never pause: ``python -m benchmarks.busy --help``. Needs root, and wrk.
 
-For each configuration wrk asks without a pause while the service is restarted, reloaded, and recycles its workers; the
-table tells what it lost, and how long old workers stayed when an operation had returned.
+For each configuration wrk sends requests without a pause while the service restarts, reloads, and recycles workers. The
+table shows the requests that failed, and how long old workers lived after an operation had returned.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CONFIGURATIONS = {
     "gevent": GEVENT,
 }
 PATH = "/sleep?s=0.01"
-#: So much longer than the operations wrk asks, in seconds: a restart and what is waited for take less.
+#: Seconds of load for each operation, which takes less.
 EACH = 2.0
 
 
@@ -33,8 +33,8 @@ EACH = 2.0
 @click.option("--connections", multiple=True, type=int, default=(6, 64), help="wrk's keep-alive connections.")
 @click.option("--configuration", "names", multiple=True, type=click.Choice(list(CONFIGURATIONS)), help="Default: all.")
 def main(operations: int, connections: tuple[int, ...], names: tuple[str, ...]) -> None:
-    """Measure what clients that never pause lose."""
-    print("| workers | connections | operation | requests | lost | old workers gone after, at most |")
+    """Measure how many requests of clients that never pause fail."""
+    print("| workers | connections | operation | requests | failed | old workers exited after, at most |")
     print("|---|---|---|---|---|---|")
     with Machine() as machine:
         install(machine, "app")
@@ -50,7 +50,7 @@ def main(operations: int, connections: tuple[int, ...], names: tuple[str, ...]) 
 
 
 def recycle(machine: Machine, name: str, connections: int, operations: int) -> None:
-    """Let workers reach ``max_requests`` until so many have been replaced."""
+    """Let workers reach ``max_requests``, and be replaced, again and again."""
     configure(machine, f"{CONFIGURATIONS[name]} --max-requests 150")
     with wrk(machine, operations * EACH + 2, connections, PATH) as busy:
         deadline = time.monotonic() + operations * EACH

@@ -1,7 +1,7 @@
-"""Carry many idle connections from one worker to the next: ``python -m benchmarks.carry``.
+"""Hand over many idle connections from one worker to the next: ``python -m benchmarks.carry``.
 
-One worker with a mailbox holds the connections; SIGHUP replaces it. Prints how long it took from the signal until
-the new worker had them all, and until each client had been answered by it, on the connection that it always had.
+One worker with a mailbox has the connections; SIGHUP replaces it. Prints the time from the signal until the new worker
+has all connections, and until each client has a response from it, on the same connection.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import click
 from tests.support.server import CONF, Server
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
-#: Loopback addresses of clients: each has its own range of ports.
+#: Each loopback address of clients has its own range of ports.
 CLIENTS_PER_ADDRESS = 20_000
 APP = """
 import os
@@ -32,13 +32,13 @@ def app(environ, start_response):
 
 
 def ask(client: socket.socket) -> int:
-    """Send a request, and return the pid of the worker that has answered."""
+    """Send a request, and return the PID of the worker that responds."""
     client.sendall(REQUEST)
     received = b""
     while not (found := re.search(rb"\r\n\r\n([ \d]{8})$", received)):
         data = client.recv(4096)
         if not data:
-            raise click.ClickException("a connection was closed by the server")
+            raise click.ClickException("the server closed a connection")
         received += data
     return int(found[1])
 
@@ -46,7 +46,7 @@ def ask(client: socket.socket) -> int:
 @click.command()
 @click.option("--connections", default=10_000, help="Idle keep-alive connections.")
 def main(connections: int) -> None:
-    """Carry idle connections over a reload, and ask every client whether it noticed."""
+    """Hand over idle connections in a reload, and check that every client keeps its connection."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with tempfile.TemporaryDirectory() as name, socket.socket() as http, mailbox(Path(name) / "mailbox") as box:
@@ -70,19 +70,19 @@ def main(connections: int) -> None:
             threads = len(list(Path(f"/proc/{before}/task").iterdir()))
             began = time.monotonic()
             server.signal(signal.SIGHUP)
-            server.wait_for(lambda: before not in server.workers(), "the old worker to leave", 60)
+            server.wait_for(lambda: before not in server.workers(), "the old worker to exit", 60)
             carried = time.monotonic() - began
             (after,) = server.workers()
             for client in clients:
                 assert ask(client) == after
-            answered = time.monotonic() - began
+            served = time.monotonic() - began
             for client in clients:
                 client.close()
     print(
-        f"{connections} idle connections: {each:.1f} kB of memory each, {threads} threads in the worker that had them"
+        f"{connections} idle connections: {each:.1f} kB of memory each, {threads} threads in the worker that has them"
     )
-    print(f"carried, and the old worker gone, {carried:.2f} s after SIGHUP (the new worker boots in that time, too)")
-    print(f"all {connections} clients answered by the new worker, on the same connection, after {answered:.2f} s")
+    print(f"handed over, and the old worker exited, {carried:.2f} s after SIGHUP (with the boot of the new one)")
+    print(f"all {connections} clients have a response of the new worker, on the same connection, after {served:.2f} s")
 
 
 def mailbox(path: Path) -> socket.socket:

@@ -1,6 +1,6 @@
-"""What the first request costs that finds the service gone: ``python -m benchmarks.cold``.
+"""Measure the first request after an idle exit: ``python -m benchmarks.cold``.
 
-Boots a systemd of its own, and takes root. The service is the example's, with an idle exit.
+Boots a systemd of its own, and needs root. The service is the example, with an idle exit.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def main(times: int, tree: str) -> None:
         for _ in range(times):
             cold.append(ask(machine))
             warm.append(ask(machine))
-            machine.wait_for(lambda: machine.show("app", "ActiveState") == "inactive", "the service to leave")
+            machine.wait_for(lambda: machine.show("app", "ActiveState") == "inactive", "the service to exit")
     for name, seconds in (("cold", cold), ("warm", warm)):
         print(f"{name}: median {statistics.median(seconds):.3f} s, longest {max(seconds):.3f} s, of {times}")
 
 
 def ask(machine: Machine) -> float:
-    """Return how long a request takes on a connection of its own, in seconds."""
+    """Return the seconds that a request on a new connection takes."""
     client = Client(partial(machine.connect, ("127.0.0.1", 8000)))
     began = time.monotonic()
     client.exchange("GET", "/")

@@ -1,9 +1,8 @@
-"""What the Flask side costs: ``python -m benchmarks.extension``.
+"""Measure the cost of the Flask extension: ``python -m benchmarks.extension``.
 
-The trivial view, in an application without the extension, with it and nothing asked for, and with everything:
-metrics, deadlines, request ids, a view for one listener. All run side by side, and are loaded in turns; each start of a
-process has its own luck with memory, so there are several. ``--instructions`` counts those, with valgrind, and has no
-such luck.
+The trivial view, in an application without the extension, with its defaults, and with everything: metrics, deadlines,
+request IDs, a view for one listener. All run at the same time, and get load in turns. The speed differs between starts
+of the same process, so there are several. ``--instructions`` counts instructions with valgrind, which differ less.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ import click
 from benchmarks.throughput import BIN, DEADLINE, free_port, processes, started, wrk
 
 TICKS = os.sysconf("SC_CLK_TCK")
-#: Modules of benchmarks/extension_apps.py, by what they have.
+#: Functions of benchmarks/extension_apps.py.
 APPLICATIONS = ("without", "nothing", "everything")
 _SERVED = "--bind 127.0.0.1:{port} -c python:flask_socketact.conf extension_apps:{application}()"
 
 
 @contextmanager
 def serving(application: str) -> Iterator[tuple[int, int]]:
-    """Start our worker with an application; yield pid of the master, and port."""
+    """Start an application with our worker; yield the PID of the master, and the port."""
     port = free_port()
     options = f"--workers 2 --threads 4 --log-level critical {_SERVED.format(port=port, application=application)}"
     with tempfile.TemporaryDirectory(dir="/dev/shm") as counters:
@@ -39,7 +38,7 @@ def serving(application: str) -> Iterator[tuple[int, int]]:
 
 
 def load(pid: int, port: int, seconds: float) -> tuple[float, float]:
-    """Return requests a second, and microseconds of the workers' processors for each."""
+    """Return requests per second, and the CPU microseconds of each request."""
     before = processor_time(pid)
     output = wrk(port, "/", 16, seconds)
     used = processor_time(pid) - before
@@ -51,13 +50,13 @@ def load(pid: int, port: int, seconds: float) -> tuple[float, float]:
 
 
 def processor_time(pid: int) -> float:
-    """Return the seconds that a process and all below it have used."""
+    """Return the CPU seconds of a process and its descendants."""
     fields = ((process / "stat").read_text().rpartition(")")[2].split() for process in processes(pid))
     return sum(int(field[11]) + int(field[12]) for field in fields) / TICKS
 
 
 def instructions(application: str, requests: int) -> int:
-    """Return how many instructions a worker has run for its life, and so many requests."""
+    """Return the number of instructions of a worker that starts, serves `requests`, and exits."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         valgrind = f"valgrind --tool=callgrind --trace-children=yes --callgrind-out-file={folder}/%p"
@@ -89,9 +88,9 @@ def count_instructions() -> None:
 
 @click.command()
 @click.option("--instructions", "counting", is_flag=True, help="Count instructions instead, with valgrind.")
-@click.option("--starts", default=8, help="Starts of each.")
-@click.option("--rounds", default=3, help="Loads of each start, in turns.")
-@click.option("--seconds", default=2.0, help="Of each load.")
+@click.option("--starts", default=8, help="Starts of each application.")
+@click.option("--rounds", default=3, help="Loads for each start, in turns.")
+@click.option("--seconds", default=2.0, help="Duration of each load.")
 def main(*, counting: bool, starts: int, rounds: int, seconds: float) -> None:
     """Compare applications with and without the extension, with wrk and 16 connections."""
     if counting:

@@ -1,4 +1,4 @@
-"""A trivial view, with more and more of the extension around it."""
+"""A trivial view: without the extension, with its defaults, and with all of its features."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from flask_socketact import SocketAct
 
 
 def without() -> Flask:
-    """Flask alone."""
+    """Return an application of Flask alone."""
     app = Flask(__name__)
     app.add_url_rule("/", "hello", lambda: "Hello\n")
     return app
 
 
 def nothing() -> Flask:
-    """The extension, with its defaults."""
+    """Return one with the extension and its defaults."""
     app = without()
     SocketAct(app)
     return app
 
 
 def everything() -> Flask:
-    """All that can be switched on."""
+    """Return one with everything switched on."""
     app = without()
     app.config.update(
         SOCKETACT_METRICS="/metrics",

@@ -1,7 +1,7 @@
-"""What clients cost that do nothing, or little: ``python -m benchmarks.idle``.
+"""Measure the cost of idle and slow clients: ``python -m benchmarks.idle``.
 
-2,000 idle keep-alive connections: threads, and memory of the processes, before and after. 200 clients that send one
-byte of a head every second: the latency of wrk's requests with and without them, in turn.
+2,000 idle keep-alive connections: the processes' threads and memory, before and after. 200 clients that send one byte
+of a header section every second: the latency of wrk's requests with and without them, in turn.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def threads(pid: int) -> int:
-    """Return the number of threads of a process and all below it."""
+    """Return the number of threads of a process and its descendants."""
     return sum(len(list((process / "task").iterdir())) for process in processes(pid))
 
 
@@ -40,10 +40,10 @@ def connect(port: int) -> socket.socket:
 
 @contextmanager
 def slow_clients(port: int) -> Iterator[None]:
-    """Let clients send one byte of a head every second, and begin anew when the server has closed."""
+    """Let clients send one byte of a header section every second, and reconnect when the server closes."""
     stop = threading.Event()
     clients = [connect(port) for _ in range(SLOW)]
-    head = REQUEST[:-4] + b"; " * 100
+    headers = REQUEST[:-4] + b"; " * 100
 
     def send() -> None:
         position = 0
@@ -52,7 +52,7 @@ def slow_clients(port: int) -> Iterator[None]:
                 if stop.wait(1 / SLOW):
                     return
                 try:
-                    client.sendall(head[position : position + 1])
+                    client.sendall(headers[position : position + 1])
                 except OSError:
                     clients[number] = connect(port)
             position += 1
@@ -70,7 +70,7 @@ def slow_clients(port: int) -> Iterator[None]:
 @click.command()
 @click.option("--server", type=click.Choice(list(SERVERS)), default="flask_socketact")
 def main(server: str) -> None:
-    """Measure what idle and slow clients cost a server with two workers."""
+    """Measure the cost of idle and slow clients for a server with two workers."""
     with serving(server, THREADS) as (process, port):
         memory, count = proportional_memory(process.pid), threads(process.pid)
         clients = [connect(port) for _ in range(IDLE)]

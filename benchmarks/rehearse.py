@@ -1,8 +1,8 @@
-"""Whether ``rehearse`` is fast enough: ``python -m benchmarks.rehearse``.
+"""Compare the speed of ``rehearse`` with that of wrk: ``python -m benchmarks.rehearse``.
 
-The service has one core, who asks has the other: wrk with 200 connections, then rehearse with 200 busy clients and
-2,000 that keep a connection mostly idle, in turns. Whoever is the bottleneck uses its core wholly. Then a report of
-200,000 requests is opened in Debian's chromium.
+The service has one core, the clients have the other. In turns: wrk with 200 connections; rehearse with 200 busy clients
+and 2,000 mostly idle ones. The side that is the bottleneck uses its core fully. Then Debian's chromium opens a report
+of 200,000 requests.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ BUSY, IDLE = 200, 2000
 
 
 def used() -> float:
-    """Return the seconds of processors that commands have used which have ended."""
+    """Return the CPU seconds of the commands that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def wrk(port: int, seconds: float) -> float:
-    """Return requests a second."""
+    """Return requests per second."""
     command = ["taskset", "-c", "1", "wrk", "-t1", f"-c{BUSY}", f"-d{seconds:.0f}s", f"http://127.0.0.1:{port}/"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = re.search(r"Requests/sec:\s+([\d.]+)", output)
@@ -44,7 +44,7 @@ def wrk(port: int, seconds: float) -> float:
 
 
 def rehearse(port: int, seconds: float) -> tuple[float, float, float]:
-    """Return requests a second, the part of a core that the clients took, and how late they were at most."""
+    """Return requests per second, the share of a core that the clients used, and their maximum lateness in seconds."""
     counts = (
         f"--clients 0 --silent 0 --slow 0 --keep-alive {BUSY} --idle {IDLE} --think 0 --restarts 0 --every {seconds}"
     )
@@ -55,12 +55,12 @@ def rehearse(port: int, seconds: float) -> tuple[float, float, float]:
     result = json.loads(done.stdout)
     together = result["accounts"][-1]
     assert together["failed"] == together["closed"] == 0, result["sentence"]
-    # Not the time until the last has ended: a connection that found the queue full tries again after seconds.
+    # Not until the last has ended: a connection that finds the queue full is retried by the kernel after seconds.
     return together["requests"] / seconds, (used() - before) / seconds, result["lateness"]
 
 
 def opening(path: Path, times: int) -> list[float]:
-    """Return how long a report takes until all is drawn, in seconds."""
+    """Return the seconds until a report is drawn completely, several times."""
     with open_browser() as browser:
         found = []
         for _ in range(times):
@@ -73,7 +73,7 @@ def opening(path: Path, times: int) -> list[float]:
 @click.option("--rounds", default=3)
 @click.option("--seconds", default=10.0)
 def main(rounds: int, seconds: float) -> None:
-    """Measure."""
+    """Measure on this machine."""
     print("| | req/s | to wrk | core used by the service | by the clients | clients late by at most |")
     print("|---|---|---|---|---|---|")
     port = free_port()

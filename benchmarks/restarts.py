@@ -1,8 +1,8 @@
-"""What clients wait for a restart, beside none and beside plain gunicorn: ``python -m benchmarks.restarts``;
-with ``--reload`` for a reload, also of a release that does not load.
+"""Measure how long clients wait in a restart, without one, and with plain gunicorn: ``python -m benchmarks.restarts``.
 
-Boots a systemd of its own, and takes root. The application takes 1.5 s to import; 30 clients of all kinds ask it, some
-for twelve seconds. Plain gunicorn has the same units without the relay and the mailbox, and its gthread.
+With ``--reload`` it measures reloads, also of a release that does not load. Boots a systemd of its own, and needs root.
+The application takes 1.5 s to import; 30 clients of all kinds send requests, some of which take twelve seconds. Plain
+gunicorn runs gthread, with the same units without the relay and the mailbox.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SETTLE = 4.0  #: seconds between a restart's end and the next
 
 
 def measure(machine: Machine, service: str, title: str, restarts: int, verb: str = "restart") -> None:
-    """Print a row: what the clients saw of so many restarts (or reloads), or of as much time without one."""
+    """Print a row: what the clients saw in `restarts` restarts or reloads, or in a similar time without any."""
     with Load(partial(machine.connect, ("127.0.0.1", PORTS[service])), CLIENTS) as load:
         time.sleep(SETTLE)
         began, longest = time.monotonic(), 0.0
@@ -62,9 +62,9 @@ def measure(machine: Machine, service: str, title: str, restarts: int, verb: str
 
 
 @click.command()
-@click.option("--restarts", default=10, help="Of ours; plain gunicorn gets three.")
+@click.option("--restarts", default=10, help="Number of restarts; plain gunicorn gets three.")
 @click.option("--compute", is_flag=True, help="The import computes for 1.5 s in each worker, instead of waiting.")
-@click.option("--reload", is_flag=True, help="Reloads, not restarts.")
+@click.option("--reload", is_flag=True, help="Measure reloads instead.")
 @click.option("--tree", default="/", help="Another Debian, made by script/tree.")
 def main(restarts: int, compute: bool, reload: bool, tree: str) -> None:
     """Measure restarts on this machine."""
@@ -91,19 +91,19 @@ def main(restarts: int, compute: bool, reload: bool, tree: str) -> None:
 
 
 def relay_times(machine: Machine) -> list[float]:
-    """Return how long each restart of ours took to move the workers, in milliseconds."""
+    """Return how long the relay took in each restart, in milliseconds."""
     times, stopping = [], 0
     for line in machine.run("journalctl", "--no-pager", "--output=json", "--unit=app.service").stdout.splitlines():
         entry = json.loads(line)
         if entry["MESSAGE"].startswith("Stopping app.service"):
             stopping = int(entry["__MONOTONIC_TIMESTAMP"])
-        elif "the workers serve on" in entry["MESSAGE"] and entry["SYSLOG_IDENTIFIER"] == "relay":
+        elif "the old workers keep serving in" in entry["MESSAGE"] and entry["SYSLOG_IDENTIFIER"] == "relay":
             times.append((int(entry["__MONOTONIC_TIMESTAMP"]) - stopping) / 1000)
     return times
 
 
 def prepare(machine: Machine, importing: str) -> None:
-    """Install both services, with threads for all clients that take long."""
+    """Install both services, with enough threads for all slow requests."""
     install(machine, "app")
     install_plain(machine, threads=16)
     drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--threads 16"\n')
@@ -112,7 +112,7 @@ def prepare(machine: Machine, importing: str) -> None:
 
 
 def publish(machine: Machine, importing: str) -> None:
-    """Put a release in place that does this while it is imported."""
+    """Install a release that runs `importing` during its import."""
     release(machine, (EXAMPLES / "app.py").read_text().replace("app = Flask", f"{importing}\napp = Flask"))
 
 

@@ -1,7 +1,7 @@
-"""Requests a second of WSGI servers, side by side: ``python -m benchmarks.throughput --help``.
+"""Compare the throughput of WSGI servers: ``python -m benchmarks.throughput --help``.
 
-Every round starts each server once, one after the other, so that all of them meet the machine in the same moods.
-Needs wrk; uWSGI and granian take part when they are installed beside this Python.
+Every round starts each server once, one after the other, so changes in the machine's speed affect all of them. Needs
+wrk; uWSGI and granian take part if they are installed next to this Python.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ SERVERS = {
 
 @dataclass(frozen=True)
 class Run:
-    """What wrk has measured of one start."""
+    """What wrk measured in one start of a server."""
 
-    rate: float  #: requests a second
+    rate: float  #: requests per second
     p50: float  #: milliseconds
     p99: float
-    memory: float  #: MB of all processes, shared pages shared out
+    memory: float  #: MB of all processes; shared pages are divided among them
     errors: str
 
 
@@ -61,7 +61,7 @@ def installed() -> list[str]:
 
 @contextmanager
 def serving(name: str, threads: int) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Start a server and wait until it answers; yield its process and port."""
+    """Start a server and wait until it responds; yield its process and port."""
     port = free_port()
     command, *arguments = SERVERS[name].format(threads=threads, port=port).split()
     with started([str(BIN / command), *arguments], port) as process:
@@ -72,32 +72,32 @@ def serving(name: str, threads: int) -> Iterator[tuple[subprocess.Popen[bytes], 
 def started(
     command: list[str], port: int, environ: Mapping[str, str] | None = None, deadline: float = DEADLINE
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a server at `port`, with more in its environment, and wait at most `deadline` seconds until it answers."""
+    """Start a server at `port`, with `environ` added to the environment, and wait until it responds (seconds)."""
     process = subprocess.Popen(
         command, cwd=HERE, env=os.environ | (environ or {}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         until = time.monotonic() + deadline
-        for _ in range(8 * WORKERS):  # every worker has loaded the application
-            while not answers(port):
+        for _ in range(8 * WORKERS):  # so every worker has loaded the application
+            while not responds(port):
                 if time.monotonic() > until or process.poll() is not None:
-                    raise click.ClickException(f"no answer: try {' '.join(command)}")
+                    raise click.ClickException(f"no response: try {' '.join(command)}")
                 time.sleep(0.05)
-        time.sleep(0.5)  # the boot is over for the other processes, too
+        time.sleep(0.5)  # the other processes finish booting
         yield process
     finally:
         stop(process)
 
 
 def free_port() -> int:
-    """Return a port that nobody listens at."""
+    """Return a port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """Let a server drain, and leave."""
+    """Stop a server, and let it drain."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(DEADLINE)
@@ -106,7 +106,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def answers(port: int) -> bool:
+def responds(port: int) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=2) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -126,27 +126,27 @@ def measure(name: str, threads: int, connections: int, seconds: float, path: str
 
 
 def wrk(port: int, path: str, connections: int, seconds: float) -> str:
-    """Load a server, and return what wrk has printed."""
+    """Run wrk against a server, and return its output."""
     arguments = [f"--connections={connections}", f"--duration={seconds:g}s", f"http://127.0.0.1:{port}{path}"]
     command = ["wrk", "--threads=1", "--latency", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def latency(output: str, percent: int) -> float:
-    """Return a percentile in milliseconds, from wrk's output."""
+    """Return a percentile of the latency from wrk's output, in milliseconds."""
     found = re.search(rf"{percent}%\s+([\d.]+)(us|ms|s|m)\s*\n", output)
     assert found is not None, output
     return float(found[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60000.0}[found[2]]
 
 
 def proportional_memory(pid: int) -> float:
-    """Return the memory of a process and all below it, in MB."""
+    """Return the memory of a process and its descendants, in MB."""
     texts = [(process / "smaps_rollup").read_text() for process in processes(pid)]
     return sum(int(kb) for text in texts for kb in re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)) / 1024
 
 
 def processes(pid: int) -> Iterator[Path]:
-    """Return a process and all below it, as folders of /proc."""
+    """Yield a process and its descendants, as folders of /proc."""
     process = Path(f"/proc/{pid}")
     yield process
     for task in (process / "task").iterdir():
@@ -155,7 +155,7 @@ def processes(pid: int) -> Iterator[Path]:
 
 
 def report(runs: dict[str, list[Run]]) -> None:
-    """Print a table; ratios are to the median of the reference."""
+    """Print a table; the ratios are to the medians of gthread."""
     print(
         "| server | req/s: median (worst to best start) | p50 ms | p99 ms | memory MB | req/s, p99, memory to gthread |"
     )
@@ -187,7 +187,7 @@ def columns(starts: list[Run]) -> list[list[float]]:
 @click.option("--threads", multiple=True, type=int, default=(1, 4, 16), help="Threads of each of the two workers.")
 @click.option("--connections", multiple=True, type=int, default=(16, 256, 2000), help="wrk's keep-alive connections.")
 @click.option("--starts", default=3, help="Starts of each server.")
-@click.option("--seconds", default=3.0, help="Load on each start.")
+@click.option("--seconds", default=3.0, help="Duration of the load on each start.")
 @click.option("--path", type=click.Choice(["/", "/wait"]), default="/", help="/wait sleeps 50 ms.")
 @click.option("--server", "servers", multiple=True, type=click.Choice(list(SERVERS)), help="Default: all installed.")
 def main(
