@@ -1,9 +1,10 @@
-"""A forked process that waits while the test looks at it."""
+"""Forked processes: one that waits while the test looks at it, and one that is the test itself."""
 
 from __future__ import annotations
 
 import os
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -29,3 +30,16 @@ def child(prepare: Callable[[], object]) -> Iterator[int]:
         os.close(read)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def in_child(function: Callable[[], object]) -> int:
+    """Run `function` in a forked process; return its exit status, 0 if it has not raised."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            function()
+        except BaseException:  # noqa: BLE001 (an assertion, too)
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

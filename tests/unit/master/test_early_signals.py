@@ -4,25 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import traceback
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 from flask_socketact.master import early_signals
-
-
-def in_child(function: Callable[[], None]) -> int:
-    """Run `function` in a forked process; return its exit status, 0 if it has not raised."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            function()
-        except BaseException:  # noqa: BLE001 (an assertion, too)
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+from tests.support.child import in_child
 
 
 def worker(heard: list[int], *numbers: int) -> Any:

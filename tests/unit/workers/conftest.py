@@ -28,8 +28,15 @@ DRAIN_TIME = 30
 
 
 @pytest.fixture
-def cfg() -> Config:
+def log_file(tmp_path: Path) -> Path:
+    """The error log of the worker."""
+    return tmp_path / "error.log"
+
+
+@pytest.fixture
+def cfg(log_file: Path) -> Config:
     cfg = Config()
+    cfg.set("errorlog", str(log_file))
     cfg.set("graceful_timeout", DRAIN_TIME)
     cfg.set("threads", 2)
     cfg.set("keepalive", 5)
@@ -61,6 +68,9 @@ def worker(cfg: Config, listener: socket.socket, box: Mailbox) -> Iterator[Threa
     worker.mailbox = box
     worker.PIPE = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     yield worker
+    for handler in worker.log.error_log.handlers[:]:
+        handler.close()
+        worker.log.error_log.removeHandler(handler)
     worker.tmp.close()
     for end in worker.PIPE:
         os.close(end)
