@@ -57,7 +57,7 @@ class SocketAct:
         :param app: The application. Its configuration must be complete.
         :raises RuntimeError: `app` already has a SocketAct.
         :raises ValueError: A configuration key is unknown, or has a value that cannot be used.
-        :raises ImportError: The configuration asks for metrics, and prometheus_client is missing.
+        :raises ImportError: Metrics are configured, and prometheus_client is missing.
         """
         if "socketact" in app.extensions:
             raise RuntimeError(
@@ -67,21 +67,21 @@ class SocketAct:
         settings = config.read(app.config)
         runner = Runner(app, self._checks, settings.check_cache)
         Health(settings, runner, self._is_draining, self._breaker_states).add_to(app)
-        asks: dict[str, Any] = {}
+        extra_environ: dict[str, Any] = {}
         gauges, count_late = None, lambda: None
         if settings.metrics is not None:
             from flask_socketact.application.metrics import definitions
 
             gauges, count_late = definitions.gauges(), definitions.count_late
-            asks[keys.OBSERVE] = definitions.observe
+            extra_environ[keys.OBSERVE] = definitions.observe
         if settings.request_id is not None:
-            asks[keys.ID_HEADER] = settings.request_id
+            extra_environ[keys.ID_HEADER] = settings.request_id
             request_ids.install()
-        if asks and server_info.server is None:
+        if extra_environ and server_info.server is None:
             app.wsgi_app = Middleware(app.wsgi_app)  # type: ignore[method-assign]
         limits = Deadlines(settings.deadline, count_late)
         policies = Policies(app, settings, limits)
-        policies.install(asks)
+        policies.install(extra_environ)
         member = Member(app, policies, runner, self._breaker_states, gauges)
         if settings.metrics is not None:
             from flask_socketact.application.metrics import endpoint

@@ -26,10 +26,10 @@ class Policies:
         self._routing: Routing | None = None
         self._has_warned = False
 
-    def install(self, asks: dict[str, Any]) -> None:
-        """Apply the marks to each request, and add `asks`, which the worker reads, to its environ."""
+    def install(self, extra_environ: dict[str, Any]) -> None:
+        """Apply the marks to each request, and add `extra_environ`, which the worker reads, to its environ."""
         app, deadlines, settings = self._app, self._deadlines, self._settings
-        bind, observes = app.create_url_adapter, keys.OBSERVE in asks
+        bind, observes = app.create_url_adapter, keys.OBSERVE in extra_environ
 
         def create_url_adapter(request: Request | None) -> MapAdapter | None:
             if request is None:
@@ -37,8 +37,8 @@ class Policies:
             if self._views != len(app.view_functions):
                 self.read_marks()
             environ = request.environ
-            if asks:
-                environ.update(asks)
+            if extra_environ:
+                environ.update(extra_environ)
                 if observes:
                     environ[keys.REQUEST] = request
                     if environ.get(keys.FIRST):
@@ -52,7 +52,7 @@ class Policies:
 
         # The first method that Flask calls for a request. A subclass of Flask is the application's choice, not ours.
         app.create_url_adapter = create_url_adapter  # type: ignore[method-assign]
-        self._ours, self._asks = create_url_adapter, bool(asks)
+        self._ours, self._has_extra = create_url_adapter, bool(extra_environ)
 
     def settle(self) -> None:
         """Read the marks of all views of the complete application. If it uses none of this, take no part in requests.
@@ -60,7 +60,7 @@ class Policies:
         :raises ValueError: A view is restricted to a listener that systemd does not pass.
         """
         self.read_marks()
-        is_needed = self._asks or self._routing is not None or self._deadlines.shortest is not None
+        is_needed = self._has_extra or self._routing is not None or self._deadlines.shortest is not None
         if not is_needed and vars(self._app).get("create_url_adapter") is self._ours:
             del self._app.create_url_adapter
 

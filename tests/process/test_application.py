@@ -65,8 +65,8 @@ def busy(seconds):
 def limited():
     return f"{socketact.remaining()}"
 
-@app.get("/leaves")
-def leaves():
+@app.get("/exits")
+def exits():
     raise SystemExit(3)
 
 @app.post("/work/<float:seconds>")
@@ -169,7 +169,7 @@ def test_drain_waits_for_holds(
             assert served.wait_until_gone() == 0
             assert any("0 requests in flight and 1 hold" in message for message in served.messages)
         else:
-            served.wait_for(lambda: len(served.workers()) == 1, "the old worker to leave")
+            served.wait_for(lambda: len(served.workers()) == 1, "the old worker to exit")
         served.wait_for(lambda: "drain" in (path / "signals").read_text(), "the signal")
 
 
@@ -265,7 +265,7 @@ def test_metrics_of_all_workers(
             queue = 'socketact_listener_queue{listener="http"}'
             served.wait_for(lambda: samples(by(admin)).get(queue) == 0, "the length of the queue")  # noqa: B023
             served.wait_for(lambda: samples(by(admin))['socketact_workers{state="serving"}'] == 2, "two workers")
-            served.wait_for(lambda: len(served.workers()) == 2, "the others to leave")
+            served.wait_for(lambda: len(served.workers()) == 2, "the others to exit")
             killed = int(ask(by(http))[1])
             sent += 1
             served.wait_for(partial(has_counted, admin, sent), f"{sent} requests in /metrics")
@@ -283,8 +283,8 @@ def test_metrics_of_all_workers(
 
 def test_request_whose_view_exits_is_counted(folder: Folder, http: socket.socket, admin: socket.socket) -> None:
     with Server(folder(SOURCE), *CONF, "-w", "1", "app:app", listeners={"http": http, "admin": admin}):
-        assert ask(by(http), "/leaves")[0] == 500
-        assert samples(by(admin))['socketact_request_duration_seconds_count{endpoint="leaves",status="500"}'] == 1
+        assert ask(by(http), "/exits")[0] == 500
+        assert samples(by(admin))['socketact_request_duration_seconds_count{endpoint="exits",status="500"}'] == 1
 
 
 def test_headers_of_untrusted_peers_are_ignored(folder: Folder, http: socket.socket, admin: socket.socket) -> None:

@@ -98,7 +98,7 @@ def test_kill_in_the_middle_of_a_task(tasks: Path, http: socket.socket) -> None:
         server.wait_for(lambda: is_taken(tasks), "a task to be taken")
         os.killpg(server.process.pid, signal.SIGKILL)
         server.wait_until_gone()
-        server.wait_for(lambda: not server.workers(), "all processes to be gone")
+        server.wait_for(lambda: not server.workers(), "all processes to exit")
     assert not sent(tasks)
     with serving(tasks, http, 0.01) as server:
         server.wait_for(lambda: are_done(tasks, numbers), "all tasks")

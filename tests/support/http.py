@@ -27,7 +27,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
 
 
 def in_drain(listener: socket.socket) -> bool:
-    """Whether nobody takes a new connection out of the queue of `listener`."""
+    """Return whether no process accepts a new connection from `listener`."""
     deadline = time.monotonic() + 0.2
     with dial(listener):
         while time.monotonic() < deadline:
@@ -45,12 +45,12 @@ def answer(client: socket.socket) -> bytes:
     return received
 
 
-#: Half of a head.
+#: Half of a header section.
 HALF = b"GET / HTTP/1.1\r\nHost: a"
 
 
 def exchange(client: socket.socket, request: bytes = REQUEST) -> dict[str, object]:
-    """Send a request, and return the content of the answer."""
+    """Send a request, and return the content of the response, parsed as JSON."""
     client.sendall(request)
     received = b""
     while b"\r\n\r\n" not in received or not received.endswith(b"}"):
@@ -70,7 +70,7 @@ def certificate(folder: Path) -> tuple[str, ...]:
 
 
 def answer_over_tls(client: ssl.SSLSocket) -> bytes:
-    """Read until the server closes: below TLS, which is an error there."""
+    """Read until the server closes the TCP connection, which is an error of TLS."""
     received = b""
     with contextlib.suppress(ssl.SSLError):
         while data := client.recv(65536):

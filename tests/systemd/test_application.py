@@ -93,13 +93,13 @@ def test_metrics_equal_what_clients_counted(
         for _ in range(3):
             time.sleep(0.5)
             site.run("kill", "-9", random.choice(site.workers("app")))  # noqa: S311 (no secret)
-    answered = load.requests + more.requests - more.failures().total()
+    succeeded = load.requests + more.requests - more.failures().total()
     in_flight = sum(SHORT.values())
-    site.wait_for(lambda: abs(counted(admin) - answered) <= in_flight, f"about {answered} requests in /metrics")
-    assert counted(admin) >= answered - 3 * 4  # threads of the three
+    site.wait_for(lambda: abs(counted(admin) - succeeded) <= in_flight, f"about {succeeded} requests in /metrics")
+    assert counted(admin) >= succeeded - 3 * 4  # threads of the three
     files = site.run("sh", "-c", "ls /run/app-metrics/prometheus/histogram_fast_*").stdout.split()
     figure(
-        f"{load.requests} requests, all counted; {answered} answered, {counted(admin)} counted with three workers "
+        f"{load.requests} requests, all counted; {succeeded} succeeded, {counted(admin)} counted with three workers "
         f"killed; longest wait {load.longest_wait():.3f} s; {len(files)} files of histograms"
     )
 
@@ -212,7 +212,7 @@ def test_internal_routes_are_never_reached_by_the_public_listener(
         if status.startswith("3") and "SCRIPT_NAME: /admin" not in lines:  # which gunicorn believes a proxy
             assert not re.search(rb"\r\nLocation: http://[^/]*/(admin|shared)", head), what
     assert statuses["404"] > TRIES / 4
-    figure(f"{TRIES} requests (seed {seed}), answered with {dict(sorted(statuses.items()))}")
+    figure(f"{TRIES} requests (seed {seed}), statuses {dict(sorted(statuses.items()))}")
 
 
 def faster(rules: str) -> str:

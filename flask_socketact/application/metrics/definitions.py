@@ -87,7 +87,7 @@ _breakers = Gauge(
 
 def observe(environ: dict[str, Any], status: str | None, seconds: float) -> None:
     """Count a response that has been sent; `status` is as in ``200 OK``, None if the request failed."""
-    # Removed, as it refers to environ: no reference cycle is left for the garbage collector.
+    # Removed, as it refers to environ: a reference cycle would wait for the garbage collector.
     rule = environ.pop(keys.REQUEST).url_rule
     _observe_duration(seconds, (rule.endpoint if rule else "", status[:3] if status else _FAILED))
     if environ.get(keys.FIRST):
