@@ -120,13 +120,17 @@ def pool(worker: ThreadWorker, loop: Loop) -> Iterator[Callable[[Callable[..., A
         return pool
 
     yield start
+    worker.mailbox, worker.alive = None, False
+    with loop.lock:
+        for connection in list(loop.connections):
+            loop.close(connection)
     for each in started:
-        each.is_drained = True
-        for thread in each.threads:
+        loop.wake()
+        each.threads[0].handle.join(0.2)  # it, or another that leads, finds nothing left
+        while any(thread.handle.is_alive() for thread in each.threads):
             each._promotions.put(None)
-            loop.wake()
-            thread.handle.join(10)
-            assert not thread.handle.is_alive()
+            for thread in each.threads:
+                thread.handle.join(0.05)
         os.close(each.alarm.fileno())
 
 
