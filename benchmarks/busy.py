@@ -56,7 +56,7 @@ def recycle(machine: Machine, name: str, connections: int, operations: int) -> N
         deadline = time.monotonic() + operations * EACH
         while time.monotonic() < deadline:
             time.sleep(1)
-    recycled = machine.journal("app").count("max_requests answered")
+    recycled = machine.journal("app").count("Served max_requests")
     report(name, connections, f"max_requests x {recycled}", busy)
     machine.run("journalctl", "--rotate")
     machine.run("journalctl", "--vacuum-time=1s", "--unit=app", check=False)

@@ -1,4 +1,4 @@
-"""What the application gets as ``gunicorn.socket``: a client's socket that is its own."""
+"""The application's ``gunicorn.socket``: a duplicate of the client's socket, so that ours stays intact."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 
 
 class ClientSocket:
-    """A duplicate of a connection's socket, made when the application first uses it.
+    """A duplicate of a connection's socket, made on first use.
 
-    The application may close it, detach it, or give it a timeout: ours stays as it is (simple-websocket closes it,
-    gunicorn issue 3026). A worker that draws on it only to look at the connection makes no duplicate.
+    The application may close it, detach it, or set a timeout; our socket does not change (simple-websocket closes it,
+    gunicorn issue 3026). Reading an address or an option makes no duplicate.
     """
 
     __slots__ = ("_ours", "_theirs")
-    #: False in a process that the application has forked: it has none of the worker's connections.
+    #: False in a process that the application has forked. It has none of the worker's connections.
     in_worker: ClassVar[bool] = True
 
     def __init__(self, ours: socket.socket) -> None:
@@ -40,18 +40,17 @@ class ClientSocket:
 
     @property
     def is_used(self) -> bool:
-        """Whether there is a duplicate."""
+        """Whether a duplicate was made."""
         return self._theirs is not None
 
     def take_back(self) -> None:
-        """Close the duplicate, if there is one, when the request has ended."""
+        """Close the duplicate, if there is one. Called when the request has ended."""
         if self._theirs is not None:
             self._theirs.close()
             self.restore()
 
     def restore(self) -> None:
-        """Let our socket block again, if the application has changed that: it is a property of the open socket, which
-        both share (``O_NONBLOCK``, fcntl(2))."""
+        """Make our socket blocking again if the application changed that: both share ``O_NONBLOCK`` (fcntl(2))."""
         if self._theirs is not None and self._ours.fileno() >= 0 and self._ours.gettimeout() is None:
             self._ours.setblocking(True)
 
@@ -61,17 +60,17 @@ class ClientSocket:
             self._theirs = socket.socket()
             self._theirs.close()
         elif self._theirs is None:
-            # The class by its name in the module: under gevent this is gevent's.
+            # Looked up in the module at run time: under gevent it is gevent's class.
             self._theirs = socket.socket(ours.family, ours.type, ours.proto, fileno=os.dup(ours.fileno()))
-            self._theirs.settimeout(None)  # socket.setdefaulttimeout() of the application
+            self._theirs.settimeout(None)  # the application may have called socket.setdefaulttimeout()
         return self._theirs
 
 
 class TLSClientSocket:
-    """The same for TLS, whose state cannot be shared: what would end our socket ends nothing."""
+    """The same for TLS, whose state cannot be duplicated: it is our socket, and calls that would end it do nothing."""
 
     __slots__ = ("_ours", "_timeout")
-    is_used = True  #: perhaps: it is not known
+    is_used = True  #: assumed, since it is not known
 
     def __init__(self, ours: ssl.SSLSocket) -> None:
         self._ours = ours
@@ -81,10 +80,10 @@ class TLSClientSocket:
         return getattr(self._ours, name)
 
     def close(self) -> None:
-        """Do nothing: the connection is closed when its request has ended."""
+        """Do nothing. The worker closes the connection after the request."""
 
     def detach(self) -> int:
-        """Return a duplicate of the descriptor, which the caller owns."""
+        """Return a duplicate of the descriptor. The caller owns it."""
         return os.dup(self._ours.fileno())
 
     def unwrap(self) -> socket.socket:
@@ -92,22 +91,22 @@ class TLSClientSocket:
 
         :raises OSError: always.
         """
-        raise OSError("gunicorn.socket: TLS is ended by the server")
+        raise OSError("gunicorn.socket: only the server can end TLS")
 
     def settimeout(self, timeout: float | None) -> None:
-        """Note `timeout`, which is not followed."""
+        """Remember `timeout` for :meth:`gettimeout`, without effect."""
         self._timeout = timeout
 
     def setblocking(self, flag: bool) -> None:
-        """Note `flag`, which is not followed."""
+        """Remember `flag` for :meth:`gettimeout`, without effect."""
         self._timeout = None if flag else 0.0
 
     def gettimeout(self) -> float | None:
-        """Return what was set."""
+        """Return the timeout that the application has set."""
         return self._timeout
 
     def take_back(self) -> None:
         """Do nothing: there is no duplicate."""
 
     def restore(self) -> None:
-        """Do nothing: nothing was changed."""
+        """Do nothing: nothing can be changed."""

@@ -1,4 +1,4 @@
-"""What a thread is doing for a connection, and since when."""
+"""Times of the request that a thread is serving, for the ``timeout`` setting."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class Clock:
-    """Set by the thread that has the connection, and read by the supervisor."""
+    """Set by the thread that serves the connection, and read by the supervisor."""
 
     __slots__ = ("began", "client_counters", "last_progress", "waits_for_client")
 
@@ -15,5 +15,5 @@ class Clock:
 
     def restart(self) -> None:
         self.began = self.last_progress = time.monotonic()
-        self.waits_for_client = False  #: waits for the client, to send or to take something
-        self.client_counters: object = None  #: of the client, when it was looked at last
+        self.waits_for_client = False  #: the thread waits for the client to send or to read
+        self.client_counters: object = None  #: :func:`~flask_socketact.linux.socket_queues.progress`, last seen

@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection, on gunicorn's parser.
 
-A request's head is read without waiting: while it is not whole, nothing but its bytes is kept, and
-no thread. Body and response are read and written by the thread that runs the application, which may wait.
+Headers are read without blocking: an incomplete header section occupies memory, but no thread. The body is read and the
+response is sent by the thread that runs the application, which may block.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from flask_socketact.http.clock import Clock
 from flask_socketact.http.settings_cache import Settings
 from flask_socketact.http.unreader import TrustingRequest, Unreader
 
-#: How long a thread reads what is left of a body that the application did not want, in seconds (gthread's).
+#: How long a thread reads the rest of a body that the application did not read, in seconds (as in gthread).
 BODY_REST_TIMEOUT = 5.0
-#: Read at once of what comes after we have closed, to be dropped. Bytes.
+#: How much is read and discarded at once after we have sent FIN. Bytes.
 DISCARD_SIZE = 64 * 1024
-#: One empty line before a request is no part of it (RFC 9112, section 2.2): clients send it after a body.
+#: An empty line before a request is not part of it (RFC 9112, section 2.2). Some clients send it after a body.
 EMPTY_LINE = (b"", b"\r", b"\r\n")
 
-#: Nothing has come yet, or there is no room to send.
+#: Nothing has arrived yet, or the send buffer is full.
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -39,27 +39,27 @@ class State(Enum):
     ====================  =====================================================  ====================================
     from                  by                                                     to
     ====================  =====================================================  ====================================
-    ``IDLE``              :meth:`~Connection.enqueue`: something has come        ``QUEUED``
-    ``READING_HEADERS``   :meth:`~Connection.enqueue`: more of the head has come  ``QUEUED``
+    ``IDLE``              :meth:`~Connection.enqueue`: bytes have arrived        ``QUEUED``
+    ``READING_HEADERS``   :meth:`~Connection.enqueue`: more bytes have arrived   ``QUEUED``
     ``QUEUED``            :meth:`~Connection.begin_turn`: a thread is free       ``IN_REQUEST``
     ``IN_REQUEST``        :meth:`~Connection.end_turn`                           ``IDLE`` or ``READING_HEADERS``
     any                   :meth:`~Connection.begin_close`                        ``CLOSING``
     ====================  =====================================================  ====================================
     """
 
-    IDLE = auto()  #: for its client: no part of the next request has come
-    READING_HEADERS = auto()  #: for its client: the next request has begun, and its head is not whole
+    IDLE = auto()  #: for its client: no part of the next request has arrived
+    READING_HEADERS = auto()  #: for its client: the headers of the next request are incomplete
     QUEUED = auto()  #: for a thread
-    IN_REQUEST = auto()  #: for the thread that has it
+    IN_REQUEST = auto()  #: for the thread that serves it
     CLOSING = auto()  #: for its client to close: we have sent FIN
 
 
 class NextRequest(Enum):
-    """What has been read of a connection beyond the last request."""
+    """What has been read from a connection after the last request."""
 
     NONE = auto()
-    UNPARSED = auto()  #: something that the parser has not seen yet, perhaps a whole request
-    INCOMPLETE = auto()  #: the parser has seen it, and needs more
+    UNPARSED = auto()  #: bytes that the parser has not seen yet; maybe a whole request
+    INCOMPLETE = auto()  #: headers that the parser has found incomplete
 
 
 class Connection:
@@ -71,7 +71,7 @@ class Connection:
     )
 
     def __init__(self, cfg: Settings, sock: socket.socket, client: Any, server: Any, listener: str | None) -> None:
-        """Take `sock`, which blocks; `client` and `server` are addresses, `listener` is the listener's name."""
+        """Take over `sock`, a blocking socket. `client` and `server` are addresses, `listener` is a name."""
         self.sock = sock
         self.fd = sock.fileno()
         self.client = client
@@ -81,28 +81,28 @@ class Connection:
         self.parser.unreader = Unreader(self)
         if self.parser.mesg_class is Request:
             self.parser.mesg_class = TrustingRequest
-        self.proxy: dict[str, Any] | None = None  #: what the PROXY protocol said, for all requests of the connection
-        self.served = False  #: a request was answered on it, here or where it came from
+        self.proxy: dict[str, Any] | None = None  #: from the PROXY protocol, for all requests of the connection
+        self.served = False  #: a request was served on it, here or in another worker
         self.state = State.IDLE
         self.next_request = NextRequest.NONE
-        self.broken = False  #: sending to the client, or receiving from it, has failed
-        self.lent_socket: ClientSocket | TLSClientSocket | None = None  #: what the application has of it
+        self.broken = False  #: sending or receiving has failed
+        self.lent_socket: ClientSocket | TLSClientSocket | None = None  #: the application's, during a request
         self.is_registered = False  #: in the epoll
-        self.deadline = 0.0  #: until when its client may take: CLOCK_MONOTONIC, seconds
+        self.deadline = 0.0  #: when to close it unless its client sends: CLOCK_MONOTONIC, seconds
         self.free_since = 0.0  #: when the last response here ended: CLOCK_MONOTONIC, seconds; 0.0: there was none
         self.clock = Clock()
 
     def enqueue(self) -> None:
-        """Wait for a thread: something has come."""
+        """Bytes have arrived: wait for a thread."""
         self.state = State.QUEUED
 
     def begin_turn(self) -> None:
-        """Be served by a thread."""
+        """A thread begins to serve the connection."""
         self.state = State.IN_REQUEST
         self.clock.restart()
 
     def end_turn(self) -> None:
-        """Wait for the next request, or for the rest of its head."""
+        """Wait for the next request, or for the rest of its headers."""
         self.state = State.READING_HEADERS if self.has_next_request else State.IDLE
 
     @property
@@ -112,8 +112,10 @@ class Connection:
 
     @property
     def is_movable(self) -> bool:
-        """Whether another process can go on with it now: it has no request of its own here, whatever waits in the
-        kernel. A request whose head has begun to come is finished where it began."""
+        """Whether the connection can be handed over now: no request is in flight, and none has been read in part.
+
+        Bytes that wait in the kernel do not matter. A request that has been read in part is finished here.
+        """
         return (
             self.is_portable
             and self.state not in (State.IN_REQUEST, State.CLOSING)
@@ -122,30 +124,30 @@ class Connection:
 
     @property
     def unread(self) -> bytes:
-        """What has been read beyond the last request."""
+        """Bytes that have been read after the last request."""
         return bytes(self.parser.unreader.buf.getvalue())
 
     def has_input(self) -> bool:
-        """Whether something has come that nobody has read yet."""
+        """Return whether unread bytes wait in the kernel."""
         try:
             return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except (OSError, ValueError):  # nothing, or a reset; TLS does not tell
+        except (OSError, ValueError):  # nothing, or a reset; with TLS it is unknown
             return False
 
     @property
     def is_portable(self) -> bool:
-        """Whether another process could go on with it. The state of TLS is in this process."""
+        """Whether the connection can be handed over at all. TLS cannot: its state is in this process."""
         return True
 
     def lend_socket(self) -> ClientSocket | TLSClientSocket:
-        """Return what the application may have of the socket, for one request."""
+        """Return the application's ``gunicorn.socket``, for one request."""
         self.lent_socket = ClientSocket(self.sock)
         return self.lent_socket
 
     def read_request(self) -> Request | None:
-        """Return the next request when its head is whole, else None.
+        """Return the next request; None if its headers are incomplete.
 
-        :raises StopIteration: the client has closed, or must be closed.
+        :raises StopIteration: the client has closed the connection, or we must close it.
         :raises gunicorn.http.errors.ParseException: as gunicorn's parser does.
         :raises OSError: the connection is broken.
         """
@@ -173,22 +175,21 @@ class Connection:
         return request
 
     def add_unread(self, unread: bytes) -> None:
-        """Take what another process has read of the next request."""
+        """Add bytes of the next request that another worker has read."""
         self.parser.unreader.buf.write(unread)
         self._note_unread()
 
     def receive_now(self, size: int) -> bytes:
-        """Return what has arrived; b"" when the client has closed.
+        """Return the bytes that have arrived, without blocking; b"" if the client has closed.
 
         :raises BlockingIOError: nothing has arrived.
         """
         return self.sock.recv(size, socket.MSG_DONTWAIT)
 
-    # What is around the call to the kernel is written out in each of the next three: shared, by a decorator, it costs a
-    # trivial request 2 % of its time.
+    # The next three repeat the code around the system call: as a decorator it costs a trivial request 2 % of its time.
 
     def receive(self, size: int) -> bytes:
-        """Wait for the next bytes of a body.
+        """Wait for bytes of a body, and return them.
 
         :raises OSError: the connection is broken.
         """
@@ -198,7 +199,7 @@ class Connection:
             while True:
                 try:
                     return self.sock.recv(size)
-                except WOULD_BLOCK:  # the application has set its duplicate not to block, and so ours
+                except WOULD_BLOCK:  # the application set its duplicate to non-blocking, and so ours
                     self._wait(select.POLLIN)
         except OSError:
             self.broken = True
@@ -208,7 +209,7 @@ class Connection:
             clock.last_progress = time.monotonic()
 
     def send(self, data: bytes) -> int:
-        """Send all of `data`, and return how many bytes that are.
+        """Send all of `data`, and return its length in bytes.
 
         :raises OSError: the connection is broken.
         """
@@ -228,10 +229,10 @@ class Connection:
             clock.last_progress = time.monotonic()
         return sent
 
-    sendall = send  #: for gunicorn, which sends "100 Continue" and early hints itself
+    sendall = send  #: for gunicorn, which sends "100 Continue" and early hints
 
     def send_file(self, file: Any, offset: int, count: int) -> None:
-        """Send `count` bytes of `file` from `offset` on; fewer when it has become shorter.
+        """Send `count` bytes of `file` from `offset` on; fewer if the file was truncated.
 
         :raises OSError: the connection is broken, or the file cannot be read.
         """
@@ -247,10 +248,9 @@ class Connection:
             clock.last_progress = time.monotonic()
 
     def finish_request(self, request: Request) -> bool:
-        """Skip what the application left of the body, and forget the request; return whether
-        the connection can be used again.
+        """Discard the rest of the body and the request; return whether the connection can be used again.
 
-        :raises gunicorn.http.errors.ParseException: what was left is malformed.
+        :raises gunicorn.http.errors.ParseException: the rest of the body is malformed.
         :raises OSError: the connection is broken.
         """
         if not request_body.is_read(request) and not self.parser.finish_body(time.monotonic() + BODY_REST_TIMEOUT):
@@ -277,20 +277,22 @@ class Connection:
         poll.poll()
 
     def begin_close(self) -> bool:
-        """Send FIN; return whether to wait for the client's (RFC 9112, section 9.6): bytes
-        that nobody reads would make the kernel send a reset, and cut the end of the response off."""
+        """Send FIN; return whether to wait for the client's FIN before closing (RFC 9112, section 9.6).
+
+        If we close with bytes unread, the kernel sends a reset, and the client may lose the end of the response.
+        """
         self.state, self.next_request = State.CLOSING, NextRequest.NONE
         try:
             self.sock.shutdown(socket.SHUT_WR)
-        except OSError:  # it has gone already
+        except OSError:  # the client has already closed it
             return False
         return not self.is_closed_by_client()
 
     def is_closed_by_client(self) -> bool:
-        """Drop what has come, and return whether the client has closed."""
+        """Discard what has arrived, and return whether the client has closed the connection."""
         try:
             return not self.sock.recv(DISCARD_SIZE, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
-        except OSError:  # a reset ends it, too
+        except OSError:  # a reset closes it, too
             return True

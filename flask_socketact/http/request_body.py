@@ -1,4 +1,4 @@
-"""A request's body that its client has broken off, or that is malformed: the client's error, not the view's."""
+"""Errors in a request's body (malformed, or the client disconnected) are the client's, not the application's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gunicorn.http.message import Request
 
 
 class _Reader:
-    """gunicorn's reader of a body; its errors are ones that a web framework answers with 400."""
+    """gunicorn's body reader, with errors to which a web framework responds with 400."""
 
     __slots__ = ("reader",)
 
@@ -22,7 +22,7 @@ class _Reader:
     def read(self, size: int) -> bytes:
         try:
             data: bytes = self.reader.read(size)
-        except NoMoreData as error:  # gunicorn ignores it, but who has closed one side only still takes an answer
+        except NoMoreData as error:  # gunicorn ignores it, but a half-closed client still gets the response
             raise _as_bad_request(ChunkMissingTerminator(b"")) from error
         except (ParseException, OSError) as error:
             raise _as_bad_request(error) from error
@@ -30,18 +30,18 @@ class _Reader:
 
 
 def guard(request: Request) -> None:
-    """Let errors of the client, while the application reads the body of `request`, be known as such."""
-    if isinstance(request.body, body.Body):  # HTTP/2's is another
+    """Convert errors of the client while the application reads the body of `request`."""
+    if isinstance(request.body, body.Body):  # HTTP/2 has another class
         request.body.reader = _Reader(request.body.reader)
 
 
 def is_broken(request: Request) -> bool:
-    """Whether the body could not be read to its end, which is its client's fault."""
+    """Return whether reading the body has failed, by the client's fault."""
     return isinstance(request.body, body.Body) and bool(request.body.failed)
 
 
 def is_read(request: Request) -> bool:
-    """Whether nothing of the body is left on the connection, as far as can be told without reading."""
+    """Return whether the whole body has been read. False if that is unknown without reading on."""
     found = request.body
     if found is None:
         return True
@@ -52,8 +52,10 @@ def is_read(request: Request) -> bool:
 
 
 def _as_bad_request(error: Exception) -> Exception:
-    """Return `error` as an exception that is werkzeug's BadRequest, too, where the application uses werkzeug: Flask
-    answers it with 400, and without a traceback. An application that catches the error by its own type still does."""
+    """Return `error` as a subclass of its type and of werkzeug's BadRequest, if the application uses werkzeug.
+
+    Flask responds to it with 400 and logs no traceback. An application can still catch it by its original type.
+    """
     werkzeug = sys.modules.get("werkzeug.exceptions")
     if werkzeug is None:
         return error
@@ -65,5 +67,5 @@ def _as_bad_request(error: Exception) -> Exception:
 
 @cache
 def _kind(error: type[Exception], bad_request: type[Exception]) -> Any:
-    # What BadRequest's __init__ would set is set here: the error's own takes other arguments.
+    # Set what BadRequest.__init__ would: the error's own __init__ takes other arguments.
     return type(error.__name__, (error, bad_request), {"__module__": error.__module__, "response": None})

@@ -1,4 +1,4 @@
-"""gunicorn's response writer, on a connection of ours."""
+"""gunicorn's response writer, on our connections."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from flask_socketact.bridge import keys, request_context
 from flask_socketact.http.connection import Connection
 from flask_socketact.http.settings_cache import Settings
 
-#: A piece that is larger is sent by itself, without a copy. Bytes.
+#: Larger chunks are sent by themselves, without a copy. Bytes.
 _LARGE = 64 * 1024
 
 
 class Response(wsgi.Response):
-    """gunicorn's response writer: head and first piece of the body leave together."""
+    """gunicorn's response writer, but headers and the first chunk of the body are sent together."""
 
     def __init__(
         self,
@@ -28,35 +28,35 @@ class Response(wsgi.Response):
         connection: Connection,
         must_close: Callable[[], bool],
     ) -> None:
-        """`ends` tells whether the connection is to be closed after this answer, if it begins now."""
+        """`must_close` returns whether a response that starts now is the last of the connection."""
         super().__init__(request, _Writer(connection), cfg)
         self._must_close = must_close
-        self.environ: dict[str, Any] = {}  #: of the request, when the application is about to run
+        self.environ: dict[str, Any] = {}  #: of the request, set before the application runs
 
     @property
     def has_started(self) -> bool:
-        """Whether any of it has been given to the kernel: if not, another response can take its place."""
+        """Whether any part has been sent. If not, an error page can replace the response."""
         return bool(self.sock.has_sent)
 
     def default_headers(self) -> list[str]:
         if self.status is None:
-            raise AssertionError("the application has sent a body without calling start_response()")
+            raise AssertionError("the application returned a body without calling start_response()")
         if self._must_close():
             self.force_close()
         headers: list[str] = super().default_headers()
         header = self.environ.get(keys.ID_HEADER)
         if header is not None:
             headers.append(f"{header}: {request_context.id_of(self.environ)}\r\n")
-        self.environ = {}  # it refers to us: nobody waits for the garbage collector
+        self.environ = {}  # break the reference cycle, so that no garbage is left
         return headers
 
     def send(self, body: Iterable[bytes], file_wrapper: type) -> None:
-        """Send all that the application has returned, and the end."""
+        """Send all that the application has returned, and end the response."""
         if isinstance(body, file_wrapper):
             self.write_file(body)
         else:
-            for piece in body:
-                self.write(piece)
+            for chunk in body:
+                self.write(chunk)
         self.close()
 
     def write(self, arg: bytes) -> None:
@@ -69,7 +69,7 @@ class Response(wsgi.Response):
 
 
 class _Writer:
-    """What the response writer takes for its socket."""
+    """Stands for the socket in gunicorn's response writer."""
 
     __slots__ = ("_buffer", "_connection", "has_sent")
 

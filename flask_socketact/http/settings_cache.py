@@ -1,4 +1,4 @@
-"""gunicorn's settings, for the request path."""
+"""A cache of gunicorn's settings for the request path."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from gunicorn.config import Config
 
 
 class Settings:
-    """Remembers each setting that it was asked for; gunicorn's own object works it out
-    every time, and for one request it is asked twenty times, which costs a tenth of it."""
+    """Caches each setting on first use.
+
+    gunicorn's own object computes a setting on every access. One request accesses twenty, which takes a tenth of its
+    time.
+    """
 
     def __init__(self, cfg: Config) -> None:
         self._cfg = cfg

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection with TLS, whose state no other process can have."""
+"""One HTTP/1.1 connection with TLS. It cannot be handed over, because the state of TLS is in this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flask_socketact.http.settings_cache import Settings
 
 
 class TLSConnection(Connection):
-    """A connection with TLS. The socket blocks but while a handshake or a head is read."""
+    """A connection with TLS. Its socket is non-blocking during the handshake and while headers are read."""
 
     __slots__ = ("_handshaken",)
     sock: ssl.SSLSocket
@@ -56,12 +56,12 @@ class TLSConnection(Connection):
 
     def finish_request(self, request: Request) -> bool:
         can_go_on = super().finish_request(request)
-        if self.sock.pending():  # taken from the kernel, but not by the parser
+        if self.sock.pending():  # decrypted, but not read by the parser
             self.next_request = NextRequest.UNPARSED
         return can_go_on
 
     def is_closed_by_client(self) -> bool:
-        """Read below TLS: its layer ended with our FIN."""
+        """Read the raw bytes: TLS ended with our FIN."""
         try:
             self.sock.setblocking(False)
             return not self.sock.recv(DISCARD_SIZE)

@@ -1,4 +1,4 @@
-"""Where gunicorn's parser gets its bytes: a head comes without waiting, and is kept until it is whole."""
+"""The source of bytes for gunicorn's parser: headers without blocking, kept until they are complete."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Unreader(SocketUnreader):
-    """gunicorn's, for a :class:`~flask_socketact.http.connection.Connection`."""
+    """gunicorn's unreader, for a :class:`~flask_socketact.http.connection.Connection`."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__(connection.sock)
         self._connection = connection
-        self.trusts_peer: bool | None = None  #: whether the connection comes from ``forwarded_allow_ips``
-        self._headers = bytearray()  # of the attempt that is being made
+        self.trusts_peer: bool | None = None  #: whether the peer is in ``forwarded_allow_ips``; None: not known yet
+        self._headers = bytearray()  # bytes read by the current attempt to parse headers
         self.in_headers = False
 
     def begin_headers(self) -> None:
@@ -27,11 +27,11 @@ class Unreader(SocketUnreader):
         self.in_headers = True
 
     def restore_headers(self) -> bytes:
-        """Keep the bytes of an attempt for the next one, and return them."""
-        head = bytes(self._headers)
+        """Restore the bytes of a failed attempt for the next one, and return them."""
+        headers = bytes(self._headers)
         self.buf = io.BytesIO()
-        self.buf.write(head)
-        return head
+        self.buf.write(headers)
+        return headers
 
     def chunk(self, size_hint: int | None = None) -> bytes:
         if self.in_headers:
@@ -45,8 +45,10 @@ class Unreader(SocketUnreader):
 
 
 class TrustingRequest(Request):
-    """gunicorn's, which asks once a connection whether its peer is a trusted proxy: to parse the address with each
-    request costs one of a trivial view a twentieth of its time."""
+    """gunicorn's request, which checks only once per connection whether the peer is a trusted proxy.
+
+    Parsing the address for each request takes a twentieth of the time of a trivial one.
+    """
 
     unreader: Unreader
 

@@ -1,4 +1,4 @@
-"""What is new for a worker: connections from its listeners, and from the mailbox."""
+"""New connections of a worker: from its listeners, and from the mailbox."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from flask_socketact.workers.drain import DRAIN_POLL
 if TYPE_CHECKING:
     from flask_socketact.workers.connection_loop import Loop
 
-#: accept(2): somebody else was faster, the client has gone, or its connection has an error of its own.
+#: Errors of accept(2): another worker was faster, the client has disconnected, or the new connection has an error.
 _NO_CONNECTION = (
     *(errno.EAGAIN, errno.ECONNABORTED, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT),
     *(errno.EHOSTDOWN, errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH),
 )
 
-#: How long a worker that has more connections than its siblings leaves the next one to them, in seconds.
+#: How long a worker that has more connections than its siblings leaves new ones to them, in seconds.
 YIELD_PAUSE = 0.001
-#: So many more than a sibling are no reason to leave the next one to it ...
+#: A worker yields only if its lead over a sibling is larger than this number of connections ...
 MAX_AHEAD = 2
-#: ... nor is this part more: with both workers busy each accepts only once in a turn of its loop, and a crowd
-#: that comes at once would be taken in by threes.
+#: ... and larger than one in this many of the sibling's connections. Two busy workers accept only once in each turn of
+#: their loops; with a smaller margin they would accept a burst of connections three at a time.
 AHEAD_RATIO = 8
-#: Accepted in a row, before those that we have get their turn.
+#: Most connections accepted in a row before existing ones are served.
 ACCEPT_BATCH = 64
-#: What waits in the mailbox, or at a listener, is looked for again after so long at the latest. Seconds.
+#: Longest time between two looks at the listeners and the mailbox, in seconds.
 RECHECK_INTERVAL = 1.0
 
 _IN = select.EPOLLIN
-#: One connection wakes one worker, not all of them (epoll_ctl(2)).
+#: A new connection wakes one worker, not all of them (epoll_ctl(2)).
 _IN_EXCLUSIVE = select.EPOLLIN | select.EPOLLEXCLUSIVE
 
 
 class Acceptor:
-    """The listeners and the mailbox of one worker: its sources. Used by the leader alone, as the loop."""
+    """The sources of one worker: its listeners and the mailbox. Used by the leader only, as the loop."""
 
     def __init__(self, worker: BaseWorker, loop: Loop) -> None:
         self._log = worker.log
@@ -55,28 +55,28 @@ class Acceptor:
         self._loop = loop
         self._epoll = loop.epoll
         self._listeners = {listener.fileno(): listener for listener in worker.sockets}
-        self._senders: dict[int, tuple[socket.socket, float]] = {}  # senders, and until when they may send
+        self._senders: dict[int, tuple[socket.socket, float]] = {}  # senders, and their deadlines
         for listener in worker.sockets:
             listener.setblocking(False)
         self._sources: dict[int, Callable[[], bool]] = {
             fd: partial(self._accept, listener) for fd, listener in self._listeners.items()
         }
-        self._watched: set[int] = set()  # of the sources, those that wake us
-        self._mailbox: mailbox.Mailbox | None = None  # that is read
+        self._watched: set[int] = set()  # sources in the epoll
+        self._mailbox: mailbox.Mailbox | None = None  # None: not read
         if worker.mailbox:
             self.read_mailbox(worker.mailbox)
-        self._yield_until = 0.0  # the others wake us again then, or when we are ahead no more
-        self._blocked_until = 0.0  # ... not earlier than this
+        self._yield_until = 0.0  # accept nothing before, unless we are no longer ahead
+        self._blocked_until = 0.0  # accept nothing before
         self._lacks_descriptors = False  # of descriptors
         self._first_reserved = descriptors.first_reserved()
         self._next_log = 0.0
 
     def watch_sources(self, now: float) -> float:
-        """Let new connections wake us, if it is our turn; return after how many seconds to ask again."""
+        """Add the sources to the epoll if this worker may accept; return after how many seconds to call again."""
         return RECHECK_INTERVAL if len(self._watched) == len(self._sources) else self._watch_all(now)
 
     def handle_event(self, fd: int) -> None:
-        """Take what the epoll has told of."""
+        """Accept from a source, or read from a sender, that the epoll has reported."""
         if fd in self._senders:
             self._read_mail(fd)
         elif fd in self._watched and self._board.is_superseded:
@@ -85,7 +85,7 @@ class Acceptor:
             for _ in range(ACCEPT_BATCH):
                 if not self._sources[fd]() or self._is_ahead():
                     break
-            # To the end of the queue of those who wait: the next connection wakes somebody else.
+            # Moves us to the end of the kernel's wait queue: the next connection wakes another worker.
             self._unwatch(fd)
             now = time.monotonic()
             self._yield_until = now + YIELD_PAUSE
@@ -112,7 +112,7 @@ class Acceptor:
         return RECHECK_INTERVAL
 
     def unwatch_sources(self) -> None:
-        """Let others be woken for what is new, and pass on what we may have been woken for."""
+        """Leave new connections to other workers, and pass on those for which the kernel may have woken us."""
         for fd in list(self._watched):
             self._unwatch(fd)
         self._slot[Field.ACCEPTING] = 0
@@ -124,7 +124,7 @@ class Acceptor:
                     break
 
     def stop_accepting(self) -> None:
-        """Take no more connections: close our copies of the listeners."""
+        """Close our copies of the listeners."""
         self._slot[Field.ACCEPTING] = 0
         for fd, listener in self._listeners.items():
             self._unwatch(fd)
@@ -137,7 +137,7 @@ class Acceptor:
         self._sources[box.listener.fileno()] = partial(self._accept_mail, box)
 
     def leave_mailbox(self, box: mailbox.Mailbox) -> None:
-        """Leave the mailbox to the others: we would receive what we send. Mail that has been accepted is read on."""
+        """Stop accepting mail, as we would receive what we send. Senders that are already accepted are read on."""
         self._unwatch(box.listener.fileno())
         self._sources.pop(box.listener.fileno(), None)
         self._mailbox = None
@@ -148,14 +148,14 @@ class Acceptor:
         return bool(self._senders)
 
     def close_late_senders(self, now: float) -> None:
-        """Leave senders that take too long."""
+        """Close senders that take too long."""
         for fd, (_, deadline) in list(self._senders.items()):
             if deadline <= now:
-                self._log.warning("Mailbox: a sender that does not end")
+                self._log.warning("Mailbox: a sender has not finished within %g s", mailbox.SENDER_TIMEOUT)
                 self._close_sender(fd)
 
     def close_in_child(self) -> None:
-        """Close our copies, in a process that the application has forked: it is no second server."""
+        """Close our copies in a process that the application has forked: it must not serve."""
         for listener in self._listeners.values():
             listener.close()
         for sender, _ in self._senders.values():
@@ -168,16 +168,16 @@ class Acceptor:
                 self._epoll.unregister(fd)
 
     def _is_ahead(self) -> bool:
-        """Whether a sibling that could accept has clearly fewer connections."""
+        """Return whether a sibling that could accept has clearly fewer connections."""
         return any(
             len(self._loop.connections) > sibling[Field.OPEN] + max(MAX_AHEAD, sibling[Field.OPEN] // AHEAD_RATIO)
             for sibling in self._board.taken()
-            # One thread, busy: it is likely to be free in a moment.
+            # With one thread, a busy sibling is likely to be free in a moment.
             if sibling[Field.ACCEPTING] and sibling[Field.IN_FLIGHT] < max(2, sibling[Field.THREADS])
         )
 
     def _accept(self, listener: Any) -> bool:
-        """Take a connection from the queue; return whether there may be another."""
+        """Accept a connection; return whether there may be another."""
         try:
             client, address = mailbox.accept(listener)
         except OSError as error:
@@ -194,18 +194,18 @@ class Acceptor:
             return True
         try:
             connection = self._loop.adopt(client, address, listener.getsockname(), listener_name(listener))
-        except OSError:  # TLS finds that the client has gone
+        except OSError:  # with TLS: the client has disconnected
             client.close()
             return True
         self._loop.set_deadline(connection, begun=True)
-        self._loop.make_ready(connection)  # its request has often come with it
+        self._loop.make_ready(connection)  # its request has often arrived already
         if connection.fd >= self._first_reserved:
             self._make_room(descriptors.TOO_MANY_OPEN_FILES)
             return False
         return bool(len(self._loop.connections) < self._loop.cfg.worker_connections)
 
     def _make_room(self, reason: str) -> None:
-        """Accept nothing for a moment, for want of descriptors, and close those that have been idle for longest."""
+        """Short of descriptors: accept nothing for a moment, and close the connections that were idle for longest."""
         now = time.monotonic()
         self._blocked_until = now + descriptors.ACCEPT_PAUSE
         self._lacks_descriptors = True
@@ -216,13 +216,13 @@ class Acceptor:
         self._loop.close_oldest_idle(now)
 
     def _has_room(self) -> bool:
-        """Whether a new connection would leave the application its reserve of descriptors."""
+        """Return whether a new connection leaves the application its reserve of descriptors."""
         self._first_reserved = descriptors.first_reserved()
         return descriptors.has_room(self._epoll.fileno())
 
     def _accept_mail(self, box: mailbox.Mailbox) -> bool:
-        """Read what one sender has left; return whether there may be another."""
-        if not self._has_room():  # for a batch: what does not find a descriptor would be lost
+        """Accept and read one sender; return whether there may be another."""
+        if not self._has_room():  # for a batch: connections without a free descriptor would be lost
             self._make_room(descriptors.TOO_MANY_OPEN_FILES)
             return False
         try:
@@ -262,7 +262,7 @@ class Acceptor:
             try:
                 server = self._server_address(client, origin.listener)
                 connection = self._loop.adopt(client, address, server, origin.listener)
-            except OSError:  # it has closed meanwhile
+            except OSError:  # the client has disconnected
                 client.close()
                 continue
             connection.served = origin.served
@@ -274,7 +274,7 @@ class Acceptor:
             self._loop.rejoin(connection)
 
     def _server_address(self, client: socket.socket, name: str | None) -> Any:
-        """Return the address of the listener that `client` came by, as an accepted connection has it."""
+        """Return the address of the listener that accepted `client`, as ``getsockname`` of the listener has it."""
         own = client.getsockname()
         for listener in self._listeners.values():
             address = listener.getsockname()

@@ -1,4 +1,4 @@
-"""What a worker tells the Flask extensions of its application."""
+"""Callbacks from a worker to the Flask extensions of its application."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flask_socketact.bridge import holds, server_info
 
 
 class Applications:
-    """All of them, each told for itself: one that fails keeps nothing from the others, nor from the worker."""
+    """All registered applications. A callback that fails affects neither the others nor the worker."""
 
     def __init__(self, log: Any) -> None:
         """Take gunicorn's logger."""

@@ -1,4 +1,4 @@
-"""What our worker classes share: how a worker boots, what it hears, and how it leaves."""
+"""The base of all worker classes: boot, signals, heartbeat, exit."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from flask_socketact.workers.drain import DRAIN_POLL, Drain
 from flask_socketact.workers.relayed import Relayed
 from flask_socketact.workers.signal_handlers import SignalHandlers
 
-#: How often a worker gives a sign of life, in seconds.
+#: How often a worker sends a heartbeat to the master, in seconds.
 HEARTBEAT = 1.0
-#: For so long after it has begun a worker measures what clients have waited. Seconds.
+#: How long a new worker measures the time that clients have waited for it, in seconds.
 MEASURE_WAITS_FOR = 10.0
-#: When a worker's loop fails more often than this within a second, it cannot go on.
+#: A worker whose loop fails more often than this within a second drains.
 MAX_FAILURES = 8
 
 
 def listener_name(listener: Any) -> str | None:
-    """Return ``FileDescriptorName=`` of a listener; None when it is not systemd's."""
+    """Return ``FileDescriptorName=`` of a listener; None if it is not from systemd."""
     return getattr(listener, "fdname", None)
 
 
 class BaseWorker(Worker):
-    """Before gunicorn's classes in the bases of ours."""
+    """Mixin for gunicorn's worker classes; it comes before them in the bases."""
 
     #: Set by the master before it forks.
     board: Scoreboard
@@ -52,11 +52,11 @@ class BaseWorker(Worker):
     cgroup: str | None = None  #: control group of the service
     generation: str | None = None
 
-    hands_over = True  #: ... which the master sees that it is one of ours by
+    hands_over = True  #: tells the master that this class uses the mailbox
 
     handled_signals = (*Worker.SIGNALS, protocol.DRAIN)
 
-    # gunicorn's:
+    # Set by gunicorn:
     ppid: int
     max_requests: int
 
@@ -75,45 +75,48 @@ class BaseWorker(Worker):
             self.log,
         )
         self.relayed = Relayed(self)
-        self.is_child = False  #: this is no worker, but a process that its application has forked
-        self.is_told_to_quit = False  #: by SIGQUIT or SIGABRT, which wait for nothing
-        self._must_reopen = False  # log files
-        self._errors: Any = None  # ``wsgi.errors``, where gunicorn's would fail with a stream that is closed
+        self.is_child = False  #: not a worker any more, but a process that its application has forked
+        self.is_told_to_quit = False  #: SIGQUIT or SIGABRT has come: exit at once
+        self._must_reopen = False  # log files, after SIGUSR1
+        self._errors: Any = None  # ``wsgi.errors``; gunicorn's own raises when sys.stderr is closed
         self._next_beat = 0.0
-        self._knows_ready = False  # applications know
-        self._measures_until = 0.0  # 0.0: it has not begun
-        self._failures: list[float] = []  # of the loop itself, within the last second
+        self._knows_ready = False  # applications were told that the generation is ready
+        self._measures_until = 0.0  # CLOCK_MONOTONIC, seconds; 0.0: before the first beat
+        self._failures: list[float] = []  # times of failures of the loop within the last second
 
-    # How it boots.
+    # Boot.
 
     def init_process(self) -> None:
         self._is_managed = hasattr(self, "slot")
-        if not self._is_managed:  # a master that is not ours
+        if not self._is_managed:  # gunicorn's own master
             self.board = Scoreboard()
             self.slot = self.board.take(1, self.cfg.threads)
-            self.board.note_ready(1, time.monotonic())  # nobody else will
+            self.board.note_ready(1, time.monotonic())  # such a master does not
         self.slot[Field.PID] = os.getpid()
         request_context.generation = self.generation
         self.forks.watch()
-        super().init_process()  # until nothing of a request is left, or the drain time is over
+        super().init_process()  # returns when all requests are done, or the drain time has expired
         self.drain.finish()
 
     def load_wsgi(self) -> None:
-        """Load the application. One that leaves (``SystemExit``) while it is imported cannot boot:
-        gunicorn would start it again and again."""
+        """Load the application.
+
+        :raises RuntimeError: it called ``sys.exit()`` while it was imported. For SystemExit gunicorn would start the
+            worker again and again.
+        """
         server_info.server = server_info.Server(self.named_listeners(), self.board, self.slot, self.is_draining)
         try:
             metric_files.use()
         except CountersError as error:
             self.log.error("%s", error)
-        # Just before the master kills it: what keeps it, in C perhaps, holds a handler back.
+        # Just before the master kills it. A signal handler would not do: it does not run while C code blocks.
         faulthandler.dump_traceback_later(env.load_timeout(), file=STDERR)
         try:
             super().load_wsgi()
         except SystemExit as error:
-            if not self.alive or self.slot[Field.DRAINING]:  # handle_exit, or a handler of the application's
+            if not self.alive or self.slot[Field.DRAINING]:  # handle_exit(), or a handler of the application
                 raise
-            raise RuntimeError(f"the application left with {error.code!r} while it was imported") from error
+            raise RuntimeError(f"the application called sys.exit({error.code!r}) while it was imported") from error
         finally:
             faulthandler.cancel_dump_traceback_later()
         self.handlers.restore()
@@ -128,7 +131,7 @@ class BaseWorker(Worker):
         return [(listener_name(listener), listener) for listener in self.sockets]
 
     def beat(self) -> None:
-        """Let applications do what is due, and know when the service is ready; called in each turn of the main loop."""
+        """Do what is due every second. Called in each turn of the main loop."""
         now = time.monotonic()
         if now < self._next_beat:
             return
@@ -140,7 +143,7 @@ class BaseWorker(Worker):
         self.handlers.restore()
         if self.relayed.stop_signaled and self.relayed.confirm_stop():
             self._drain_with_scope()
-        if self.alive and self.slot[Field.DRAINING]:  # the master has said so, and its signal was lost
+        if self.alive and self.slot[Field.DRAINING]:  # the master has set it, and its signal was lost
             self.handle_exit(signal.SIGTERM, None)
         self.applications.for_each(lambda application: application.beat())
         if not self._knows_ready and self.board.ready >= self.slot[Field.GENERATION]:
@@ -148,24 +151,28 @@ class BaseWorker(Worker):
             self.applications.send(server_info.GENERATION_READY)
 
     def note_failure(self) -> None:
-        """Go on after the error that is being handled, which has come out of the main thread's loop: a signal handler
-        of the application's has raised it. Drain, if there are many."""
+        """Log the current exception, which has left the main thread's loop, and continue; drain after many of them.
+
+        A signal handler of the application can raise such an exception.
+        """
         if self.is_told_to_quit or self.is_child:
-            raise  # noqa: PLE0704 (called while it is handled)
+            raise  # noqa: PLE0704 (called in an except clause)
         self.log.exception("Unexpected error in the worker's main thread")
         if self.fails_often():
             self.alive = False
-        time.sleep(DRAIN_POLL)  # what has failed may fail again at once
+        time.sleep(DRAIN_POLL)  # it may fail again at once
 
     def fails_often(self) -> bool:
-        """Count a failure of the worker's loop; return whether there are so many that it cannot go on."""
+        """Count a failure of the worker's loop; return whether there were too many to continue."""
         now = time.monotonic()
         self._failures = [*(then for then in self._failures if now - then < 1), now]
         return len(self._failures) > MAX_FAILURES
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain; a worker that still loads the application and has nothing to finish leaves at once. A relayed worker
-        has no master any more: the next one tells it to go, or an administrator."""
+        """Drain (SIGTERM). A worker that still loads the application exits at once, unless mail waits for it.
+
+        A relayed worker gets the signal from the next generation's master, or from an administrator.
+        """
         super().handle_exit(sig, frame)
         self.relayed.next_is_ready = self.relayed.next_is_ready or self.relayed.is_moved()
         self.drain.begin()
@@ -174,89 +181,97 @@ class BaseWorker(Worker):
             sys.exit(0)
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
-        """Leave at once."""
+        """Exit at once (SIGQUIT)."""
         self.is_told_to_quit = True
         super().handle_quit(sig, frame)
 
     def handle_abort(self, sig: int, frame: FrameType | None) -> None:
-        """Leave at once: the master has waited for a sign of life."""
+        """Exit at once (SIGABRT): the master has missed the heartbeat."""
         self.is_told_to_quit = True
         super().handle_abort(sig, frame)
 
     def init_signals(self) -> None:
-        """Listen to the relay, too. Programs that requests have started get its signals as well, and ignore them."""
+        """Handle the relay's signals, too. Child processes of requests get them as well, and ignore them by default."""
         super().init_signals()
         signal.signal(protocol.DRAIN, self.handle_urg)
-        # Not at once, as gunicorn has it: the master, to which Ctrl-C goes, too, tells its workers to quit.
+        # gunicorn's worker exits at once. With Ctrl-C the master gets the signal, too, and stops its workers.
         signal.signal(signal.SIGINT, self.handle_exit)
-        signal.signal(signal.SIGPWR, signal.SIG_IGN)  # WatchdogSignal=, which is for the master
+        signal.signal(signal.SIGPWR, signal.SIG_IGN)  # WatchdogSignal=, meant for the master
 
     def handle_usr1(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (a signal handler)
-        """Open log files anew, soon: gunicorn's handler does so at once, perhaps in the middle of writing a line."""
+        """Reopen log files soon (SIGUSR1). gunicorn's handler does it at once, maybe while a line is being written."""
         self._must_reopen = True
 
     def reopen_files(self) -> None:
-        """Open log files anew, if somebody has asked for it; called in each turn of the main loop."""
+        """Reopen log files after SIGUSR1. Called in each turn of the main loop."""
         if self._must_reopen:
             self._must_reopen = False
             reopen.reopen(self.log)
 
     def handle_urg(self, sig: int, frame: FrameType | None) -> None:
-        """The next generation is ready: drain, and carry to it."""
+        """Drain, and hand connections over (SIGURG): the next generation is ready. Only for a relayed worker."""
         if self.relayed.is_moved() and not self.relayed.next_is_ready:
             self.handle_exit(sig, frame)
 
     def handle_winch(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (a signal handler)
-        """The scope stops, and so does the service; soon it is looked into whether that is so."""
+        """Check soon whether the scope, and so the service, is stopping (SIGWINCH). Only for a relayed worker."""
         if self.relayed.is_moved():
             self.relayed.stop_signaled = True
             self._next_beat = 0.0
 
     def _drain_with_scope(self) -> None:
-        """Drain, and from now on carry nothing."""
+        """Drain without handing connections over: the service is stopping, too."""
         self.board.stopping = True
         if not self.relayed.next_is_ready:
             self.handle_exit(protocol.STOP, None)
 
     def end_at_max_requests(self) -> bool:
-        """Whether the worker is to leave now that it has answered ``max_requests``; a master of ours lets it drain when
-        another has taken its place, and a relayed worker has no master to replace it."""
-        self.max_requests = sys.maxsize  # gunicorn's word for never
+        """Mark the worker as due for recycling after ``max_requests``; return whether it must exit by itself.
+
+        Our master starts a replacement first, and then lets this worker drain. A relayed worker is not replaced.
+        """
+        self.max_requests = sys.maxsize  # gunicorn's value for "never"
         if self._is_managed and not self.slot[Field.RECYCLE]:
             self.slot[Field.RECYCLE] = 1
-            self.log.info("max_requests answered: to be replaced (pid: %s)", os.getpid())
+            self.log.info("Served max_requests: this worker is due for recycling (pid: %s)", os.getpid())
         return not self._is_managed
 
     def close_in_child(self) -> None:
-        """Close the copies of what the worker serves on, in a process that the application has forked."""
+        """Close our copies of listeners and connections in a process that the application has forked."""
         for listener in self.sockets:
             listener.close()
 
     def is_draining(self) -> bool:
-        """Whether this worker takes nothing new and leaves when it has nothing left."""
+        """Return whether this worker drains."""
         return not self.alive
 
     def observe(self, environ: dict[str, Any], status: str | None, began: float) -> None:
-        """Tell an application that has asked for it that a response was sent, or has failed (`status` is None). The
-        request began at `began` (CLOCK_MONOTONIC, seconds)."""
+        """Report a finished request to the application, if it has set :data:`keys.OBSERVE`.
+
+        `status` is None if the request failed. The request began at `began` (CLOCK_MONOTONIC, seconds).
+        """
         observe = environ.get(keys.OBSERVE)
         if observe is None:
             return
         try:
             observe(environ, status, time.monotonic() - began)
         except Exception:
-            self.log.exception("A response was not counted")
+            self.log.exception("A response was not counted in the metrics")
 
     def note_wait(self, connection: Any) -> None:
-        """Note how long the first request of a connection had waited: what a restart has cost, if this worker has just
-        begun. TCP alone tells."""
+        """Note how long the first request of a connection has waited: shortly after the start, the cost of a restart.
+
+        Only TCP tells.
+        """
         if not self._measures_until or time.monotonic() < self._measures_until:
             waited = int(socket_queues.seconds_since_data(connection) * 1e9)
             self.slot[Field.WAITED] = max(self.slot[Field.WAITED], waited)
 
     def describe_request(self, environ: dict[str, Any], listener: str | None, request: Any) -> None:
-        """Tell the application by which listener a request came (only under activation), whether it is its connection's
-        first, and of the drain; and what is logged, of the request."""
+        """Set the ``socketact.*`` keys in `environ`, and make this the current request for logs.
+
+        `listener` is None without socket activation.
+        """
         if listener is not None:
             environ[keys.LISTENER] = listener
         environ[keys.DRAINING] = self.is_draining

@@ -16,68 +16,70 @@ if TYPE_CHECKING:
 
 
 class Movable(Protocol):
-    """A connection, as another process needs to know it."""
+    """A connection that may be handed over."""
 
     fd: int
-    listener: str | None  #: name of the listener that it came by
-    served: bool  #: a request was answered on it
-    proxy: dict[str, Any] | None  #: what the PROXY protocol said
+    listener: str | None  #: name of the listener that accepted it
+    served: bool  #: a request was served on it
+    proxy: dict[str, Any] | None  #: from the PROXY protocol
 
     @property
     def is_movable(self) -> bool:
-        """Whether another process can go on with it now: it has no request of its own here."""
+        """Whether it can be handed over now: no request is in flight, and none has been read in part."""
 
     @property
     def unread(self) -> bytes:
-        """What has been read beyond the last request."""
+        """Bytes that have been read after the last request."""
 
 
 class Holder(Protocol):
-    """What has the connections of a worker."""
+    """The owner of a worker's connections."""
 
     def read_mailbox(self, box: mailbox.Mailbox) -> None:
-        """Take connections over, from now on."""
+        """Begin to take over connections from the mailbox."""
 
     def leave_mailbox(self, box: mailbox.Mailbox) -> None:
-        """Leave the mailbox to others: we would receive what we send."""
+        """Stop reading the mailbox, as we would receive what we send."""
 
     def close_copy(self, connection: Any) -> None:
-        """Close our copy of a connection that has been sent."""
+        """Close our copy of a connection that was sent."""
 
 
 class Carrier:
-    """What one worker may hand over, and to whom."""
+    """Hands the connections of one worker over, if another worker can take them."""
 
     def __init__(self, worker: BaseWorker) -> None:
         self._worker = worker
-        self._holder: Holder  # from when it has begun
-        self.has_begun = False  #: the drain, for connections, too
-        self.is_carrying = False  #: ... and they go to the mailbox as soon as they have no request here
+        self._holder: Holder  # set by begin()
+        self.has_begun = False  #: begin() was called
+        self.is_carrying = False  #: connections go to the mailbox as soon as they have no request in flight
 
     def has_successor(self) -> bool:
-        """Whether somebody reads the mailbox when this worker has left."""
+        """Return whether another worker will read the mailbox when this one has exited."""
         worker = self._worker
         if worker.board.stopping or worker.board.is_deaf:
             return False
         if not worker.relayed.is_moved() or worker.relayed.next_is_ready:
-            return True  # a sibling, or the next generation, which systemd starts also when the master has died
+            return True  # a sibling, or the next generation, which systemd starts even if the master has died
         return any(not sibling[Field.DRAINING] for sibling in worker.board.taken())
 
     def is_superseded(self) -> bool:
-        """Whether new connections are the next generation's, which answers; this worker may not have begun to drain."""
+        """Return whether the next generation takes all new connections. This worker may not have begun to drain."""
         worker = self._worker
         if worker.board.is_superseded:
             return True
         return bool(worker.slot[Field.DRAINING]) and not worker.relayed.is_moved() and self.has_successor()
 
     def has_mail(self) -> bool:
-        """Whether connections wait for this worker, or another, to take them from the mailbox."""
+        """Return whether connections wait in the mailbox, for this or any other worker."""
         box = self._worker.mailbox
         return box is not None and box.has_mail()
 
     def pass_on(self, client: Any, listener: str | None) -> bool:
-        """Leave a connection of which nothing has been read to the next generation, if that takes what is new: the
-        kernel may still give us some. Return whether it has gone."""
+        """Hand an unread connection over to the next generation, if that takes all new ones; return whether we did.
+
+        The kernel may still wake this worker for a new connection.
+        """
         box = self._worker.mailbox
         if box is None or not self.is_superseded():
             return False
@@ -92,36 +94,35 @@ class Carrier:
     def receive(
         self, origin: mailbox.Origin, connections: list[socket.socket], refused: list[str]
     ) -> Iterator[tuple[socket.socket, Any]]:
-        """Yield what this worker is to serve of a message of the mailbox: connections, and the addresses of their
-        clients."""
+        """Yield the connections of a mailbox message that this worker must serve, and their clients' addresses."""
         for reason in refused:
             self._worker.log.warning("Mailbox: %s", reason)
         for connection in connections:
             try:
                 address = connection.getpeername()
-            except OSError:  # it has closed meanwhile
+            except OSError:  # the client has disconnected
                 connection.close()
                 continue
             if not (origin.is_new and self.pass_on(connection, origin.listener)):
                 yield connection, address
 
     def begin(self, holder: Holder) -> None:
-        """Let connections go from now on, if somebody can take them: called once, as the drain begins."""
+        """Begin to hand connections over, if another worker can take them. Called once, when the drain begins."""
         self._holder = holder
         is_carrying = self.can_carry()
         if is_carrying and self._worker.mailbox:
             holder.leave_mailbox(self._worker.mailbox)
         self.has_begun = True
-        self.is_carrying = is_carrying  # last: other threads send, too, from now on
+        self.is_carrying = is_carrying  # last: from now on other threads send, too
 
     def can_carry(self) -> bool:
-        """Whether somebody will read the mailbox. When nobody does, it would start the service again."""
+        """Return whether connections can be handed over. If no worker reads them, systemd would start the service."""
         if self.has_begun and not self.is_carrying:
             return False
         return self._worker.mailbox is not None and self.has_successor()
 
     def carry(self, connections: Iterable[Movable]) -> None:
-        """Send those of `connections` to the mailbox that have no request here."""
+        """Send those of `connections` to the mailbox that can be handed over now."""
         worker, holder = self._worker, self._holder
         if worker.mailbox is not None and self.can_carry():
             try:
@@ -131,12 +132,12 @@ class Carrier:
             else:
                 return
         self.is_carrying = False
-        worker.log.warning("Idle connections are closed from now on, not carried")
-        if worker.mailbox and worker.board.stopping:  # what we have sent may have no other reader
+        worker.log.warning("Idle connections are closed from now on, not handed over")
+        if worker.mailbox and worker.board.stopping:  # no other worker may be left to read what we have sent
             holder.read_mailbox(worker.mailbox)
 
     def _send(self, box: mailbox.Mailbox, connections: Iterable[Movable], holder: Holder) -> None:
-        """:raises MailboxError: it takes no more; those left are still ours."""
+        """:raises MailboxError: the mailbox is full; the remaining connections are still ours."""
         worker = self._worker
         movable = {c.fd: c for c in connections if c.is_movable and len(c.unread) <= mailbox.MAX_UNREAD}
         origins = [(mailbox.Origin(c.listener, c.served, _pairs(c.proxy), c.unread), fd) for fd, c in movable.items()]

@@ -1,4 +1,4 @@
-"""Processes that the application forks: none of them is a worker."""
+"""Processes that the application forks. They are not workers: they must neither serve nor count."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from flask_socketact.shared import scoreboard
 if TYPE_CHECKING:
     from flask_socketact.workers.base import BaseWorker
 
-#: The real one: gevent's closes a descriptor later, by its loop, which a child has not.
+#: The unpatched function: gevent's closes in its loop, which does not run in a child.
 close_descriptor = os.close
 
 
 class Forks:
-    """The forks of one worker."""
+    """Fork hooks of one worker."""
 
     def __init__(self, worker: BaseWorker) -> None:
         self._worker = worker
-        self._forking = threading.local()  # the signals that a thread has blocked before it forked
+        self._forking = threading.local()  # the signal mask of a thread before it forked
 
     def watch(self) -> None:
-        """See to every process that is forked from now on."""
+        """Install the hooks for all later forks."""
         os.register_at_fork(
             before=self._hold_signals, after_in_parent=self._release_signals, after_in_child=self._become_child
         )
 
     def _hold_signals(self) -> None:
-        """Let signals wait while the application forks: one that comes early is for the child, and not for our handlers
-        in it (``multiprocessing.Process.terminate()``)."""
+        """Block signals during the fork: our handlers must not get one for the child that arrives early, as from
+        ``multiprocessing.Process.terminate()``."""
         self._forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._worker.handled_signals)
 
     def _release_signals(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._forking.mask)
 
     def _become_child(self) -> None:
-        """Be no worker any more: touch nothing that is the worker's, and take signals as any process."""
+        """Close what belongs to the worker, and restore the default signal handlers."""
         worker = self._worker
         worker.is_child = True
         ClientSocket.in_worker = False
@@ -58,8 +58,10 @@ class Forks:
         worker.close_in_child()
 
     def end_child(self, error: BaseException | None) -> NoReturn:
-        """End a process that the application has forked in a request, and in which its view has returned, or has raised
-        `error`: its parent answers the client."""
+        """Exit a process that a view has forked, after its view returned or raised `error`.
+
+        The parent responds to the client.
+        """
         status = 0
         if isinstance(error, SystemExit):
             status = error.code if isinstance(error.code, int) else int(error.code is not None)

@@ -1,6 +1,6 @@
-"""The connections of one worker, in one epoll: wait for requests, let go, close. New ones come by the acceptor.
+"""The connections of one worker, in one epoll: wait for requests, time out, close. The acceptor adds new ones.
 
-An unexpected error closes the connection that it came from, and nothing else.
+An unexpected error closes only the connection in which it occurred.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.acceptor import Acceptor
 from flask_socketact.workers.base import BaseWorker
 
-#: How long we wait for the client to close after us, in seconds.
+#: How long we wait for the client's FIN after ours, in seconds.
 CLOSE_TIMEOUT = 2.0
-#: How often connections whose time is over are looked for, in seconds.
+#: How often we look for connections whose deadline has passed, in seconds.
 SWEEP_INTERVAL = 1.0
-#: Events taken from the kernel at once: what one thread has taken waits while it serves the first.
+#: Most events read from the epoll at once: while the leader serves the first, the others wait.
 MAX_EVENTS = 64
 
 
 class Loop:
-    """Used by one thread at a time, the leader; the others call `rejoin` and the like with the `lock` held."""
+    """The event loop. Only the leader polls; other threads call `rejoin` and the like while they hold `lock`."""
 
     def __init__(self, worker: BaseWorker) -> None:
         self.cfg = cfg = Settings(worker.cfg)
         self._log = worker.log
-        self.lock = threading.Lock()  #: of what is decided about connections that are not busy
-        self.ready: deque[Connection] = deque()  #: something has come for them
+        self.lock = threading.Lock()  #: for all changes of connections without a request in flight
+        self.ready: deque[Connection] = deque()  #: bytes have arrived, and a thread can serve them
         self.connections: set[Connection] = set()
-        self._by_fd: dict[int, Connection] = {}  # what the epoll knows them by
+        self._by_fd: dict[int, Connection] = {}  # the epoll reports descriptors
         self._slot = worker.slot
         self._header_timeout = env.header_timeout()
         self._context = _tls_context(cfg) if cfg.is_ssl else None
@@ -55,11 +55,11 @@ class Loop:
         self._next_sweep = 0.0
 
     def wake(self) -> None:
-        """Let the leader return from `poll`."""
+        """Make the leader return from `poll`."""
         os.eventfd_write(self._wakeup, 1)
 
     def poll(self, timeout: float) -> None:
-        """Wait for events, at most `timeout` seconds; connections that have sent something become `ready`."""
+        """Wait for events, at most `timeout` seconds. Connections with new bytes become `ready`."""
         now = time.monotonic()
         timeout = min(timeout, self.acceptor.watch_sources(now))
         if now >= self._next_sweep:
@@ -77,9 +77,9 @@ class Loop:
                 continue
             try:
                 self._note_event(connection)
-            except Exception:  # noqa: BLE001 (whatever it is, it is this connection's alone)
+            except Exception:  # noqa: BLE001 (any error closes this connection only)
                 self.close_after_error(connection)
-        for fd in sources:  # new connections come after those that we have
+        for fd in sources:  # existing connections first, then new ones
             if fd == self._wakeup:
                 os.eventfd_read(fd)
             else:
@@ -93,34 +93,37 @@ class Loop:
             self.make_ready(connection)
 
     def rejoin(self, connection: Connection) -> None:
-        """Wait for the next request of `connection`, or for the rest of one; its deadline has been set."""
+        """Return `connection` to the loop after its turn, to wait for a request or the rest of one.
+
+        Its deadline is already set.
+        """
         connection.end_turn()
         if connection.next_request is NextRequest.UNPARSED:
             self.make_ready(connection)
         self._register(connection)
 
     def set_deadline(self, connection: Connection, *, begun: bool) -> None:
-        """Give the client time to end the request that it has begun, or to begin one."""
+        """Set the time for the client to complete the headers that it has `begun`, or to begin a request."""
         connection.deadline = time.monotonic() + (self._header_timeout if begun else self.cfg.keepalive)
 
     def next_ready(self) -> Connection | None:
-        """Return a connection that has sent something; None when there is none."""
+        """Return the next ready connection; None if there is none."""
         return self.ready.popleft() if self.ready else None
 
     def make_ready(self, connection: Connection) -> None:
-        """Let a thread serve `connection` in its turn."""
+        """Queue `connection` for a thread."""
         connection.enqueue()
         self.ready.append(connection)
 
     def unregister(self, connection: Connection) -> None:
-        """Take `connection` out of the epoll while a thread that does not lead has it."""
+        """Remove `connection` from the epoll while a thread that is not the leader serves it."""
         if connection.is_registered:
             connection.is_registered = False
-            with suppress(OSError):  # the application has closed the descriptor, and the epoll has forgotten it
+            with suppress(OSError):  # the application has closed the descriptor, which removes it from the epoll
                 self.epoll.unregister(connection.fd)
 
     def close_gracefully(self, connection: Connection) -> None:
-        """Send FIN, and wait for the client's without a thread."""
+        """Send FIN, and wait for the client's FIN without a thread."""
         if connection.begin_close():
             connection.deadline = time.monotonic() + CLOSE_TIMEOUT
             self._register(connection)
@@ -128,19 +131,19 @@ class Loop:
             self.close(connection)
 
     def close(self, connection: Connection) -> None:
-        """Close `connection` for its client, too: a process that the application has forked may have a copy."""
-        with suppress(OSError):  # it has gone by itself
+        """Close `connection`, even if a process that the application has forked has a copy of it."""
+        with suppress(OSError):  # the client has closed it
             connection.sock.shutdown(socket.SHUT_RDWR)
         self.close_copy(connection)
 
     def close_after_error(self, connection: Connection) -> None:
-        """Close `connection` after the error that is being handled."""
-        self._log.exception("Unexpected error with a connection, which is closed")
+        """Log the current exception, and close `connection`."""
+        self._log.exception("Unexpected error: the connection is closed")
         self.close(connection)
 
     def close_copy(self, connection: Connection) -> None:
         """Close our copy of `connection`."""
-        self.unregister(connection)  # a copy of the descriptor elsewhere would keep it in
+        self.unregister(connection)  # a copy in another process would keep it in the epoll
         self.connections.discard(connection)
         if self._by_fd.get(connection.fd) is connection:
             del self._by_fd[connection.fd]
@@ -152,7 +155,7 @@ class Loop:
             connection.sock.close()
 
     def close_oldest_idle(self, now: float) -> None:
-        """Close connections that have been idle for longest, for want of descriptors."""
+        """Close the connections that have been idle for longest, because descriptors are short."""
         with self.lock:
             idle = [
                 (c.free_since or c.deadline - self._header_timeout, c)
@@ -165,7 +168,7 @@ class Loop:
                     self.close(connection)
 
     def close_idle_by(self, deadline: float) -> None:
-        """Close connections without a request at `deadline` at the latest."""
+        """Close idle connections at `deadline` at the latest."""
         with self.lock:
             for connection in self.connections:
                 if connection.state is State.IDLE:
@@ -173,7 +176,7 @@ class Loop:
         self._next_sweep = min(self._next_sweep, deadline)
 
     def close_in_child(self) -> None:
-        """Close our copies of everything, in a process that the application has forked: it is no second server."""
+        """Close our copies of everything in a process that the application has forked: it must not serve."""
         self.acceptor.close_in_child()
         for connection in self.connections:
             with suppress(OSError):
@@ -182,9 +185,9 @@ class Loop:
         os.close(self._wakeup)
 
     def adopt(self, client: socket.socket, address: Any, server: Any, name: str | None) -> Connection:
-        """Take a connection; `address` is its client's, `server` that of its listener, which has this `name`.
+        """Add a connection. `address` is the client's; `server` and `name` are the listener's address and name.
 
-        :raises OSError: the client has gone.
+        :raises OSError: the client has disconnected.
         """
         if client.family == socket.AF_INET6:
             address = (unmapped(address[0]), *address[1:])
@@ -205,7 +208,7 @@ class Loop:
             connection.is_registered = True
 
     def _sweep(self, now: float) -> None:
-        """Close connections whose time is over; one whose request has come meanwhile is ready instead."""
+        """Close connections whose deadline has passed, except idle ones whose next request has just arrived."""
         idle = 0
         for connection in list(self.connections):
             if connection.state in (State.QUEUED, State.IN_REQUEST):
@@ -229,7 +232,7 @@ def _wrap(client: socket.socket, context: ssl.SSLContext, cfg: Settings) -> ssl.
 
 
 def _tls_context(cfg: Settings) -> ssl.SSLContext:
-    """Return gunicorn's context, but for HTTP/1.1 alone."""
+    """Return gunicorn's TLS context, restricted to HTTP/1.1."""
     context: ssl.SSLContext = gunicorn_sock.ssl_context(cfg)
     if "h2" in cfg.http_protocols:
         context.set_alpn_protocols(["http/1.1"])

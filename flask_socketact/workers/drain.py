@@ -1,4 +1,4 @@
-"""The end of a worker: it takes nothing new, finishes what it has, and leaves, at the latest after the drain time."""
+"""The drain of a worker: it accepts nothing new, finishes its work, and exits, at the latest after the drain time."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from flask_socketact.systemd import message_ids
 if TYPE_CHECKING:
     from flask_socketact.workers.base import BaseWorker
 
-#: How often a worker that drains looks at what is left, in seconds.
+#: How often a draining worker checks what is left, in seconds.
 DRAIN_POLL = 0.05
-#: How long an idle connection stays open in a drain, for a request that its client may have sent already. Seconds.
+#: How long an idle connection stays open in a drain: its client may just have sent a request. Seconds.
 LINGER = 2.0
-#: A worker that does not leave by itself, whatever keeps it, leaves so much later than the drain time. Seconds.
+#: A worker that is still running so long after the drain time ends its process, whatever blocks it. Seconds.
 OVERDUE_GRACE = 1.0
 
-#: The real ones, taken before gevent puts its own in their place: what ends a worker must not wait for its loop.
+#: The unpatched functions: ending a worker must not depend on gevent's loop.
 _start_thread = _thread.start_new_thread
 _sleep = time.sleep
 
 
 class Drain:
-    """The drain of one worker; the drain time is gunicorn's ``graceful_timeout``, and has one clock."""
+    """The drain of one worker. The drain time is gunicorn's ``graceful_timeout``."""
 
     def __init__(self, worker: BaseWorker) -> None:
         self._worker = worker
-        self.began: float | None = None  #: CLOCK_MONOTONIC, seconds; None: it has not
-        self._is_announced = False  # applications know
+        self.began: float | None = None  #: CLOCK_MONOTONIC, seconds; None: not yet
+        self._is_announced = False  # applications were told
         self._is_finished = False
 
     @property
     def deadline(self) -> float:
-        """When the drain time is over: CLOCK_MONOTONIC, seconds."""
+        """When the drain time expires: CLOCK_MONOTONIC, seconds."""
         return math.inf if self.began is None else self.began + self._drain_time
 
     @property
@@ -49,25 +49,25 @@ class Drain:
         return float(self._worker.cfg.graceful_timeout)
 
     def begin(self) -> None:
-        """Let the drain time run, if it does not yet. Called in signal handlers, too.
+        """Start the drain time, if it has not started. Also called in signal handlers.
 
-        Its end is the process's, whatever keeps that: a thread of the application, a signal handler, a view in the main
-        thread. Not by a timer's signal, which the application may want for itself.
+        When it expires, a thread of ours ends the process, even if a thread of the application, a signal handler or a
+        view in the main thread blocks. Not a timer signal: the application may use it.
         """
         if self.began is None:
             self.began = time.monotonic()
-            with suppress(RuntimeError):  # no thread can be started: the master ends a worker that does not leave
+            with suppress(RuntimeError):  # no thread can be started: the master kills a worker that does not exit
                 _start_thread(self._exit_when_overdue, ())
 
     def announce(self) -> None:
-        """Let applications know of the drain; called, perhaps again, when it has begun."""
+        """Tell applications that the drain has begun. Further calls do nothing."""
         if not self._is_announced:
             self._is_announced = True
             self.begin()
             self._worker.applications.send(server_info.DRAIN_BEGUN)
 
     def finish(self) -> None:
-        """Wait for what the application holds, and say what has become of the drain."""
+        """Wait for the application's holds, and log the result of the drain."""
         worker = self._worker
         self.announce()
         while holds.current() and time.monotonic() < self.deadline:
@@ -86,7 +86,7 @@ class Drain:
     def _exit_when_overdue(self) -> None:
         try:
             _sleep(max(0.0, self.deadline + OVERDUE_GRACE - time.monotonic()))
-            if self._is_finished:  # the interpreter waits for threads, and calls these after them
+            if self._is_finished:  # the interpreter waits for threads, and only then calls these
                 self._log_threads()
                 atexit._run_exitfuncs()
             else:
@@ -99,7 +99,7 @@ class Drain:
         names = [thread.name for thread in threading.enumerate() if not thread.daemon and thread is not main]
         if names:
             self._worker.log.warning(
-                "The drain time of %g s is over: leaving without the application's thread %s (pid: %s)",
+                "The drain time of %g s has expired: exiting although the application's thread %s is running (pid: %s)",
                 self._drain_time,
                 ", ".join(names),
                 os.getpid(),
@@ -110,9 +110,9 @@ class Drain:
         if requests := self._worker.slot[Field.IN_FLIGHT]:
             left.append(f"{requests} requests")
         self._worker.log.warning(
-            "The drain time of %g s is over: leaving%s (pid: %s)",
+            "The drain time of %g s has expired: exiting%s (pid: %s)",
             self._drain_time,
-            f", and cutting short {', '.join(left)}" if left else "",
+            f", and cutting off {', '.join(left)}" if left else "",
             os.getpid(),
         )
 
@@ -120,6 +120,6 @@ class Drain:
         log, slot = self._worker.log, self._worker.slot
         if carried := slot[Field.CARRIED_OUT]:
             fields = message_ids.CARRIED | {"CONNECTIONS": carried}
-            log.info("Carried %s idle connections to other workers", carried, extra=fields)
+            log.info("Handed over %s idle connections to other workers", carried, extra=fields)
         if not slot[Field.OPEN]:
-            log.info("Drained, with nothing left (pid: %s)", os.getpid(), extra=message_ids.DRAINED)
+            log.info("Drained: no connection is left (pid: %s)", os.getpid(), extra=message_ids.DRAINED)

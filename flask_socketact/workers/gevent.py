@@ -1,4 +1,4 @@
-"""gunicorn's gevent worker as a service of systemd: a greenlet for each connection."""
+"""gunicorn's gevent worker under systemd: a greenlet for each connection."""
 
 from __future__ import annotations
 
@@ -38,30 +38,30 @@ from flask_socketact.workers.gunicorn_base import CarriedClient, GunicornMixin, 
 class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
     """Greenlets: ``-k flask_socketact.workers.gevent.GeventWorker`` (extra ``[gevent]``).
 
-    Other than gunicorn's it hands its connections over in a drain, or ends idle ones after a linger time; it drains
-    when its master has died, too, and leaves as soon as nothing is left.
+    Unlike gunicorn's, it hands its connections over in a drain, or closes idle ones after a short time; it also drains
+    when its master has died; and it exits as soon as its work is done.
     """
 
     def patch(self) -> None:
         names = [listener_name(listener) for listener in self.sockets]
-        super().patch()  # makes other objects of the listeners
+        super().patch()  # replaces the listeners with gevent's sockets, without names
         self._listeners = [
             Listener(name, listener.getsockname()) for name, listener in zip(names, self.sockets, strict=True)
         ]
         self._tls: ssl.SSLContext | None = None
-        self._busy: dict[Any, bool] = {}  # connections; whether a request is being answered
+        self._busy: dict[Any, bool] = {}  # whether a request is in flight, for each connection
         self._servers: list[StreamServer] = []
-        self._mailbox_reader: gevent.Greenlet | None = None  # reads the mailbox
+        self._mailbox_reader: gevent.Greenlet | None = None
         self._is_reading_mail = False
-        self._next_log = 0.0  # of a want of descriptors
-        self._is_killing = False  # greenlets, because the drain time is over
+        self._next_log = 0.0  # of a shortage of descriptors
+        self._is_killing = False  # greenlets, because the drain time has expired
         self._wakeup_main = Event()
 
     def named_listeners(self) -> list[tuple[str | None, Any]]:
         return [(origin.fdname, listener) for origin, listener in zip(self._listeners, self.sockets, strict=True)]
 
     def notify(self) -> None:
-        Worker.notify(self)  # not gevent's, which leaves at once when the master has died
+        Worker.notify(self)  # not gevent's, which exits at once when the master has died
         self.reopen_files()
         self.beat()
         if not self.relayed.check_master():
@@ -73,7 +73,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
 
     def handle_usr1(self, sig: int, frame: FrameType | None) -> None:
         super().handle_usr1(sig, frame)
-        gevent.spawn(self.reopen_files)  # in the loop's next turn, not after its pause
+        gevent.spawn(self.reopen_files)  # in the next turn of gevent's loop
 
     def handle(self, listener: Any, client: Any, address: Any) -> None:
         if not isinstance(client, Client) and self.carrier.pass_on(client, listener.fdname):
@@ -93,14 +93,14 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
             del self._busy[client]
 
     def handle_request(self, listener: Any, request: Any, client: Any, address: Any) -> None:
-        """Answer a request; in a drain, hand the connection over then.
+        """Serve a request. In a drain, hand the connection over afterwards.
 
-        :raises StopIteration: the connection has ended, here at least.
+        :raises StopIteration: the connection was handed over, or must be closed.
         """
         if not isinstance(client, Client):
             super().handle_request(listener, request, client, address)
             return
-        if client.served and request.req_number == 1:  # elsewhere
+        if client.served and request.req_number == 1:  # by another worker
             request.req_number += 1
         super().handle_request(listener, request, client, address)
         if not request_body.is_read(request) and not self._skip_body(request, client, address):
@@ -112,7 +112,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
                 raise StopIteration
 
     def _skip_body(self, request: Any, client: Client, address: Any) -> bool:
-        """Read what the application has left of the body; return whether that was all."""
+        """Discard the rest of the body; return whether its end was reached."""
         parser = http.get_parser(self.cfg, client, address)
         parser.mesg, parser.unreader = request, request.unreader
         return bool(parser.finish_body(time.monotonic() + BODY_REST_TIMEOUT))
@@ -133,9 +133,9 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
     def run(self) -> None:
         if self.cfg.is_ssl:
             self._tls = ssl_context(self.cfg)
-            # Else the end of input that a drain makes is an error from Python 3.12 on, and the client is told of it.
+            # From Python 3.12 on, end_input() would otherwise be an error, which is reported to the client.
             self._tls.options |= getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", ssl.Options(0))
-            # In handle(), which takes errors, and not before it, where the drain would not see the connection.
+            # The handshake is in handle(), so that the drain knows the connection, and errors are handled.
             self.cfg.set("do_handshake_on_connect", False)
         self._servers = servers = [
             self._serve(listener, origin) for listener, origin in zip(self.sockets, self._listeners, strict=True)
@@ -147,7 +147,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
             try:
                 self.notify()
                 self._wakeup_main.wait(HEARTBEAT)
-            except BaseException:  # noqa: BLE001 (the worker goes on, whatever it is)
+            except BaseException:  # noqa: BLE001 (no error ends the worker)
                 self.note_failure()
         self.slot.begin_drain()
         self.drain.announce()
@@ -166,9 +166,11 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
         return self._is_killing and isinstance(error, gevent.GreenletExit)
 
     def close_in_child(self) -> None:
-        """Leave the hub to the parent, too: with it, the child would go on with the parent's greenlets. It is kept, as
-        one that is collected is switched to once more."""
-        for sock in (*self.sockets, *self._busy):  # by number: gevent's ask the hub when they are closed
+        """Also discard the hub, with which the child would run the parent's greenlets.
+
+        The hub is referenced, because gevent switches to a hub that is garbage-collected.
+        """
+        for sock in (*self.sockets, *self._busy):  # by number: gevent's close() needs the hub
             close_descriptor(sock.fileno())
         self._parents_hub = hub = gevent.get_hub()
         hub.loop.destroy()
@@ -185,9 +187,9 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
         return server
 
     def _drain(self, pools: list[Pool]) -> None:
-        """Wait until nothing is left; hand over connections that wait for a request, or end them after the linger time.
+        """Wait until the work is done. Hand idle connections over, or close them after the linger time.
 
-        What is left is in the pools: greenlets of connections just accepted have not begun yet.
+        The pools tell what is left: a greenlet of a new connection may not have begun yet.
         """
         lingered_at = time.monotonic() + LINGER
         while self._is_needed(pools) and (now := time.monotonic()) < self.drain.deadline:
@@ -203,12 +205,12 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
             self.carrier.carry([client for client in waiting if isinstance(client, Client)])
         elif lingered:
             for client in waiting:
-                if not isinstance(client, Client) or client.is_idle:  # TLS does not tell
+                if not isinstance(client, Client) or client.is_idle:  # with TLS it is unknown
                     end_input(client)
         gevent.sleep(DRAIN_POLL)
 
     def _make_room(self) -> None:
-        """Close connections that have been idle for longest, for want of descriptors."""
+        """Close the connections that have been idle for longest, because descriptors are short."""
         now = time.monotonic()
         if now >= self._next_log:
             self._next_log = now + descriptors.LOG_INTERVAL
@@ -220,7 +222,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
             end_input(client)
 
     def _is_needed(self, pools: list[Pool]) -> bool:
-        """Whether a request or a connection is left; when the service stops, whoever leaves last leaves no mail."""
+        """Return whether a request, a connection or (in a stop) mail is left: the last worker empties the mailbox."""
         return any(pools) or self._is_reading_mail or (self.board.stopping and self.carrier.has_mail())
 
     # The mailbox.
@@ -230,13 +232,13 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
             self._mailbox_reader = gevent.spawn(self._read_mail, box)
 
     def leave_mailbox(self, box: mailbox.Mailbox) -> None:
-        """Do nothing: who reads it looks at ``carrier.is_carrying``."""
+        """Do nothing: the greenlet that reads it checks ``carrier.is_carrying``."""
 
     def close_copy(self, connection: Client) -> None:
         connection.close_copy()
 
     def _read_mail(self, box: mailbox.Mailbox) -> None:
-        """Take connections over from the mailbox, as long as this worker sends none."""
+        """Take over connections from the mailbox, until this worker begins to send its own."""
         while True:
             wait_read(box.listener.fileno())
             if self.carrier.is_carrying:
@@ -258,7 +260,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
                 self._read_sender(sender)
 
     def _read_sender(self, sender: socket.socket) -> None:
-        """Take over what one sender has left."""
+        """Take over the connections of one sender."""
         self._is_reading_mail = True
         try:
             while message := self._receive(sender):

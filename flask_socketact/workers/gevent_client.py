@@ -1,4 +1,4 @@
-"""A client's connection under gevent, which knows what has been read of it, and can go on in another worker."""
+"""A client's connection under gevent. It tracks the bytes that were read, so that it can be handed over."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from flask_socketact.http.connection import EMPTY_LINE
 
 
 class Client(gevent.socket.socket):
-    """What gunicorn's gevent worker takes for the client's socket, in the place of gevent's own."""
+    """Replaces gevent's socket in gunicorn's gevent worker."""
 
     def __init__(self, fd: int, listener: str | None, *, served: bool = False, unread: bytes = b"") -> None:
-        """Take descriptor `fd`. `unread` is what another process has read of the next request."""
+        """Take over descriptor `fd`. `unread` are bytes of the next request that another worker has read."""
         super().__init__(fileno=fd)
         self.settimeout(None)  # socket.setdefaulttimeout() of the application
         self.fd = fd
         self.listener = listener
         self.served = served
         self.free_since = time.monotonic()  #: seconds
-        self.proxy: dict[str, Any] | None = None  # a connection with the PROXY protocol goes nowhere
+        self.proxy: dict[str, Any] | None = None  # with the PROXY protocol it is not handed over
         self.unread = unread
         self._pending = unread
-        self._begun = False  # what has been read is a part of a request
-        self._unparsed = False  # ... which the parser has not seen yet
+        self._begun = False  # a part of the next request has been read
+        self._unparsed = False  # ... and the parser has not seen it yet
         self.was_handed_over = False  #: to another worker
 
     def recv(self, *args: Any) -> bytes:
         """As ``socket.recv``.
 
-        :raises StopIteration: the connection has gone to another worker, which ends it for gunicorn.
+        :raises StopIteration: the connection was handed over. gunicorn then drops it.
         """
         self._unparsed = False
         if self._pending:
@@ -53,7 +53,7 @@ class Client(gevent.socket.socket):
         return data
 
     def end_request(self, unread: bytes) -> None:
-        """Note that a request has been answered, and what has been read beyond it."""
+        """Note that a request was served, and the bytes that have been read after it."""
         self.served = True
         self.free_since = time.monotonic()
         self.unread = unread
@@ -61,28 +61,28 @@ class Client(gevent.socket.socket):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no part of a request has been read, unless one is being answered."""
+        """Whether no part of a request has been read. Valid only between requests."""
         return not self._begun and not self.was_handed_over
 
     @property
     def is_movable(self) -> bool:
-        """Whether another process can go on with it now, unless a request is being answered."""
+        """Whether it can be handed over now. Valid only between requests."""
         return not self.was_handed_over and (not self._begun or self._unparsed)
 
     def close_copy(self) -> None:
-        """Close our copy of what has been sent to another worker."""
+        """Close our copy, after another worker was sent the connection."""
         self.was_handed_over = True
         self.close()
 
 
 def end_input(client: Any) -> None:
-    """Let whoever reads from `client` read what has come, and then the end.
+    """End the input of `client`: a greenlet reads what has arrived, and then the end of the connection.
 
-    gevent's own ``shutdown`` fails a read that waits, even if a request has come, and takes TLS off.
+    gevent's own ``shutdown`` makes a waiting read fail, even if a request has arrived, and removes TLS.
     """
     plain = monkey.get_original("socket", "socket")(fileno=client.fileno())
     try:
-        with suppress(OSError):  # it has gone by itself
+        with suppress(OSError):  # the client has closed it
             plain.shutdown(socket.SHUT_RD)
     finally:
         plain.detach()

@@ -1,4 +1,4 @@
-"""gevent's server, for a process that has only so many descriptors."""
+"""gevent's server, with a limit on descriptors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flask_socketact.linux import descriptors
 
 
 class Server(StreamServer):
-    """Accepts nothing while the application would have no descriptors left: those connections wait in the kernel."""
+    """Accepts nothing while the application's reserve of descriptors is in use. Connections wait in the kernel."""
 
     make_room: Callable[[], None]
 

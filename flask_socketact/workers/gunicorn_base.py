@@ -1,5 +1,8 @@
-"""What our variants of gunicorn's own workers share: they tell the application what it needs to know, and let nothing
-that it raises, or does to its socket, reach gunicorn's loop."""
+"""The base of our variants of gunicorn's workers.
+
+It prepares the environ for the application, and protects gunicorn's loop from its exceptions and its changes to the
+socket.
+"""
 
 from __future__ import annotations
 
@@ -23,19 +26,19 @@ from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import BaseWorker, listener_name
 from flask_socketact.workers.outcome import status_of
 
-# What the mixin takes for granted; its bases are those of the classes that it is mixed into.
+# For type checkers the mixin has a base; at run time the classes that it is mixed into provide it.
 if TYPE_CHECKING:
     _Base = BaseWorker
 else:
     _Base = object
 
-#: Name of the listener by which the connection came that this thread or greenlet serves.
+#: Name of the listener that accepted the connection which this thread or greenlet serves.
 _listener: ContextVar[str | None] = ContextVar("listener", default=None)
 
 
 @dataclass(frozen=True)
 class Listener:
-    """What a connection needs to know of its listener, which is closed in a drain, perhaps before it is asked."""
+    """Name and address of a listener. A drain closes the listener itself, maybe before a connection needs them."""
 
     fdname: str | None
     address: Any
@@ -46,48 +49,49 @@ class Listener:
 
 @dataclass(frozen=True)
 class CarriedClient:
-    """A connection that comes from another worker."""
+    """A connection that another worker has handed over."""
 
     address: Any  #: of the client
-    server_address: Any  #: address on our side
+    server_address: Any  #: of our side
     origin: Origin
     connection: socket.socket
 
     def came_through(self, listener: Any) -> bool:
+        """Return whether `listener` has the name and address of the one that accepted the connection."""
         address = listener.getsockname()
         same_kind = type(address) is type(self.server_address) and address[1:2] == self.server_address[1:2]
         return bool(listener_name(listener) == self.origin.listener and same_kind)
 
 
 class Exchange:
-    """One request, its response, and what went wrong."""
+    """One request with its response and its errors."""
 
     def __init__(self, response: Any, lent_socket: ClientSocket | TLSClientSocket) -> None:
         self.response = response  #: gunicorn's
         self.lent_socket = lent_socket
-        self.failure: BaseException | None = None
-        self.write_error: OSError | None = None  #: of the client
+        self.failure: BaseException | None = None  #: raised by the application
+        self.write_error: OSError | None = None  #: of the client's socket
 
     @property
     def is_client_error(self) -> bool:
-        """Whether the client has broken off, or has sent a malformed body."""
+        """Whether the client has disconnected, or has sent a malformed body."""
         return self.write_error is not None or request_body.is_broken(self.response.req)
 
 
 class GunicornMixin(_Base):
-    """Mixed into gunicorn's classes, before them and `BaseWorker`."""
+    """Mixin for gunicorn's worker classes; it comes before them and `BaseWorker` in the bases."""
 
     wsgi: Callable[..., Iterable[bytes]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._began_at: dict[object, float] = {}  # requests in flight, the oldest first
+        self._began_at: dict[object, float] = {}  # start of each request in flight, the oldest first
 
     def init_process(self) -> None:
         post_worker_init = self.cfg.post_worker_init
 
         def wrap_after(worker: Any) -> None:
-            """Wrap what the user's hook has made of the application: gunicorn's start_response goes to us first."""
+            """Wrap the application after the user's hook, so that gunicorn's start_response reaches us first."""
             post_worker_init(worker)
             self._application = self.wsgi
             self.wsgi = self._run_application
@@ -98,10 +102,10 @@ class GunicornMixin(_Base):
     def take_over(
         self, origin: Origin, connections: list[socket.socket], refused: list[str]
     ) -> Iterator[CarriedClient]:
-        """Return what may be served of a message of the mailbox."""
+        """Yield the connections of a mailbox message that this worker can serve."""
         for connection, address in self.carrier.receive(origin, connections, refused):
             if origin.proxy or (origin.served and self.cfg.proxy_protocol != "off"):
-                connection.close()  # the parser would want the PROXY header once more
+                connection.close()  # the parser would expect the PROXY header again
                 continue
             self.slot[Field.CARRIED_IN] += 1
             yield CarriedClient(address, connection.getsockname(), origin, connection)
@@ -127,15 +131,14 @@ class GunicornMixin(_Base):
     def _start_response_for(
         self, environ: dict[str, Any], start_response: Callable[..., Any], exchange: Exchange
     ) -> Callable[..., Any]:
-        """Return the start_response of one request, for the application."""
+        """Return the application's start_response for one request."""
 
         def start_or_end(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
-            """A response that begins in the drain is the connection's last, whenever its request came, unless that can
-            go on in another worker."""
-            if "HTTP_UPGRADE" in environ and exchange.lent_socket.is_used:  # it failed, and nothing there is HTTP
+            """Start the response. In a drain it is the last of the connection, unless that can be handed over."""
+            if "HTTP_UPGRADE" in environ and exchange.lent_socket.is_used:  # it failed, and is not HTTP any more
                 exchange.response.force_close()
             elif self.is_draining() and self.keeps_connections():
-                exchange.response.must_close = False  # gunicorn ends every connection in a drain
+                exchange.response.must_close = False  # gunicorn closes every connection in a drain
             elif self.is_draining():
                 exchange.response.force_close()
             if name := environ.get(keys.ID_HEADER):
@@ -155,26 +158,26 @@ class GunicornMixin(_Base):
 
     @contextmanager
     def _telling_errors_apart(self, exchange: Exchange) -> Iterator[None]:
-        """Tell an error of the application's from one of the client's, which gunicorn knows how to take."""
+        """Convert errors of the application that gunicorn would take for errors of the client."""
         try:
             yield
         except BaseException as error:
             exchange.failure = error
-            is_meant = isinstance(error, StopIteration) or exchange.is_client_error or self.has_raised(error)
-            if self.is_child or is_meant or (isinstance(error, Exception) and not isinstance(error, OSError)):
+            is_for_gunicorn = isinstance(error, StopIteration) or exchange.is_client_error or self.has_raised(error)
+            if self.is_child or is_for_gunicorn or (isinstance(error, Exception) and not isinstance(error, OSError)):
                 raise
             raise ApplicationError(f"{type(error).__name__}: {error}") from error
 
     def keeps_connections(self) -> bool:
-        """Whether a connection can go on in another worker when an answer that begins now has ended."""
+        """Return whether a connection can be handed over after a response that starts now."""
         return False
 
-    def has_raised(self, error: BaseException) -> bool:  # noqa: ARG002 (gevent's looks at it)
-        """Whether the worker itself has raised `error` in the application, to end it."""
+    def has_raised(self, error: BaseException) -> bool:  # noqa: ARG002 (gevent's uses it)
+        """Return whether the worker itself has raised `error` in the application, to end a greenlet."""
         return False
 
     def handle(self, listener: Any, client: Any, address: Any) -> None:
-        """Serve a connection, for as long as it lasts."""
+        """Serve a connection until it is closed."""
         _listener.set(listener_name(listener))
         self.slot[Field.ACCEPTED] += 1
         self.slot[Field.OPEN] += 1
@@ -191,10 +194,10 @@ class GunicornMixin(_Base):
             return super().handle_request(listener, request, client, address)
 
     @contextmanager
-    def serving(self, client: Any) -> Iterator[None]:  # noqa: ARG002 (gevent's looks at it)
-        """Count a request of `client`."""
+    def serving(self, client: Any) -> Iterator[None]:  # noqa: ARG002 (gevent's uses it)
+        """Count a request of `client` while it is served."""
         if self.nr + 1 >= self.max_requests and self.end_at_max_requests():
-            self.max_requests = self.nr + 1  # gunicorn ends it
+            self.max_requests = self.nr + 1  # gunicorn ends the worker at this number
         self.slot[Field.IN_FLIGHT] += 1
         request_context.leave()
         began = time.monotonic()
@@ -204,14 +207,14 @@ class GunicornMixin(_Base):
         failure: BaseException | None = None
         try:
             yield
-        except BaseException as error:  # which is logged and answered outside
+        except BaseException as error:  # gunicorn logs it and sends an error page
             failure = error
             raise
         finally:
             self._finish(began, failure)
             if failure is None:
                 request_context.leave()
-            failure = None  # it refers to this frame
+            failure = None  # break the reference cycle with this frame
             del self._began_at[token]
             self._note_oldest()
             self.slot[Field.IN_FLIGHT] -= 1
@@ -221,9 +224,9 @@ class GunicornMixin(_Base):
         self.slot[Field.OLDEST] = int(next(iter(self._began_at.values()), 0.0) * 1e9)
 
     def _finish(self, began: float, failure: BaseException | None) -> None:
-        """Count a request that has ended, by whose fault it failed if it did."""
+        """Count a finished request; if it failed, by the fault of the client or of the application."""
         environ = request_context.environ()
-        if environ is None:  # a hook has failed, before the application
+        if environ is None:  # a hook failed before the application ran
             self.slot[Field.ERRORS] += failure is not None
             return
         exchange: Exchange = environ[keys.EXCHANGE]
@@ -234,18 +237,18 @@ class GunicornMixin(_Base):
         if status is None or status >= "5":
             self.slot[Field.ERRORS] += 1
         self.observe(environ, status, began)
-        exchange.failure = None  # it refers to frames that refer to the exchange, and to the body
+        exchange.failure = None  # break the reference cycle: error, frames, exchange
 
 
 class _Body:
-    """What the application has returned, for gunicorn to iterate over and to close."""
+    """Wraps the iterable that the application has returned."""
 
     def __init__(self, worker: GunicornMixin, exchange: Exchange, body: Iterable[bytes]) -> None:
         self._worker = worker
         self._exchange = exchange
         self._body = body
         with worker._telling_errors_apart(exchange):
-            self._pieces = iter(body)
+            self._chunks = iter(body)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -253,19 +256,19 @@ class _Body:
     def __next__(self) -> bytes:
         try:
             with self._worker._telling_errors_apart(self._exchange):
-                piece = next(self._pieces, None)
-                # Before gunicorn sends the head, so that a 500 can take its place.
+                chunk = next(self._chunks, None)
+                # Before gunicorn sends the headers, so that a 500 can replace the response.
                 if self._exchange.response.status is None:
-                    raise AssertionError("the application has sent a body without calling start_response()")
-                if not isinstance(piece, bytes | None):
-                    raise TypeError(f"{piece!r:.80} is not a byte string")
+                    raise AssertionError("the application returned a body without calling start_response()")
+                if not isinstance(chunk, bytes | None):
+                    raise TypeError(f"{chunk!r:.80} is not a byte string")
             self._exchange.lent_socket.restore()
         finally:
             if self._worker.is_child:
                 self._worker.forks.end_child(self._exchange.failure)
-        if piece is None:
+        if chunk is None:
             raise StopIteration
-        return piece
+        return chunk
 
     def close(self) -> None:
         close = getattr(self._body, "close", None)
@@ -275,7 +278,7 @@ class _Body:
 
 
 class _File(_Body, FileWrapper):
-    """The same for a file, which gunicorn gives to the kernel if it can."""
+    """The same for a file, which gunicorn sends with sendfile(2) if possible."""
 
     def __init__(self, worker: GunicornMixin, exchange: Exchange, file: FileWrapper) -> None:
         super().__init__(worker, exchange, file)

@@ -1,11 +1,11 @@
-"""Leader/Followers: threads that lead in turn (Schmidt et al., Pattern-Oriented Software Architecture, vol. 2).
+"""The thread pool, after the pattern Leader/Followers (Schmidt et al., Pattern-Oriented Software Architecture, vol. 2).
 
-One thread leads: it polls, and reads, runs and answers what has come, all by itself. Only when it has been inside one
-request for a few milliseconds, waiting or computing, does a follower take the lead. So short requests are never passed
-between threads, and never fight for the interpreter's lock.
+One thread is the leader: it polls, and serves the requests that arrive itself. When it has been inside one request for
+a few milliseconds, a follower is promoted to leader. So short requests are never passed between threads, and do not
+compete for the interpreter's lock.
 
-A follower rests until it is called. A leader that loses the lead inside a request is a follower when that has ended, or
-takes the lead again, if the new leader is itself inside a long one. When all threads are inside requests, nobody leads.
+A follower sleeps until it is promoted. A former leader becomes a follower when its request has ended, or leader again
+if the new leader is inside a long request. While all threads are inside requests, there is no leader.
 """
 
 from __future__ import annotations
@@ -25,45 +25,44 @@ from flask_socketact.workers.request_cycle import Outcome, RequestCycle
 if TYPE_CHECKING:
     from flask_socketact.workers.thread import ThreadWorker
 
-#: How long the leader may be inside one request before another thread takes the lead, in seconds.
+#: How long the leader may be inside one request before a follower is promoted, in seconds.
 PROMOTE_AFTER = 0.005
-#: A mean over about so many requests.
+#: Weight of the running mean of request durations: about the last so many requests count.
 SMOOTHING = 8
 
 
 class RequestThread:
-    """A thread that serves, and what it serves."""
+    """A thread of the pool, and the connection that it serves."""
 
     __slots__ = ("connection", "handle", "is_follower", "reported")
 
     def __init__(self) -> None:
         self.connection: Connection | None = None
-        self.is_follower = True  #: waits until it is called to lead
-        self.reported = False  #: its request has run longer than ``timeout``
+        self.is_follower = True  #: sleeps until it is promoted
+        self.reported = False  #: its request has run longer than ``timeout``, and this was logged
         self.handle: threading.Thread
 
 
 class ThreadPool:
-    """The threads of one worker; none of them ends before the worker does. What is decided about who leads is decided
-    with the loop's lock."""
+    """The request threads of one worker. They run as long as the worker. The loop's lock guards who is the leader."""
 
     def __init__(self, worker: ThreadWorker) -> None:
-        """Take the worker, whose loop is there."""
+        """`worker` has its loop already."""
         self._worker = worker
         self._loop = worker.loop
         self._log = worker.log
         self._slot = worker.slot
         self._cycle = RequestCycle(worker)
-        self.alarm = Alarm(PROMOTE_AFTER)  #: rings when the leader may have been inside a request for too long
-        self._promotions: SimpleQueue[None] = SimpleQueue()  # one for each time that a resting thread is to lead
+        self.alarm = Alarm(PROMOTE_AFTER)  #: expires when the leader may have been inside one request for too long
+        self._promotions: SimpleQueue[None] = SimpleQueue()  # each item wakes one follower
         self.threads: list[RequestThread] = []
-        self._followers = 0  # threads that wait for a call
+        self._followers = 0  # number of followers
         self._leader: RequestThread | None = None
-        self._supervisor = RequestThread()  # leads when no thread can
-        self._mean_seconds = 0.0  # seconds that a request takes
-        self._turns_begun = self._turns_ended = 0  # turns of connections; the difference is in flight
-        self.is_drained = False  #: nothing is left
-        self.is_broken = False  #: the loop cannot go on
+        self._supervisor = RequestThread()  # stands for the main thread, as leader in drain_if_all_are_busy()
+        self._mean_seconds = 0.0  # running mean of request durations
+        self._turns_begun = self._turns_ended = 0  # of connections; the difference is in flight
+        self.is_drained = False  #: the drain is complete
+        self.is_broken = False  #: the loop has failed too often
 
     @property
     def are_idle(self) -> bool:
@@ -79,14 +78,14 @@ class ThreadPool:
             thread.handle.start()
 
     def promote_if_leader_is_busy(self) -> None:
-        """Let another thread lead, if the leader has been inside one request for too long."""
+        """Promote a follower if the leader has been inside one request for too long."""
         self.alarm.clear()
         with self._loop.lock:
             connection = self._leader.connection if self._leader else None
             if not self._followers:
                 return
             if connection is None:
-                if self._loop.ready:  # the leader is between two of them, and the next may be long
+                if self._loop.ready:  # the leader is between two requests, and the next may be long
                     self.alarm.set()
                 return
             if time.monotonic() - connection.clock.began >= PROMOTE_AFTER:
@@ -95,8 +94,10 @@ class ThreadPool:
                 self.alarm.set()
 
     def drain_if_all_are_busy(self) -> None:
-        """Bring the drain forward in the supervisor, while all threads are inside requests:
-        others' connections need not wait until one of them is free."""
+        """Continue the drain in the supervisor while all threads are inside requests.
+
+        Otherwise the idle connections would wait until a thread is free.
+        """
         with self._loop.lock:
             leader = self._leader
             if leader is None or leader.connection is None or self._followers:
@@ -106,7 +107,7 @@ class ThreadPool:
         self._worker.drain_further()
         with self._loop.lock:
             self._leader = leader
-            if self._followers:  # one has ended its request meanwhile, perhaps the leader
+            if self._followers:  # a thread, maybe the leader, has finished its request meanwhile
                 self._promote_follower()
 
     def _run(self, thread: RequestThread) -> None:
@@ -115,14 +116,14 @@ class ThreadPool:
                 self._promotions.get()
                 if self._become_leader(thread):
                     self._lead(thread)
-            except BaseException as error:  # noqa: BLE001 (the thread goes on, whatever it is)
+            except BaseException as error:  # noqa: BLE001 (no error ends the thread)
                 if self._worker.is_child:
                     self._worker.forks.end_child(error)
                 self._recover(thread)
         self._worker.wake_supervisor()
 
     def _become_leader(self, thread: RequestThread) -> bool:
-        """Lead, unless another thread does: a call may be meant for nobody any more."""
+        """Become the leader, unless there is one already; return whether this thread is the leader."""
         with self._loop.lock:
             if self._leader is not None:
                 return False
@@ -137,9 +138,10 @@ class ThreadPool:
             self._followers += 1
 
     def _recover(self, thread: RequestThread) -> None:
-        """Go on after an unexpected error: close the connection that it came from, and let a thread lead.
+        """Recover from an unexpected error: close the connection, and make sure that there is a leader.
 
-        It may be none of ours: a library's time limit (PyThreadState_SetAsyncExc) can come when its view has returned.
+        It need not be an error of ours: a library's time limit (PyThreadState_SetAsyncExc) may strike after the view
+        has returned.
         """
         self._log.exception("Unexpected error in the worker's loop")
         with self._loop.lock:
@@ -157,13 +159,13 @@ class ThreadPool:
         self.ensure_leader()
 
     def ensure_leader(self) -> None:
-        """See that a thread leads, if one can: a call may be lost with an error that comes just then."""
+        """Promote a follower if there is no leader: an error may have interrupted a promotion."""
         with self._loop.lock:
             if self._leader is None and self._followers:
                 self._promotions.put(None)
 
     def _lead(self, thread: RequestThread) -> None:
-        """Poll and serve, until another thread leads or nothing is left."""
+        """Poll and serve, until another thread is the leader or the drain is complete."""
         loop, worker = self._loop, self._worker
         while True:
             if not worker.alive and worker.drain_further():
@@ -174,13 +176,13 @@ class ThreadPool:
                 self.alarm.set()
             for _ in range(len(loop.ready)):
                 if not worker.alive and not worker.carrier.has_begun:
-                    break  # those that nothing has been read of go to the mailbox first
+                    break  # the drain has just begun: first hand over connections of which nothing has been read
                 connection = loop.next_ready()
                 if connection is not None and not self._serve(thread, connection):
                     return
 
     def _serve(self, thread: RequestThread, connection: Connection) -> bool:
-        """Give `connection` its turn; return whether this thread leads afterwards."""
+        """Serve `connection`; return whether this thread is the leader afterwards."""
         had_begun = connection.has_next_request
         connection.begin_turn()
         thread.connection = connection
@@ -188,29 +190,29 @@ class ThreadPool:
         self._slot[Field.IN_FLIGHT] = self._turns_begun - self._turns_ended
         if self._mean_seconds > PROMOTE_AFTER and self._followers:
             with self._loop.lock:
-                if self._leader is thread:  # else another thread has taken the lead already
+                if self._leader is thread:  # else a follower has already been promoted
                     self._promote_instead_of(connection)
         while True:
             outcome = self._cycle.take_turn(connection)
             with self._loop.lock:
-                leads = self._leader is thread
+                is_leader = self._leader is thread
                 has_next = outcome is Outcome.KEEP and connection.next_request is NextRequest.UNPARSED
-                if has_next and not leads and not self._worker.carrier.is_carrying:
+                if has_next and not is_leader and not self._worker.carrier.is_carrying:
                     connection.clock.restart()
-                    continue  # nobody but us could see it
+                    continue  # the request has already been read, so the epoll would not report it
                 thread.connection = None
                 thread.reported = False
                 self._count_ended()
                 try:
                     self._end_turn(connection, outcome, is_first_turn=not had_begun)
-                except Exception:  # noqa: BLE001 (whatever it is, it is this connection's alone)
+                except Exception:  # noqa: BLE001 (any error closes this connection only)
                     self._loop.close_after_error(connection)
-                if not leads:
-                    self.alarm.set()  # whoever leads may be inside a long request
-                    leads = self._replace_busy_leader(thread)
-                    if not leads:
+                if not is_leader:
+                    self.alarm.set()  # the leader may be inside a long request
+                    is_leader = self._replace_busy_leader(thread)
+                    if not is_leader:
                         self._become_follower(thread)
-                return leads
+                return is_leader
 
     def _count_ended(self) -> None:
         self._turns_ended += 1
@@ -231,12 +233,12 @@ class ThreadPool:
                 self._worker.carrier.carry([connection])
                 if connection not in self._loop.connections:
                     return
-        elif connection.has_next_request and is_first_turn and connection.served:  # else since it was accepted
+        elif connection.has_next_request and is_first_turn and connection.served:  # a first request: since accept
             self._loop.set_deadline(connection, begun=True)
         self._loop.rejoin(connection)
 
     def _promote_instead_of(self, connection: Connection) -> None:
-        """Let a thread lead that rests, while this one is busy with `connection`."""
+        """Promote a follower while the leader is busy with `connection`."""
         if self._followers:
             self._loop.unregister(connection)
             self._promote_follower()
@@ -246,7 +248,7 @@ class ThreadPool:
         self._promotions.put(None)
 
     def _replace_busy_leader(self, thread: RequestThread) -> bool:
-        """Lead in the place of a thread that will be busy for long; return whether this one leads now."""
+        """Become the leader if the leader is inside a request that is, or usually is, long; return whether we did."""
         connection = self._leader.connection if self._leader else None
         if connection is None:
             return False

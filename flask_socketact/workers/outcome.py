@@ -1,4 +1,4 @@
-"""What becomes of a request that an application has answered, or failed to."""
+"""The status that a request is counted with."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Any
 
 
 def status_of(response: Any, failure: BaseException | None, *, is_client_error: bool) -> str | None:
-    """Return the status that a request counts with which has ended, with `failure` if it has failed; None: it failed by
-    the application's fault. `is_client_error`: the client has broken off, or has sent a body that is malformed."""
+    """Return the status to count a request with; None if the application failed.
+
+    `failure` is the exception that ended it. `is_client_error`: the client disconnected, or sent a malformed body.
+    """
     status: str | None = response and response.status
-    if isinstance(failure, StopIteration):  # how applications end a connection that they have served themselves
+    if isinstance(failure, StopIteration):  # how an application ends a connection that it has served itself
         return status or "101 Switching Protocols"
     if is_client_error:
         return status if status and status < "5" else "400 Bad Request"

@@ -1,7 +1,7 @@
-"""A request's way in the thread worker: read, run, respond, finish.
+"""The cycle of a request in the thread worker: read, run the application, respond, finish.
 
-Who calls which hook, logs what and answers which error is as in gunicorn's gthread. Whatever an application raises
-ends one request.
+Hooks, log lines and error responses are those of gunicorn's gthread. Whatever an application raises ends only its own
+request.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 
 
 class Outcome(Enum):
-    """What a connection needs after its turn."""
+    """What to do with a connection after its turn."""
 
-    WAIT = auto()  #: the rest of a head
-    KEEP = auto()  #: the next request
+    WAIT = auto()  #: wait for the rest of the headers
+    KEEP = auto()  #: wait for the next request
     CLOSE = auto()
 
 
 class RequestCycle:
-    """Run by all threads of a worker at once: what it knows of a request is the connection's, or a local of its own."""
+    """Serves requests. All threads of a worker share one object, so it has no state of a request."""
 
     def __init__(self, worker: ThreadWorker) -> None:
-        """Take the worker, whose loop is there."""
+        """`worker` has its loop already."""
         self._worker = worker
         self._loop = worker.loop
         self._cfg = worker.loop.cfg
         self.log = worker.log
 
     def take_turn(self, connection: Connection) -> Outcome:
-        """Read a request, if its head has come, and answer it."""
+        """Read a request and serve it, if its headers are complete."""
         request = None
         try:
             request = connection.read_request()
@@ -56,7 +56,7 @@ class RequestCycle:
             outcome = self._serve(connection, request)
             if self._worker.is_child:
                 self._worker.forks.end_child(None)
-        except BaseException as error:  # noqa: BLE001 (it ends its request alone)
+        except BaseException as error:  # noqa: BLE001 (any error ends only this request)
             if self._worker.is_child:
                 self._worker.forks.end_child(None if connection.broken else error)
             self._respond_to_error(connection, request, error)
@@ -70,11 +70,11 @@ class RequestCycle:
             request_context.leave()
 
     def _respond_to_error(self, connection: Connection, request: Request | None, error: BaseException) -> None:
-        """Answer a request for which nothing has been sent, and that has ended with `error`, if it can be answered."""
+        """Send an error page for a request that raised `error` before anything was sent, if the connection works."""
         if isinstance(error, StopIteration | NoMoreData):
             self.log.debug("Closing connection. %s", error)
         elif not connection.broken:
-            if isinstance(error, ssl.SSLError):  # of the application's own; gunicorn would take it for the client's
+            if isinstance(error, ssl.SSLError):  # the application's; gunicorn would take it for the client's
                 error = ApplicationError(str(error))
             self._worker.handle_error(request, connection.sock, connection.client, error)
         elif not isinstance(error, ssl.SSLError):
@@ -100,15 +100,13 @@ class RequestCycle:
             is_begun = response is not None and response.has_started
             if self._worker.is_child or connection.broken or not is_begun or isinstance(error, StopIteration):
                 raise
-            # An error page in the middle of a response would be taken for a part of it.
+            # The client would read an error page now as a part of the response.
             self.log.exception("Error handling request")
             return Outcome.CLOSE
         finally:
             if not self._worker.is_child:
                 self._finish(connection, request, response, environ, failure)
-            failure = (
-                None  # it refers to this frame, and the frame to the body: nothing waits for the garbage collector
-            )
+            failure = None  # break the reference cycle: error, this frame, body
         if self._has_upgraded(connection, environ) or response.should_close():
             return Outcome.CLOSE
         if not connection.finish_request(request):
@@ -117,8 +115,10 @@ class RequestCycle:
 
     @staticmethod
     def _has_upgraded(connection: Connection, environ: dict[str, Any]) -> bool:
-        """Whether the application has spoken another protocol on the connection, and has failed then: a response has
-        been sent, but nothing on it is HTTP any more."""
+        """Return whether the application has used the socket for another protocol.
+
+        A normal response then means that it has failed, and what follows on the connection is not HTTP.
+        """
         return "HTTP_UPGRADE" in environ and connection.lent_socket is not None and connection.lent_socket.is_used
 
     def _respond(self, request: Request, response: Response, environ: dict[str, Any], began: datetime) -> None:
@@ -128,7 +128,7 @@ class RequestCycle:
         try:
             response.send(body, environ["wsgi.file_wrapper"])
         finally:
-            if response.has_started:  # otherwise an error page takes its place, and its line
+            if response.has_started:  # otherwise an error page replaces it, also in the access log
                 self.log.access(response, request, environ, datetime.now() - began)
             if hasattr(body, "close"):
                 body.close()
@@ -141,7 +141,7 @@ class RequestCycle:
         environ: dict[str, Any],
         failure: BaseException | None,
     ) -> None:
-        """Count a request that has ended, and tell the hooks."""
+        """Count a finished request, and call the hooks."""
         status = response.status if response is not None else None
         if failure is not None or status is None or status >= "5":
             is_client_error = connection.broken or request_body.is_broken(request)
@@ -155,7 +155,7 @@ class RequestCycle:
             self.log.exception("Exception in post_request hook")
 
     def _create_response(self, connection: Connection, request: Request) -> tuple[Response, dict[str, Any]]:
-        """Return the response of a request, which has not begun, and the environ that the application is to see."""
+        """Return the response object for a request, and the environ for the application."""
         response, environ = wsgi.create(
             request,
             connection,
@@ -186,7 +186,7 @@ class RequestCycle:
             self._worker.slot[Field.ERRORS] += 1
 
     def _must_close(self, connection: Connection) -> bool:
-        """Whether `connection` is to be closed after an answer that begins now."""
+        """Return whether a response that starts now is the last of `connection`."""
         cfg, worker = self._cfg, self._worker
         if not worker.alive:
             return not (connection.is_portable and worker.carrier.can_carry() and cfg.keepalive)

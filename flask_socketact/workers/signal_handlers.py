@@ -1,4 +1,4 @@
-"""The signal handlers of a worker, in the place of which an application may put its own."""
+"""A worker's signal handlers, restored if the application replaces them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 class SignalHandlers:
-    """SignalHandlers that are put back again and again: reloads and stops depend on them."""
+    """The handlers that reload and stop depend on."""
 
     def __init__(self, ours: Mapping[signal.Signals, Handler], log: Any) -> None:
-        """Take the worker's handlers, and gunicorn's logger."""
+        """`ours` are the worker's handlers; `log` is gunicorn's logger."""
         self._ours = ours
         self.log = log
-        self._replaced: dict[int, Any] = {}  # handlers of the application
+        self._replaced: dict[int, Any] = {}  # the application's handlers
 
     def restore(self) -> None:
-        """Put ours back where the application has put its own."""
+        """Set our handlers again where the application has set its own. Called every second."""
         for number, handler in self._ours.items():
             found = signal.getsignal(number)
             if found == handler:
@@ -29,21 +29,19 @@ class SignalHandlers:
             signal.siginterrupt(number, False)
             if found is not self._replaced.get(number):
                 self._replaced[number] = found
-                then = ", when the worker has drained" if number == signal.SIGTERM else ", never"
+                when = "is called after the drain" if number == signal.SIGTERM else "is never called"
                 self.log.warning(
-                    "The application has set a handler for %s: the worker keeps its own, and calls it%s",
-                    number.name,
-                    then,
+                    "The application has set a handler for %s, which %s: the worker uses its own", number.name, when
                 )
 
     def call_application_handler(self) -> None:
-        """Call what the application has set for SIGTERM: it may have something to finish, as a thread to stop."""
+        """Call the application's handler for SIGTERM: it may have work to finish, such as stopping a thread."""
         handler = self._replaced.get(signal.SIGTERM)
         if not callable(handler):
             return
         try:
             handler(signal.SIGTERM, None)
-        except SystemExit:  # the usual end of one
+        except SystemExit:  # how such a handler usually ends
             pass
         except BaseException:
-            self.log.exception("The application's handler of SIGTERM has failed")
+            self.log.exception("The application's handler for SIGTERM failed")

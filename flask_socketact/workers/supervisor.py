@@ -1,4 +1,4 @@
-"""What the thread worker's supervisor sees of requests that do not move."""
+"""The ``timeout`` of requests in the thread worker: find requests without progress."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from flask_socketact.workers.leader import RequestThread
 
 
 def watch_requests(worker: BaseWorker, threads: Iterable[RequestThread], now: float) -> None:
-    """Note since when the oldest request runs, and when one has moved last; act upon those that nothing has moved for
-    ``timeout`` seconds. `now`: CLOCK_MONOTONIC, seconds."""
+    """Publish the start of the oldest request and the time of the last progress, and handle timeouts.
+
+    `now` is CLOCK_MONOTONIC, in seconds.
+    """
     oldest = moved = 0.0
     for thread in threads:
         connection = thread.connection
@@ -29,7 +31,7 @@ def watch_requests(worker: BaseWorker, threads: Iterable[RequestThread], now: fl
         if clock.waits_for_client:
             _note_client_progress(connection, now)
         oldest = min(oldest or clock.began, clock.began)
-        # The client's pace is not ours.
+        # Waiting for a slow client counts as progress of the worker.
         moved = now if clock.waits_for_client else max(moved, clock.last_progress)
         if worker.cfg.timeout and now - clock.last_progress > worker.cfg.timeout:
             _handle_timeout(worker, thread, connection)
@@ -38,10 +40,10 @@ def watch_requests(worker: BaseWorker, threads: Iterable[RequestThread], now: fl
 
 
 def _handle_timeout(worker: BaseWorker, thread: RequestThread, connection: Connection) -> None:
-    """Act upon a request that nothing has moved for ``timeout`` seconds."""
+    """Disconnect a client, or report a request, without progress for ``timeout`` seconds."""
     if connection.clock.waits_for_client:
-        worker.log.info("A client neither sends nor takes anything for %s s: cut off", worker.cfg.timeout)
-        with suppress(OSError):  # it has gone by itself
+        worker.log.info("A client has neither sent nor read anything for %s s: disconnected", worker.cfg.timeout)
+        with suppress(OSError):  # the client has closed it
             connection.sock.shutdown(socket.SHUT_RDWR)
     elif not thread.reported:
         thread.reported = True
@@ -49,9 +51,9 @@ def _handle_timeout(worker: BaseWorker, thread: RequestThread, connection: Conne
         stack = "".join(traceback.format_stack(frame)) if frame else ""
         replaced = not worker.relayed.is_moved()
         worker.log.critical(
-            "A request runs longer than timeout = %s s%s (pid: %s). It is at:\n%s",
+            "A request has run longer than timeout = %s s%s (pid: %s). Its stack:\n%s",
             worker.cfg.timeout,
-            ", so this worker is replaced" if replaced else "",
+            ": this worker is replaced" if replaced else "",
             os.getpid(),
             stack.rstrip(),
         )
@@ -60,10 +62,10 @@ def _handle_timeout(worker: BaseWorker, thread: RequestThread, connection: Conne
 
 
 def _note_client_progress(connection: Connection, now: float) -> None:
-    """Note whether the client has sent or taken something, while a thread waits in one call to the kernel for more."""
+    """Note progress of the client while a thread waits for it in one system call."""
     try:
         progress = socket_queues.progress(connection.sock)
-    except (OSError, ValueError):  # it has just ended
+    except (OSError, ValueError):  # the request has just ended
         return
     if progress != connection.clock.client_counters:
         connection.clock.client_counters = progress

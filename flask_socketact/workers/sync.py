@@ -1,4 +1,4 @@
-"""gunicorn's sync worker as a service of systemd: one request at a time."""
+"""gunicorn's sync worker under systemd: one request at a time."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from flask_socketact.workers.base import HEARTBEAT, BaseWorker, listener_name
 from flask_socketact.workers.drain import DRAIN_POLL, LINGER
 from flask_socketact.workers.gunicorn_base import CarriedClient, GunicornMixin, Listener
 
-#: What gunicorn's loop takes for an empty queue; anything else would end the worker.
+#: Errors that gunicorn's loop treats as an empty queue. Any other error would end the worker.
 _EMPTY_QUEUE = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
 
 
 class SyncWorker(GunicornMixin, BaseWorker, sync.SyncWorker):
     """One request at a time, without keep-alive: ``-k flask_socketact.workers.sync.SyncWorker``.
 
-    A client that is slow to send or to take blocks the worker, as it does gunicorn's: put a proxy in front. Connections
-    that workers of another class have handed over, from before this one was configured, are answered once more, and
-    then closed.
+    A slow client blocks the worker, as with gunicorn's: put a proxy in front. On a connection that a worker of another
+    class has handed over, one more request is served, and then it is closed.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._carried: dict[_Client, tuple[CarriedClient, float]] = {}  # ... and how long they may wait for a request
+        self._carried: dict[_Client, tuple[CarriedClient, float]] = {}  # with the deadline for their request
 
     def run(self) -> None:
         if self.mailbox is not None:
@@ -39,7 +38,7 @@ class SyncWorker(GunicornMixin, BaseWorker, sync.SyncWorker):
         while self.alive:
             try:
                 super().run()
-            except BaseException:  # noqa: BLE001 (the worker goes on, whatever it is)
+            except BaseException:  # noqa: BLE001 (no error ends the worker)
                 self.note_failure()
             else:
                 break  # the master has died
@@ -48,25 +47,23 @@ class SyncWorker(GunicornMixin, BaseWorker, sync.SyncWorker):
             time.sleep(DRAIN_POLL)
 
     def accept(self, listener: Any) -> None:
-        """Accept a connection, and serve it; without a descriptor for it leave it in the queue for a while."""
+        """Accept a connection and serve it. If no descriptor is free, leave it in the queue for a moment."""
         if self.mailbox is not None and listener is self.mailbox.listener:
-            return  # notify() has read it
+            return  # notify() reads the mailbox
         try:
             super().accept(listener)
         except OSError as error:
             if error.errno in _EMPTY_QUEUE:
-                raise  # gunicorn waits for the next one
+                raise  # gunicorn's loop handles it
             self.log.error("Cannot accept a connection (%s)", error.strerror or error)
             time.sleep(descriptors.ACCEPT_PAUSE)
 
     def wait(self, timeout: float) -> Any:
-        """Wait for a connection; not as long as gunicorn does, whose idle workers give a sign of life
-        every ``timeout / 2`` seconds."""
+        """Wait for a connection, at most until the next heartbeat; gunicorn sends one every ``timeout / 2`` seconds."""
         return super().wait(min(timeout, DRAIN_POLL if self._carried else HEARTBEAT))
 
     def notify(self) -> None:
-        """Tell the master that the worker lives, and see that the master does: under
-        load gunicorn's loop never comes to look."""
+        """Send a heartbeat, and check that the master is running: under load gunicorn's loop never does."""
         super().notify()
         self.reopen_files()
         self.beat()
@@ -98,7 +95,7 @@ class SyncWorker(GunicornMixin, BaseWorker, sync.SyncWorker):
             self.log.warning("Mailbox: %s", error)
 
     def _read_sender(self, sender: socket.socket) -> None:
-        """:raises MailboxError: it does not end, or sends what is not ours.
+        """:raises MailboxError: it does not finish in time, or its message is invalid.
         :raises OSError: its connection is broken."""
         poll = select.poll()
         poll.register(sender, select.POLLIN)
@@ -109,10 +106,10 @@ class SyncWorker(GunicornMixin, BaseWorker, sync.SyncWorker):
             for client in self.take_over(*message):
                 ours = _Client(client.connection.detach(), client.origin.unread)
                 self._carried[ours] = (client, time.monotonic() + LINGER)
-        raise MailboxError("a sender that does not end")
+        raise MailboxError(f"a sender has not finished within {LINGER:g} s")
 
     def _serve_carried(self) -> None:
-        """Answer those that have sent a request, one each; close those that have had time to."""
+        """Serve one request of each carried connection, and close those whose deadline has passed."""
         now = time.monotonic()
         for client, (carried, deadline) in list(self._carried.items()):
             if client.has_input():
@@ -128,7 +125,7 @@ class SyncWorker(GunicornMixin, BaseWorker, sync.SyncWorker):
 
 
 class _Client(socket.socket):
-    """A connection of which another process has read something already."""
+    """A connection from which another worker may have read bytes already."""
 
     def __init__(self, fd: int, unread: bytes) -> None:
         super().__init__(fileno=fd)
@@ -136,7 +133,7 @@ class _Client(socket.socket):
         self._unread = unread
 
     def has_input(self) -> bool:
-        """Whether there is something to read, or the end."""
+        """Return whether bytes, or the end of the connection, can be read."""
         poll = select.poll()
         poll.register(self, select.POLLIN)
         return bool(self._unread or poll.poll(0))

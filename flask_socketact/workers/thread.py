@@ -1,7 +1,7 @@
-"""A worker that serves with threads, and whose drain answers every request and keeps every connection.
+"""A worker with threads. Its drain serves every request and hands over every connection.
 
-Its parts: the threads, of which one leads (leader.py); the connections (connection_loop.py); a request's way
-(request_cycle.py); and the supervisor, here, which is gunicorn's main thread and gets the signals.
+Its parts: the thread pool (leader.py), the connections (connection_loop.py), the cycle of a request (request_cycle.py),
+and the supervisor: the main thread, here, which gets the signals and watches timeouts (supervisor.py).
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from flask_socketact.workers.supervisor import watch_requests
 class ThreadWorker(BaseWorker):
     """A worker that serves with threads: ``-k flask_socketact.workers.thread.ThreadWorker``.
 
-    ``threads`` is how many requests run at once; a client that is connected, but has not sent the
-    whole head of a request, holds none. ``timeout`` (seconds, 0: none) is how long a request may run
-    without a byte to or from its client. One that runs longer is reported with its stack,
-    and the worker replaced; a client that neither sends nor takes anything for so long is cut off.
+    ``threads`` is how many requests run at once; a connection whose request is incomplete occupies no thread.
+    ``timeout`` (seconds, 0: none) is how long a request may run without a byte to or from its client. If one runs
+    longer, its stack is logged and the worker is replaced. A client that neither sends nor reads anything for so long
+    in the middle of a request is disconnected.
     """
 
     wsgi: Callable[..., Iterable[bytes]]
 
     @classmethod
     def check_config(cls, cfg: Config, log: Logger) -> None:
-        """Called by the master.
+        """Check the settings. Called in the master.
 
-        :raises SettingsError: the environment has a value that cannot be used.
+        :raises SettingsError: an environment variable has an invalid value.
         """
         env.header_timeout()
         if "h2" in cfg.http_protocols or cfg.http2_cleartext != "off":
-            log.warning("HTTP/2 is not supported by this worker: clients are answered with HTTP/1.1")
+            log.warning("This worker does not support HTTP/2: clients get HTTP/1.1")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._pool: ThreadPool | None = None  # made after the fork, as is:
+        self._pool: ThreadPool | None = None  # created after the fork, as is:
         self.loop: Loop
-        self._is_announced = False  # the drain has begun
+        self._is_announced = False  # applications were told of the drain
 
     def load_wsgi(self) -> None:
         super().load_wsgi()
@@ -71,14 +71,14 @@ class ThreadWorker(BaseWorker):
             try:
                 self._supervise(pool, poll)
                 has_ended = self._has_ended(pool)
-            except BaseException:  # noqa: BLE001 (the worker goes on, whatever it is)
+            except BaseException:  # noqa: BLE001 (no error ends the worker)
                 self.note_failure()
 
     def _has_ended(self, pool: ThreadPool) -> bool:
         return pool.is_drained or (pool.is_broken and pool.are_idle) or self._is_overdue()
 
     def _supervise(self, pool: ThreadPool, poll: select.poll) -> None:
-        """Wait for a signal, an alarm or the next beat, and see to what is due."""
+        """Do what is due, and wait for a signal, the alarm or the next heartbeat."""
         if not self.alive:
             pool.drain_if_all_are_busy()
         now = time.monotonic()
@@ -96,12 +96,12 @@ class ThreadWorker(BaseWorker):
 
     def close_in_child(self) -> None:
         super().close_in_child()
-        if self._pool is not None:  # not forked while the application was loaded
+        if self._pool is not None:  # None: forked while the application was loading
             self.loop.close_in_child()
             os.close(self._pool.alarm.fileno())
 
     def _is_overdue(self) -> bool:
-        """Whether the drain has lasted longer than it may; begins it, if it is to begin."""
+        """Return whether the drain time has expired. Begin the drain if it is due."""
         if self.alive:
             return False
         if not self._is_announced:
@@ -111,8 +111,8 @@ class ThreadWorker(BaseWorker):
         return time.monotonic() > self.drain.deadline
 
     def wake_supervisor(self) -> None:
-        """Let the supervisor see what is due."""
-        with suppress(BlockingIOError):  # it has enough to read
+        """Make the supervisor do what is due."""
+        with suppress(BlockingIOError):  # full: it will wake anyway
             os.write(self.PIPE[1], b".")
 
     def _empty_pipe(self) -> None:
@@ -120,14 +120,14 @@ class ThreadWorker(BaseWorker):
             os.read(self.PIPE[0], 4096)
 
     def give_up(self) -> None:
-        """Leave when the requests in flight have ended: the loop cannot go on."""
-        self.log.critical("The worker's loop cannot go on: no new requests, and the worker is replaced")
+        """Drain without the loop, which has failed: finish requests in flight only."""
+        self.log.critical("The worker's loop has failed too often: it finishes its requests, and is replaced")
         self.alive = False
         self.slot.begin_drain()
         self.loop.acceptor.stop_accepting()
 
     def drain_further(self) -> bool:
-        """Bring the drain forward, and return whether nothing is left."""
+        """Continue the drain; return whether it is complete."""
         if not self.carrier.has_begun:
             self._begin_to_drain()
         if self.carrier.is_carrying:
@@ -136,7 +136,7 @@ class ThreadWorker(BaseWorker):
         self.loop.close_idle_by(time.monotonic() + LINGER)
         if self.loop.connections or self.loop.acceptor.receives_mail:
             return False
-        # When the service stops, whoever leaves last leaves nothing in the mailbox.
+        # In a stop the last worker must leave nothing in the mailbox: systemd would start the service again.
         return not (self.board.stopping and self.carrier.has_mail())
 
     def _begin_to_drain(self) -> None:
@@ -157,15 +157,15 @@ class ThreadWorker(BaseWorker):
 
 
 def refuse_patched_modules() -> None:
-    """Refuse an application that has made threads into greenlets.
+    """Reject an application that has replaced threads with greenlets.
 
-    :raises RuntimeError: it has, with gevent or eventlet.
+    :raises RuntimeError: gevent or eventlet has patched the standard library.
     """
     for library, module in (("gevent", "gevent.monkey"), ("eventlet", "eventlet.patcher")):
         patcher = sys.modules.get(module)
         is_patched = getattr(patcher, "is_module_patched", None) or getattr(patcher, "is_monkey_patched", None)
         if is_patched and any(is_patched(name) for name in ("socket", "select", "thread", "threading")):
             raise RuntimeError(
-                f"the application has called {library}'s monkey patching, which leaves this worker no threads: use "
+                f"the application uses monkey patching of {library}, which replaces this worker's threads: use "
                 "worker_class = 'flask_socketact.workers.gevent.GeventWorker', or remove the call"
             )

@@ -188,7 +188,7 @@ def test_hold_longer_than_the_drain_time_is_logged(
         assert served.wait_until_gone() == 0
         assert 1.0 <= time.monotonic() - began < 5
         assert re.search(
-            r"The drain time of 1 s is over: leaving, and cutting short send-invoice \(\d+\.\d s\)", served.log
+            r"The drain time of 1 s has expired: exiting, and cutting off send-invoice \(\d+\.\d s\)", served.log
         )
         assert not (path / "sent").exists()
 

@@ -230,7 +230,7 @@ def test_worker_replaced_for_a_timeout(plain: Path, http: socket.socket, box: so
     with serving(plain, http, box, "--timeout", "1") as server, dial(http) as idle, dial(http) as long:
         before = exchange(idle)["pid"]
         long.sendall(REQUEST.replace(b"/", b"/sleep/3", 1))
-        server.wait_for_log("runs longer than timeout")
+        server.wait_for_log("has run longer than timeout")
         server.wait_for(lambda: exchange(idle)["pid"] != before, "another worker to answer")
         assert b"Connection: keep-alive" in long.recv(65536)
         server.wait_for(lambda: before not in server.workers(), "the worker to leave")

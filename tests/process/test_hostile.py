@@ -59,7 +59,7 @@ def test_those_who_behave_see_nothing_of_those_who_do_not(
         with Load(lambda: dial(http), kinds) as load:
             with hostility(http, seed) as first:
                 operations = operate(server, SECONDS * 0.6)
-                recycled = server.log.count("max_requests answered")
+                recycled = server.log.count("Served max_requests")
                 configure(tmp_path, max_requests=0)
                 reload(server)
                 server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave", 30)

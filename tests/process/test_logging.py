@@ -84,7 +84,7 @@ def test_logging_that_the_application_configures(folder: Folder, http: socket.so
         assert ask(lambda: dial(http))[0] == 500
         server.process.terminate()
         server.wait_until_gone()
-        once(server, ACCESS, "Drained, with nothing left")
+        once(server, ACCESS, "Drained: no connection is left")
 
 
 LATE = """
@@ -145,7 +145,7 @@ def test_streams_that_the_application_spoils(folder: Folder, http: socket.socket
             assert ask(lambda: dial(http))[0] == 500
         server.process.terminate()
         assert server.wait_until_gone() == 0
-        once(server, "Drained, with nothing left")
+        once(server, "Drained: no connection is left")
         assert server.log.count(ACCESS) == 2
         other = folder(WRITES).joinpath("other")
         assert not other.exists() or ACCESS not in other.read_text()
@@ -196,7 +196,7 @@ def test_output_that_is_captured_in_a_file(folder: Folder, http: socket.socket, 
         assert "to stdout\n" in log.read_text()
         server.process.terminate()
         assert server.wait_until_gone() == 0
-        assert "Drained, with nothing left" in log.read_text()
+        assert "Drained: no connection is left" in log.read_text()
 
 
 def test_no_descriptor_is_left_of_a_reload(folder: Folder, http: socket.socket) -> None:

@@ -122,7 +122,7 @@ def test_application_that_leaves_while_it_is_imported(folder: Folder, http: sock
     app = folder("raise SystemExit('no database')")
     with Server(app, *CONF, "-k", worker, "app:app", listeners={"http": http}) as server:
         assert server.wait_until_gone() == 3
-        assert "the application left with 'no database'" in server.log
+        assert "the application called sys.exit('no database')" in server.log
 
 
 @BOTH

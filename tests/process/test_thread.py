@@ -139,14 +139,14 @@ def test_request_that_runs_too_long_is_reported_and_its_worker_replaced(plain: P
     with Server(plain, *ONE_WORKER, "--timeout", "1", listeners={"http": http}) as server, dial(http) as long:
         (before,) = server.wait_until_ready().workers()
         long.sendall(REQUEST.replace(b"/", b"/sleep/4", 1))
-        server.wait_for_log("A request runs longer than timeout = 1 s")
+        server.wait_for_log("A request has run longer than timeout = 1 s")
         server.wait_for_log('app.py", line')
         assert "time.sleep(float(" in server.log
         server.wait_for(lambda: json.loads(ask(lambda: dial(http))[1])["pid"] != before, "another worker to answer")
         assert before in server.workers()  # the long one still runs
         assert b"200 OK" in long.recv(65536)
         server.wait_for(lambda: before not in server.workers(), "the worker to leave")
-        assert server.log.count("runs longer than") == 1
+        assert server.log.count("has run longer than") == 1
         assert "WORKER TIMEOUT" not in server.log
 
 
@@ -198,7 +198,7 @@ def test_client_that_stalls_is_cut_off(folder: Folder, http: socket.socket, side
     with Server(app, *ONE_WORKER, "--timeout", "1", listeners={"http": http}) as server, dial(http) as client:
         before = server.wait_until_ready().workers()
         client.sendall(request)
-        server.wait_for_log("A client neither sends nor takes anything for 1 s: cut off")
+        server.wait_for_log("A client has neither sent nor read anything for 1 s: disconnected")
         assert ask(lambda: dial(http))[0] == 200
         assert server.workers() == before
 
@@ -276,7 +276,7 @@ def test_tls(plain: Path, http: socket.socket) -> None:
             server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
             client.sendall(REQUEST)
             assert b"Connection: close" in answer_over_tls(client)
-        assert "HTTP/2 is not supported by this worker" in server.log
+        assert "This worker does not support HTTP/2" in server.log
         assert server.wait_until_gone() == 0
 
 

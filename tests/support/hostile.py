@@ -38,7 +38,7 @@ Choose = random.Random  #: seeded, so that a run can be repeated
 
 #: What a worker that has ended unasked leaves in the log, and what the worker's own code never says.
 UNASKED = re.compile(
-    "exited with code|was sent SIG|WORKER TIMEOUT|has not exited|no sign of life|Unexpected error|cannot go on"
+    "exited with code|was sent SIG|WORKER TIMEOUT|has not exited|no sign of life|Unexpected error|failed too often"
 )
 
 

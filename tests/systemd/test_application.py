@@ -121,7 +121,7 @@ def test_holds_end_within_the_drain_time(site: Machine, tcp: Connect) -> None:
         began = time.monotonic()
         site.systemctl(verb, "app")
         site.wait_for(
-            lambda verb=verb: f"cutting short long-{verb} (" in site.run("journalctl", "--no-pager").stdout,  # type: ignore[misc]
+            lambda verb=verb: f"cutting off long-{verb} (" in site.run("journalctl", "--no-pager").stdout,  # type: ignore[misc]
             "the name in the journal",
         )
         assert time.monotonic() - began >= 3

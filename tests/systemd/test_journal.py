@@ -209,7 +209,7 @@ def test_logging_that_the_application_configures(machine: Machine, tcp: Connect,
     machine.systemctl("stop", "app")
     wait_for_entries(machine, _match(message_ids.DRAINED), generation)
     logged = [entry["MESSAGE"] for entry in entries(machine, service)]
-    for text in ('"GET /fails HTTP/1.1" 500', "from the app", "Drained, with nothing left"):
+    for text in ('"GET /fails HTTP/1.1" 500', "from the app", "Drained: no connection is left"):
         assert sum(text in message for message in logged) == 1, logged
     (access,) = entries(machine, generation, "STATUS=500")
     assert access["PATH"] == "/fails"
@@ -301,7 +301,7 @@ def test_life_of_a_service_has_message_ids(machine: Machine, tcp: Connect, hold:
     carried = entries(machine, _match(message_ids.CARRIED), first)
     assert carried  # by one worker; or by both, if the first one's mail came to the other
     assert {entry["CONNECTIONS"] for entry in carried} == {"1"}
-    assert {entry["MESSAGE"] for entry in carried} == {"Carried 1 idle connections to other workers"}
+    assert {entry["MESSAGE"] for entry in carried} == {"Handed over 1 idle connections to other workers"}
     for event in (message_ids.RELAYED, message_ids.CARRIED, message_ids.DRAINED):
         assert entries(machine, _match(event), second) == []
 

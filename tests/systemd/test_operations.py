@@ -42,7 +42,7 @@ def test_restart_before_the_relay_has_begun(rendered: Machine, tcp: Connect) -> 
 
 def is_loading(machine: Machine, what: str) -> bool:
     if what == "max_requests":
-        return "max_requests answered" in machine.journal("app")
+        return "Served max_requests" in machine.journal("app")
     return machine.show("app", "StatusText").startswith({"reload": "Reloading", "restart": "Loading"}[what])
 
 

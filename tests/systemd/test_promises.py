@@ -58,7 +58,7 @@ def test_no_accepted_request_is_lost(machine: Machine, tcp: Connect, figure: Cal
             machine.wait_for(lambda seen=seen: load.requests > seen + 100, "responses")  # type: ignore[misc]
             machine.systemctl(verb, "app")
     assert not load.failures()
-    recycled = machine.journal("app").count("max_requests answered")
+    recycled = machine.journal("app").count("Served max_requests")
     assert recycled > 0
     figure(f"{load.requests} requests, 0 failed, 4 restarts, reloads and stops, {recycled} workers recycled")
 
