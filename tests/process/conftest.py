@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Folder:
 
 @pytest.fixture
 def plain(folder: Folder) -> Path:
-    """The folder of an application that answers with what the server tells it."""
+    """The folder of an application that responds with values of its environ."""
     return folder(
         """
         import json, os, time
@@ -58,7 +58,7 @@ def http() -> Iterator[socket.socket]:
 
 @pytest.fixture
 def site(folder: Folder) -> Path:
-    """The folder of an application that is released again and again."""
+    """The folder of an application that gets new releases."""
     path = folder("")
     release(path, "one")
     return path

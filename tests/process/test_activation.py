@@ -1,4 +1,4 @@
-"""Listeners from systemd, good and bad."""
+"""Listeners from systemd, valid and invalid."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_children_inherit_no_variables(plain: Path, http: socket.socket) -> None
         assert get(http)["environ"] == {}
 
 
-def test_unix_socket_stays_when_gunicorn_leaves(plain: Path) -> None:
+def test_unix_socket_stays_when_gunicorn_exits(plain: Path) -> None:
     with unix(plain / "http.sock") as listener, Server(plain, *CONF, "app:app", listeners={"h": listener}) as server:
         server.wait_until_ready()
         server.process.terminate()
@@ -74,12 +74,12 @@ def test_unix_socket_stays_when_gunicorn_leaves(plain: Path) -> None:
         ("127.0.0.1:{port}", False),
         ("localhost:{port}", False),
         ("127.0.0.1:1", True),
-        ("127.0.0.1:8000", True),  # gunicorn's default, but somebody has typed it
+        ("127.0.0.1:8000", True),  # gunicorn's default, but given explicitly
         ("host.invalid:{port}", True),
         ("unix:/tmp/x", True),
     ],
 )
-def test_bind_that_contradicts_is_reported(plain: Path, http: socket.socket, bind: str, reported: bool) -> None:
+def test_contradicting_bind_is_reported(plain: Path, http: socket.socket, bind: str, reported: bool) -> None:
     bind = bind.format(port=http.getsockname()[1])
     with Server(plain, *CONF, "--bind", bind, "app:app", listeners={"http": http}) as server:
         server.wait_until_ready()
@@ -88,7 +88,7 @@ def test_bind_that_contradicts_is_reported(plain: Path, http: socket.socket, bin
 
 
 def test_reuse_port_does_not_reach_the_listener(plain: Path, http: socket.socket) -> None:
-    """It would stay on it for good, and let others bind the same port."""
+    """SO_REUSEPORT would stay set on the listener, and let other processes bind the same port."""
     with Server(plain, *CONF, "--reuse-port", "app:app", listeners={"http": http}) as server:
         server.wait_until_ready()
         assert server.log.count("reuse_port is ignored") == 1
@@ -122,7 +122,7 @@ def test_reload_with_another_bind_keeps_the_listener(plain: Path, http: socket.s
         assert "reuse_port is ignored" in server.log
 
 
-def test_bind_by_number_is_refused(plain: Path, http: socket.socket) -> None:
+def test_bind_by_descriptor_is_refused(plain: Path, http: socket.socket) -> None:
     with Server(plain, *CONF, "--bind", "fd://3", "app:app", listeners={"http": http}) as server:
         assert_refused(server, "bind = ['fd://3']", "LISTEN_FDS=1", "remove fd://")
 
@@ -169,7 +169,7 @@ def test_second_of_two_descriptors_is_wrong(plain: Path, http: socket.socket) ->
             assert_refused(server, "descriptor 4 (FileDescriptorName=dns)")
 
 
-def test_descriptors_that_are_no_sockets(plain: Path) -> None:
+def test_descriptors_that_are_not_sockets(plain: Path) -> None:
     os.mkfifo(plain / "fifo")
     with open(os.open(plain / "fifo", os.O_RDWR), "rb", buffering=0) as fifo:
         with Server(plain, *CONF, "app:app", listeners={"pipe": fifo}) as server:
@@ -185,7 +185,7 @@ def test_connection_instead_of_a_listener(plain: Path, http: socket.socket) -> N
 
 
 def assert_refused(server: Server, *found: str) -> None:
-    """One line that says what was found, an exit status that is not zero, and never READY."""
+    """Assert one line that says what was found, an exit status other than 0, and no READY=1."""
     assert server.wait_until_gone() == 1
     assert len(server.log.split("\n")) == 4, server.log  # gunicorn puts an empty line before and after
     for text in ("Error: ", *found):

@@ -1,4 +1,4 @@
-"""Idle connections go to the next worker through the mailbox; without one their clients are told, politely."""
+"""Idle connections are handed over through the mailbox; without one, clients get ``Connection: close``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def serving(folder: Path, http: socket.socket, box: socket.socket, *arguments: s
 
 
 def replace(server: Server, number: signal.Signals = signal.SIGHUP) -> None:
-    """Let another worker take the place of the only one."""
+    """Replace the only worker."""
     (before,) = server.workers()
     server.signal(number)
     server.wait_for(lambda: before not in server.workers(), "the worker to leave")
@@ -48,7 +48,7 @@ def replace(server: Server, number: signal.Signals = signal.SIGHUP) -> None:
 
 @pytest.mark.parametrize("family", ["tcp", "unix"])
 @WORKERS
-def test_idle_and_silent_connections_live_on(
+def test_idle_and_silent_connections_are_handed_over(
     plain: Path, http: socket.socket, box: socket.socket, family: str, worker: tuple[str, ...]
 ) -> None:
     with unix(plain / "http") as path, serving(plain, path if family == "unix" else http, box, *worker) as server:
@@ -65,8 +65,8 @@ def test_idle_and_silent_connections_live_on(
         assert "Mailbox" not in server.log
 
 
-def test_sent_but_not_read(folder: Folder, http: socket.socket, box: socket.socket) -> None:
-    """Requests that wait in the kernel's buffers travel with their connections."""
+def test_requests_in_the_kernel_are_handed_over(folder: Folder, http: socket.socket, box: socket.socket) -> None:
+    """Requests that wait in the kernel's buffers are handed over with their connections."""
     app = folder(
         """
         import os, time
@@ -94,7 +94,7 @@ def test_sent_but_not_read(folder: Folder, http: socket.socket, box: socket.sock
 
 
 @WORKERS
-def test_half_a_head_is_finished_where_it_began(
+def test_incomplete_headers_are_finished_by_the_old_worker(
     plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]
 ) -> None:
     with serving(plain, http, box, *worker) as server, dial(http) as client:
@@ -110,10 +110,10 @@ def test_half_a_head_is_finished_where_it_began(
 
 
 @WORKERS
-def test_pipelined_requests_travel(
+def test_pipelined_requests_are_handed_over(
     plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]
 ) -> None:
-    """What has been read of them goes along; the worker does not wait until the client has nothing more to ask."""
+    """Bytes that have been read are handed over, too. The drain does not wait until the client pauses."""
     with serving(plain, http, box, "--threads", "1", *worker) as server, dial(http) as client:
         (before,) = server.workers()
         count = 100
@@ -131,7 +131,7 @@ def test_pipelined_requests_travel(
 
 @pytest.mark.parametrize("threads", ["1", "4"])
 @WORKERS
-def test_client_that_never_pauses_keeps_no_worker(
+def test_busy_client_does_not_delay_the_drain(
     plain: Path, http: socket.socket, box: socket.socket, threads: str, worker: tuple[str, ...]
 ) -> None:
     with serving(plain, http, box, "--threads", threads, *worker) as server, dial(http) as client:
@@ -148,10 +148,10 @@ def test_client_that_never_pauses_keeps_no_worker(
 
 
 @WORKERS
-def test_application_with_sockets_of_its_own(
+def test_application_that_replaces_the_socket_class(
     folder: Folder, http: socket.socket, box: socket.socket, worker: tuple[str, ...]
 ) -> None:
-    """It has put a class in the place of socket.socket, as PySocks is used, that takes no other kind of sockets."""
+    """It has replaced socket.socket, as with PySocks, with a class that allows no other kind of sockets."""
     app = folder(
         """
         import socket
@@ -177,7 +177,7 @@ def test_application_with_sockets_of_its_own(
 
 
 @WORKERS
-def test_connections_that_find_no_descriptors_wait(
+def test_connections_wait_when_descriptors_run_short(
     plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]
 ) -> None:
     (plain / "settings.py").write_text(
@@ -202,7 +202,7 @@ def test_connections_that_find_no_descriptors_wait(
 
 
 @WORKERS
-def test_empty_line_that_waits_travels(
+def test_empty_line_is_handed_over(
     plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]
 ) -> None:
     with serving(plain, http, box, *worker) as server, dial(http) as client:
@@ -215,7 +215,7 @@ def test_empty_line_that_waits_travels(
 def test_request_in_flight_keeps_its_connection(
     plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]
 ) -> None:
-    """Its answer is that of the old worker; the next one comes from the new."""
+    """The old worker finishes the request; the new worker serves the next one."""
     with serving(plain, http, box, *worker) as server, dial(http) as client:
         (before,) = server.workers()
         client.sendall(REQUEST.replace(b"/", b"/sleep/1", 1))
@@ -226,7 +226,7 @@ def test_request_in_flight_keeps_its_connection(
         assert exchange(client)["pid"] == server.workers()[0]
 
 
-def test_worker_replaced_for_a_timeout(plain: Path, http: socket.socket, box: socket.socket) -> None:
+def test_worker_replaced_after_a_timeout_hands_over(plain: Path, http: socket.socket, box: socket.socket) -> None:
     with serving(plain, http, box, "--timeout", "1") as server, dial(http) as idle, dial(http) as long:
         before = exchange(idle)["pid"]
         long.sendall(REQUEST.replace(b"/", b"/sleep/3", 1))
@@ -254,8 +254,10 @@ def test_nothing_is_closed_by_max_requests(
 
 
 @WORKERS
-def test_stop_is_polite(plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]) -> None:
-    """Nobody would read the mailbox but a service that systemd had to start for it."""
+def test_stop_tells_clients_to_close(
+    plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]
+) -> None:
+    """Nothing is handed over: systemd would have to start the service to read the mailbox."""
     with serving(plain, http, box, *worker) as server, dial(http) as client, dial(http) as silent:
         exchange(client)
         server.process.terminate()
@@ -269,7 +271,7 @@ def test_stop_is_polite(plain: Path, http: socket.socket, box: socket.socket, wo
         box.accept()
 
 
-#: Loads when it is let; then it fails, if it is to.
+#: Loads when the test lets it; then fails, if the test wants that.
 HELD = """
 import os, time
 
@@ -286,11 +288,11 @@ def app(environ, start_response):
 
 @pytest.mark.parametrize("boots", [True, False])
 @WORKERS
-def test_mail_that_nobody_has_read_when_the_service_stops(
+def test_unread_mail_in_a_stop(
     folder: Folder, http: socket.socket, box: socket.socket, boots: bool, worker: tuple[str, ...]
 ) -> None:
-    """The new worker still loads the application. It is waited for, because of the mail; if it
-    fails the mail is dropped, or systemd would start the service again for it."""
+    """The new worker still loads the application. The stop waits for it, because of the mail. If it fails, the
+    mail is closed, or systemd would start the service again."""
     app = folder(HELD)
     with serving(app, http, box, *worker) as server, dial(http) as client:
         exchange(client)
@@ -317,7 +319,7 @@ def test_mail_that_nobody_has_read_when_the_service_stops(
 
 @WORKERS
 def test_master_that_has_died(plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]) -> None:
-    """systemd starts another generation, which finds the connections in the mailbox."""
+    """systemd starts the next generation, which finds the connections in the mailbox."""
     with dial(http) as client:
         with serving(plain, http, box, *worker) as server:
             before = exchange(client)["pid"]
@@ -330,9 +332,7 @@ def test_master_that_has_died(plain: Path, http: socket.socket, box: socket.sock
 
 
 @WORKERS
-def test_mailbox_that_takes_nothing(
-    plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]
-) -> None:
+def test_full_mailbox(plain: Path, http: socket.socket, box: socket.socket, worker: tuple[str, ...]) -> None:
     (plain / "mailbox").unlink()
     with serving(plain, http, box, *worker) as server, dial(http) as client:
         exchange(client)
@@ -351,10 +351,10 @@ def test_mailbox_that_takes_nothing(
         ("gunicorn.workers.gthread.ThreadWorker", 0),
     ],
 )
-def test_successors_of_another_class(
+def test_new_workers_of_another_class(
     plain: Path, http: socket.socket, box: socket.socket, successor: str, answers: int
 ) -> None:
-    """What does not keep connections alive answers them once more; of what knows no mailbox the worker before does."""
+    """Without keep-alive each connection gets one more response; without a mailbox the old worker sends it."""
 
     def configure(worker: str) -> None:
         (plain / "settings.py").write_text(f"from flask_socketact.conf import *\nworker_class = {worker!r}\n")
@@ -374,7 +374,7 @@ def test_successors_of_another_class(
         configure(successor)
         server.signal(signal.SIGHUP)
         server.wait_for_log("Reloaded: ")
-        for client in (idle, silent):  # a sync worker waits for no long time
+        for client in (idle, silent):  # a sync worker does not wait long
             client.sendall(REQUEST)
         server.wait_for(lambda: before not in server.workers(), "the worker to leave")
         received = b""
@@ -389,7 +389,7 @@ def test_successors_of_another_class(
                 assert exchange(client)["pid"] != before
             else:
                 received = answer(client)
-                # Or the worker before has answered when it had not begun to drain yet.
+                # Or the old worker has responded before it began to drain.
                 assert b"Connection: close" in received or f'"pid": {before},'.encode() in received
         assert "Traceback" not in server.log
 
@@ -400,8 +400,8 @@ def test_two_mailboxes(plain: Path, http: socket.socket, box: socket.socket) -> 
         assert "Error: descriptors 4 and 5 are both mailboxes: keep one ListenSequentialPacket=" in server.log
 
 
-def test_tls_stays(plain: Path, http: socket.socket, box: socket.socket) -> None:
-    """Its state is in the process: its client is told to close."""
+def test_tls_connections_are_not_handed_over(plain: Path, http: socket.socket, box: socket.socket) -> None:
+    """The state of TLS is in the process: the client gets ``Connection: close``."""
     arguments = certificate(plain)
     context = ssl.create_default_context(cafile=str(plain / "cert.pem"))
     with serving(plain, http, box, *arguments) as server:
@@ -414,8 +414,8 @@ def test_tls_stays(plain: Path, http: socket.socket, box: socket.socket) -> None
             assert b"Connection: close" in answer_over_tls(client)
 
 
-def test_proxy_protocol(folder: Folder, http: socket.socket, box: socket.socket) -> None:
-    """What the proxy said once holds for the connection, wherever it goes."""
+def test_proxy_protocol_data_is_handed_over(folder: Folder, http: socket.socket, box: socket.socket) -> None:
+    """The proxy's data holds for the connection, also in another worker."""
     app = folder(
         """
         import json, os
@@ -436,10 +436,10 @@ def test_proxy_protocol(folder: Folder, http: socket.socket, box: socket.socket)
 
 
 @pytest.mark.parametrize("worker", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"])
-def test_new_connections_are_the_successors_as_long_as_its_master_lives(
+def test_new_connections_go_to_the_new_generation_while_its_master_lives(
     plain: Path, http: socket.socket, box: socket.socket, worker: str
 ) -> None:
-    """Workers take none from the moment on in which the next master says so; and again, if it dies just then."""
+    """Old workers stop accepting when the next master supersedes them, and accept again if it dies just then."""
     environ = {"RUNTIME_DIRECTORY": str(plain / "state")}
     arguments = (*CONF, "-k", f"flask_socketact.workers.{worker}", "app:app")
     listeners = {"web": http, "mailbox": box}

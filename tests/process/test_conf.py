@@ -1,4 +1,4 @@
-"""The ways to give gunicorn our configuration, and what wins over it."""
+"""The ways to give gunicorn our configuration, and what overrides it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OUR_WORKER = "Using worker: flask_socketact.workers.thread.ThreadWorker"
 
 
 def printed_settings(folder: Path, *arguments: str, **environ: str) -> dict[str, str]:
-    """Return the settings that gunicorn ends up with."""
+    """Return the effective settings of gunicorn."""
     done = subprocess.run(
         [GUNICORN, *arguments, "--print-config", "app:app"],
         cwd=folder,
@@ -75,7 +75,7 @@ def test_every_hook_of_the_user_runs(plain: Path, http: socket.socket) -> None:
         assert f"hook {name}\n" in server.log
 
 
-def test_command_line_and_environment_win(plain: Path) -> None:
+def test_command_line_and_environment_override(plain: Path) -> None:
     (plain / "settings.py").write_text("from flask_socketact.conf import *\nworkers = 5\nthreads = 6\n")
     assert printed_settings(plain, "-c", "settings.py")["workers"] == "5"
     settings = printed_settings(
@@ -86,7 +86,7 @@ def test_command_line_and_environment_win(plain: Path) -> None:
 
 
 def test_master_imports_neither_flask_nor_gevent(plain: Path, http: socket.socket) -> None:
-    """What the master has imported stays old after a reload; gevent must patch first."""
+    """A reload does not renew what the master has imported; and gevent must patch first."""
     (plain / "settings.py").write_text(
         dedent(
             """
@@ -105,7 +105,7 @@ def test_master_imports_neither_flask_nor_gevent(plain: Path, http: socket.socke
 
 @pytest.mark.parametrize("name", ["gthread", "sync", "flask_socketact.workers.thread.ThreadWorker"])
 def test_worker_class_of_the_command_line(plain: Path, http: socket.socket, name: str) -> None:
-    """READY needs no worker class of ours."""
+    """READY=1 is sent with gunicorn's worker classes, too."""
     with Server(plain, *CONF, "-k", name, "app:app", listeners={"http": http}) as server:
         assert "Serving with 2 of 2 workers" in server.wait_for_message("READY=1")
 
@@ -119,7 +119,7 @@ def test_worker_class_without_our_configuration(plain: Path, http: socket.socket
 
 
 def test_example_runs_under_flask_run() -> None:
-    """Without a server of ours, unchanged."""
+    """The application needs no change to run without our server."""
     flask = Path(sys.executable).with_name("flask")
     with subprocess.Popen(
         [flask, "--app", "app", "run", "--port", "0"],

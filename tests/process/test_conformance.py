@@ -1,4 +1,4 @@
-"""gunicorn's own behaviour is the reference: the same requests, well-formed and not, to gthread and to our worker."""
+"""Conformance with gunicorn: the same requests, valid and malformed, to gthread and to our worker."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from tests.process.conftest import Folder
 
-#: Long enough for an answer, short enough to wait for one that does not come. Seconds.
+#: Long enough for a response, short enough to wait in vain. Seconds.
 SILENCE = 0.6
 ALIVE = b"GET /alive HTTP/1.1\r\nHost: a\r\n\r\n"
-#: Asked after each case: whether the connection is still good.
+#: Sent after each case, to see whether the connection still works.
 LAST = b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n"
 THREADS = 40
 
@@ -29,7 +29,7 @@ REASONS: dict[str, str] = {
     "body 28 b'/fails' cut off": "a client that ends a chunked body too early, and still listens, is answered with 400",
 }
 
-#: What a request was answered with, up to the end; and whether the connection was closed then.
+#: The response, up to its end; and whether the connection was closed then.
 Answer = tuple[bytes, bool]
 
 ECHO = """
@@ -142,7 +142,7 @@ def framings() -> Iterator[tuple[str, bytes]]:
 
 
 def limits() -> Iterator[tuple[str, bytes]]:
-    """Heads about as long as they may be, ended and not: the defaults are 4,094 and 8,190 bytes a line."""
+    """Yield headers near the limits, complete and incomplete: the defaults are 4,094 and 8,190 bytes a line."""
     for length in (4070, *range(4088, 4100), 4200, 8300):
         line = b"GET /" + b"x" * (length - 5)
         yield f"line of {length}", line
@@ -157,7 +157,7 @@ def limits() -> Iterator[tuple[str, bytes]]:
 
 
 def cases() -> Iterator[tuple[str, list[bytes]]]:
-    """Return names, and the pieces in which each is sent."""
+    """Yield the name of each case, and the chunks in which it is sent."""
     whole = [*heads(), *framings()]
     some = [ALIVE, *(data for _, data in whole[::29])]
     whole += [(f"pipeline {n}", b"".join(pair)) for n, pair in enumerate(itertools.product(some, repeat=2))]
@@ -178,7 +178,7 @@ def cases() -> Iterator[tuple[str, list[bytes]]]:
 
 
 def converse(http: socket.socket, pieces: list[bytes]) -> tuple[Answer, Answer]:
-    """Send the pieces, and ask again; return what came of each."""
+    """Send the chunks and one more request; return the response to each."""
     with dial(http) as client:
         first = b"".join(send(client, piece, 0.02)[0] for piece in pieces[:-1])
         rest, closed = send(client, pieces[-1], SILENCE)
@@ -186,7 +186,7 @@ def converse(http: socket.socket, pieces: list[bytes]) -> tuple[Answer, Answer]:
 
 
 def send(client: socket.socket, data: bytes, silence: float) -> Answer:
-    """Send data, or the end, and read until the server is silent, or has closed."""
+    """Send data, or the end, and read until the server is silent or has closed."""
     received = b""
     client.settimeout(silence)
     try:
@@ -223,7 +223,7 @@ def ask_all(folder: Path, *arguments: str) -> dict[str, tuple[Answer, Answer]]:
         return answers
 
 
-def test_answers_are_those_of_gthread(folder: Folder, figure: Callable[[str], None]) -> None:
+def test_responses_are_those_of_gthread(folder: Folder, figure: Callable[[str], None]) -> None:
     app = folder(ECHO)
     reference = ask_all(app, "-k", "gthread")
     ours = ask_all(app, *CONF)

@@ -1,4 +1,4 @@
-"""A hostile application, and hostile clients, under load: those that behave see nothing of it."""
+"""A hostile application and hostile clients under load: well-behaved clients are not affected."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.support.server import Server, dial
 if TYPE_CHECKING:
     import socket
 
-#: For how long, in seconds: ``HOSTILE_SECONDS=900`` for a quarter of an hour.
+#: Duration in seconds; ``HOSTILE_SECONDS=900`` is a quarter of an hour.
 SECONDS = float(os.environ.get("HOSTILE_SECONDS", "60"))
-#: Of the worker class.
+#: Worker class under test.
 WORKER = os.environ.get("HOSTILE_WORKER", "flask_socketact.workers.thread.ThreadWorker")
-#: So that about half of the requests are theirs.
+#: As many that about half of the requests are hostile.
 HOSTILE_CLIENTS = 16
-#: Workers are recycled in the first part, while they are replaced otherwise, too; their memory is watched afterwards.
+#: In the first part workers are recycled and replaced; afterwards their memory is watched.
 SETTINGS = """
 from flask_socketact.conf import *
 worker_class, workers, threads, graceful_timeout = {worker!r}, 2, 16, 8
@@ -36,15 +36,15 @@ max_requests = {max_requests}
 pythonpath = {root!r}
 """
 MAX_REQUESTS = 1000
-#: Between two operations, in seconds.
+#: Pause between two operations, in seconds.
 PAUSE = 3.0
-#: How much the memory of a worker may grow in a phase in which all others do the same as in the one before, in MB: what
-#: the allocator keeps. And how many phases it may take until it grows no more.
+#: How much the memory of a worker may grow in one phase under constant load, in MB (what the allocator keeps); and how
+#: many phases it may take until it stops growing.
 GROWTH, PHASES = 12, 5
 
 
 @pytest.mark.timeout(SECONDS + 120)
-def test_those_who_behave_see_nothing_of_those_who_do_not(
+def test_well_behaved_clients_are_not_affected_by_hostile_ones(
     tmp_path: Path, http: socket.socket, box: socket.socket, figure: Callable[[str], None]
 ) -> None:
     seed = int(os.environ.get("HOSTILE_SEED") or random.randrange(10**6))  # noqa: S311 (no secret)
@@ -80,8 +80,8 @@ def test_those_who_behave_see_nothing_of_those_who_do_not(
 
 
 def watch_memory(server: Server, http: socket.socket, seed: int) -> tuple[Counter[str], list[float]]:
-    """See that the memory of new workers grows to what they need, and no further; return what hostile clients have done
-    meanwhile, and how much it has grown last."""
+    """Wait until the memory of new workers stops growing; return the actions of hostile clients meanwhile, and the
+    growth in the last phase."""
     done: Counter[str] = Counter()
     before = memory(server)
     for phase in range(1, PHASES + 1):
@@ -113,7 +113,7 @@ def hostility(http: socket.socket, seed: int) -> Hostility:
 
 
 def operate(server: Server, seconds: float) -> int:
-    """Replace workers again and again; return how often."""
+    """Replace workers repeatedly; return how often."""
     deadline = time.monotonic() + seconds
     operations = 0
     while time.monotonic() < deadline:
@@ -127,7 +127,7 @@ def operate(server: Server, seconds: float) -> int:
 
 
 def census(server: Server) -> tuple[int, int, int]:
-    """Return how many processes there are, and the most threads and descriptors that one of them has."""
+    """Return the number of processes, and the most threads and descriptors of one process."""
     workers = [Path(f"/proc/{pid}") for pid in server.workers()]
     return (
         len(workers),
@@ -137,7 +137,7 @@ def census(server: Server) -> tuple[int, int, int]:
 
 
 def inventory(server: Server) -> str:
-    """Return which threads and descriptors the workers have, for a reader."""
+    """Return a readable list of the workers' threads and descriptors."""
     lines = []
     for worker in [Path(f"/proc/{pid}") for pid in server.workers()]:
         threads = [(task / "comm").read_text().strip() for task in (worker / "task").iterdir()]
@@ -147,8 +147,8 @@ def inventory(server: Server) -> str:
 
 
 def census_of_living(server: Server, http: socket.socket) -> tuple[int, int, int]:
-    """Return the same when the workers have collected garbage."""
-    for _ in range(4 * len(server.workers())):  # each is likely to get one
+    """Return the census after the workers have collected garbage."""
+    for _ in range(4 * len(server.workers())):  # each worker is likely to get one
         ask(lambda: dial(http), "/collect")
     return census(server)
 
@@ -158,7 +158,7 @@ def more(now: tuple[int, ...], before: tuple[int, ...]) -> bool:
 
 
 def memory(server: Server) -> dict[int, float]:
-    """Return the memory of each worker in MB, shared pages shared out."""
+    """Return the memory of each worker in MB (proportional set size)."""
     children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
     texts = {int(pid): Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in children.split()}
     return {pid: int(re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)[0]) / 1024 for pid, text in texts.items()}

@@ -1,4 +1,4 @@
-"""Applications that take long to load, and those that never end to."""
+"""Applications that take long to load, or exceed the load timeout."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIMIT = {"SOCKETACT_LOAD_TIMEOUT": "1.5"}
-#: One of them, or both, as they are at the end of their time at the same moment.
+#: One worker or both: their load timeouts expire at the same moment.
 WHY = r"workers? [\d, ]+ killed: did not load the application within SOCKETACT_LOAD_TIMEOUT = 1\.5 s"
-#: In Python, or in C, where no handler of a signal runs.
+#: In Python, or in C, where no signal handler runs.
 STUCK = ["import time; time.sleep(600)", "import ctypes; ctypes.PyDLL(None).pause()"]
 
 
 @pytest.mark.parametrize("worker", WORKERS)
 def test_import_may_take_longer_than_a_request(site: Path, http: socket.socket, worker: str) -> None:
-    """gunicorn's ``timeout`` is that of requests; systemd is asked for the time, and told when it is over."""
+    """gunicorn's ``timeout`` is for requests. The master extends systemd's start timeout meanwhile."""
     release(site, "one", "import time; time.sleep(7)")
     arguments = (*CONF, "-k", f"flask_socketact.workers.{worker}", "--timeout", "2", "app:app")
     with Server(site, *arguments, listeners={"http": http}) as server:
@@ -37,8 +37,8 @@ def test_import_may_take_longer_than_a_request(site: Path, http: socket.socket, 
         assert "TIMEOUT" not in server.log
 
 
-def test_master_that_loads_the_application_asks_for_the_time_before(site: Path, http: socket.socket) -> None:
-    """``preload_app``: nothing can be said until the import has ended."""
+def test_preloading_master_extends_the_timeout_first(site: Path, http: socket.socket) -> None:
+    """``preload_app``: the master sends nothing during the import."""
     release(site, "one", "import time; time.sleep(1)")
     with Server(site, *CONF, "--preload", "app:app", listeners={"http": http}) as server:
         server.wait_until_ready()
@@ -47,7 +47,7 @@ def test_master_that_loads_the_application_asks_for_the_time_before(site: Path, 
 
 
 @pytest.mark.parametrize("stuck", STUCK)
-def test_start_that_never_ends(site: Path, http: socket.socket, stuck: str) -> None:
+def test_start_that_exceeds_the_load_timeout(site: Path, http: socket.socket, stuck: str) -> None:
     release(site, "one", stuck)
     with Server(site, *CONF, "app:app", listeners={"http": http}, environ=LIMIT) as server:
         assert server.wait_until_gone(20) == Arbiter.WORKER_BOOT_ERROR
@@ -57,8 +57,8 @@ def test_start_that_never_ends(site: Path, http: socket.socket, stuck: str) -> N
 
 
 @pytest.mark.parametrize("stuck", STUCK)
-def test_replacement_that_never_loads(site: Path, http: socket.socket, stuck: str) -> None:
-    """It is ended, told, and tried again, while the others serve."""
+def test_replacement_that_exceeds_the_load_timeout(site: Path, http: socket.socket, stuck: str) -> None:
+    """It is killed, logged, and started again, while the others serve."""
     with Server(site, *CONF, "app:app", listeners={"http": http}, environ=LIMIT) as server:
         before = server.wait_until_ready().workers()
         release(site, "two", stuck)
@@ -74,8 +74,8 @@ def test_replacement_that_never_loads(site: Path, http: socket.socket, stuck: st
         assert not load.failures()
 
 
-def test_limit_that_is_no_number_any_more(site: Path, http: socket.socket) -> None:
-    """It fails the reload, and nothing else."""
+def test_load_timeout_that_becomes_invalid(site: Path, http: socket.socket) -> None:
+    """The reload fails, and the old workers keep serving."""
     (site / "settings.py").write_text("from flask_socketact.conf import *\n")
     with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
         server.wait_until_ready()
@@ -91,7 +91,7 @@ def test_limit_that_is_no_number_any_more(site: Path, http: socket.socket) -> No
         assert not load.failures()
 
 
-def test_limit_that_is_no_number(site: Path, http: socket.socket) -> None:
+def test_invalid_load_timeout(site: Path, http: socket.socket) -> None:
     environ = {"SOCKETACT_LOAD_TIMEOUT": "long"}
     with Server(site, *CONF, "app:app", listeners={"http": http}, environ=environ) as server:
         assert server.wait_until_gone() == 1

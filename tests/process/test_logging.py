@@ -1,4 +1,4 @@
-"""Outside the journal: gunicorn's logging as it is."""
+"""Logging outside the journal is gunicorn's own."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_format(
 
 
 def test_metrics(plain: Path, http: socket.socket) -> None:
-    """gunicorn takes its own logger for them only where nobody has named one."""
+    """gunicorn uses its logger for statsd only if no logger class is set."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
         statsd.bind(("127.0.0.1", 0))
         statsd.settimeout(20)
@@ -69,14 +69,14 @@ ACCESS = '"GET / HTTP/1.1" 500'
 
 
 def once(server: Server, *texts: str) -> None:
-    """See that each text is in one line of the log."""
+    """Assert that each text is in exactly one line of the log."""
     counts = {text: sum(text in line for line in server.log.splitlines()) for text in texts}
     assert counts == dict.fromkeys(texts, 1), server.log
 
 
 @pytest.mark.parametrize("configures", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
-def test_logging_that_the_application_configures(folder: Folder, http: socket.socket, configures: str) -> None:
-    """What the worker says, and the access log, arrive once all the same."""
+def test_application_that_configures_logging(folder: Folder, http: socket.socket, configures: str) -> None:
+    """The worker's messages and the access log still arrive, once."""
     arguments = (*CONF, "--access-logfile", "-", "--workers", "1", "app:app")
     source = FAILS.replace("\n@app", f"\n{configures}\n@app")
     with Server(folder(source), *arguments, listeners={"http": http}) as server:
@@ -96,7 +96,7 @@ def configure():
 """
 
 
-def test_logging_that_is_configured_by_a_request(folder: Folder, http: socket.socket) -> None:
+def test_view_that_configures_logging(folder: Folder, http: socket.socket) -> None:
     arguments = (*CONF, "--access-logfile", "-", "--workers", "1", "app:app")
     with Server(folder(FAILS + LATE), *arguments, listeners={"http": http}) as server:
         server.wait_until_ready()
@@ -109,7 +109,7 @@ def test_logging_that_is_configured_by_a_request(folder: Folder, http: socket.so
         server.wait_for(is_logged, "the access log")
 
 
-def test_application_that_configures_logging_and_does_not_load(folder: Folder, http: socket.socket) -> None:
+def test_application_that_configures_logging_and_fails_to_load(folder: Folder, http: socket.socket) -> None:
     source = CONFIGURATIONS["dictConfig"] + "raise ValueError('a slip')\n"
     with Server(folder(source), *CONF, "--workers", "1", "app:app", listeners={"http": http}) as server:
         server.wait_until_gone()
@@ -137,7 +137,7 @@ def fails():
 
 
 @pytest.mark.parametrize("spoils", STREAMS.values(), ids=STREAMS)
-def test_streams_that_the_application_spoils(folder: Folder, http: socket.socket, spoils: str) -> None:
+def test_application_that_closes_streams(folder: Folder, http: socket.socket, spoils: str) -> None:
     arguments = (*CONF, "--access-logfile", "-", "--workers", "1", "app:app")
     with Server(folder(WRITES.format(spoils)), *arguments, listeners={"http": http}) as server:
         server.wait_until_ready()
@@ -170,8 +170,8 @@ def close():
 
 
 @pytest.mark.parametrize("closes", [False, True])
-def test_output_that_is_captured_in_a_file(folder: Folder, http: socket.socket, closes: bool) -> None:
-    """All of it goes to the file, and after a rotation to the next."""
+def test_captured_output(folder: Folder, http: socket.socket, closes: bool) -> None:
+    """All output goes to the file, and after a rotation to the new file."""
     place = folder(PRINTS)
     log = place / "error.log"
     arguments = (*CONF, "--capture-output", "--error-logfile", str(log), "--access-logfile", "-", "--workers", "1")
@@ -199,10 +199,10 @@ def test_output_that_is_captured_in_a_file(folder: Folder, http: socket.socket, 
         assert "Drained: no connection is left" in log.read_text()
 
 
-def test_no_descriptor_is_left_of_a_reload(folder: Folder, http: socket.socket) -> None:
+def test_reload_leaks_no_descriptors(folder: Folder, http: socket.socket) -> None:
     arguments = (*CONF, "--access-logfile", "-", "--workers", "1", "app:app")
     with Server(folder(FAILS), *arguments, listeners={"http": http}) as server:
-        server.wait_for_message("BARRIER=1")  # for which the master has a pipe, until it sees that it is passed
+        server.wait_for_message("BARRIER=1")  # the master has a pipe for each boot, until it has read its result
         descriptors = Path(f"/proc/{server.process.pid}/fd")
 
         before = len(list(descriptors.iterdir()))

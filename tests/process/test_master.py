@@ -1,4 +1,4 @@
-"""What systemd hears, and when."""
+"""What the master sends to systemd, and when."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ APP_LOAD_ERROR = 4  #: gunicorn's exit status when there is no such application
 
 
 def test_ready_only_when_every_worker_accepts(folder: Folder, http: socket.socket) -> None:
-    """One worker loads at once, the other when we let it."""
+    """One worker loads at once, the other when the test lets it."""
     app = folder(
         """
         import os, time
@@ -61,7 +61,7 @@ def test_ready_only_when_every_worker_accepts(folder: Folder, http: socket.socke
     ]
 
 
-def test_status_tells_of_a_missing_worker(folder: Folder, http: socket.socket) -> None:
+def test_status_shows_a_missing_worker(folder: Folder, http: socket.socket) -> None:
     app = folder(
         """
         import os, time
@@ -110,7 +110,7 @@ def test_application_that_cannot_be_imported(
 
 
 def test_start_succeeds_with_all_workers_or_not_at_all(folder: Folder, http: socket.socket) -> None:
-    """What one of them has (a port), the others cannot have: such a start would never end."""
+    """Only one worker can bind a port of its own: such a start would never succeed."""
     app = folder(
         """
         import os
@@ -126,7 +126,7 @@ def test_start_succeeds_with_all_workers_or_not_at_all(folder: Folder, http: soc
         assert not any("READY" in message for message in server.messages)
 
 
-def test_second_worker_fails_while_the_first_is_being_handled(folder: Folder, http: socket.socket) -> None:
+def test_second_worker_fails_while_the_first_failure_is_handled(folder: Folder, http: socket.socket) -> None:
     """The exit status stays that of the first; gthread loads on when it is told to leave."""
     app = folder(
         """
@@ -144,18 +144,18 @@ def test_second_worker_fails_while_the_first_is_being_handled(folder: Folder, ht
         assert server.log.count("\nRuntimeError: no database") == 2
 
 
-def test_premature_ready_of_gunicorn_is_not_heard(folder: Folder, http: socket.socket) -> None:
+def test_premature_ready_of_gunicorn_is_suppressed(folder: Folder, http: socket.socket) -> None:
     app = folder("import time; time.sleep(600)")
     with Server(app, *CONF, "app:app", listeners={"http": http}) as server:
         server.wait_for_log("Booting worker")
         assert server.wait_for_message("STATUS=").startswith("STATUS=Loading")
         server.process.terminate()
-        assert server.wait_until_gone(5) == 0  # a worker that still loads has nothing to finish
+        assert server.wait_until_gone(5) == 0  # a worker that is still loading has nothing to finish
         assert not any("READY" in message for message in server.messages)
 
 
 @pytest.mark.parametrize("address", ["/nowhere/notify", "@nobody-listens-here", "relative", "vsock:nonsense"])
-def test_manager_that_cannot_be_reached(plain: Path, http: socket.socket, address: str) -> None:
+def test_unreachable_manager(plain: Path, http: socket.socket, address: str) -> None:
     environ = {"NOTIFY_SOCKET": address}
     with Server(plain, *CONF, "app:app", listeners={"http": http}, environ=environ) as server:
         server.wait_for_log(f"cannot notify systemd at NOTIFY_SOCKET={address}")
@@ -194,7 +194,7 @@ def test_usr2_is_refused_under_activation(plain: Path, http: socket.socket) -> N
 
 
 def test_stop_right_after_a_fork(plain: Path, http: socket.socket) -> None:
-    """SIGTERM goes into a queue of the child that nobody reads, until the worker has handlers of its own."""
+    """Until the worker has its own handlers, gunicorn would put SIGTERM into a queue that the child never reads."""
     (plain / "settings.py").write_text(
         "import time\nfrom flask_socketact.conf import *\ndef post_fork(server, worker): time.sleep(1)\n"
     )
@@ -226,8 +226,8 @@ def post_fork(server, worker):
 """
 
 
-def test_programs_of_hooks_hear_signals(plain: Path, http: socket.socket) -> None:
-    """What a hook starts inherits which signals are blocked: it could not be ended by SIGTERM."""
+def test_programs_of_hooks_get_signals(plain: Path, http: socket.socket) -> None:
+    """A program that a hook starts would inherit blocked signals, and ignore SIGTERM."""
     (plain / "settings.py").write_text(HOOKS)
     with Server(plain, "-c", "settings.py", "-w", "1", "app:app", listeners={"http": http}) as server:
         server.wait_until_ready()
@@ -239,8 +239,8 @@ def test_programs_of_hooks_hear_signals(plain: Path, http: socket.socket) -> Non
             server.wait_for(lambda pid=pid: pid not in server.workers(), f"the program of {name} to end")  # type: ignore[misc]
 
 
-def test_process_that_a_hook_forks_is_ended_by_a_signal(plain: Path, http: socket.socket) -> None:
-    """It is no worker, and must not keep the signal for one."""
+def test_process_that_a_hook_forks_ends_at_sigterm(plain: Path, http: socket.socket) -> None:
+    """It is not a worker, and must not hold the signal back."""
     (plain / "settings.py").write_text(
         "import os, signal, time\nfrom flask_socketact.conf import *\n"
         "def post_fork(server, worker):\n"
@@ -253,10 +253,8 @@ def test_process_that_a_hook_forks_is_ended_by_a_signal(plain: Path, http: socke
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGINT])
-def test_signal_for_a_worker_that_has_just_been_forked(
-    plain: Path, http: socket.socket, number: signal.Signals
-) -> None:
-    """It has no handlers of its own yet: what it is sent waits until they are there."""
+def test_signal_for_a_worker_that_was_just_forked(plain: Path, http: socket.socket, number: signal.Signals) -> None:
+    """It has no handlers of its own yet: signals wait until they are installed."""
     (plain / "settings.py").write_text(
         "import os, time\nfrom flask_socketact.conf import *\n"
         "def post_fork(server, worker):\n"
@@ -274,7 +272,7 @@ def test_signal_for_a_worker_that_has_just_been_forked(
         assert len(server.workers()) == 2
 
 
-#: Neither leaves nor drains, whatever it is sent.
+#: Ignores signals: it neither exits nor drains.
 DEAF = """
 import signal
 signal.signal(signal.SIGTERM, lambda *_: None)
@@ -284,12 +282,12 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Length", "0")])
     return []
 """
-#: Ignores, too, what its slot says: as gunicorn's own worker classes do.
+#: Also ignores its slot, as gunicorn's own worker classes do.
 GTHREAD = ("-k", "gthread")
 
 
 @pytest.mark.parametrize("worker", [(), GTHREAD], ids=["thread", "gthread"])
-def test_stop_ends_workers_that_take_sigterm(folder: Folder, http: socket.socket, worker: tuple[str, ...]) -> None:
+def test_stop_kills_workers_that_ignore_sigterm(folder: Folder, http: socket.socket, worker: tuple[str, ...]) -> None:
     arguments = (*CONF, *worker, "--graceful-timeout", "2", "app:app")
     with Server(folder(DEAF), *arguments, listeners={"http": http}) as server:
         server.wait_until_ready()
@@ -297,8 +295,8 @@ def test_stop_ends_workers_that_take_sigterm(folder: Folder, http: socket.socket
         assert server.wait_until_gone(2 + 5) == 0
 
 
-def test_worker_that_is_one_too_many_and_takes_sigterm(folder: Folder, http: socket.socket) -> None:
-    """SIGTTOU: it is killed when it has not left a few seconds after the drain time."""
+def test_surplus_worker_that_ignores_sigterm_is_killed(folder: Folder, http: socket.socket) -> None:
+    """SIGTTOU: the worker is killed if it has not exited a few seconds after the drain time."""
     arguments = (*CONF, *GTHREAD, "--graceful-timeout", "1", "app:app")
     with Server(folder(DEAF), *arguments, listeners={"http": http}) as server:
         before = server.wait_until_ready().workers()
@@ -310,7 +308,7 @@ def test_worker_that_is_one_too_many_and_takes_sigterm(folder: Folder, http: soc
 
 
 def test_slot_of_a_dead_worker_is_free(plain: Path, http: socket.socket) -> None:
-    """Also when no other takes its place: what it had in flight is counted no more."""
+    """Also if it is not replaced: its requests in flight no longer count."""
     environ = {"RUNTIME_DIRECTORY": str(plain / "counters")}
     with Server(plain, *CONF, "app:app", listeners={"http": http}, environ=environ) as server, dial(http) as client:
         server.wait_until_ready()
@@ -329,7 +327,7 @@ def test_slot_of_a_dead_worker_is_free(plain: Path, http: socket.socket) -> None
         assert [slot[Field.IN_FLIGHT] for slot in slots()] == [0, 0]
 
 
-#: What ends a worker that has loaded the application, and how the journal and, for all to see, systemd call it.
+#: What ends a worker after it has loaded the application, and its description in the journal and in the status line.
 ENDS = [
     ("raise RuntimeError('no database')", "RuntimeError: no database", "RuntimeError"),
     ("raise SystemExit(0)", "RuntimeError: ended by SystemExit: 0", "SystemExit"),
@@ -339,7 +337,7 @@ ENDS = [
     ("raise StopIteration", "StopIteration", "StopIteration"),
     ("import asyncio; raise asyncio.CancelledError", "RuntimeError: ended by CancelledError", "CancelledError"),
 ]
-#: Hooks, and what of a worker class runs them.
+#: Hooks, and the method of a worker class that runs them.
 HOOK = "from flask_socketact.conf import *\ndef {name}({arguments}):\n    {body}\n"
 
 
@@ -350,7 +348,7 @@ def settings(folder: Path, body: str, name: str = "post_worker_init") -> None:
 
 @pytest.mark.parametrize("name", ["post_worker_init", "post_fork"])
 @pytest.mark.parametrize(("body", "reason", "kind"), ENDS)
-def test_hook_that_ends_workers_is_a_failed_boot(
+def test_hook_that_exits_is_a_failed_boot(
     plain: Path, http: socket.socket, name: str, body: str, reason: str, kind: str
 ) -> None:
     settings(plain, body, name)
@@ -363,8 +361,8 @@ def test_hook_that_ends_workers_is_a_failed_boot(
         assert server.messages[-1] == f"STOPPING=1\nSTATUS=Worker failed to boot. {public}"
 
 
-def test_loop_that_cannot_begin_is_a_failed_boot(plain: Path, http: socket.socket) -> None:
-    """gunicorn takes a worker for booted by then, and would replace it for ever."""
+def test_loop_that_fails_to_start_is_a_failed_boot(plain: Path, http: socket.socket) -> None:
+    """gunicorn considers the worker booted by then, and would replace it for ever."""
     (plain / "own.py").write_text(
         "import os\nfrom flask_socketact.workers.thread import ThreadWorker\n"
         "class Own(ThreadWorker):\n    def run(self): raise AttributeError('no epoll')\n"
@@ -375,8 +373,8 @@ def test_loop_that_cannot_begin_is_a_failed_boot(plain: Path, http: socket.socke
         assert server.messages[-1] == f"STOPPING=1\nSTATUS=Worker failed to boot. {public}"
 
 
-def test_worker_that_is_ended_later_is_no_second_master(plain: Path, http: socket.socket) -> None:
-    """It would tell its siblings to leave, as if it were the master."""
+def test_worker_that_exits_later_does_not_act_as_master(plain: Path, http: socket.socket) -> None:
+    """It must not stop its siblings, as if it were the master."""
     (plain / "own.py").write_text(
         "import os\nfrom flask_socketact.workers.sync import SyncWorker\n"
         "class Own(SyncWorker):\n    def notify(self):\n        super().notify()\n"
@@ -391,8 +389,8 @@ def test_worker_that_is_ended_later_is_no_second_master(plain: Path, http: socke
         assert "Unexpected error in the worker's main thread" in server.log
 
 
-def test_stop_tells_how_many_requests_are_left(plain: Path, http: socket.socket) -> None:
-    """And asks for the time that they take, as long as there are some."""
+def test_stop_reports_requests_in_flight(plain: Path, http: socket.socket) -> None:
+    """And extends systemd's stop timeout while there are some."""
     arguments = (*CONF, "--workers", "1", "app:app")
     with Server(plain, *arguments, listeners={"http": http}) as server, dial(http) as client:
         server.wait_until_ready()
@@ -410,8 +408,8 @@ def test_stop_tells_how_many_requests_are_left(plain: Path, http: socket.socket)
     assert 2 <= len(said[1:]) <= 4
 
 
-def test_manager_that_does_not_read_stops_nothing(plain: Path, http: socket.socket) -> None:
-    """sd_notify(3) waits for it; the master does not."""
+def test_manager_that_does_not_read_blocks_nothing(plain: Path, http: socket.socket) -> None:
+    """sd_notify(3) would block; the master does not."""
     path = plain / "deaf"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
@@ -427,7 +425,7 @@ def test_manager_that_does_not_read_stops_nothing(plain: Path, http: socket.sock
 
 
 @pytest.mark.parametrize("value", ["soon", "0", "-5", ""])
-def test_watchdog_that_makes_no_sense(plain: Path, http: socket.socket, value: str) -> None:
+def test_invalid_watchdog(plain: Path, http: socket.socket, value: str) -> None:
     environ = {"WATCHDOG_USEC": value}
     with Server(plain, *CONF, "app:app", listeners={"http": http}, environ=environ) as server:
         assert server.wait_until_gone() == 1
@@ -435,8 +433,8 @@ def test_watchdog_that_makes_no_sense(plain: Path, http: socket.socket, value: s
 
 
 @pytest.mark.parametrize("worker", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"])
-def test_watchdog_hears_of_progress_only(plain: Path, http: socket.socket, worker: str) -> None:
-    """Of idle workers, too; not when all of them are stopped."""
+def test_watchdog_is_notified_only_of_progress(plain: Path, http: socket.socket, worker: str) -> None:
+    """Idle workers make progress, too; not if all of them are stopped."""
     arguments = (*CONF, "-k", f"flask_socketact.workers.{worker}", "app:app")
     with Server(plain, *arguments, listeners={"http": http}, environ={"WATCHDOG_USEC": "4000000"}) as server:
         server.wait_until_ready()
@@ -463,8 +461,8 @@ def test_watchdog_of_another_process(plain: Path, http: socket.socket) -> None:
         assert "WATCHDOG=1" not in server.messages
 
 
-def test_log_file_that_cannot_be_opened_anew(plain: Path, http: socket.socket) -> None:
-    """gunicorn would close the old one first, and then raise at every line."""
+def test_log_file_that_cannot_be_reopened(plain: Path, http: socket.socket) -> None:
+    """gunicorn would close the old file first, and then raise at every line."""
     folder = plain / "logs"
     folder.mkdir()
     arguments = (*CONF, "--access-logfile", str(folder / "access"), "--error-logfile", str(folder / "error"), "app:app")

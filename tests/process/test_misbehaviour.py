@@ -1,4 +1,4 @@
-"""An application cannot hurt others: whatever a view does, the worker goes on, and other requests are answered."""
+"""Whatever a view does, the worker keeps running, and other requests are served."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CLASSES = {
 ALL = pytest.mark.parametrize("worker", CLASSES)
 KEEP_ALIVE = pytest.mark.parametrize("worker", ["thread", "gevent"])
 
-#: What others ask for meanwhile.
+#: Another client's request meanwhile.
 BASE = """
     import asyncio, builtins, json, os, signal, socket, sys, threading, time
 
@@ -55,7 +55,7 @@ BASE = """
 def serving(
     folder: Path, http: socket.socket, worker: str, *arguments: str, environ: dict[str, str] | None = None
 ) -> Iterator[Server]:
-    """One worker, which must still be there at the end."""
+    """Run one worker, which must still be running at the end."""
     environ = {"RUNTIME_DIRECTORY": str(folder / "state")} | (environ or {})
     command = (*CONF, "-w", "1", *CLASSES[worker], *arguments, "app:app")
     with Server(folder, *command, listeners={"http": http}, environ=environ) as server:
@@ -66,7 +66,7 @@ def serving(
 
 
 def slot(server: Server, folder: Path) -> Slot:
-    """Return what the only worker counts."""
+    """Return the counters of the only worker."""
     board = scoreboard.find([folder / "state"], server.process.pid)
     assert board is not None
     (found,) = board.taken()
@@ -117,7 +117,7 @@ RAISES = (
         return environ["wsgi.file_wrapper"](File(body)) if where.endswith("file") else body
 """
 )
-#: Exceptions of all kinds, those that servers take for their own among them.
+#: Exceptions of all kinds, also those that a server could take for its own.
 KINDS = (
     *("Odd", "BaseException", "KeyboardInterrupt", "CancelledError", "GeneratorExit", "SystemExit", "RecursionError"),
     *("ConnectionRefusedError", "BrokenPipeError", "ConnectionResetError", "TimeoutError", "OSError", "MemoryError"),
@@ -125,7 +125,7 @@ KINDS = (
 
 
 @ALL
-def test_whatever_is_raised_ends_one_request(folder: Folder, http: socket.socket, worker: str) -> None:
+def test_exception_ends_only_its_request(folder: Folder, http: socket.socket, worker: str) -> None:
     app = folder(RAISES)
     with serving(app, http, worker) as server:
         for kind in KINDS:
@@ -143,7 +143,7 @@ def test_whatever_is_raised_ends_one_request(folder: Folder, http: socket.socket
 
 @ALL
 def test_view_that_fails_before_anything_is_sent(folder: Folder, http: socket.socket, worker: str) -> None:
-    """Its headers are said, not sent: 500 is still possible."""
+    """The headers are set but not sent: a 500 is still possible."""
     app = folder(
         BASE
         + """
@@ -163,7 +163,7 @@ def test_view_that_fails_before_anything_is_sent(folder: Folder, http: socket.so
 
 @ALL
 @pytest.mark.parametrize("deed", ["close", "detach", "settimeout", "setblocking", "shutdown"])
-def test_socket_of_the_application_is_its_own(folder: Folder, http: socket.socket, worker: str, deed: str) -> None:
+def test_gunicorn_socket_is_a_duplicate(folder: Folder, http: socket.socket, worker: str, deed: str) -> None:
     app = folder(
         BASE
         + """
@@ -197,7 +197,7 @@ def test_socket_of_the_application_is_its_own(folder: Folder, http: socket.socke
                 if deed != "shutdown":
                     assert len(received) > 5_000_000
                     if keeps_alive:
-                        exchange(client)  # the connection is as good as before
+                        exchange(client)  # the connection still works
         if keeps_alive:
             assert b"200 OK" in slow.recv(65536)
         assert "Traceback" not in server.log, server.log
@@ -252,8 +252,8 @@ CLOSE_FRAME = b"\x88\x82\0\0\0\0\x03\xe8"
 
 
 @KEEP_ALIVE
-def test_websockets_end_every_way(folder: Folder, http: socket.socket, worker: str) -> None:
-    """simple-websocket closes the socket itself; the worker's others see nothing of it, and nothing is an error."""
+def test_websockets_end_in_every_way(folder: Folder, http: socket.socket, worker: str) -> None:
+    """simple-websocket closes the socket itself. Other connections are not affected, and no error is counted."""
     app = folder(SOCK)
     with serving(app, http, worker, "--threads", "8") as server, dial(http) as slow:
         idle = [dial(http) for _ in range(10)]
@@ -275,7 +275,7 @@ def test_websockets_end_every_way(folder: Folder, http: socket.socket, worker: s
             client.close()
         server.wait_for(lambda: slot(server, app)[Field.IN_FLIGHT] == 0, "nothing in flight")
         assert slot(server, app)[Field.ERRORS] == 0
-        # Where Flask has logged one, its view has found the client gone.
+        # If Flask has logged one, its view has found that the client had disconnected.
         assert server.log.count("Traceback") == server.log.count("Exception on /"), server.log
 
 
@@ -288,8 +288,8 @@ def test_websocket_whose_view_fails_is_closed(folder: Folder, http: socket.socke
 
 
 @ALL
-def test_default_timeout_of_sockets(folder: Folder, http: socket.socket, worker: str) -> None:
-    """It is for sockets that the application makes: silent clients hold no thread, and a slow one is waited for."""
+def test_default_timeout_of_the_application_is_ignored(folder: Folder, http: socket.socket, worker: str) -> None:
+    """It affects only sockets of the application: silent clients hold no thread, and the worker waits for slow ones."""
     app = folder(
         BASE
         + """
@@ -366,7 +366,7 @@ FORKS = (
         *(("multiprocessing", "-15"), ("pieces", "ab")),
     ],
 )
-def test_child_of_a_view_is_no_second_server(
+def test_child_of_a_view_does_not_serve(
     folder: Folder, http: socket.socket, worker: str, deed: str, status: str
 ) -> None:
     app = folder(FORKS)
@@ -380,8 +380,8 @@ def test_child_of_a_view_is_no_second_server(
 
 
 @ALL
-def test_child_that_lives_on_holds_nothing(folder: Folder, worker: str) -> None:
-    """Neither a client's connection, which the client sees closed, nor the port."""
+def test_long_lived_child_holds_no_sockets(folder: Folder, worker: str) -> None:
+    """It holds no client's connection, which the client sees closed, and no listener."""
     app = folder(
         BASE
         + """
@@ -401,17 +401,17 @@ def test_child_that_lives_on_holds_nothing(folder: Folder, worker: str) -> None:
 
 
 def served_on(pid: int, http: socket.socket) -> bool:
-    """Whether a process has the listener, beyond the copy that the server was started with; or an epoll, beyond that of
-    a gevent loop of its own."""
+    """Return whether a process has the listener (besides the copy that the server was started with) or an epoll
+    (besides that of its own gevent loop)."""
     held = []
     for path in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed in that very moment
+        with contextlib.suppress(FileNotFoundError):  # just closed
             held.append(os.readlink(path))
     return held.count(f"socket:[{os.fstat(http.fileno()).st_ino}]") > 1 or held.count("anon_inode:[eventpoll]") > 1
 
 
 @ALL
-def test_child_of_an_application_that_is_loaded(folder: Folder, http: socket.socket, worker: str) -> None:
+def test_child_forked_while_the_application_loads(folder: Folder, http: socket.socket, worker: str) -> None:
     app = folder(
         BASE
         + """
@@ -430,7 +430,7 @@ def test_child_of_an_application_that_is_loaded(folder: Folder, http: socket.soc
 
 
 @pytest.mark.parametrize("call", ["patch_all()", "patch_socket()", "patch_thread()"])
-def test_gevent_in_an_application_of_the_thread_worker(folder: Folder, http: socket.socket, call: str) -> None:
+def test_monkey_patching_with_the_thread_worker(folder: Folder, http: socket.socket, call: str) -> None:
     app = folder(f"    from gevent import monkey; monkey.{call}\n" + BASE)
     with Server(app, *CONF, "-w", "2", "app:app", listeners={"http": http}) as server:
         assert server.wait_until_gone() != 0
@@ -443,7 +443,7 @@ def test_gevent_in_an_application_of_the_thread_worker(folder: Folder, http: soc
     "handler", ["lambda *_: None", "lambda *_: sys.exit()", "lambda *_: open('told', 'w').close()"]
 )
 def test_signal_handlers_of_the_application(folder: Folder, http: socket.socket, worker: str, handler: str) -> None:
-    """A reload takes the old worker away, when it has answered; the handler is called then."""
+    """A reload ends the old worker after its request. Then the handler is called."""
     app = folder(
         BASE
         + f"""
@@ -467,7 +467,7 @@ def test_signal_handlers_of_the_application(folder: Folder, http: socket.socket,
 
 
 @ALL
-def test_threads_that_do_not_end(folder: Folder, http: socket.socket, worker: str) -> None:
+def test_application_threads_that_do_not_end(folder: Folder, http: socket.socket, worker: str) -> None:
     app = folder(BASE + "\n    threading.Thread(target=lambda: threading.Event().wait(), name='endless').start()\n")
     command = (*CONF, "-w", "1", *CLASSES[worker], "--graceful-timeout", "2", "app:app")
     with Server(app, *command, listeners={"http": http}) as server:
@@ -488,7 +488,7 @@ MALFORMED = (
 
 @ALL
 @pytest.mark.parametrize("kind", ["flask", "raw"])
-def test_malformed_bodies_are_the_clients_errors(folder: Folder, http: socket.socket, worker: str, kind: str) -> None:
+def test_malformed_bodies_are_client_errors(folder: Folder, http: socket.socket, worker: str, kind: str) -> None:
     raw = """
     def misbehave(what, environ, start_response):
         return plain(start_response, environ["wsgi.input"].read())
@@ -519,7 +519,7 @@ def test_malformed_bodies_are_the_clients_errors(folder: Folder, http: socket.so
 
 
 def test_hang_after_a_reset_upload(folder: Folder, http: socket.socket) -> None:
-    """Nothing moves any more: the client is gone, and the view waits for something else."""
+    """No progress: the client has disconnected, and the view waits for something else."""
     app = folder(
         BASE
         + """
@@ -547,8 +547,8 @@ def test_hang_after_a_reset_upload(folder: Folder, http: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("family", ["tcp", "unix"])
-def test_reader_that_takes_a_few_bytes_a_second(folder: Folder, tmp_path: Path, family: str) -> None:
-    """However little it takes, it is not stuck; the kernel lets the sender go on after megabytes only."""
+def test_slow_reader_is_not_disconnected(folder: Folder, tmp_path: Path, family: str) -> None:
+    """It makes progress, although the kernel wakes the sender only after megabytes."""
     app = folder(
         BASE
         + """
@@ -566,7 +566,7 @@ def test_reader_that_takes_a_few_bytes_a_second(folder: Folder, tmp_path: Path, 
         server = stack.enter_context(serving(app, http, "thread", "--timeout", "2"))
         client = stack.enter_context(dial(http))
         client.sendall(get("/large"))
-        step = 5 if family == "tcp" else 70_000  # of a Unix socket the kernel tells in whole buffers
+        step = 5 if family == "tcp" else 70_000  # for a Unix socket the kernel reports whole buffers
         for _ in range(14):  # seven times the timeout
             assert client.recv(step)
             time.sleep(0.5)
@@ -619,8 +619,8 @@ def test_ipv4_clients_of_a_dual_stack_listener(folder: Folder, worker: str) -> N
 
 
 @KEEP_ALIVE
-def test_few_descriptors_are_left_to_the_application(folder: Folder, http: socket.socket, worker: str) -> None:
-    """With more clients than descriptors: who is accepted is answered, by a view that opens files."""
+def test_descriptors_are_reserved_for_the_application(folder: Folder, http: socket.socket, worker: str) -> None:
+    """With more clients than descriptors, each accepted client is served, by a view that opens files."""
     app = folder(
         BASE
         + """
@@ -668,8 +668,8 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_loop_that_cannot_go_on(folder: Folder, http: socket.socket) -> None:
-    """A view closes the worker's epoll: what is in flight is answered, and another worker takes its place."""
+def test_broken_loop(folder: Folder, http: socket.socket) -> None:
+    """A view closes the worker's epoll: requests in flight are finished, and the worker is replaced."""
     app = folder(
         BASE
         + """
@@ -698,7 +698,7 @@ def test_loop_that_cannot_go_on(folder: Folder, http: socket.socket) -> None:
         assert ask(lambda: dial(http))[0] == 200
 
 
-def test_names_of_kinds_are_logged_with_a_traceback(folder: Folder, http: socket.socket) -> None:
+def test_exception_is_logged_with_its_traceback(folder: Folder, http: socket.socket) -> None:
     app = folder(RAISES)
     with serving(app, http, "thread") as server:
         fetch(http, get("/view/ConnectionRefusedError"))
@@ -706,8 +706,8 @@ def test_names_of_kinds_are_logged_with_a_traceback(folder: Folder, http: socket
 
 
 @pytest.mark.untraced  # an exception in the tracer, which has taken a lock
-def test_exceptions_that_come_too_late(folder: Folder, http: socket.socket) -> None:
-    """A library that limits the time of a view raises into its thread, which has ended the request, and rests."""
+def test_late_asynchronous_exceptions(folder: Folder, http: socket.socket) -> None:
+    """A library that limits the time of a view raises in its thread after the request, while that is a follower."""
     app = folder(
         BASE
         + """
@@ -729,7 +729,7 @@ def test_exceptions_that_come_too_late(folder: Folder, http: socket.socket) -> N
             client.sendall(get("/late"))
         for client in clients:
             assert b"200 OK" in answer(client)
-        time.sleep(0.5)  # no condition to wait for: what was raised waits in threads that rest
+        time.sleep(0.5)  # no condition to wait for: the exceptions are pending in followers
         clients = [stack.enter_context(dial(http)) for _ in range(8)]
         for client in clients:
             client.sendall(get("/sleep/0.3"))
@@ -740,8 +740,8 @@ def test_exceptions_that_come_too_late(folder: Folder, http: socket.socket) -> N
 
 @ALL
 @pytest.mark.parametrize("kind", ["TimeoutError", "KeyboardInterrupt", "SystemExit", "BaseException"])
-def test_alarm_of_the_application_that_raises(folder: Folder, http: socket.socket, worker: str, kind: str) -> None:
-    """Its handler runs in the main thread, whatever that does just then."""
+def test_alarm_handler_that_raises(folder: Folder, http: socket.socket, worker: str, kind: str) -> None:
+    """The handler interrupts the main thread at any point."""
     app = folder(
         BASE
         + f"""
@@ -764,7 +764,7 @@ def test_alarm_of_the_application_that_raises(folder: Folder, http: socket.socke
 
 
 def test_interrupt_of_the_application(folder: Folder, http: socket.socket) -> None:
-    """The worker drains, and another takes its place."""
+    """The worker drains, and is replaced."""
     app = folder(
         BASE
         + """
@@ -784,7 +784,7 @@ def test_interrupt_of_the_application(folder: Folder, http: socket.socket) -> No
 
 
 @ALL
-def test_errors_of_tls_that_are_the_applications(folder: Folder, http: socket.socket, worker: str) -> None:
+def test_tls_errors_of_the_application(folder: Folder, http: socket.socket, worker: str) -> None:
     app = folder(
         BASE
         + """
@@ -802,8 +802,8 @@ def test_errors_of_tls_that_are_the_applications(folder: Folder, http: socket.so
 
 
 @KEEP_ALIVE
-def test_closed_output_is_no_clients_connection(folder: Folder, http: socket.socket, worker: str) -> None:
-    """What takes the numbers of stdout and stderr gets what the application prints."""
+def test_output_after_closing_stdout_reaches_no_client(folder: Folder, http: socket.socket, worker: str) -> None:
+    """A connection with descriptor 1 or 2 would get what the application prints."""
     app = folder(
         BASE
         + """

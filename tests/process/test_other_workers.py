@@ -33,7 +33,7 @@ BOTH = pytest.mark.parametrize("worker", [SYNC, GEVENT])
 
 
 @BOTH
-def test_request_in_flight_is_answered(plain: Path, http: socket.socket, worker: str) -> None:
+def test_request_in_flight_is_finished(plain: Path, http: socket.socket, worker: str) -> None:
     arguments = (*CONF, "-w", "1", "-k", worker, "app:app")
     with Server(plain, *arguments, listeners={"web": http}) as server:
         first = json.loads(ask(lambda: dial(http))[1])
@@ -49,12 +49,12 @@ def test_request_in_flight_is_answered(plain: Path, http: socket.socket, worker:
         client.close()
         began = time.monotonic()
         assert server.wait_until_gone() == 0
-        assert time.monotonic() - began < LINGER  # with nothing left, it waits for nothing
+        assert time.monotonic() - began < LINGER  # without connections it does not wait
 
 
 @BOTH
-def test_plain_master(plain: Path, http: socket.socket, worker: str) -> None:
-    """gunicorn's own: no scoreboard, and no names of listeners."""
+def test_gunicorns_own_master(plain: Path, http: socket.socket, worker: str) -> None:
+    """It has no scoreboard, and no names of listeners."""
     with Server(plain, "-w", "1", "-k", worker, "app:app", listeners={"web": http}) as server:
         first = json.loads(ask(lambda: dial(http))[1])
         assert (first["listener"], first["draining"]) == (None, False)
@@ -94,7 +94,7 @@ def test_nothing_is_lost_by_max_requests(plain: Path, http: socket.socket, worke
 
 
 @BOTH
-def test_replacement_does_not_wait_for_the_last_answer(plain: Path, http: socket.socket, worker: str) -> None:
+def test_replacement_does_not_wait_for_the_last_response(plain: Path, http: socket.socket, worker: str) -> None:
     arguments = (*CONF, "-w", "1", "--max-requests", "1", "-k", worker, "app:app")
     with Server(plain, *arguments, listeners={"http": http}) as server, dial(http) as client:
         (before,) = server.wait_until_ready().workers()
@@ -106,7 +106,7 @@ def test_replacement_does_not_wait_for_the_last_answer(plain: Path, http: socket
 
 
 @BOTH
-def test_workers_without_a_master_finish_and_leave(plain: Path, http: socket.socket, worker: str) -> None:
+def test_workers_without_a_master_finish_and_exit(plain: Path, http: socket.socket, worker: str) -> None:
     arguments = (*CONF, "-w", "1", "-k", worker, "app:app")
     with Server(plain, *arguments, listeners={"http": http}) as server, dial(http) as client:
         server.wait_until_ready()
@@ -118,7 +118,7 @@ def test_workers_without_a_master_finish_and_leave(plain: Path, http: socket.soc
 
 
 @BOTH
-def test_application_that_leaves_while_it_is_imported(folder: Folder, http: socket.socket, worker: str) -> None:
+def test_application_that_exits_while_it_is_imported(folder: Folder, http: socket.socket, worker: str) -> None:
     app = folder("raise SystemExit('no database')")
     with Server(app, *CONF, "-k", worker, "app:app", listeners={"http": http}) as server:
         assert server.wait_until_gone() == 3
@@ -126,7 +126,7 @@ def test_application_that_leaves_while_it_is_imported(folder: Folder, http: sock
 
 
 @BOTH
-def test_status_counts_requests_of_a_worker_that_drains(plain: Path, http: socket.socket, worker: str) -> None:
+def test_status_counts_requests_of_a_draining_worker(plain: Path, http: socket.socket, worker: str) -> None:
     arguments = (*CONF, "-w", "1", "-k", worker, "app:app")
     with Server(plain, *arguments, listeners={"http": http}) as server, dial(http) as client:
         (before,) = server.wait_until_ready().workers()
@@ -163,7 +163,7 @@ def test_gevent_tells_idle_connections_to_close(plain: Path, http: socket.socket
 
 
 def test_gevent_tls_in_the_drain(plain: Path, http: socket.socket) -> None:
-    """A handshake that has not begun is finished, and its request answered; idle connections end without an error."""
+    """A handshake after the drain has begun succeeds, and its request is served; idle connections end without error."""
     arguments = (*CONF, "-w", "1", "-k", GEVENT, *certificate(plain), "app:app")
     context = ssl.create_default_context(cafile=str(plain / "cert.pem"))
     with (
@@ -188,7 +188,7 @@ def test_gevent_tls_in_the_drain(plain: Path, http: socket.socket) -> None:
         assert "Traceback" not in server.log
 
 
-def test_gevent_clients_that_go_away_before_tls_begins(plain: Path, http: socket.socket) -> None:
+def test_gevent_clients_that_disconnect_before_the_handshake(plain: Path, http: socket.socket) -> None:
     arguments = (*CONF, "-w", "1", "-k", GEVENT, *certificate(plain), "app:app")
     context = ssl.create_default_context(cafile=str(plain / "cert.pem"))
     with Server(plain, *arguments, listeners={"http": http}) as server:
@@ -201,8 +201,8 @@ def test_gevent_clients_that_go_away_before_tls_begins(plain: Path, http: socket
         assert "Traceback" not in server.log
 
 
-def test_gevent_http2_request_in_flight_is_answered(folder: Folder, http: socket.socket) -> None:
-    """Its body goes on after the linger time."""
+def test_gevent_http2_request_in_flight_is_finished(folder: Folder, http: socket.socket) -> None:
+    """Its body continues after the linger time."""
     app = folder(
         """
         def app(environ, start_response):
@@ -244,9 +244,9 @@ def test_gevent_http2_request_in_flight_is_answered(folder: Folder, http: socket
         assert content == str(sent).encode()
 
 
-def test_gevent_answers_who_is_accepted_as_the_drain_begins(folder: Folder, http: socket.socket) -> None:
-    """While the view holds up everything, `late` comes to the listener, `kept` sends a request, and the drain begins:
-    all of that is seen in one turn of the loop."""
+def test_gevent_serves_connections_accepted_as_the_drain_begins(folder: Folder, http: socket.socket) -> None:
+    """While the view blocks the loop, `late` connects, `kept` sends a request, and the drain begins, all seen in one
+    turn of the loop."""
     app = folder(
         """
         import os
@@ -281,6 +281,6 @@ def test_gevent_answers_who_is_accepted_as_the_drain_begins(folder: Folder, http
         assert b"200 OK" in kept.recv(65536)
 
 
-def test_gevent_is_imported_by_its_worker_alone() -> None:
+def test_only_the_gevent_worker_imports_gevent() -> None:
     program = "import sys, flask_socketact.conf, flask_socketact.workers.thread; assert 'gevent' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)

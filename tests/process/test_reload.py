@@ -1,4 +1,4 @@
-"""A reload that takes nothing down: what systemd hears of it, and what clients see."""
+"""A reload without interruption: what systemd is told, and what clients see."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_what_systemd_hears(site: Path, http: socket.socket, worker: str) -> None:
+def test_messages_to_systemd(site: Path, http: socket.socket, worker: str) -> None:
     """Start, reload, failed reload, stop: each datagram, in order."""
     arguments = (*CONF, "-k", f"flask_socketact.workers.{worker}", "app:app")
     at = f"2 of 2 workers at http://127.0.0.1:{http.getsockname()[1]} (http)"
@@ -50,7 +50,7 @@ def test_what_systemd_hears(site: Path, http: socket.socket, worker: str) -> Non
         f"READY=1\nSTATUS=Serving with {at}; generation 2, {idle}; draining: generation 1, 0 requests in flight",
         f"STATUS=Serving with {at}; generation 2, {idle}",
         "RELOADING=1\nMONOTONIC_USEC=…\nSTATUS=Reloading: generation 3 loads the application",
-        # The first of two has failed; the second is dropped, unless it has failed meanwhile, too.
+        # The first of two has failed; the second is stopped, unless it has failed meanwhile, too.
         next(message for message in said if message.startswith(f"READY=1\nSTATUS={failed}")),
         "STOPPING=1\nSTATUS=Stopping: 0 requests in flight, waiting up to 30 s",
     ]
@@ -120,8 +120,8 @@ def test_release_that_does_not_load(site: Path, http: socket.socket, extra: str,
         ("import asyncio; raise asyncio.CancelledError", "CancelledError"),
     ],
 )
-def test_worker_that_ends_when_it_has_loaded(site: Path, http: socket.socket, body: str, why: str) -> None:
-    """In a reload, which fails; and one that is to replace another, while the others serve."""
+def test_worker_that_exits_after_loading(site: Path, http: socket.socket, body: str, why: str) -> None:
+    """In a reload, which then fails."""
     hook = "from flask_socketact.conf import *\ndef post_worker_init(worker):\n    {}\n"
     (site / "settings.py").write_text(hook.format("pass"))
     with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
@@ -135,8 +135,8 @@ def test_worker_that_ends_when_it_has_loaded(site: Path, http: socket.socket, bo
         assert not load.failures()
 
 
-def test_worker_that_ends_when_it_has_loaded_in_the_place_of_another(site: Path, http: socket.socket) -> None:
-    """It is tried again, with a pause, while the others serve."""
+def test_replacement_that_exits_after_loading(site: Path, http: socket.socket) -> None:
+    """It is started again after a pause, while the others serve."""
     hook = "import os\ndef post_worker_init(worker):\n    if os.path.exists('end'): raise SystemExit(0)\n"
     (site / "settings.py").write_text("from flask_socketact.conf import *\n" + hook)
     with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
@@ -154,10 +154,10 @@ def test_worker_that_ends_when_it_has_loaded_in_the_place_of_another(site: Path,
 
 
 @pytest.mark.parametrize("worker", ["flask_socketact.workers.thread.ThreadWorker", "gthread"])
-def test_old_workers_that_take_sigterm_are_gone_after_the_drain_time(
+def test_old_workers_that_ignore_sigterm_are_killed_after_the_drain_time(
     site: Path, http: socket.socket, worker: str
 ) -> None:
-    """Whatever the application does with the signal, after a reload it is the new code that answers."""
+    """Even if the application ignores the signal, only the new code serves after a reload."""
     deaf = "import signal; signal.signal(signal.SIGTERM, lambda *_: None)"
     release(site, "one", deaf)
     arguments = (*CONF, "-k", worker, "--graceful-timeout", "1", "app:app")
@@ -184,8 +184,8 @@ def test_overdue_workers_are_killed_while_a_reload_loads(site: Path, http: socke
         server.wait_for(lambda: len(set(before) & set(server.workers())) == 1, "one of two to be killed", 10)
 
 
-def test_worker_that_is_replaced_cannot_load_the_release(site: Path, http: socket.socket) -> None:
-    """The others serve on, until a release comes that loads."""
+def test_replacement_cannot_load_the_release(site: Path, http: socket.socket) -> None:
+    """The others keep serving until a release loads."""
     with Server(site, *CONF, "app:app", listeners={"http": http}) as server:
         before = server.wait_until_ready().workers()
         release(site, "two", "raise RuntimeError('no database')")
@@ -230,7 +230,7 @@ def test_stop_in_a_reload(site: Path, http: socket.socket) -> None:
 
 
 def test_worker_that_dies_in_a_reload(site: Path, http: socket.socket) -> None:
-    """It is the new generation's to be replaced, not the old one's."""
+    """A worker of the new generation replaces it."""
     with Server(site, *CONF, "app:app", listeners={"http": http}) as server:
         before = server.wait_until_ready().workers()
         release(site, "two", "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)")
@@ -258,7 +258,7 @@ def configure(folder: Path, workers: int, release: str, extra: str = "") -> None
     (folder / "flask_socketact.conf").write_text(SETTINGS.format(release=release, extra=extra))
 
 
-def test_configuration_is_read_anew(folder: Folder, http: socket.socket) -> None:
+def test_configuration_is_read_again(folder: Folder, http: socket.socket) -> None:
     """The file, and modules of the application that it imports."""
     path = folder(
         """
@@ -289,7 +289,7 @@ def test_configuration_is_read_anew(folder: Folder, http: socket.socket) -> None
         server.signal(signal.SIGHUP)
         assert "Reload failed (KeyError at " in server.wait_for_message("READY=1")
         assert "the old workers keep serving: KeyError: 'a hook'" in server.log
-        # What the failed attempts have set is gone: a worker that is replaced has the settings that serve.
+        # The settings of failed attempts are rolled back: a replaced worker has the settings that serve.
         for pid in server.workers():
             os.kill(pid, signal.SIGTERM)
         server.wait_for(lambda: "Reload" in server.wait_for_message("STATUS="), "a status")
@@ -301,7 +301,7 @@ def test_configuration_is_read_anew(folder: Folder, http: socket.socket) -> None
         assert ask(lambda: dial(http)) == (200, b"d")
 
 
-def test_module_of_the_configuration_is_read_anew(site: Path, http: socket.socket) -> None:
+def test_module_of_the_configuration_is_read_again(site: Path, http: socket.socket) -> None:
     (site / "settings.py").write_text("from flask_socketact.conf import *\nworkers = 1\n")
     with Server(site, "-c", "python:settings", "app:app", listeners={"http": http}) as server:
         assert "of 1 workers" in server.wait_for_message("READY=1")
@@ -311,7 +311,7 @@ def test_module_of_the_configuration_is_read_anew(site: Path, http: socket.socke
 
 
 def test_preload_app(site: Path, http: socket.socket) -> None:
-    """The master has the application, and cannot load it anew: it says so, and serves on."""
+    """The master has imported the application, and cannot import it again: it says so, and keeps serving."""
     with Server(site, *CONF, "--preload", "app:app", listeners={"http": http}) as server:
         before = server.wait_until_ready().workers()
         release(site, "two")
@@ -359,8 +359,8 @@ def test_other_address_outside_systemd(site: Path) -> None:
                 assert client.connect_ex(("127.0.0.1", ports[0])) == errno.ECONNREFUSED
 
 
-def test_one_address_more_and_one_less_outside_systemd(site: Path) -> None:
-    """What stays is never closed, though nobody but us has it open."""
+def test_address_added_and_removed_outside_systemd(site: Path) -> None:
+    """The address that stays is never closed, although no other process has it open."""
     with tcp() as one, tcp() as two:
         ports = [listener.getsockname()[1] for listener in (one, two)]
         one.close()
@@ -388,8 +388,8 @@ def test_one_address_more_and_one_less_outside_systemd(site: Path) -> None:
                 assert client.connect_ex(("127.0.0.1", ports[1])) == errno.ECONNREFUSED
 
 
-def test_output_of_a_failed_configuration_is_put_back(site: Path, http: socket.socket) -> None:
-    """``capture_output`` sends it to a file: not when the workers from before serve on."""
+def test_output_is_restored_after_a_failed_configuration(site: Path, http: socket.socket) -> None:
+    """``capture_output`` redirects output to a file, but not if the old workers keep serving."""
     (site / "settings.py").write_text("from flask_socketact.conf import *\n")
     with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
         server.wait_until_ready()
@@ -409,7 +409,7 @@ def test_output_of_a_failed_configuration_is_put_back(site: Path, http: socket.s
 
 
 def test_other_worker_class(site: Path, http: socket.socket) -> None:
-    """gunicorn's own do, too."""
+    """gunicorn's own classes work, too."""
     (site / "settings.py").write_text("from flask_socketact.conf import *\n")
     with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
         server.wait_until_ready()
@@ -423,8 +423,8 @@ def test_other_worker_class(site: Path, http: socket.socket) -> None:
             assert server.log.count(" is not flask_socketact's: its workers close connections") == warned
 
 
-def test_settings_from_before_need_no_file(site: Path, http: socket.socket) -> None:
-    """The worker class is the application's own, and gone after a reload that fails."""
+def test_old_settings_need_no_file(site: Path, http: socket.socket) -> None:
+    """The worker class is in the application's file, which is removed before a reload fails."""
     (site / "own.py").write_text(
         "from flask_socketact.workers.thread import ThreadWorker\nclass Own(ThreadWorker): ...\n"
     )
@@ -439,7 +439,7 @@ def test_settings_from_before_need_no_file(site: Path, http: socket.socket) -> N
         assert ask(lambda: dial(http)) == (200, b"one")
 
 
-def test_hook_that_fails_ends_nothing(site: Path, http: socket.socket) -> None:
+def test_hook_that_fails_stops_nothing(site: Path, http: socket.socket) -> None:
     """pre_fork runs in the master, for every worker."""
     hook = "import os\ndef pre_fork(server, worker):\n    if os.path.exists('fail'): raise KeyError('a slip')\n"
     (site / "settings.py").write_text("from flask_socketact.conf import *\n" + hook)
@@ -464,7 +464,7 @@ def test_hook_that_fails_ends_nothing(site: Path, http: socket.socket) -> None:
         "def nworkers_changed(server, new, old):\n    if old is not None: raise OSError('no statsd')",
     ],
 )
-def test_settings_that_fail_end_nothing(site: Path, http: socket.socket, slip: str) -> None:
+def test_settings_that_fail_stop_nothing(site: Path, http: socket.socket, slip: str) -> None:
     (site / "settings.py").write_text("from flask_socketact.conf import *\n")
     with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
         before = server.wait_until_ready().workers()
@@ -475,8 +475,8 @@ def test_settings_that_fail_end_nothing(site: Path, http: socket.socket, slip: s
         assert server.workers() == before
 
 
-def test_child_that_cannot_tell_why_is_no_second_master(site: Path, http: socket.socket) -> None:
-    """gunicorn prints the reason, which may raise."""
+def test_child_whose_report_fails_does_not_act_as_master(site: Path, http: socket.socket) -> None:
+    """gunicorn prints the reason, and that may raise."""
     with Server(site, *CONF, "app:app", listeners={"http": http}) as server:
         before = server.wait_until_ready().workers()
         release(
@@ -502,7 +502,7 @@ def test_pidfile_moves(site: Path, http: socket.socket) -> None:
         assert (site / "second").read_text().strip() == str(server.process.pid)
 
 
-def test_idle_connections_are_carried(site: Path, http: socket.socket, tmp_path: Path) -> None:
+def test_idle_connections_are_handed_over(site: Path, http: socket.socket, tmp_path: Path) -> None:
     mailbox = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     mailbox.bind(str(tmp_path / "mailbox"))
     mailbox.listen()
@@ -517,7 +517,7 @@ def test_idle_connections_are_carried(site: Path, http: socket.socket, tmp_path:
             server.wait_for_message("READY=1")
             server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
             assert all(client.exchange("GET", "/") == (200, name.encode()) for client in clients)
-        # What has come to new workers that are dropped goes to the old ones.
+        # Connections that stopped new workers had received return to the old ones.
         release(site, "four", "import os\nos.close(os.open('first', os.O_CREAT | os.O_EXCL))")
         server.signal(signal.SIGHUP)
         assert "Reload failed" in server.wait_for_message("READY=1")
@@ -529,8 +529,8 @@ def test_idle_connections_are_carried(site: Path, http: socket.socket, tmp_path:
 
 
 @pytest.mark.parametrize("stuck", ["import time; time.sleep(600)", "import ctypes; ctypes.PyDLL(None).pause()"])
-def test_release_that_never_ends_to_load(site: Path, http: socket.socket, stuck: str) -> None:
-    """In Python, or in C, where no handler of a signal runs."""
+def test_release_that_exceeds_the_load_timeout(site: Path, http: socket.socket, stuck: str) -> None:
+    """In Python, or in C, where no signal handler runs."""
     limit = {"SOCKETACT_LOAD_TIMEOUT": "1.5"}
     with Server(site, *CONF, "app:app", listeners={"http": http}, environ=limit) as server:
         before = server.wait_until_ready().workers()
@@ -544,8 +544,8 @@ def test_release_that_never_ends_to_load(site: Path, http: socket.socket, stuck:
 
 
 @pytest.mark.parametrize("worker", WORKERS)
-def test_worn_workers_stay_until_a_release_loads(site: Path, http: socket.socket, worker: str) -> None:
-    """``max_requests`` takes nobody away as long as nobody can take his place."""
+def test_workers_due_for_recycling_stay_until_a_release_loads(site: Path, http: socket.socket, worker: str) -> None:
+    """A worker that has served ``max_requests`` keeps serving until its replacement loads."""
     arguments = (*CONF, "--max-requests", "10", "-k", f"flask_socketact.workers.{worker}", "app:app")
     with Server(site, *arguments, listeners={"http": http}) as server:
         before = server.wait_until_ready().workers()

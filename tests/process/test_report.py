@@ -24,25 +24,25 @@ def browser() -> Iterator[Chrome]:
 
 @pytest.fixture
 def opened(browser: Chrome, tmp_path: Path) -> Chrome:
-    """The report of a run that clients have noticed, beside one that they have not."""
+    """The report of a run that clients noticed, compared with one that they did not."""
     runs = [run("plain gunicorn", failures=30, closed=7), run(f"ours {HOSTILE}", failures=0)]
     return visit(browser, tmp_path / "report.html", runs)
 
 
 def visit(browser: Chrome, path: Path, runs: list[dict[str, Any]]) -> Chrome:
     files.write(path, report.render(runs))
-    complaints(browser)  # of what was open before
+    complaints(browser)  # from the previous page
     browser.get(path.as_uri())
     return browser
 
 
 def complaints(browser: Chrome) -> list[dict[str, Any]]:
-    """Return what is new in the browser's console."""
+    """Return the new messages in the browser's console."""
     return list(browser.get_log("browser"))  # type: ignore[no-untyped-call]
 
 
 def picture(browser: Chrome, number: int = 0) -> str:
-    """Return what is drawn on a canvas."""
+    """Return the pixels of a canvas."""
     return str(browser.execute_script("return document.querySelectorAll('canvas')[arguments[0]].toDataURL()", number))
 
 
@@ -102,7 +102,7 @@ def test_restarts_are_enlarged_by_button_mouse_and_keys(opened: Chrome) -> None:
     assert told(opened).startswith("new connection, 0.000 s after the beginning (before restarts): answered after ")
 
 
-def test_requests_are_told_one_by_one(opened: Chrome) -> None:
+def test_requests_are_shown_one_by_one(opened: Chrome) -> None:
     """By keyboard, and with the mouse over one."""
     opened.find_elements(By.CSS_SELECTOR, "#kinds label")[3].click()
     canvas = opened.find_element(By.TAG_NAME, "canvas")
@@ -117,7 +117,7 @@ def test_requests_are_told_one_by_one(opened: Chrome) -> None:
     ActionChains(opened).move_to_element_with_offset(canvas, 300, 100).perform()
     assert told(opened) == ""
     canvas.send_keys("p")
-    assert told(opened) == ""  # before the first there is none
+    assert told(opened) == ""  # no request is before the first
 
 
 def test_failures_are_listed(opened: Chrome) -> None:
@@ -146,7 +146,7 @@ def test_screen_readers_have_a_name_for_everything(opened: Chrome) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_can_be_read_in_light_and_dark(opened: Chrome, scheme: str) -> None:
-    """Contrast is 4.5 at least (WCAG 2.2, 1.4.3), and the pictures follow."""
+    """Contrast is at least 4.5 (WCAG 2.2, 1.4.3), and charts follow the color scheme."""
     other = "dark" if scheme == "light" else "light"
     use(opened, other)
     before = picture(opened)
@@ -193,8 +193,8 @@ def test_many_requests_and_none(browser: Chrome, tmp_path: Path) -> None:
     assert numbers(browser) == ["0", "0", "0"]
 
 
-def test_a_report_is_read_back(tmp_path: Path) -> None:
-    """To be compared with: the latter of two runs is the file's own."""
+def test_report_is_read_again(tmp_path: Path) -> None:
+    """For a comparison: the last run of the file is its own."""
     runs = [run("earlier", failures=1), run(HOSTILE, failures=0)]
     files.write(tmp_path / "report.html", report.render(runs))
     assert report.read(tmp_path / "report.html") == runs[1]

@@ -1,4 +1,4 @@
-"""The loop of the thread worker: who gets a thread, for how long, and who gets none."""
+"""The loop of the thread worker: which connections get a thread, and for how long."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def test_never_more_requests_at_once_than_threads(folder: Folder, http: socket.s
     assert max(answers) == (200, b"3")
 
 
-def test_other_threads_step_up(plain: Path, http: socket.socket) -> None:
-    """The leader is inside a long request, and so is the next one; the third answers."""
+def test_followers_are_promoted(plain: Path, http: socket.socket) -> None:
+    """The leader is inside a long request, and so is the next leader; the third thread serves."""
     with (
         Server(plain, *ONE_WORKER, "--threads", "3", listeners={"http": http}) as server,
         dial(http) as first,
@@ -96,7 +96,7 @@ def test_other_threads_step_up(plain: Path, http: socket.socket) -> None:
 
 
 def test_pipelined_requests(plain: Path, http: socket.socket) -> None:
-    """One client's many requests neither get lost nor keep the only thread from another's."""
+    """One client's many requests are all served, and do not keep the only thread from another client."""
     with Server(plain, *ONE_WORKER, "--threads", "1", listeners={"http": http}) as server, dial(http) as greedy:
         server.wait_until_ready()
         count = 200
@@ -108,13 +108,13 @@ def test_pipelined_requests(plain: Path, http: socket.socket) -> None:
             received += greedy.recv(65536)
 
 
-def test_clients_slow_with_their_head_hold_no_thread(plain: Path, http: socket.socket) -> None:
+def test_slow_headers_hold_no_thread(plain: Path, http: socket.socket) -> None:
     environ = {"SOCKETACT_HEADER_TIMEOUT": "2"}
     with Server(plain, *ONE_WORKER, "--threads", "1", listeners={"http": http}, environ=environ) as server:
         server.wait_until_ready()
         slow = [dial(http) for _ in range(20)]
         used = dial(http)
-        exchange(used)  # its second head is slow
+        exchange(used)  # the headers of its second request are slow
         for position in range(len(HALF)):
             for client in (*slow, used):
                 client.sendall(HALF[position : position + 1])
@@ -128,14 +128,14 @@ def test_clients_slow_with_their_head_hold_no_thread(plain: Path, http: socket.s
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "0", "nan", "inf"])
-def test_header_timeout_that_is_none(plain: Path, http: socket.socket, value: str) -> None:
+def test_invalid_header_timeout(plain: Path, http: socket.socket, value: str) -> None:
     environ = {"SOCKETACT_HEADER_TIMEOUT": value}
     with Server(plain, *CONF, "app:app", listeners={"http": http}, environ=environ) as server:
         assert server.wait_until_gone() == 1
         assert f"SOCKETACT_HEADER_TIMEOUT={value!r} is not a positive number of seconds" in server.log
 
 
-def test_request_that_runs_too_long_is_reported_and_its_worker_replaced(plain: Path, http: socket.socket) -> None:
+def test_request_that_exceeds_the_timeout_is_reported_and_its_worker_replaced(plain: Path, http: socket.socket) -> None:
     with Server(plain, *ONE_WORKER, "--timeout", "1", listeners={"http": http}) as server, dial(http) as long:
         (before,) = server.wait_until_ready().workers()
         long.sendall(REQUEST.replace(b"/", b"/sleep/4", 1))
@@ -143,7 +143,7 @@ def test_request_that_runs_too_long_is_reported_and_its_worker_replaced(plain: P
         server.wait_for_log('app.py", line')
         assert "time.sleep(float(" in server.log
         server.wait_for(lambda: json.loads(ask(lambda: dial(http))[1])["pid"] != before, "another worker to answer")
-        assert before in server.workers()  # the long one still runs
+        assert before in server.workers()  # the long request still runs
         assert b"200 OK" in long.recv(65536)
         server.wait_for(lambda: before not in server.workers(), "the worker to leave")
         assert server.log.count("has run longer than") == 1
@@ -158,7 +158,7 @@ def test_no_timeout(plain: Path, http: socket.socket) -> None:
         assert "longer" not in server.log
 
 
-def test_answer_that_moves_may_take_longer(folder: Folder, http: socket.socket) -> None:
+def test_streamed_response_may_exceed_the_timeout(folder: Folder, http: socket.socket) -> None:
     app = folder(
         """
         import time
@@ -178,8 +178,8 @@ def test_answer_that_moves_may_take_longer(folder: Folder, http: socket.socket) 
 
 
 @pytest.mark.parametrize("side", ["sends", "takes"])
-def test_client_that_stalls_is_cut_off(folder: Folder, http: socket.socket, side: str) -> None:
-    """It is not the application's fault: the worker stays."""
+def test_stalled_client_is_disconnected(folder: Folder, http: socket.socket, side: str) -> None:
+    """It is not the application's fault: the worker is not replaced."""
     app = folder(
         """
         def app(environ, start_response):
@@ -203,7 +203,7 @@ def test_client_that_stalls_is_cut_off(folder: Folder, http: socket.socket, side
         assert server.workers() == before
 
 
-def test_view_that_leaves_ends_its_request_alone(folder: Folder, http: socket.socket) -> None:
+def test_view_that_exits_ends_only_its_request(folder: Folder, http: socket.socket) -> None:
     app = folder(
         """
         import sys
@@ -222,7 +222,7 @@ def test_view_that_leaves_ends_its_request_alone(folder: Folder, http: socket.so
         assert server.workers() == before
 
 
-def test_files_and_large_answers(folder: Folder, http: socket.socket) -> None:
+def test_files_and_large_responses(folder: Folder, http: socket.socket) -> None:
     app = folder(
         """
         def app(environ, start_response):
@@ -243,7 +243,7 @@ def test_files_and_large_answers(folder: Folder, http: socket.socket) -> None:
             assert (status, hashlib.sha256(received).digest()) == (200, expected)
 
 
-def test_status_tells_who_drains(plain: Path, http: socket.socket) -> None:
+def test_status_shows_draining_workers(plain: Path, http: socket.socket) -> None:
     with Server(plain, *ONE_WORKER, listeners={"http": http}) as server, dial(http) as long:
         (before,) = server.wait_until_ready().workers()
         long.sendall(REQUEST.replace(b"/", b"/sleep/3", 1))
@@ -280,7 +280,7 @@ def test_tls(plain: Path, http: socket.socket) -> None:
         assert server.wait_until_gone() == 0
 
 
-def test_clients_that_go_away_before_tls_begins(plain: Path, http: socket.socket) -> None:
+def test_clients_that_disconnect_before_the_handshake(plain: Path, http: socket.socket) -> None:
     arguments = certificate(plain)
     with Server(plain, *ONE_WORKER, *arguments, listeners={"http": http}) as server:
         before = server.wait_until_ready().workers()
@@ -294,7 +294,7 @@ def test_clients_that_go_away_before_tls_begins(plain: Path, http: socket.socket
 
 
 def test_many_clients_from_many_threads(plain: Path, http: socket.socket) -> None:
-    """Leaders change all the time: views of all lengths, new and old connections, half heads."""
+    """Leaders change all the time: short and long views, new and old connections, incomplete headers."""
     failures = []
 
     def client(number: int) -> None:

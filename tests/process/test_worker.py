@@ -1,4 +1,4 @@
-"""A worker that answers everything it has been sent, also when it is told to go."""
+"""A worker serves all requests that it has accepted, also in a drain."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_request_in_flight_is_answered(plain: Path, http: socket.socket) -> None:
+def test_request_in_flight_is_finished(plain: Path, http: socket.socket) -> None:
     with Server(plain, *ONE_WORKER, listeners={"http": http}) as server, dial(http) as client:
         server.wait_until_ready()
         client.sendall(REQUEST.replace(b"/", b"/sleep/1.0", 1))
-        assert ask(lambda: dial(http))[0] == 200  # so the other has been accepted
+        assert ask(lambda: dial(http))[0] == 200  # so the other connection has been accepted
         server.process.terminate()
         received = answer(client)
         assert received.startswith(b"HTTP/1.1 200 OK")
@@ -30,8 +30,8 @@ def test_request_in_flight_is_answered(plain: Path, http: socket.socket) -> None
         assert server.wait_until_gone() == 0
 
 
-def test_silent_connection_is_answered_during_the_drain(plain: Path, http: socket.socket) -> None:
-    """It was accepted but had sent nothing when the drain began."""
+def test_silent_connection_is_served_during_the_drain(plain: Path, http: socket.socket) -> None:
+    """It was accepted, but had sent nothing when the drain began."""
     with Server(plain, *ONE_WORKER, listeners={"http": http}) as server, dial(http) as silent:
         server.wait_until_ready()
         assert ask(lambda: dial(http))[0] == 200
@@ -70,7 +70,7 @@ def test_idle_keep_alive_connection_is_told_to_close(plain: Path, http: socket.s
         assert server.wait_until_gone() == 0
 
 
-def test_client_that_does_not_close_holds_nobody_up(plain: Path, http: socket.socket) -> None:
+def test_client_that_does_not_close_delays_no_other(plain: Path, http: socket.socket) -> None:
     """gthread's loop waits two seconds for each of them."""
     with Server(plain, *ONE_WORKER, listeners={"http": http}) as server:
         server.wait_until_ready()
@@ -97,12 +97,12 @@ def test_new_connection_has_time_for_its_first_byte(plain: Path, http: socket.so
                 assert b"200 OK" in answer(client)
 
 
-def test_connections_in_the_queue_stay_there(plain: Path, http: socket.socket) -> None:
-    """What nobody has accepted is for the next generation."""
+def test_drain_leaves_queued_connections_to_others(plain: Path, http: socket.socket) -> None:
+    """The next generation accepts what this one has not."""
     with Server(plain, *ONE_WORKER, listeners={"http": http}) as server, dial(http) as first:
         server.wait_until_ready()
         first.sendall(REQUEST.replace(b"/", b"/sleep/1.0", 1))
-        assert ask(lambda: dial(http))[0] == 200  # so the other has been accepted
+        assert ask(lambda: dial(http))[0] == 200  # so the other connection has been accepted
         server.process.terminate()
         server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
         waiting = dial(http)
@@ -134,7 +134,7 @@ def test_nothing_is_lost_by_max_requests(plain: Path, http: socket.socket) -> No
         assert not load.failures()
 
 
-def test_workers_without_a_master_finish_and_leave(plain: Path, http: socket.socket) -> None:
+def test_workers_without_a_master_finish_and_exit(plain: Path, http: socket.socket) -> None:
     with Server(plain, *ONE_WORKER, listeners={"http": http}) as server, dial(http) as client:
         server.wait_until_ready()
         client.sendall(REQUEST.replace(b"/", b"/sleep/2.0", 1))
@@ -156,8 +156,8 @@ def test_busy_worker_leaves_connections_to_a_free_one(plain: Path, http: socket.
             assert b"200 OK" in busy.recv(65536)
 
 
-def test_too_many_connections_end_no_worker(plain: Path, http: socket.socket) -> None:
-    """The limit of descriptors is reached; who is connected is served on, and who waits is served later."""
+def test_too_many_connections_stop_no_worker(plain: Path, http: socket.socket) -> None:
+    """At the limit of descriptors, connected clients are served; the others wait in the queue."""
     (plain / "settings.py").write_text(
         "from flask_socketact.conf import *\n"
         "import resource\n"

@@ -1,4 +1,4 @@
-"""IPv4 addresses as a dual-stack listener has them."""
+"""IPv4-mapped addresses of dual-stack listeners."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_address(host: str, plain: str) -> None:
 
 
 def test_peer_of_a_dual_stack_listener() -> None:
-    """As the kernel says it."""
+    """As the kernel reports it."""
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
         with socket.create_connection(("127.0.0.1", listener.getsockname()[1])):
             connection, peer = listener.accept()

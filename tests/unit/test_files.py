@@ -1,4 +1,4 @@
-"""Files that whoever reads them finds whole."""
+"""Files are replaced atomically, and in the intended folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flask_socketact.errors import UnsafePathError
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_new_content_takes_the_place_of_the_old(tmp_path: Path, durable: bool) -> None:
+def test_new_content_replaces_the_old(tmp_path: Path, durable: bool) -> None:
     path = tmp_path / "file"
     path.write_text("old, and longer")
     files.write(path, "new", mode=0o600, durable=durable)
@@ -29,7 +29,7 @@ def test_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "file").is_symlink()
 
 
-def test_failure_leaves_what_was_there(tmp_path: Path) -> None:
+def test_failure_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     with pytest.raises(UnicodeEncodeError):
@@ -38,13 +38,13 @@ def test_failure_leaves_what_was_there(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_file_beside_that_is_not_used_is_removed(tmp_path: Path) -> None:
+def test_unused_temporary_file_is_removed(tmp_path: Path) -> None:
     with files.Folder(tmp_path) as folder, folder.temporary("file", "whole") as whole:
         assert (tmp_path / whole).read_text() == "whole"
     assert os.listdir(tmp_path) == []
 
 
-def test_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         files.write(tmp_path / "none/file", "text")
     (tmp_path / "loop").symlink_to("loop")
@@ -52,7 +52,7 @@ def test_folder_that_is_not_there(tmp_path: Path) -> None:
         files.write(tmp_path / "loop/file", "text")
 
 
-def test_folder_that_is_swapped_is_the_one_from_before(tmp_path: Path) -> None:
+def test_replaced_folder_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     (tmp_path / "roots").mkdir()
     with files.Folder(tmp_path / "theirs") as folder:
@@ -65,8 +65,8 @@ def test_folder_that_is_swapped_is_the_one_from_before(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
 @pytest.mark.parametrize("absolute", [False, True])
-def test_root_is_led_by_nobody_to_the_folders_of_others(tmp_path: Path, absolute: bool) -> None:
-    """A user may lead root to his own folders, by a link in one of them, and root may lead anywhere."""
+def test_root_is_not_redirected_to_other_users_folders(tmp_path: Path, absolute: bool) -> None:
+    """A user's link may lead root to folders of the same user; root's own links may lead anywhere."""
     user, other = 12345, 23456
     for name, owner in (("theirs", user), ("theirs/own", user), ("roots", 0), ("others", other)):
         (tmp_path / name).mkdir()

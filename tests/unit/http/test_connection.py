@@ -1,4 +1,4 @@
-"""The states of a connection, and what another process may have of it."""
+"""The states of a connection, and when it can be handed over."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_states_of_a_request(pair: tuple[Connection, socket.socket]) -> None:
     assert (connection.state, connection.is_movable) == (State.IDLE, True)
     client.sendall(REQUEST)
     connection.enqueue()
-    assert (connection.state, connection.is_movable) == (State.QUEUED, True)  # nothing has been read of it
+    assert (connection.state, connection.is_movable) == (State.QUEUED, True)  # nothing has been read
     connection.begin_turn()
     assert (connection.state, connection.is_movable) == (State.IN_REQUEST, False)
     assert connection.read_request() is not None
@@ -35,7 +35,7 @@ def test_states_of_a_request(pair: tuple[Connection, socket.socket]) -> None:
     assert (connection.state, connection.is_movable) == (State.IDLE, True)
 
 
-def test_head_that_is_not_whole_is_read_where_it_has_begun(pair: tuple[Connection, socket.socket]) -> None:
+def test_incomplete_headers_are_not_movable(pair: tuple[Connection, socket.socket]) -> None:
     connection, client = pair
     client.sendall(REQUEST[:10])
     connection.begin_turn()
@@ -59,8 +59,8 @@ def test_empty_line_is_no_request(pair: tuple[Connection, socket.socket], unread
     assert (connection.state, connection.is_movable) == (State.IDLE, True)
 
 
-def test_what_another_process_has_read(pair: tuple[Connection, socket.socket]) -> None:
-    """It may be carried on, as the parser has not seen it."""
+def test_bytes_that_another_worker_has_read(pair: tuple[Connection, socket.socket]) -> None:
+    """They can be handed over again, as the parser has not seen them."""
     connection, _ = pair
     connection.add_unread(REQUEST)
     connection.enqueue()

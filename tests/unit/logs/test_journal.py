@@ -1,4 +1,4 @@
-"""Fields of an entry, and ids of requests."""
+"""Fields of journal entries, request IDs, and gunicorn's loggers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_event_ids_are_documented() -> None:
             assert f"| `{name}` | `{value['MESSAGE_ID']}` |" in page
 
 
-def test_stream_is_compared_with_what_systemd_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stream_is_compared_with_journal_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "a").open("w") as first, (tmp_path / "b").open("w") as second:
         monkeypatch.delenv(JOURNAL_STREAM, raising=False)
         assert not is_journal(first)
@@ -86,7 +86,7 @@ def test_attributes_become_fields_by_their_names() -> None:
     assert (fields["CODE_FILE"], fields["CODE_LINE"], fields["CODE_FUNC"]) == ("/shop.py", 7, "sell")
 
 
-def test_application_cannot_fake_what_we_know() -> None:
+def test_application_cannot_override_our_fields() -> None:
     assert fields_of(record(PRIORITY=0, CODE_FILE="/other.py"))["PRIORITY"] == 4
     assert fields_of(record(PRIORITY=0, CODE_FILE="/other.py"))["CODE_FILE"] == "/shop.py"
 
@@ -100,7 +100,7 @@ def test_request_of_a_record() -> None:
     assert "REQUEST_ID" not in fields_of(record())
     environ: dict[str, Any] = {"socketact.listener": "http"}
     request_context.enter(environ)
-    assert keys.REQUEST_ID not in environ  # nobody has asked
+    assert keys.REQUEST_ID not in environ  # not used yet
     fields = fields_of(record())
     assert fields["REQUEST_ID"] == request_context.request_id() == environ[keys.REQUEST_ID]
     assert fields["LISTENER"] == "http"
@@ -124,14 +124,14 @@ def test_encoding_keeps_a_value_in_its_field() -> None:
         ("", "127.0.0.1", True),  # a Unix socket
     ],
 )
-def test_id_is_taken_from_those_whom_gunicorn_trusts(peer: Any, allow: str, is_taken: bool) -> None:
+def test_id_is_taken_from_trusted_peers(peer: Any, allow: str, is_taken: bool) -> None:
     environ = {"HTTP_X_REQUEST_ID": "theirs", keys.TRUSTS_PEER: request(peer, allow)._peer_is_trusted_proxy}
     found = request_context.id_of(environ)
     assert (found == "theirs") == is_taken
 
 
 @pytest.mark.parametrize("sent", ["", " ", "a b", "a\n", "a,b", "ä", "a" * 129, '"', "%0a", "\x00"])
-def test_id_that_is_not_taken(sent: str) -> None:
+def test_unacceptable_id_is_replaced(sent: str) -> None:
     environ = {"HTTP_X_REQUEST_ID": sent, keys.TRUSTS_PEER: request(PROXY)._peer_is_trusted_proxy}
     found = request_context.id_of(environ)
     assert re.fullmatch("[0-9a-f]{16}", found)
@@ -143,7 +143,7 @@ def test_id_that_is_not_taken(sent: str) -> None:
     [
         ({"PATH_INFO": "/gr\xc3\xbcn"}, "/grün"),
         ({"PATH_INFO": "/\xff"}, "/\\xff"),
-        ({"PATH_INFO": "/\N{EURO SIGN}"}, "/\\u20ac"),  # no WSGI string
+        ({"PATH_INFO": "/\N{EURO SIGN}"}, "/\\u20ac"),  # not a WSGI string
         ({"RAW_URI": "/a%0A?b"}, "/a%0A"),
         ({"RAW_URI": None}, ""),
         ({}, ""),
@@ -159,15 +159,15 @@ def test_status(status: Any, number: int) -> None:
     assert status_of(response) == number
 
 
-def test_place_of_a_record_of_gunicorn() -> None:
+def test_code_fields_of_a_record_of_gunicorn() -> None:
     of_gunicorn = record()
     of_gunicorn.pathname = sys.modules["gunicorn.glogging"].__file__ or ""
     assert fields_of(of_gunicorn)["CODE_FILE"] == __file__
-    assert fields_of(of_gunicorn)["CODE_FUNC"] == "test_place_of_a_record_of_gunicorn"
+    assert fields_of(of_gunicorn)["CODE_FUNC"] == "test_code_fields_of_a_record_of_gunicorn"
 
 
 def said(folder: Path, source: str) -> list[str]:
-    """Run `source` in a process of its own, which has the logger `log`, and return what that wrote."""
+    """Run `source` in a new process, with our logger as `log`, and return its output."""
     program = f"{PROGRAM}\n{dedent(source)}"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=folder, stdout=PIPE, stderr=STDOUT, text=True, check=False
@@ -197,19 +197,19 @@ before = state()
 
 
 @pytest.mark.parametrize("configures", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
-def test_loggers_are_put_back(tmp_path: Path, configures: str) -> None:
+def test_loggers_are_restored(tmp_path: Path, configures: str) -> None:
     source = "app = type('Application', (), {'logger': logging.getLogger('app')})\n" + configures
     source += "for _ in range(2):\n    restore(log)\n    assert state() == before, state()\nlog.error('said')\n"
     assert said(tmp_path, source) == ["said"]
 
 
-def test_exception_is_logged_whatever_the_application_has_done(tmp_path: Path) -> None:
-    """Also of one that fails to load."""
+def test_exception_is_logged_with_disabled_loggers(tmp_path: Path) -> None:
+    """Also if the application fails to load."""
     lines = said(tmp_path, "dictConfig({'version': 1})\nlog.error('lost')\nlog.exception('failed')")
     assert lines == ["failed", "NoneType: None"]
 
 
-def test_handlers_that_write_elsewhere_stay(tmp_path: Path) -> None:
+def test_handlers_with_other_destinations_stay(tmp_path: Path) -> None:
     said(
         tmp_path,
         """
@@ -232,7 +232,7 @@ def test_other_loggers_are_left_alone() -> None:
     restore(None)
 
 
-def test_settings_of_a_reload_are_those_that_are_restored(tmp_path: Path) -> None:
+def test_settings_of_a_reload_are_restored(tmp_path: Path) -> None:
     source = """
     cfg.set("loglevel", "error")
     log.setup(cfg)
@@ -243,7 +243,7 @@ def test_settings_of_a_reload_are_those_that_are_restored(tmp_path: Path) -> Non
     assert said(tmp_path, source) == []
 
 
-def test_set_up_again_and_again_takes_no_descriptors(tmp_path: Path) -> None:
+def test_repeated_setup_leaks_no_descriptors(tmp_path: Path) -> None:
     said(
         tmp_path,
         """
@@ -304,8 +304,8 @@ def test_wsgi_errors_go_to_the_error_log(tmp_path: Path) -> None:
     assert (tmp_path / "error.log").read_text() == "a\nb\nc\n"
 
 
-def test_record_that_goes_to_the_journal_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By which handlers the root's skips a record."""
+def test_record_that_another_handler_sends_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The root logger's handler skips it."""
     monkeypatch.setenv(JOURNAL_STREAM, "1:2")
     shop, sold, root = (logging.getLogger(name) for name in ("places", "places.sold", None))
     with (tmp_path / "stream").open("w") as stream:
@@ -320,7 +320,7 @@ def test_record_that_goes_to_the_journal_already(tmp_path: Path, monkeypatch: py
         def is_skipped(record: logging.LogRecord) -> bool:
             return any(ours._sends_too(each, record) for each in handlers_for(record))
 
-        assert not is_skipped(record)  # a stream that is not the journal's
+        assert not is_skipped(record)  # the stream does not go to the journal
         monkeypatch.setenv(JOURNAL_STREAM, f"{status.st_dev}:{status.st_ino}")
         assert is_skipped(record)
         assert not any(is_skipped(each) for each in others)
