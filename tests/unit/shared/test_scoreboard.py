@@ -132,3 +132,74 @@ def test_a_drain_begins_once() -> None:
     slot.begin_drain()
     assert (slot[Field.DRAINING], slot[Field.ACCEPTING]) == (began, 0)
     assert 0 <= time.monotonic_ns() - began < 5e9
+
+
+def test_workers_are_superseded_as_long_as_the_next_master_runs(tmp_path: Path) -> None:
+    """If it dies at once, they accept new connections again."""
+    board = scoreboard.create(tmp_path, 1)
+    assert not board.is_superseded
+    scoreboard.supersede(tmp_path, 1, os.getpid())
+    assert board.is_superseded
+    scoreboard.supersede(tmp_path, 1, 2**22 + 1)  # no pid is so great
+    assert not board.is_superseded
+
+
+def test_what_is_no_board_is_not_written_to(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        scoreboard.supersede(tmp_path, 1, os.getpid())
+    (tmp_path / "board-1").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="not a scoreboard of this version"):
+        scoreboard.supersede(tmp_path, 1, os.getpid())
+    assert (tmp_path / "board-1").read_bytes() == b"something else"
+    board = scoreboard.create(tmp_path, 2)
+    (tmp_path / "board-3").symlink_to("board-2")
+    with pytest.raises(OSError, match="symbolic links"):
+        scoreboard.supersede(tmp_path, 3, os.getpid())
+    assert not board.is_superseded
+
+
+def test_a_board_is_found_in_the_first_folder_that_has_it(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("none", "one", "two")]
+    assert scoreboard.find(folders, 1) is None
+    for folder, drain_time in zip(folders[1:], (10.0, 20.0), strict=True):
+        scoreboard.create(folder, 1).drain_time = drain_time
+    found = scoreboard.find(folders, 1)
+    assert found is not None
+    assert found.drain_time == 10.0
+
+
+def test_workers_that_run_are_told_from_those_that_have_exited() -> None:
+    board = Scoreboard()
+    living, dead, booting = (board.take(generation, 1) for generation in (1, 1, 2))
+    living[Field.PID], dead[Field.PID] = os.getpid(), 2**22 + 1
+    assert [slot.is_alive for slot in (living, dead, booting)] == [True, False, False]
+    assert list(board.living()) == [living]
+    assert list(board.taken()) == [living, dead, booting]
+
+
+def test_the_newest_workers_are_those_of_the_generation_that_was_ready_last() -> None:
+    board = Scoreboard()
+    old, new = board.take(1, 1), board.take(2, 1)
+    old[Field.PID] = new[Field.PID] = os.getpid()
+    assert board.newest() == []
+    board.note_ready(1, time.monotonic())
+    assert board.newest() == [old]
+    board.note_ready(2, time.monotonic())
+    assert board.newest() == [new]
+
+
+def test_a_generation_becomes_ready_once() -> None:
+    board = Scoreboard()
+    began = time.monotonic()
+    board.note_ready(1, began - 2)
+    ready_at = board.ready_at
+    board.note_ready(1, began - 5)
+    assert (board.ready_at, round(board.loading_time)) == (ready_at, 2)
+
+
+def test_a_private_slot_is_no_other_process_s() -> None:
+    """A process that the application forks counts there."""
+    board, slot = Scoreboard(), scoreboard.private_slot()
+    slot[Field.REQUESTS] += 1
+    assert slot[Field.REQUESTS] == 1
+    assert list(board.taken()) == []
