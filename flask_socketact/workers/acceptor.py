@@ -67,7 +67,7 @@ class Acceptor:
             self.read_mailbox(worker.mailbox)
         self._yield_until = 0.0  # accept nothing before, unless we are no longer ahead
         self._blocked_until = 0.0  # accept nothing before
-        self._lacks_descriptors = False  # of descriptors
+        self._lacks_descriptors = False
         self._first_reserved = descriptors.first_reserved()
         self._next_log = 0.0
 

@@ -66,9 +66,11 @@ class ThreadPool:
 
     @property
     def are_idle(self) -> bool:
+        """Whether no request is in flight."""
         return self._turns_begun == self._turns_ended
 
     def start(self, number: int) -> None:
+        """Start `number` threads, and make one of them the leader."""
         self._followers = number
         self._promotions.put(None)
         for each in range(number):
@@ -233,7 +235,7 @@ class ThreadPool:
                 self._worker.carrier.carry([connection])
                 if connection not in self._loop.connections:
                     return
-        elif connection.has_next_request and is_first_turn and connection.served:  # a first request: since accept
+        elif connection.has_next_request and is_first_turn and connection.served:  # a first request's began at accept
             self._loop.set_deadline(connection, begun=True)
         self._loop.rejoin(connection)
 

@@ -43,7 +43,7 @@ def replace(server: Server, number: signal.Signals = signal.SIGHUP) -> None:
     """Replace the only worker."""
     (before,) = server.workers()
     server.signal(number)
-    server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+    server.wait_for(lambda: before not in server.workers(), "the worker to exit")
 
 
 @pytest.mark.parametrize("family", ["tcp", "unix"])
@@ -105,7 +105,7 @@ def test_incomplete_headers_are_finished_by_the_old_worker(
         server.wait_for(lambda: len(server.workers()) == 2, "the replacement")
         content = exchange(client, b"pp\r\n\r\n")
         assert (content["pid"], content["draining"]) == (before, True)
-        server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+        server.wait_for(lambda: before not in server.workers(), "the worker to exit")
         assert exchange(client)["pid"] == server.workers()[0]
 
 
@@ -120,7 +120,7 @@ def test_pipelined_requests_are_handed_over(
         client.sendall(REQUEST.replace(b"/", b"/sleep/0.05", 1) * count)
         received = client.recv(65536)
         os.kill(before, signal.SIGTERM)
-        server.wait_for(lambda: before not in server.workers(), "the worker to leave", 2)
+        server.wait_for(lambda: before not in server.workers(), "the worker to exit", 2)
         while received.count(b"HTTP/1.1 200 OK") < count or not received.endswith(b"}"):
             data = client.recv(65536)
             assert data, received[-300:]
@@ -195,7 +195,7 @@ def test_connections_wait_when_descriptors_run_short(
         for client in clients:
             exchange(client)
         os.kill(before, signal.SIGTERM)
-        server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+        server.wait_for(lambda: before not in server.workers(), "the worker to exit")
         for client in clients:
             exchange(client)
         assert "connections were lost" not in server.log
@@ -222,7 +222,7 @@ def test_request_in_flight_keeps_its_connection(
         server.wait_for((plain / "asleep").exists, "the view to run")
         os.kill(before, signal.SIGTERM)
         assert b"Connection: keep-alive" in client.recv(65536)
-        server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+        server.wait_for(lambda: before not in server.workers(), "the worker to exit")
         assert exchange(client)["pid"] == server.workers()[0]
 
 
@@ -231,9 +231,9 @@ def test_worker_replaced_after_a_timeout_hands_over(plain: Path, http: socket.so
         before = exchange(idle)["pid"]
         long.sendall(REQUEST.replace(b"/", b"/sleep/3", 1))
         server.wait_for_log("has run longer than timeout")
-        server.wait_for(lambda: exchange(idle)["pid"] != before, "another worker to answer")
+        server.wait_for(lambda: exchange(idle)["pid"] != before, "another worker to respond")
         assert b"Connection: keep-alive" in long.recv(65536)
-        server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+        server.wait_for(lambda: before not in server.workers(), "the worker to exit")
         assert exchange(long)["pid"] != before
 
 
@@ -261,7 +261,7 @@ def test_stop_tells_clients_to_close(
     with serving(plain, http, box, *worker) as server, dial(http) as client, dial(http) as silent:
         exchange(client)
         server.process.terminate()
-        server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
+        server.wait_for(lambda: in_drain(http), "the worker to stop accepting")
         client.sendall(REQUEST)
         assert b"Connection: close" in answer(client)
         assert answer(silent) == b""
@@ -299,7 +299,7 @@ def test_unread_mail_in_a_stop(
         (before,) = server.workers()
         (app / "hold").touch()
         os.kill(before, signal.SIGTERM)
-        server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+        server.wait_for(lambda: before not in server.workers(), "the worker to exit")
         client.sendall(REQUEST)
         if not boots:
             (app / "fail").touch()
@@ -324,7 +324,7 @@ def test_master_that_has_died(plain: Path, http: socket.socket, box: socket.sock
         with serving(plain, http, box, *worker) as server:
             before = exchange(client)["pid"]
             server.process.kill()
-            server.wait_for(lambda: not server.workers(), "the worker to leave")
+            server.wait_for(lambda: not server.workers(), "the worker to exit")
         client.sendall(REQUEST)
         with serving(plain, http, box, *worker):
             assert b"Connection: keep-alive" in client.recv(65536)
@@ -376,7 +376,7 @@ def test_new_workers_of_another_class(
         server.wait_for_log("Reloaded: ")
         for client in (idle, silent):  # a sync worker does not wait long
             client.sendall(REQUEST)
-        server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+        server.wait_for(lambda: before not in server.workers(), "the worker to exit")
         received = b""
         while received.count(b"200 OK") < min(answers, 1) + 1:
             received += busy.recv(65536)

@@ -62,7 +62,7 @@ def test_well_behaved_clients_are_not_affected_by_hostile_ones(
                 recycled = server.log.count("Served max_requests")
                 configure(tmp_path, max_requests=0)
                 reload(server)
-                server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave", 30)
+                server.wait_for(lambda: len(server.workers()) == 2, "the old workers to exit", 30)
             done, grown = watch_memory(server, http, seed)
             done += first.done
         story = f"HOSTILE_SEED={seed} {dict(done)}\n{server.log[-6000:]}"

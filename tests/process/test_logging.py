@@ -209,6 +209,6 @@ def test_reload_leaks_no_descriptors(folder: Folder, http: socket.socket) -> Non
         for reloads in (1, 2, 3):
             server.signal(signal.SIGHUP)
             server.wait_until_ready()
-            server.wait_for(lambda gone=reloads: server.log.count("Worker exiting") == gone, "the old worker to leave")  # type: ignore[misc]
-            # The master closes what it has of a worker when it has buried it.
+            server.wait_for(lambda gone=reloads: server.log.count("Worker exiting") == gone, "the old worker to exit")  # type: ignore[misc]
+            # The master closes a worker's descriptors when it has reaped it.
             server.wait_for(lambda: len(list(descriptors.iterdir())) <= before, f"{before} descriptors")

@@ -267,7 +267,7 @@ def test_signal_for_a_worker_that_was_just_forked(plain: Path, http: socket.sock
         first = int((plain / "forked").read_text())
         os.kill(first, number)
         (plain / "go").touch()
-        server.wait_for(lambda: first not in server.workers(), "it to leave")
+        server.wait_for(lambda: first not in server.workers(), "it to exit")
         server.wait_until_ready()
         assert len(server.workers()) == 2
 
@@ -301,7 +301,7 @@ def test_surplus_worker_that_ignores_sigterm_is_killed(folder: Folder, http: soc
     with Server(folder(DEAF), *arguments, listeners={"http": http}) as server:
         before = server.wait_until_ready().workers()
         server.signal(signal.SIGTTOU)
-        server.wait_for(lambda: len(server.workers()) == 1, "one worker to be gone", 1 + EXIT_GRACE + 4)
+        server.wait_for(lambda: len(server.workers()) == 1, "one worker to exit", 1 + EXIT_GRACE + 4)
         killed = next(pid for pid in before if pid not in server.workers())
         assert f"Worker {killed} killed: it has not exited 6 s after its drain began" in server.log
         assert ask(lambda: dial(http))[0] == 200
@@ -321,7 +321,7 @@ def test_slot_of_a_dead_worker_is_free(plain: Path, http: socket.socket) -> None
 
         busy = next(slot[Field.PID] for slot in slots() if slot[Field.IN_FLIGHT])
         os.kill(busy, signal.SIGTERM)
-        server.wait_for(lambda: len(slots()) == 3, "another to take its place")
+        server.wait_for(lambda: len(slots()) == 3, "its replacement")
         os.kill(busy, signal.SIGKILL)
         server.wait_for(lambda: len(slots()) == 2, "its slot to be free", 5)
         assert [slot[Field.IN_FLIGHT] for slot in slots()] == [0, 0]
@@ -384,7 +384,7 @@ def test_worker_that_exits_later_does_not_act_as_master(plain: Path, http: socke
         first, second = server.wait_until_ready().workers()
         (plain / f"end-{first}").touch()
         server.wait_for(lambda: first not in server.workers(), "it to end")
-        server.wait_for(lambda: len(server.workers()) == 2, "another in its place")
+        server.wait_for(lambda: len(server.workers()) == 2, "its replacement")
         assert second in server.workers()
         assert "Unexpected error in the worker's main thread" in server.log
 

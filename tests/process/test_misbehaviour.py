@@ -460,7 +460,7 @@ def test_signal_handlers_of_the_application(folder: Folder, http: socket.socket,
             server.signal(signal.SIGHUP)
             received = client.recv(65536)
             assert b"200 OK" in received, (received, server.log)
-        server.wait_for(lambda: before not in server.workers(), "the old worker to leave", 4)
+        server.wait_for(lambda: before not in server.workers(), "the old worker to exit", 4)
         assert "The application has set a handler for SIGTERM" in server.log
         assert (app / "told").exists() is ("told" in handler)
         assert ask(lambda: dial(http))[0] == 200

@@ -100,7 +100,7 @@ def test_replacement_does_not_wait_for_the_last_response(plain: Path, http: sock
         (before,) = server.wait_until_ready().workers()
         client.sendall(REQUEST.replace(b"/", b"/sleep/5.0", 1))
         server.wait_for((plain / "asleep").exists, "the view to run")
-        server.wait_for(lambda: json.loads(ask(lambda: dial(http))[1])["pid"] != before, "another worker's answer")
+        server.wait_for(lambda: json.loads(ask(lambda: dial(http))[1])["pid"] != before, "a response of another worker")
         assert select.select([client], [], [], 0)[0] == []
         assert b"200 OK" in client.recv(65536)
 
@@ -114,7 +114,7 @@ def test_workers_without_a_master_finish_and_exit(plain: Path, http: socket.sock
         server.wait_for((plain / "asleep").exists, "the view to run")
         server.process.kill()
         assert b"200 OK" in client.recv(65536)
-        server.wait_for(lambda: not server.workers(), "the worker to leave")
+        server.wait_for(lambda: not server.workers(), "the worker to exit")
 
 
 @BOTH
@@ -152,7 +152,7 @@ def test_gevent_tells_idle_connections_to_close(plain: Path, http: socket.socket
             exchange(kept)
         server.process.terminate()
         began = time.monotonic()
-        server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
+        server.wait_for(lambda: in_drain(http), "the worker to stop accepting")
         client.sendall(REQUEST)
         assert b"Connection: close" in answer(client)
         assert answer(idle) == b""
@@ -176,7 +176,7 @@ def test_gevent_tls_in_the_drain(plain: Path, http: socket.socket) -> None:
         exchange(idle)
         server.wait_for(lambda: not select.select([http], [], [], 0)[0], "the worker to accept")
         server.process.terminate()
-        server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
+        server.wait_for(lambda: in_drain(http), "the worker to stop accepting")
         with context.wrap_socket(late, server_hostname="localhost") as client:
             client.sendall(REQUEST)
             received = answer(client)

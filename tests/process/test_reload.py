@@ -32,11 +32,11 @@ def test_messages_to_systemd(site: Path, http: socket.socket, worker: str) -> No
         server.wait_for_message("BARRIER=1")
         release(site, "two")
         server.signal(signal.SIGHUP)
-        server.wait_for(lambda: server.wait_for_message("STATUS=").endswith("served"), "the old workers to leave")
+        server.wait_for(lambda: server.wait_for_message("STATUS=").endswith("served"), "the old workers to exit")
         release(site, "three", "raise RuntimeError('no database')")
         server.signal(signal.SIGHUP)
         server.wait_for_message("READY=1")
-        server.wait_for(lambda: len(server.workers()) == 2, "the new workers to leave")
+        server.wait_for(lambda: len(server.workers()) == 2, "the new workers to exit")
         server.process.terminate()
         assert server.wait_until_gone() == 0
         said = [re.sub(r"MONOTONIC_USEC=\d+", "MONOTONIC_USEC=…", message) for message in server.messages]
@@ -67,11 +67,11 @@ def test_old_workers_serve_until_all_new_ones_have_loaded(site: Path, http: sock
             release(site, "two", "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)")
             server.signal(signal.SIGHUP)
             server.wait_for_message("RELOADING=1")
-            server.wait_for(lambda: len(server.workers()) == 4, "new workers beside the old")
+            server.wait_for(lambda: len(server.workers()) == 4, "new workers next to the old")
             assert ask(lambda: dial(http)) == (200, b"one")
             (site / "go").touch()
             server.wait_for_message("READY=1")
-            server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+            server.wait_for(lambda: len(server.workers()) == 2, "the old workers to exit")
             assert ask(lambda: dial(http)) == (200, b"two")
             assert before.isdisjoint(server.workers())
         assert not load.failures()
@@ -98,7 +98,7 @@ def test_release_that_does_not_load(site: Path, http: socket.socket, extra: str,
             release(site, "two", extra)
             server.signal(signal.SIGHUP)
             message = server.wait_for_message("READY=1")
-            server.wait_for(lambda: sorted(server.workers()) == sorted(before), "the new workers to be gone")
+            server.wait_for(lambda: sorted(server.workers()) == sorted(before), "the new workers to exit")
         assert not load.failures()
         assert client.exchange("GET", "/") == (200, b"one")
         assert client.closed_by_server == 0
@@ -106,7 +106,7 @@ def test_release_that_does_not_load(site: Path, http: socket.socket, extra: str,
         release(site, "three")
         server.signal(signal.SIGHUP)
         assert "Serving with 2 of 2 workers" in server.wait_for_message("READY=1")
-        server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+        server.wait_for(lambda: len(server.workers()) == 2, "the old workers to exit")
         assert ask(lambda: dial(http)) == (200, b"three")
         client.close()
 
@@ -131,7 +131,7 @@ def test_worker_that_exits_after_loading(site: Path, http: socket.socket, body: 
             server.signal(signal.SIGHUP)
             failed = f"STATUS=Reload failed ({why} at {site}/settings.py:3); still serving with 2 of 2"
             assert failed in server.wait_for_message("READY=1")
-            server.wait_for(lambda: sorted(server.workers()) == sorted(before), "the new workers to be gone")
+            server.wait_for(lambda: sorted(server.workers()) == sorted(before), "the new workers to exit")
         assert not load.failures()
 
 
@@ -166,7 +166,7 @@ def test_old_workers_that_ignore_sigterm_are_killed_after_the_drain_time(
         release(site, "two", deaf)
         server.signal(signal.SIGHUP)
         server.wait_for_message("READY=1")
-        server.wait_for(lambda: set(before).isdisjoint(server.workers()), "the old workers to be gone", 10)
+        server.wait_for(lambda: set(before).isdisjoint(server.workers()), "the old workers to exit", 10)
         assert {ask(lambda: dial(http)) for _ in range(20)} == {(200, b"two")}
         server.process.terminate()
         assert server.wait_until_gone(1 + 5) == 0
@@ -214,7 +214,7 @@ def test_second_reload_waits_for_its_turn(site: Path, http: socket.socket) -> No
         (site / "go").touch()
         server.wait_for_message("READY=1")
         server.wait_for_message("READY=1")
-        server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+        server.wait_for(lambda: len(server.workers()) == 2, "the old workers to exit")
         states = [message.partition("=")[0] for message in server.messages if not message.startswith("STATUS")]
         assert states == ["READY", "BARRIER", "RELOADING", "READY", "RELOADING", "READY"]
 
@@ -224,7 +224,7 @@ def test_stop_in_a_reload(site: Path, http: socket.socket) -> None:
         server.wait_until_ready()
         release(site, "two", "import time; time.sleep(600)")
         server.signal(signal.SIGHUP)
-        server.wait_for(lambda: len(server.workers()) == 4, "new workers beside the old")
+        server.wait_for(lambda: len(server.workers()) == 4, "new workers next to the old")
         server.process.terminate()
         assert server.wait_until_gone(5) == 0
 
@@ -235,13 +235,13 @@ def test_worker_that_dies_in_a_reload(site: Path, http: socket.socket) -> None:
         before = server.wait_until_ready().workers()
         release(site, "two", "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)")
         server.signal(signal.SIGHUP)
-        server.wait_for(lambda: len(server.workers()) == 4, "new workers beside the old")
+        server.wait_for(lambda: len(server.workers()) == 4, "new workers next to the old")
         os.kill(before[0], signal.SIGKILL)
-        server.wait_for(lambda: before[0] not in server.workers(), "it to be buried")
+        server.wait_for(lambda: before[0] not in server.workers(), "it to be reaped")
         assert ask(lambda: dial(http)) == (200, b"one")
         (site / "go").touch()
         assert "Serving with 2 of 2 workers" in server.wait_for_message("READY=1")
-        server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+        server.wait_for(lambda: len(server.workers()) == 2, "the old workers to exit")
 
 
 SETTINGS = """
@@ -276,7 +276,7 @@ def test_configuration_is_read_again(folder: Folder, http: socket.socket) -> Non
         configure(path, 3, "b")
         server.signal(signal.SIGHUP)
         assert "Serving with 3 of 3 workers" in server.wait_for_message("READY=1")
-        server.wait_for(lambda: len(server.workers()) == 3, "the old worker to leave")
+        server.wait_for(lambda: len(server.workers()) == 3, "the old worker to exit")
         assert ask(lambda: dial(http)) == (200, b"b")
         configure(path, 2, "c", extra="raise RuntimeError('a slip')")
         server.signal(signal.SIGHUP)
@@ -297,7 +297,7 @@ def test_configuration_is_read_again(folder: Folder, http: socket.socket) -> Non
         configure(path, 2, "d")
         server.signal(signal.SIGHUP)
         assert "Serving with 2 of 2 workers" in server.wait_for_message("READY=1")
-        server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+        server.wait_for(lambda: len(server.workers()) == 2, "the old workers to exit")
         assert ask(lambda: dial(http)) == (200, b"d")
 
 
@@ -333,7 +333,7 @@ def test_preload_app_that_a_reload_asks_for(site: Path, http: socket.socket) -> 
             server.signal(signal.SIGHUP)
             assert "Serving with 2 of 2" in server.wait_for_message("READY=1")
             server.wait_for_log("preload_app is ignored until a restart")
-            server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+            server.wait_for(lambda: len(server.workers()) == 2, "the old workers to exit")
             assert ask(lambda: dial(http)) == (200, name.encode())
 
 
@@ -354,7 +354,7 @@ def test_other_address_outside_systemd(site: Path) -> None:
             server.signal(signal.SIGHUP)
             server.wait_for_message("READY=1")
             assert ask(lambda: socket.create_connection(("127.0.0.1", ports[1]))) == (200, b"one")
-            server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+            server.wait_for(lambda: len(server.workers()) == 2, "the old workers to exit")
             with socket.socket() as client:
                 assert client.connect_ex(("127.0.0.1", ports[0])) == errno.ECONNREFUSED
 
@@ -381,7 +381,7 @@ def test_address_added_and_removed_outside_systemd(site: Path) -> None:
                     configure(*numbers)
                     server.signal(signal.SIGHUP)
                     assert "Serving with" in server.wait_for_message("READY=1")
-                    server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+                    server.wait_for(lambda: len(server.workers()) == 2, "the old workers to exit")
                     assert {ask(lambda: dial_port(number)) for number in numbers} == {(200, b"one")}  # noqa: B023
             assert not load.failures()
             with socket.socket() as client:
@@ -398,7 +398,7 @@ def test_output_is_restored_after_a_failed_configuration(site: Path, http: socke
         release(site, "two", "raise RuntimeError('no database')")
         server.signal(signal.SIGHUP)
         assert "Reload failed" in server.wait_for_message("READY=1")
-        server.wait_for(lambda: len(server.workers()) == 2, "the new workers to be gone")
+        server.wait_for(lambda: len(server.workers()) == 2, "the new workers to exit")
         size = (site / "captured").stat().st_size
         release(site, "three", "print('printed', flush=True)")
         (site / "settings.py").write_text("from flask_socketact.conf import *\n")
@@ -418,7 +418,7 @@ def test_other_worker_class(site: Path, http: socket.socket) -> None:
             release(site, kind)
             server.signal(signal.SIGHUP)
             assert "Serving with 2 of 2" in server.wait_for_message("READY=1")
-            server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+            server.wait_for(lambda: len(server.workers()) == 2, "the old workers to exit")
             assert ask(lambda: dial(http)) == (200, kind.encode())
             assert server.log.count(" is not flask_socketact's: its workers close connections") == warned
 
@@ -487,7 +487,7 @@ def test_child_whose_report_fails_does_not_act_as_master(site: Path, http: socke
         )
         server.signal(signal.SIGHUP)
         assert "Reload failed (" in server.wait_for_message("READY=1")
-        server.wait_for(lambda: server.workers() == before, "the new workers to be gone")
+        server.wait_for(lambda: server.workers() == before, "the new workers to exit")
         assert server.log.count("Booting worker") == 4
 
 
@@ -515,13 +515,13 @@ def test_idle_connections_are_handed_over(site: Path, http: socket.socket, tmp_p
             release(site, name)
             server.signal(signal.SIGHUP)
             server.wait_for_message("READY=1")
-            server.wait_for(lambda: len(server.workers()) == 2, "the old workers to leave")
+            server.wait_for(lambda: len(server.workers()) == 2, "the old workers to exit")
             assert all(client.exchange("GET", "/") == (200, name.encode()) for client in clients)
         # Connections that stopped new workers had received return to the old ones.
         release(site, "four", "import os\nos.close(os.open('first', os.O_CREAT | os.O_EXCL))")
         server.signal(signal.SIGHUP)
         assert "Reload failed" in server.wait_for_message("READY=1")
-        server.wait_for(lambda: len(server.workers()) == 2, "the new workers to leave")
+        server.wait_for(lambda: len(server.workers()) == 2, "the new workers to exit")
         assert all(client.exchange("GET", "/") == (200, b"three") for client in clients)
         assert sum(client.closed_by_server for client in clients) == 0
         for client in clients:
@@ -539,7 +539,7 @@ def test_release_that_exceeds_the_load_timeout(site: Path, http: socket.socket, 
         why = r"workers? [\d, ]+ killed: did not load the application within SOCKETACT_LOAD_TIMEOUT = 1\.5 s"
         assert re.search(rf"Reload failed \({why}\); still serving", server.wait_for_message("READY=1"))
         assert re.search(r'File "\S+/app.py", line 2 in <module>', server.log)
-        server.wait_for(lambda: sorted(server.workers()) == sorted(before), "the new workers to leave")
+        server.wait_for(lambda: sorted(server.workers()) == sorted(before), "the new workers to exit")
         assert ask(lambda: dial(http)) == (200, b"one")
 
 
@@ -553,8 +553,8 @@ def test_workers_due_for_recycling_stay_until_a_release_loads(site: Path, http: 
         with asking(http) as load:
             server.wait_for(lambda: server.log.count("it is tried again") >= 2, "two attempts")
             assert set(before) <= set(server.workers())
-            trouble = f"workers are missing: RuntimeError at {site}/app.py:2"
-            server.wait_for(lambda: trouble in server.wait_for_message("STATUS=Serving with 2 of 2"), trouble)
+            reason = f"workers are missing: RuntimeError at {site}/app.py:2"
+            server.wait_for(lambda: reason in server.wait_for_message("STATUS=Serving with 2 of 2"), reason)
             release(site, "three")
-            server.wait_for(lambda: set(before).isdisjoint(server.workers()), "others in their place")
+            server.wait_for(lambda: set(before).isdisjoint(server.workers()), "replacements")
         assert not load.failures()

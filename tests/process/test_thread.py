@@ -142,10 +142,10 @@ def test_request_that_exceeds_the_timeout_is_reported_and_its_worker_replaced(pl
         server.wait_for_log("A request has run longer than timeout = 1 s")
         server.wait_for_log('app.py", line')
         assert "time.sleep(float(" in server.log
-        server.wait_for(lambda: json.loads(ask(lambda: dial(http))[1])["pid"] != before, "another worker to answer")
+        server.wait_for(lambda: json.loads(ask(lambda: dial(http))[1])["pid"] != before, "another worker to respond")
         assert before in server.workers()  # the long request still runs
         assert b"200 OK" in long.recv(65536)
-        server.wait_for(lambda: before not in server.workers(), "the worker to leave")
+        server.wait_for(lambda: before not in server.workers(), "the worker to exit")
         assert server.log.count("has run longer than") == 1
         assert "WORKER TIMEOUT" not in server.log
 
@@ -253,7 +253,7 @@ def test_status_shows_draining_workers(plain: Path, http: socket.socket) -> None
         server.wait_for(lambda: server.wait_for_message("STATUS=Serving with 1 of 1").endswith(draining), draining)
         assert b"200 OK" in long.recv(65536)
         long.close()
-        server.wait_for(lambda: "draining" not in server.wait_for_message("STATUS="), "nobody to drain")
+        server.wait_for(lambda: "draining" not in server.wait_for_message("STATUS="), "no worker to drain")
 
 
 def test_tls(plain: Path, http: socket.socket) -> None:
@@ -273,7 +273,7 @@ def test_tls(plain: Path, http: socket.socket) -> None:
             while received.count(b"HTTP/1.1 200 OK") < 2:
                 received += client.recv(65536)
             server.process.terminate()
-            server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
+            server.wait_for(lambda: in_drain(http), "the worker to stop accepting")
             client.sendall(REQUEST)
             assert b"Connection: close" in answer_over_tls(client)
         assert "This worker does not support HTTP/2" in server.log

@@ -36,7 +36,7 @@ def test_silent_connection_is_served_during_the_drain(plain: Path, http: socket.
         server.wait_until_ready()
         assert ask(lambda: dial(http))[0] == 200
         server.process.terminate()
-        server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
+        server.wait_for(lambda: in_drain(http), "the worker to stop accepting")
         silent.sendall(REQUEST)
         assert b"Connection: close" in answer(silent)
         assert server.wait_until_gone() == 0
@@ -62,7 +62,7 @@ def test_idle_keep_alive_connection_is_told_to_close(plain: Path, http: socket.s
         client.sendall(REQUEST)
         assert b"Connection: keep-alive" in client.recv(65536)
         server.process.terminate()
-        server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
+        server.wait_for(lambda: in_drain(http), "the worker to stop accepting")
         client.sendall(REQUEST)
         received = answer(client)
         assert b"Connection: close" in received
@@ -104,7 +104,7 @@ def test_drain_leaves_queued_connections_to_others(plain: Path, http: socket.soc
         first.sendall(REQUEST.replace(b"/", b"/sleep/1.0", 1))
         assert ask(lambda: dial(http))[0] == 200  # so the other connection has been accepted
         server.process.terminate()
-        server.wait_for(lambda: in_drain(http), "the worker to leave the listener alone")
+        server.wait_for(lambda: in_drain(http), "the worker to stop accepting")
         waiting = dial(http)
         waiting.sendall(REQUEST)
         assert b"200 OK" in answer(first)
@@ -142,7 +142,7 @@ def test_workers_without_a_master_finish_and_exit(plain: Path, http: socket.sock
         server.process.kill()
         assert b"200 OK" in client.recv(65536)
         client.close()
-        server.wait_for(lambda: not server.workers(), "the worker to leave")
+        server.wait_for(lambda: not server.workers(), "the worker to exit")
 
 
 def test_busy_worker_leaves_connections_to_a_free_one(plain: Path, http: socket.socket) -> None:

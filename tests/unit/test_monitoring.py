@@ -51,7 +51,7 @@ def exposed() -> set[str]:
         client.get(path, buffered=True)
     names = set(re.findall(r"^(\w+)", client.get("/metrics").text, re.MULTILINE))
     of_master = endpoint._of_master({"boot_seconds": 1.0})
-    # Of labels that nobody has given a value there is no sample; a listener is the server's.
+    # A metric without label values has no sample; the listener's value comes from the server.
     described = set(re.findall(r"^# TYPE (\w+)", client.get("/metrics").text, re.MULTILINE))
     return (
         names

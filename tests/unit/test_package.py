@@ -1,4 +1,4 @@
-"""What the package promises to those who import it."""
+"""The public names of the package, and what importing them loads."""
 
 from __future__ import annotations
 

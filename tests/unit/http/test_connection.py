@@ -73,7 +73,7 @@ def test_closing_waits_for_the_client(pair: tuple[Connection, socket.socket]) ->
     connection, client = pair
     assert connection.begin_close()
     assert (connection.state, connection.is_movable) == (State.CLOSING, False)
-    client.sendall(b"what nobody reads")
+    client.sendall(b"late bytes")
     assert not connection.is_closed_by_client()
     client.close()
     assert connection.is_closed_by_client()
