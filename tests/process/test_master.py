@@ -415,7 +415,7 @@ def test_manager_that_does_not_read_blocks_nothing(plain: Path, http: socket.soc
         manager.bind(str(path))
         environ = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "400000"}
         with Server(plain, *CONF, "app:app", listeners={"http": http}, environ=environ) as server:
-            server.wait_for_log("it does not read what was sent before")
+            server.wait_for_log("it does not read earlier messages")
             killed = server.workers()[0]
             os.kill(killed, signal.SIGKILL)
             server.wait_for(lambda: server.log.count("Booting worker") == 3, "the master to replace a worker")

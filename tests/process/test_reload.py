@@ -85,7 +85,7 @@ def test_old_workers_serve_until_all_new_ones_have_loaded(site: Path, http: sock
         ("raise SystemExit('a secret')", r"SystemExit at /\S+/app\.py:2\)"),
         ("import json; json.loads('a secret')", r"JSONDecodeError at /\S+/app\.py:2\)"),
         ("import os; os._exit(1)", r"new worker \d+ exited before all new workers accepted"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"new worker \d+ has died before"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"new worker \d+ exited before"),
         ("def (", r"SyntaxError at /\S+/app\.py:2\)"),
     ],
 )
@@ -146,7 +146,7 @@ def test_replacement_that_exits_after_loading(site: Path, http: socket.socket) -
         why = f"workers are missing: SystemExit at {site}/settings.py:4"
         server.wait_for(lambda: why in server.wait_for_message("STATUS="), "the reason")
         with asking(http) as load:
-            server.wait_for(lambda: server.log.count("it is tried again") >= 2, "another attempt")
+            server.wait_for(lambda: server.log.count("the next try follows") >= 2, "another attempt")
         assert not load.failures()
         assert server.log.count("Booting worker") <= 5
         (site / "end").unlink()
@@ -194,7 +194,7 @@ def test_replacement_cannot_load_the_release(site: Path, http: socket.socket) ->
         server.wait_for(lambda: why in server.wait_for_message("STATUS="), "the reason")
         assert "RuntimeError: no database: the other workers serve" in server.log
         with asking(http) as load:
-            server.wait_for(lambda: server.log.count("it is tried again") >= 2, "another attempt")
+            server.wait_for(lambda: server.log.count("the next try follows") >= 2, "another attempt")
         assert not load.failures()
         assert before[1] in server.workers()
         release(site, "three")
@@ -209,7 +209,7 @@ def test_second_reload_waits_for_its_turn(site: Path, http: socket.socket) -> No
         server.wait_for_message("RELOADING=1")
         server.signal(signal.SIGHUP)
         server.signal(signal.SIGHUP)
-        server.wait_for_log("the next one waits for its turn")
+        server.wait_for_log("the next one begins after it")
         assert len(server.workers()) <= 4
         (site / "go").touch()
         server.wait_for_message("READY=1")
@@ -551,7 +551,7 @@ def test_workers_due_for_recycling_stay_until_a_release_loads(site: Path, http: 
         before = server.wait_until_ready().workers()
         release(site, "two", "raise RuntimeError('no database')")
         with asking(http) as load:
-            server.wait_for(lambda: server.log.count("it is tried again") >= 2, "two attempts")
+            server.wait_for(lambda: server.log.count("the next try follows") >= 2, "two attempts")
             assert set(before) <= set(server.workers())
             reason = f"workers are missing: RuntimeError at {site}/app.py:2"
             server.wait_for(lambda: reason in server.wait_for_message("STATUS=Serving with 2 of 2"), reason)
