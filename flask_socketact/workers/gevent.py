@@ -108,7 +108,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
         client.end_request(bytes(request.unreader.buf.getvalue()))
         if self.carrier.is_carrying and self._is_portable and not self._is_killing:
             self.carrier.carry([client])
-            if client.has_gone:
+            if client.was_handed_over:
                 raise StopIteration
 
     def _skip_body(self, request: Any, client: Client, address: Any) -> bool:

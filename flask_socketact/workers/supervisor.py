@@ -21,22 +21,22 @@ def watch_requests(worker: BaseWorker, threads: Iterable[RequestThread], now: fl
 
     `now` is CLOCK_MONOTONIC, in seconds.
     """
-    oldest = moved = 0.0
+    oldest = last_progress = 0.0
     for thread in threads:
         connection = thread.connection
         if connection is None:
-            moved = now
+            last_progress = now
             continue
         clock = connection.clock
         if clock.waits_for_client:
             _note_client_progress(connection, now)
         oldest = min(oldest or clock.began, clock.began)
         # Waiting for a slow client counts as progress of the worker.
-        moved = now if clock.waits_for_client else max(moved, clock.last_progress)
+        last_progress = now if clock.waits_for_client else max(last_progress, clock.last_progress)
         if worker.cfg.timeout and now - clock.last_progress > worker.cfg.timeout:
             _handle_timeout(worker, thread, connection)
     worker.slot[Field.OLDEST] = int(oldest * 1e9)
-    worker.slot[Field.PROGRESS] = int(moved * 1e9)
+    worker.slot[Field.PROGRESS] = int(last_progress * 1e9)
 
 
 def _handle_timeout(worker: BaseWorker, thread: RequestThread, connection: Connection) -> None:

@@ -224,6 +224,7 @@ def test_request_in_flight_keeps_its_connection(
         assert b"Connection: keep-alive" in client.recv(65536)
         server.wait_for(lambda: before not in server.workers(), "the worker to exit")
         assert exchange(client)["pid"] == server.workers()[0]
+        assert "Traceback" not in server.log
 
 
 def test_worker_replaced_after_a_timeout_hands_over(plain: Path, http: socket.socket, box: socket.socket) -> None:

@@ -114,7 +114,7 @@ def pool(worker: ThreadWorker, loop: Loop) -> Iterator[Callable[[Callable[..., A
     def start(application: Callable[..., Any]) -> ThreadPool:
         worker.wsgi = application
         pool = ThreadPool(worker)
-        worker._threads = pool
+        worker._pool = pool
         pool.start(worker.cfg.threads)
         started.append(pool)
         return pool
