@@ -145,7 +145,7 @@ class SocketAct:
         The decorator may stand below or above that of the route. It marks the function: all its routes are restricted.
 
         :param listeners: Names of listeners (``FileDescriptorName=`` of the socket units). If systemd passes
-            listeners, but none with one of these names, the workers do not boot.
+            listeners, and one of these names is not among them, the workers do not boot.
         :return: A decorator.
         :raises ValueError: No name is given, or a name that systemd does not accept.
         """
@@ -212,8 +212,8 @@ class SocketAct:
     def deadline(self, seconds: float | None) -> Callable[[T], T]:
         """Limit the time for the responses of a view function or a blueprint.
 
-        The time starts when the client's proxy sent the request (``X-Request-Start``), or else when the request reached
-        this machine. A request that is already late when a worker reads it gets 503, and the view is not called. A view
+        The time starts when the proxy sent the request (``X-Request-Start``), or else when the request reached this
+        machine. A request that is already late when a worker reads it gets 503, and the view is not called. A view
         that runs is not interrupted; it passes :meth:`remaining` on as a timeout.
 
         .. code-block:: python
@@ -244,8 +244,8 @@ class SocketAct:
             requests.get(URL, timeout=socketact.remaining())
 
         :return: More than 0; None if the request has no deadline.
-        :raises werkzeug.exceptions.ServiceUnavailable: The deadline has passed; Flask responds with 503. It does not
-            return 0, which many libraries take for no timeout.
+        :raises werkzeug.exceptions.ServiceUnavailable: The deadline has passed; Flask responds with 503. This
+            method never returns 0, which many libraries take for no timeout.
         :raises RuntimeError: There is no current request.
         """
         return self._apps[current_app._get_current_object()].remaining()  # type: ignore[attr-defined]
