@@ -31,7 +31,7 @@ from tests.support.http import Connect
 CONNECTING = 64
 #: Seconds between two looks for responses that are overdue.
 LOOK = 1.0
-#: Seconds that a slow upload, or a streamed response, takes.
+#: Seconds that a slow upload, a slow header section, or a streamed response takes.
 SLOW = 2.0
 LINES = 20
 
@@ -154,6 +154,7 @@ KINDS = {
     "longer request": _Clients(_working(12.0), "/sleep/12.0", 0.25),
     "streamed response": _Clients(_stream, f"/stream/{LINES}", 0.25),
     "slow upload": _Clients(_upload, "/upload", 0.25),
+    "slow request": _Clients(Client.get_slowly, pause=0.25),
 }
 #: How many of each: more would not fit the eight threads of the example on a small machine.
 CLIENTS = {
@@ -163,6 +164,7 @@ CLIENTS = {
     "long request": 2,
     "streamed response": 2,
     "slow upload": 2,
+    "slow request": 2,
 }
 
 
