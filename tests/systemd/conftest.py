@@ -1,4 +1,4 @@
-"""A machine with the example application and its units, as an administrator installs them."""
+"""A machine with the example application and its units."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
 
 @pytest.fixture
 def machine(booted: Machine) -> Machine:
-    """The machine as it was installed: services stopped, sockets listening, no drop-ins."""
+    """The machine as installed: services stopped, sockets listening, no drop-ins."""
     units = ("app.socket", "app-unix.socket")
     for unit in ("app.service", "app-unix.service"):
         shutil.rmtree(booted.path(f"/etc/systemd/system/{unit}.d"), ignore_errors=True)
@@ -40,7 +40,7 @@ def machine(booted: Machine) -> Machine:
 
 @pytest.fixture
 def rendered(machine: Machine) -> Iterator[Machine]:
-    """The machine, with the service for its own systemd."""
+    """The machine, with units for its own version of systemd."""
     unit = machine.path("/etc/systemd/system/app.service")
     before = unit.read_text()
     machine.run("sh", "-c", "cd / && /srv/app/venv/bin/flask-socketact units --output /tmp")
@@ -63,7 +63,7 @@ def unix(machine: Machine) -> Connect:
 
 @pytest.fixture
 def hold(machine: Machine) -> Iterator[Path]:
-    """A file; the releases of `test_relay.held_release` do not load while it is there."""
+    """A file; releases of `test_relay.held_release` do not load while it exists."""
     path = machine.path("/var/lib/app/hold")
     yield path
     path.unlink(missing_ok=True)

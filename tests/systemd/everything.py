@@ -1,4 +1,4 @@
-"""An application that uses all that the Flask side has; run by test_application, in its machine."""
+"""An application that uses the whole Flask extension; test_application runs it in its machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an administrator types, and what is told then: the usual, and the usual mistakes."""
+"""Operations of an administrator, and common mistakes: what status, doctor and units say."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def doctor(machine: Machine, name: str = "app") -> tuple[int, str]:
     return done.returncode, "\n".join(line for line in done.stdout.splitlines() if not line.startswith("ok"))
 
 
-def test_another_address(machine: Machine) -> None:
-    """systemd opens it when the socket unit starts: what to type is said, and doctor knows what is really held."""
+def test_a_changed_address_takes_effect_when_the_socket_unit_restarts(machine: Machine) -> None:
+    """``units`` prints the commands; ``doctor`` compares with the sockets that systemd really holds."""
     done = machine.run(*INSTALL, "--listen", "127.0.0.1:9305")
     assert "The addresses have changed, and systemd holds those from before." in done.stdout
     (commands,) = re.findall(r"^  (systemctl stop .*)$", done.stdout, re.MULTILINE)
@@ -83,15 +83,15 @@ def test_another_address(machine: Machine) -> None:
     assert ("Start with" in again.stdout, again.stderr) == (False, "")
 
 
-def test_another_address_and_a_restart_alone(machine: Machine) -> None:
-    """The old workers serve on; what is missing is said by its name."""
+def test_a_restart_of_the_service_alone_keeps_the_old_address(machine: Machine) -> None:
+    """``doctor`` names the address that is missing."""
     machine.run(*INSTALL, "--listen", "127.0.0.1:9305")
     machine.systemctl("restart", "app", check=False)
     status, told = doctor(machine)
     assert (status, "nothing listens at 127.0.0.1:9305" in told) == (1, True), told
 
 
-def test_one_listener_more_and_again_less(machine: Machine) -> None:
+def test_a_listener_can_be_added_and_removed(machine: Machine) -> None:
     more = machine.run(*INSTALL, "--listen", "127.0.0.1:8000", "--listen", "127.0.0.1:9306=admin")
     machine.run("sh", "-c", re.findall(r"^  (systemctl stop .*)$", more.stdout, re.MULTILINE)[0])
     assert (page(machine, 8000), page(machine, 9306)) == (200, 200)
@@ -106,7 +106,7 @@ def test_one_listener_more_and_again_less(machine: Machine) -> None:
 
 @pytest.mark.parametrize("line", ["import nosuch\n", "def app(:\n", "del app\n"])
 def test_a_release_that_does_not_boot(machine: Machine, line: str) -> None:
-    """doctor and status say so, and why; and that the old workers serve on."""
+    """``doctor`` and ``status`` give the reason, and say that the old workers keep serving."""
     release(machine, SOURCE + line)
     assert machine.systemctl("restart", "app", check=False).returncode != 0
     status, told = doctor(machine)
@@ -123,7 +123,7 @@ def test_a_release_that_does_not_boot(machine: Machine, line: str) -> None:
     assert page(machine, 8000) == 200
 
 
-def test_not_enabled(machine: Machine) -> None:
+def test_doctor_warns_of_units_that_are_not_enabled(machine: Machine) -> None:
     machine.systemctl("disable", "app.socket", "app.service")
     status, told = doctor(machine)
     assert (status, "warning  boot: app.socket not enabled" in told) == (0, True), told
@@ -131,7 +131,7 @@ def test_not_enabled(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("by", ["a socket unit", "a process"])
-def test_the_port_is_taken(machine: Machine, by: str) -> None:
+def test_status_and_doctor_name_the_process_that_holds_the_port(machine: Machine, by: str) -> None:
     who = "app.socket"
     if by == "a process":
         stop(machine, "app")
@@ -157,8 +157,8 @@ def test_the_port_is_taken(machine: Machine, by: str) -> None:
         machine.systemctl("disable", "shop.socket", "shop.service", check=False)
 
 
-def test_addresses_that_systemd_cannot_open(machine: Machine) -> None:
-    """As an administrator may write them by hand: units refuses them. The journal's reason is told."""
+def test_the_journal_s_reason_is_shown_for_an_address_that_systemd_cannot_open(machine: Machine) -> None:
+    """They were written by hand; ``units`` refuses them."""
     stop(machine, "app")
     done = machine.run(*INSTALL, "--listen", "[::]:9001", "--listen", "0.0.0.0:9001", check=False)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
@@ -177,8 +177,8 @@ def test_addresses_that_systemd_cannot_open(machine: Machine) -> None:
         ("ReadWritePaths=/none", "Failed to set up mount namespacing: .*/none: No such file or directory"),
     ],
 )
-def test_a_service_that_fails_before_it_can_say_why(machine: Machine, line: str, why: str) -> None:
-    """doctor and status have the journal's reason."""
+def test_the_journal_s_reason_is_shown_for_a_service_that_fails_early(machine: Machine, line: str, why: str) -> None:
+    """By ``doctor`` and ``status``."""
     drop_in(machine, "app.service", f"[Service]\n{line}\n")
     machine.systemctl("stop", "app")
     machine.systemctl("start", "app", check=False)
@@ -188,8 +188,8 @@ def test_a_service_that_fails_before_it_can_say_why(machine: Machine, line: str,
     assert re.match(why, json.loads(seen.stdout)["failure"]), seen.stdout
 
 
-def test_an_address_that_only_workers_still_have(machine: Machine) -> None:
-    """The socket unit was changed, and changed back: systemd has closed the address, and not opened it again."""
+def test_an_address_that_only_old_workers_hold_is_reported(machine: Machine) -> None:
+    """The socket unit was changed and changed back: systemd has closed the address, and not opened it again."""
     text = "[Socket]\nListenStream=\nListenStream=127.0.0.1:9307\nListenSequentialPacket=/run/app/mailbox\n"
     drop_in(machine, "app.socket", text)
     drop_in(machine, "app.socket", "")
@@ -202,7 +202,7 @@ def test_an_address_that_only_workers_still_have(machine: Machine) -> None:
     assert doctor(machine) == (0, "")
 
 
-def test_masked_units(machine: Machine) -> None:
+def test_masked_units_are_reported(machine: Machine) -> None:
     stop(machine, "app")
     machine.run("sh", "-c", "cd /etc/systemd/system; rm app.socket; systemctl mask app.socket")
     told = doctor(machine)[1]
@@ -218,8 +218,7 @@ def test_masked_units(machine: Machine) -> None:
     machine.systemctl("unmask", "app.service", "app.socket")
 
 
-def test_half_of_an_installation(machine: Machine) -> None:
-    """Each remedy is a command that can be typed."""
+def test_half_an_installation_is_reported_with_commands_that_complete_it(machine: Machine) -> None:
     stop(machine, "app")
     machine.run("sh", "-c", "rm /etc/systemd/system/app.socket; systemctl daemon-reload")
     status, told = doctor(machine)
@@ -228,7 +227,7 @@ def test_half_of_an_installation(machine: Machine) -> None:
     assert "there is no app.socket. Install the units again: flask-socketact units --install" in told
 
 
-def test_lines_that_systemd_leaves_out(machine: Machine) -> None:
+def test_lines_that_systemd_ignores_are_reported(machine: Machine) -> None:
     drop_in(machine, "app.service", "[Servce]\nA=b\n[Service]\nTimeoutStopSec=banana\n")
     status, told = doctor(machine)
     file = "/etc/systemd/system/app.service.d/test.conf"
@@ -237,7 +236,7 @@ def test_lines_that_systemd_leaves_out(machine: Machine) -> None:
     assert "(and 1 more). Correct it; then systemctl daemon-reload" in told
 
 
-def test_units_that_were_changed_by_hand(machine: Machine) -> None:
+def test_a_warning_says_that_manual_changes_to_a_unit_are_overwritten(machine: Machine) -> None:
     unit = machine.path("/etc/systemd/system/app.service")
     unit.write_text(unit.read_text().replace("RestartSec=2", "RestartSec=20"))
     done = machine.run(*INSTALL)
@@ -248,13 +247,13 @@ def test_units_that_were_changed_by_hand(machine: Machine) -> None:
     assert machine.run(*INSTALL).stderr == ""
 
 
-def test_units_for_a_newer_systemd(machine: Machine) -> None:
+def test_a_warning_says_that_units_are_for_a_newer_systemd(machine: Machine) -> None:
     done = machine.run(*INSTALL, "--systemd-version", "999")
     assert re.search(r"^Warning: the units are for systemd 999, and \d+ runs here", done.stderr, re.MULTILINE)
 
 
-def test_a_slow_release_is_taken_back(machine: Machine) -> None:
-    """A slow worker may still have what is asked first of the old one: it is asked again."""
+def test_a_slow_release_is_rolled_back(machine: Machine) -> None:
+    """Twice: a slow old worker may still have the first probe of the second deploy."""
     view = '    return f"Hello'
     slow = SOURCE.replace(view, f"    time.sleep(8)\n{view}")
     for name, source in (("good", SOURCE), ("slow", slow)):

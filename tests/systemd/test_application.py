@@ -105,7 +105,7 @@ def test_metrics_equal_what_clients_counted(
 
 
 def test_holds_end_within_the_drain_time(site: Machine, tcp: Connect) -> None:
-    """In a restart, a reload, and a stop; holds that take longer are logged."""
+    """In a restart, a reload and a stop; longer holds are logged."""
     state = site.path("/var/lib/app")
     for verb in ("restart", "reload", "stop"):
         post(tcp, f"/work/{verb}?seconds=4")

@@ -1,4 +1,4 @@
-"""A release that does not boot, with clients that keep coming."""
+"""A release that does not boot, under load."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_release_that_does_not_boot_takes_nothing_down(
     )
 
 
-def test_socket_outlives_a_release_that_does_not_boot(
+def test_the_socket_stays_open_when_a_release_does_not_boot(
     machine: Machine, tcp: Connect, figure: Callable[[str], None]
 ) -> None:
     """With no release before it, clients wait."""
@@ -73,8 +73,8 @@ def test_socket_outlives_a_release_that_does_not_boot(
     figure(f"{tried} boots in {SHORT_OUTAGE} s, {load.requests} requests, {load.failures().total()} failed")
 
 
-def test_first_request_after_the_repair_is_answered(machine: Machine, tcp: Connect) -> None:
-    """Nobody restarts anything: the request is what starts the repaired release."""
+def test_the_first_request_starts_the_repaired_release(machine: Machine, tcp: Connect) -> None:
+    """Without a restart by the administrator."""
     release(machine, BROKEN)
     assert machine.systemctl("start", "app", check=False).returncode != 0
     machine.systemctl("stop", "app")

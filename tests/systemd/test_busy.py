@@ -1,4 +1,4 @@
-"""Clients that never pause are handed over, too: no request of theirs is lost, and none of them keeps an old worker."""
+"""Connections of clients that never pause are handed over, too."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GEVENT = "-k flask_socketact.workers.gevent.GeventWorker"
         ("/on-close", 6, GEVENT),
     ],
 )
-def test_clients_that_never_pause(
+def test_clients_that_never_pause_lose_no_request_and_keep_no_old_worker(
     machine: Machine, figure: Callable[[str], None], path: str, connections: int, arguments: str
 ) -> None:
     configure(machine, arguments)

@@ -1,4 +1,4 @@
-"""Idle connections of distant clients, over restarts, reloads and recycled workers: none is closed, no request lost."""
+"""Idle connections of distant clients survive restarts, reloads and recycled workers."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_no_connection_is_closed_by_recycled_workers(
     figure(f"{TIMES} recycled workers, {load.requests} requests of 200 clients, 0 failed, 0 connections closed")
 
 
-def test_stop_leaves_nothing_in_the_mailbox(machine: Machine, tcp: Connect) -> None:
-    """What waits there would make systemd start the service again."""
+def test_a_stop_leaves_nothing_in_the_mailbox(machine: Machine, tcp: Connect) -> None:
+    """systemd would start the service again for a message in it."""
     machine.systemctl("start", "app")
     clients = [tcp() for _ in range(20)]
     for client in clients:
@@ -85,8 +85,8 @@ def test_stop_leaves_nothing_in_the_mailbox(machine: Machine, tcp: Connect) -> N
     assert ask(tcp)[0] == 200
 
 
-def test_stranger_in_the_mailbox_is_refused(machine: Machine, tcp: Connect) -> None:
-    """Root may connect to everything, but is not the service's user."""
+def test_a_message_of_another_user_is_rejected_by_the_mailbox(machine: Machine, tcp: Connect) -> None:
+    """Even of root, which may connect, but is not the service's user."""
     machine.systemctl("start", "app")
     machine.run(
         "python3", "-c", "import socket; s = socket.socket(1, socket.SOCK_SEQPACKET); s.connect('/run/app/mailbox')"

@@ -1,4 +1,4 @@
-"""``flask-socketact deploy``: releases that are good, and bad in every way, under load."""
+"""``flask-socketact deploy`` of good and bad releases, under load."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def steps(machine: Machine) -> list[str]:
 
 
 @pytest.mark.parametrize("verb", ["restart", "reload"])
-def test_a_good_release(machine: Machine, verb: str, figure: Callable[[str], None]) -> None:
+def test_a_good_release_is_deployed(machine: Machine, verb: str, figure: Callable[[str], None]) -> None:
     machine.run("rm", "-rf", "/srv/app/releases/next")
     add_release(machine, "next", GOOD)
     before = machine.show("app", "MainPID")
@@ -113,7 +113,7 @@ def test_a_good_release(machine: Machine, verb: str, figure: Callable[[str], Non
         ("not-ready", "reload", "/readyz at 127.0.0.1:8000: 503 SERVICE UNAVAILABLE"),
     ],
 )
-def test_a_bad_release_is_taken_back(
+def test_a_bad_release_is_rolled_back(
     machine: Machine, name: str, verb: str, why: str, figure: Callable[[str], None]
 ) -> None:
     """Nobody sees anything of it but what it has itself answered."""
@@ -138,7 +138,7 @@ def test_a_bad_release_is_taken_back(
 
 
 @pytest.mark.parametrize("moment", ["restarting", "watching"])
-def test_one_that_is_killed_half_way_is_undone_by_the_next(
+def test_a_deploy_that_was_killed_is_undone_by_the_next(
     machine: Machine, moment: str, figure: Callable[[str], None]
 ) -> None:
     name = "hangs" if moment == "restarting" else "not-ready"
@@ -177,8 +177,8 @@ def cut_off(machine: Machine, name: str) -> None:
         machine.run("pkill", "--signal", "KILL", "--full", f"deploy app --release /srv/app/releases/{name}")
 
 
-def test_what_was_put_in_place_by_hand_stays(machine: Machine) -> None:
-    """Weeks after a deployment that was cut off nobody wants the release that it was to put back."""
+def test_a_release_that_was_set_by_hand_stays(machine: Machine) -> None:
+    """Even if a deploy before was cut off and not rolled back."""
     cut_off(machine, "not-ready")
     add_release(machine, "by-hand", GOOD)
     machine.run("ln", "-sfn", "releases/by-hand", "/srv/app/current")
@@ -190,7 +190,7 @@ def test_what_was_put_in_place_by_hand_stays(machine: Machine) -> None:
     assert (current(machine), serving(machine)) == ("releases/by-hand", "Release by-hand")
 
 
-def test_release_that_is_no_more_is_not_put_back(machine: Machine) -> None:
+def test_a_release_that_was_removed_is_not_restored(machine: Machine) -> None:
     machine.run("cp", "-a", "/srv/app/releases/good", "/srv/app/releases/old")
     machine.run("ln", "-sfn", "releases/old", "/srv/app/current")
     machine.systemctl("restart", "app")
@@ -201,8 +201,7 @@ def test_release_that_is_no_more_is_not_put_back(machine: Machine) -> None:
     assert serving(machine) == "Release good"
 
 
-def test_listener_with_tls(machine: Machine) -> None:
-    """What it answers by TLS counts."""
+def test_responses_over_tls_count(machine: Machine) -> None:
     key = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=app -days 2"
     machine.run("sh", "-c", f"{key} -keyout /srv/app/key.pem -out /srv/app/cert.pem && chmod 644 /srv/app/*.pem")
     arguments = "--certfile /srv/app/cert.pem --keyfile /srv/app/key.pem"
@@ -219,23 +218,23 @@ def test_listener_with_tls(machine: Machine) -> None:
         drop_in(machine, "app.service", "")
 
 
-def test_ctrl_c_puts_the_old_release_back(machine: Machine) -> None:
+def test_ctrl_c_rolls_back(machine: Machine) -> None:
     with watched(machine, "not-ready", "--timeout", "60") as process:
         machine.run("pkill", "--signal", "INT", "--full", "deploy app --release /srv/app/releases/not-ready")
         assert process.wait() == 1
     assert put_back(machine)
 
 
-def test_nobody_need_look_on(machine: Machine) -> None:
-    """Who has begun it goes away, and with him its terminal and its output."""
+def test_a_deploy_continues_without_its_terminal(machine: Machine) -> None:
+    """It survives the loss of its terminal and its output."""
     add_release(machine, "unwatched", GOOD)
     line = f"{CLI} deploy app --release /srv/app/releases/unwatched {' '.join(OPTIONS)} | true; echo ${{PIPESTATUS[0]}}"
     assert machine.run("bash", "-c", line).stdout == "0\n"
     assert serving(machine) == "Release unwatched"
 
 
-def test_in_place(machine: Machine) -> None:
-    """Without a release there is nothing to put back, and that is said."""
+def test_a_deploy_in_place_says_that_it_cannot_roll_back(machine: Machine) -> None:
+    """Without ``--release`` there is no old release to go back to."""
     path = machine.path("/srv/app/releases/good/app.py")
     good = path.read_text()
     try:
@@ -253,7 +252,7 @@ def test_in_place(machine: Machine) -> None:
     assert machine.run(CLI, "deploy", "app", *OPTIONS).stdout.splitlines()[-1] == "Deployed what is in place"
 
 
-def test_what_is_wrong_is_told_before_anything_is_done(machine: Machine) -> None:
+def test_errors_are_reported_before_anything_is_changed(machine: Machine) -> None:
     began = time.monotonic()
     for arguments, why in (
         (("nope",), "there is no nope.service"),
@@ -272,8 +271,7 @@ def test_what_is_wrong_is_told_before_anything_is_done(machine: Machine) -> None
     assert time.monotonic() - began < 60
 
 
-def test_units_that_are_not_deployed(machine: Machine) -> None:
-    """Nothing is restarted that is not ours, or masked."""
+def test_units_that_are_not_ours_or_masked_are_not_restarted(machine: Machine) -> None:
     machine.systemctl("mask", "shop.service")
     for name, why in (
         ("dbus", "dbus.service does not run gunicorn"),
@@ -287,7 +285,7 @@ def test_units_that_are_not_deployed(machine: Machine) -> None:
     machine.systemctl("unmask", "shop.service")
 
 
-def test_service_that_is_stopped_meanwhile_stays_stopped(machine: Machine) -> None:
+def test_a_service_that_is_stopped_during_a_deploy_stays_stopped(machine: Machine) -> None:
     with watched(machine, "not-ready", "--timeout", "60") as process:
         machine.systemctl("stop", "app.service")
         _, told = process.communicate(timeout=60)
@@ -300,8 +298,8 @@ def test_service_that_is_stopped_meanwhile_stays_stopped(machine: Machine) -> No
     assert put_back(machine)
 
 
-def test_link_of_the_same_text_that_is_made_by_hand_stays(machine: Machine) -> None:
-    """As one that a deployment which was cut off has made; and during a watch."""
+def test_a_link_with_the_same_target_that_was_made_by_hand_stays(machine: Machine) -> None:
+    """After a deploy that was cut off, and while a deploy watches the service."""
     cut_off(machine, "not-ready")
     machine.run("ln", "-sfn", "/srv/app/releases/not-ready", "/srv/app/current")
     text = "/srv/app/current is not the link that it made: /srv/app/releases/not-ready stays\n"
@@ -315,8 +313,8 @@ def test_link_of_the_same_text_that_is_made_by_hand_stays(machine: Machine) -> N
     assert current(machine) == "/srv/app/releases/not-ready"
 
 
-def test_old_release_that_does_not_boot_any_more(machine: Machine) -> None:
-    """The next deployment knows nothing of it."""
+def test_an_old_release_that_no_longer_boots_needs_a_person(machine: Machine) -> None:
+    """The next deploy starts afresh."""
     add_release(machine, "rotten", GOOD)
     machine.run("ln", "-sfn", "releases/rotten", "/srv/app/current")
     machine.systemctl("restart", "app")
@@ -330,8 +328,8 @@ def test_old_release_that_does_not_boot_any_more(machine: Machine) -> None:
     assert serving(machine) == "Release good"
 
 
-def test_log_of_a_bad_release_is_told_in_a_line(machine: Machine) -> None:
-    """Whatever it has written there: control characters, and 20 MB."""
+def test_the_log_of_a_bad_release_is_quoted_in_one_line(machine: Machine) -> None:
+    """It has control characters, and 20 MB."""
     write = "from systemd import journal\njournal.send({}, PRIORITY='3')\nraise SystemExit(3)\n"
     for name, message in (("long", "'x' * 20_000_000"), ("coloured", "'\\x1b[2Jno \\x07database'")):
         machine.run("rm", "-rf", f"/srv/app/releases/{name}")
@@ -342,8 +340,8 @@ def test_log_of_a_bad_release_is_told_in_a_line(machine: Machine) -> None:
     assert put_back(machine)
 
 
-def test_release_that_is_not_reloaded(machine: Machine) -> None:
-    """A service whose workers must not overlap: that is known before anything is changed."""
+def test_a_reload_is_refused_where_workers_must_not_overlap(machine: Machine) -> None:
+    """Before anything is changed."""
     drop_in(machine, "app.service", "[Service]\nEnvironment=SOCKETACT_OVERLAP=no\n")
     try:
         arguments = ("--reload", "--release", "/srv/app/releases/raises")

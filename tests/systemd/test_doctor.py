@@ -1,4 +1,4 @@
-"""``flask-socketact doctor`` looks at the example units as installed, and at what an administrator may spoil."""
+"""``flask-socketact doctor`` for the example units, and for units and files with faults."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def patient(machine: Machine) -> Iterator[Machine]:
 
 
 @pytest.mark.parametrize("service", ["app", "app-unix.service"])
-def test_examples_are_healthy(machine: Machine, service: str) -> None:
-    """Whether they run or not; and neither do they, by that, nor is anything written."""
+def test_the_example_units_are_healthy(machine: Machine, service: str) -> None:
+    """Running or not; ``doctor`` starts nothing and writes nothing."""
     for state in ("inactive", "active"):
         done = doctor(machine, service)
         assert (done.returncode, done.stderr) == (0, "")
@@ -53,7 +53,7 @@ def test_examples_are_healthy(machine: Machine, service: str) -> None:
     assert not machine.path("/srv/app/__pycache__").exists()
 
 
-def test_json(machine: Machine) -> None:
+def test_json_has_all_findings(machine: Machine) -> None:
     done = doctor(machine, "app", "--json")
     assert done.returncode == 0
     findings = json.loads(done.stdout)
@@ -151,7 +151,7 @@ def check_of(case: Case) -> str:
 
 
 @pytest.mark.parametrize("cases", together(), ids=lambda cases: ", ".join(map(check_of, cases)))
-def test_units_that_are_spoilt(patient: Machine, cases: list[Case]) -> None:
+def test_each_fault_in_the_units_is_found(patient: Machine, cases: list[Case]) -> None:
     for number, (unit, text, _, _) in enumerate(cases):
         drop_in(patient, unit, f"{text}\n", f"{number}.conf")
     done = doctor(patient, "app")
@@ -224,7 +224,7 @@ def test_units_that_are_spoilt(patient: Machine, cases: list[Case]) -> None:
         ("touch /etc/systemd/system/app.service", 0, "warning  unit files: app.service changed on disk"),
     ],
 )
-def test_files_that_are_spoilt(patient: Machine, command: str, status: int, line: str) -> None:
+def test_each_fault_in_the_files_is_found(patient: Machine, command: str, status: int, line: str) -> None:
     patient.run("sh", "-c", command)
     done = doctor(patient, "app")
     assert any(each.startswith(line) for each in done.stdout.splitlines()), done.stdout + done.stderr
@@ -232,7 +232,7 @@ def test_files_that_are_spoilt(patient: Machine, command: str, status: int, line
     assert done.stderr == ""
 
 
-def test_release_that_does_not_boot(patient: Machine) -> None:
+def test_a_release_that_does_not_boot_is_found(patient: Machine) -> None:
     release(patient, "import nosuch\n")
     patient.systemctl("start", "app", check=False)
     done = doctor(patient, "app")
@@ -243,8 +243,8 @@ def test_release_that_does_not_boot(patient: Machine) -> None:
     assert done.returncode == 1
 
 
-def test_what_the_user_wrote_runs_as_the_user(patient: Machine) -> None:
-    """A configuration is a program: it gets no right of root's and no terminal, and its words do nothing to ours."""
+def test_the_configuration_runs_as_the_user_of_the_service(patient: Machine) -> None:
+    """A configuration is a program: it gets no privileges and no terminal, and its output cannot control ours."""
     conf = """
 import os, sys
 assert 0 not in (*os.getresuid(), *os.getresgid(), *os.getgroups())
@@ -259,8 +259,8 @@ sys.exit("\\x1b[31mthat is it")
     assert "app cannot read gunicorn's settings in /srv/app: ?[31mthat is it" in done.stdout
 
 
-def test_what_the_user_wrote_leaves_nothing_behind(patient: Machine) -> None:
-    """Neither a daemon nor a right that its service would not have; its variables are as the service has them."""
+def test_the_configuration_leaves_no_process_behind(patient: Machine) -> None:
+    """Nor more privileges than the service; it has the service's environment."""
     conf = """
 import os, time
 assert "NoNewPrivs:\\t1" in open("/proc/self/status").read()
@@ -292,7 +292,7 @@ time.sleep({sleep})
 
 
 @pytest.mark.parametrize(("user", "line"), [("app", "ok       drain time"), ("nobody", "warning  drain time")])
-def test_another_than_root_asks(machine: Machine, user: str, line: str) -> None:
+def test_another_user_than_root_can_run_doctor(machine: Machine, user: str, line: str) -> None:
     command = ("setpriv", f"--reuid={user}", "--regid=nogroup", "--clear-groups", DOCTOR, "doctor", "app")
     done = machine.run(*command, check=False)
     assert done.returncode == 0
@@ -307,7 +307,7 @@ def test_another_than_root_asks(machine: Machine, user: str, line: str) -> None:
         ("--user-manager app", "Error: systemctl: Failed to connect to "),
     ],
 )
-def test_what_is_not_there(machine: Machine, name: str, line: str) -> None:
+def test_a_service_that_does_not_exist_is_reported(machine: Machine, name: str, line: str) -> None:
     done = doctor(machine, *name.split())
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith(line)

@@ -1,4 +1,4 @@
-"""The sandbox of the service: as tight as it is said to be, and not in the way of what applications do."""
+"""The sandbox of the service: what it forbids, and what it allows."""
 
 from __future__ import annotations
 
@@ -124,18 +124,18 @@ def attempts():
 
 
 @pytest.mark.parametrize("name", ["app", "app-unix"])
-def test_exposure_of_the_examples(machine: Machine, figure: Callable[[str], None], name: str) -> None:
+def test_the_exposure_of_the_example_units_is_low(machine: Machine, figure: Callable[[str], None], name: str) -> None:
     figure(f"{name}: {exposure(machine, name)}")
     assert exposure(machine, name) <= EXPOSURE
 
 
-def test_exposure_of_the_unit_for_this_systemd(rendered: Machine, figure: Callable[[str], None]) -> None:
+def test_the_exposure_of_the_unit_for_this_systemd_is_low(rendered: Machine, figure: Callable[[str], None]) -> None:
     figure(f"{exposure(rendered, 'app')}")
     assert exposure(rendered, "app") <= EXPOSURE
 
 
-def test_every_fault_has_its_reason(machine: Machine) -> None:
-    """What systemd-analyze would have, and the unit has not, is named in a comment."""
+def test_each_setting_that_systemd_analyze_misses_has_a_comment(machine: Machine) -> None:
+    """The comment gives the reason why the unit does not have it."""
     output = machine.run("systemd-analyze", "security", "--no-pager", "app.service").stdout
     faults = set(re.findall(r"^\s*✗ (\w+)=", output, re.MULTILINE))
     assert faults
@@ -150,7 +150,7 @@ def exposure(machine: Machine, name: str) -> float:
     return float(found[1])
 
 
-def test_what_applications_do_is_not_in_the_way(machine: Machine, tcp: Connect) -> None:
+def test_the_sandbox_allows_what_applications_do(machine: Machine, tcp: Connect) -> None:
     release(machine, APPLICATION)
     status, content = ask(tcp)
     assert status == 200
@@ -158,8 +158,7 @@ def test_what_applications_do_is_not_in_the_way(machine: Machine, tcp: Connect) 
     assert {name: result for name, result in results.items() if result is not True} == {}
 
 
-def test_what_is_forbidden(machine: Machine, tcp: Connect) -> None:
-    """The service's user could do some of it, but for the sandbox."""
+def test_the_sandbox_forbids_what_the_user_could_do(machine: Machine, tcp: Connect) -> None:
     machine.run("sh", "-c", "chown app /srv/app")
     release(machine, APPLICATION)
     status, content = ask(tcp, "/attempts")

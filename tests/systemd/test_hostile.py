@@ -1,4 +1,4 @@
-"""The last promise of README: a hostile application, and hostile clients, while the service restarts and reloads."""
+"""A hostile application, and hostile clients, while the service restarts and reloads: a promise of the README."""
 
 from __future__ import annotations
 

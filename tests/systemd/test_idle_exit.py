@@ -1,4 +1,4 @@
-"""A service that leaves when nobody asks for anything, and comes back with the next connection."""
+"""The idle exit: a service without connections exits, and starts with the next connection."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def exits(machine: Machine, *names: str) -> int:
 
 
 @pytest.mark.parametrize("kind", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"])
-def test_leaves_and_comes_back(machine: Machine, tcp: Connect, kind: str) -> None:
+def test_an_idle_service_exits_and_starts_with_the_next_connection(machine: Machine, tcp: Connect, kind: str) -> None:
     leaves(machine, kind)
     before = exits(machine)
     for _ in range(2):
@@ -56,7 +56,7 @@ def test_leaves_and_comes_back(machine: Machine, tcp: Connect, kind: str) -> Non
     assert exits(machine) == before + 2
 
 
-def test_open_connection_keeps_it(machine: Machine, tcp: Connect) -> None:
+def test_an_open_connection_prevents_the_idle_exit(machine: Machine, tcp: Connect) -> None:
     leaves(machine)
     client = Client(tcp)
     client.exchange("GET", "/")
@@ -90,7 +90,7 @@ def arrive(connect: Connect, cold: list[float], failures: list[str]) -> None:
                 failures.append("a connection that was silent first")
 
 
-def test_nothing_is_lost_when_a_connection_arrives_at_that_moment(
+def test_a_connection_that_arrives_during_the_idle_exit_is_served(
     machine: Machine, tcp: Connect, unix: Connect, figure: Callable[[str], None]
 ) -> None:
     for unit in ("app.service", "app-unix.service"):
@@ -112,8 +112,8 @@ def test_nothing_is_lost_when_a_connection_arrives_at_that_moment(
     )
 
 
-def test_units_with_idle_exit(machine: Machine, tcp: Connect) -> None:
-    """The command writes what is needed, and the service is not started at boot."""
+def test_units_can_have_an_idle_exit(machine: Machine, tcp: Connect) -> None:
+    """``units`` writes them; the service is not started at boot."""
     unit = machine.path("/etc/systemd/system/app.service")
     before = unit.read_text()
     machine.run("sh", "-c", f"cd / && /srv/app/venv/bin/flask-socketact units --idle-exit {IDLE} --output /tmp")
@@ -128,7 +128,7 @@ def test_units_with_idle_exit(machine: Machine, tcp: Connect) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "inf", "nan"])
-def test_value_that_makes_no_sense(machine: Machine, value: str) -> None:
+def test_an_invalid_idle_time_is_reported(machine: Machine, value: str) -> None:
     drop_in(machine, "app.service", f"[Service]\nEnvironment=SOCKETACT_IDLE_EXIT={value}\n")
     assert machine.systemctl("start", "app", check=False).returncode != 0
     assert f"SOCKETACT_IDLE_EXIT='{value}' is not a positive number of seconds" in machine.journal("app")

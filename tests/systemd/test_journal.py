@@ -1,4 +1,4 @@
-"""Logs in the journal, found by their fields."""
+"""Log entries in the journal, and their fields."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_failures_are_found_by_their_status(machine: Machine, tcp: Connect, work
 
 
 @WORKERS
-def test_access_log_has_fields(machine: Machine, tcp: Connect, worker: str) -> None:
+def test_the_access_log_has_fields(machine: Machine, tcp: Connect, worker: str) -> None:
     generation = start(machine, f"--access-logfile - -k flask_socketact.workers.{worker}")
     assert send(tcp, b"GET /?q=1 HTTP/1.1\r\nCookie: secret\r\n").startswith(b"HTTP/1.1 200")
     (entry,) = wait_for_entries(machine, "--unit=app", "STATUS=200", generation)
@@ -143,7 +143,7 @@ def test_access_log_has_fields(machine: Machine, tcp: Connect, worker: str) -> N
 
 
 @WORKERS
-def test_application_logs_with_the_request_id(machine: Machine, tcp: Connect, worker: str) -> None:
+def test_the_application_s_logs_have_the_request_id(machine: Machine, tcp: Connect, worker: str) -> None:
     generation = start(machine, f"--access-logfile - -k flask_socketact.workers.{worker}")
     client = Client(tcp)
     assert client.exchange("GET", "/")[0] == 200
@@ -164,7 +164,7 @@ def test_application_logs_with_the_request_id(machine: Machine, tcp: Connect, wo
 
 
 @pytest.mark.parametrize("worker", ["thread.ThreadWorker", "gevent.GeventWorker"])
-def test_requests_at_the_same_time_have_ids_of_their_own(machine: Machine, tcp: Connect, worker: str) -> None:
+def test_concurrent_requests_have_different_ids(machine: Machine, tcp: Connect, worker: str) -> None:
     generation = start(machine, f"--access-logfile - --workers 1 -k flask_socketact.workers.{worker}", TALKS + WAITS)
     clients = [tcp() for _ in range(3)]
     for client in clients:
@@ -179,8 +179,8 @@ def test_requests_at_the_same_time_have_ids_of_their_own(machine: Machine, tcp: 
         assert [each["MESSAGE"] for each in logged] == ["a", "b", entry["MESSAGE"]]
 
 
-def test_application_that_loads_in_the_master(machine: Machine, tcp: Connect) -> None:
-    """It has used Flask's logger before there was a worker: each record comes once all the same."""
+def test_an_application_that_the_master_loads_logs_each_record_once(machine: Machine, tcp: Connect) -> None:
+    """It used Flask's logger before there was a worker."""
     generation = start(machine, "--preload", TALKS.replace("logger.info", "logger.warning"))
     assert ask(tcp)[0] == 200
     (entry,) = wait_for_entries(machine, generation, "LOGGER=app")
@@ -188,7 +188,7 @@ def test_application_that_loads_in_the_master(machine: Machine, tcp: Connect) ->
     assert sum("from the app" in message for message in messages(machine)) == 1
 
 
-def test_application_that_configures_logging_wins(machine: Machine, tcp: Connect) -> None:
+def test_an_application_that_configures_logging_keeps_its_configuration(machine: Machine, tcp: Connect) -> None:
     configures = "import logging\nlogging.basicConfig(level=logging.INFO, format='mine: %(message)s')\n"
     start(machine, "", configures + TALKS)
     assert ask(tcp)[0] == 200
@@ -198,8 +198,10 @@ def test_application_that_configures_logging_wins(machine: Machine, tcp: Connect
 
 
 @pytest.mark.parametrize("configures", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
-def test_logging_that_the_application_configures(machine: Machine, tcp: Connect, configures: str) -> None:
-    """Whatever it does, each record is in the journal once, and what is ours has its fields."""
+def test_each_record_is_logged_once_however_the_application_configures_logging(
+    machine: Machine, tcp: Connect, configures: str
+) -> None:
+    """Our records keep their fields."""
     source = TALKS.replace('app.logger.info("imported")', configures).replace(
         'raise ValueError("a bug")', 'app.logger.error("from the app"); return "no", 500'
     )
@@ -215,7 +217,7 @@ def test_logging_that_the_application_configures(machine: Machine, tcp: Connect,
     assert access["PATH"] == "/fails"
 
 
-def test_application_may_name_our_handler(machine: Machine, tcp: Connect) -> None:
+def test_an_application_can_use_our_handler(machine: Machine, tcp: Connect) -> None:
     configures = (
         "import logging.config\nlogging.config.dictConfig({'version': 1, "
         "'handlers': {'journal': {'class': 'flask_socketact.journal.Handler'}}, "
@@ -241,7 +243,7 @@ def test_application_may_name_our_handler(machine: Machine, tcp: Connect) -> Non
         ("", b"X-Request-Id: a\r\nX-Request-Id: b\r\n", False),
     ],
 )
-def test_id_comes_from_a_trusted_proxy(
+def test_the_request_id_of_a_trusted_proxy_is_used(
     machine: Machine, tcp: Connect, arguments: str, header: bytes, is_taken: bool
 ) -> None:
     generation = start(machine, f"--access-logfile - {arguments}")
@@ -253,7 +255,7 @@ def test_id_comes_from_a_trusted_proxy(
         assert re.fullmatch("[0-9a-f]{16}", entry["REQUEST_ID"])
 
 
-def test_proxy_on_a_unix_socket_is_trusted(machine: Machine, unix: Connect) -> None:
+def test_a_proxy_on_a_unix_socket_is_trusted(machine: Machine, unix: Connect) -> None:
     drop_in(machine, "app-unix.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--access-logfile -"\n')
     assert send(unix, b"GET / HTTP/1.1\r\nX-Request-Id: from-nginx\r\n").startswith(b"HTTP/1.1 200")
     (entry,) = wait_for_entries(machine, "--unit=app-unix", "REQUEST_ID=from-nginx")
@@ -271,7 +273,7 @@ def test_proxy_on_a_unix_socket_is_trusted(machine: Machine, unix: Connect) -> N
         (b"/%25s%(message)s", "/%s%(message)s"),
     ],
 )
-def test_hostile_path(machine: Machine, tcp: Connect, target: bytes, path: str) -> None:
+def test_a_hostile_path_cannot_forge_fields(machine: Machine, tcp: Connect, target: bytes, path: str) -> None:
     generation = start(machine, "--access-logfile - --workers 1")
     assert send(tcp, b"GET " + target + b" HTTP/1.1\r\n").startswith(b"HTTP/1.1 404")
     (entry,) = wait_for_entries(machine, generation, "LOGGER=gunicorn.access")
@@ -281,7 +283,7 @@ def test_hostile_path(machine: Machine, tcp: Connect, target: bytes, path: str) 
     assert not any("Logging error" in message for message in messages(machine))
 
 
-def test_life_of_a_service_has_message_ids(machine: Machine, tcp: Connect, hold: Path) -> None:
+def test_the_events_of_a_service_have_message_ids(machine: Machine, tcp: Connect, hold: Path) -> None:
     first = start(machine, "", None)
     held_release(machine, hold)
     idle = Client(tcp)
@@ -311,7 +313,7 @@ def _match(event: dict[str, str]) -> str:
 
 
 @WORKERS
-def test_every_worker_class_tells_of_its_drain(machine: Machine, tcp: Connect, worker: str) -> None:
+def test_every_worker_class_logs_its_drain(machine: Machine, tcp: Connect, worker: str) -> None:
     generation = start(machine, f"-k flask_socketact.workers.{worker}")
     assert ask(tcp)[0] == 200
     machine.systemctl("stop", "app")
@@ -339,8 +341,8 @@ def test_requests_do_not_wait_for_a_journal_that_hangs(machine: Machine, tcp: Co
     machine.wait_for(is_reported, "the number of dropped records")
 
 
-def test_service_without_the_journals_socket(machine: Machine, tcp: Connect) -> None:
-    """As in a root directory of its own: gunicorn's logging as it is, to the journal by stderr."""
+def test_a_service_without_the_journal_s_socket_logs_through_stderr(machine: Machine, tcp: Connect) -> None:
+    """For example with ``RootDirectory=``: gunicorn's logging is unchanged."""
     start(machine, "--access-logfile -", more="InaccessiblePaths=/run/systemd/journal/socket\n")
     assert ask(tcp)[0] == 200
     machine.wait_for(lambda: '"GET / HTTP/1.1" 200' in "".join(messages(machine)), "the access log")
@@ -357,8 +359,8 @@ accesslog = open("/srv/app/accesslog").read().strip() or None
 """
 
 
-def test_reload_with_another_configuration(machine: Machine, tcp: Connect) -> None:
-    """To a file and back: nothing is logged twice, and nothing where it no longer belongs."""
+def test_a_reload_can_move_logs_to_a_file_and_back(machine: Machine, tcp: Connect) -> None:
+    """No record is logged twice, or to the old destination."""
     machine.path("/srv/app/conf.py").write_text(CONFIGURATION)
     error, access = machine.path("/srv/app/errorlog"), machine.path("/srv/app/accesslog")
     error.write_text("-")

@@ -17,7 +17,7 @@ PATIENCE, LOADING = 8, 14
 SOURCE = (EXAMPLES / "app.py").read_text().replace("app = Flask", f"time.sleep({LOADING})\napp = Flask")
 
 
-def test_start_restart_and_reload_take_the_time_they_take(
+def test_systemd_waits_for_an_application_that_loads_slowly(
     rendered: Machine, tcp: Connect, figure: Callable[[str], None]
 ) -> None:
     machine = rendered

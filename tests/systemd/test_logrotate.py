@@ -1,4 +1,4 @@
-"""The real logrotate, with the example, under load: no line of the access log is lost or cut."""
+"""The real logrotate, with the example configuration, under load."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ class Numbered:
 
 
 @pytest.mark.parametrize("logged", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"], indirect=True)
-def test_no_line_is_lost_or_cut(logged: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
-    """Rotations, one after a restart and one after a reload, while old workers still answer long requests."""
+def test_a_rotation_loses_and_cuts_no_line(logged: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    """After a restart and after a reload, while old workers still have long requests."""
     logged.systemctl("start", "app")
     with Numbered(tcp) as clients, tcp() as long:
         for number in range(ROTATIONS):
@@ -124,8 +124,8 @@ def test_no_line_is_lost_or_cut(logged: Machine, tcp: Connect, figure: Callable[
     figure(f"{ROTATIONS} rotations, {len(logs)} lines, each of an answer, {len(clients.failures)} failed requests")
 
 
-def test_workers_of_a_generation_without_a_master_reopen(logged: Machine, tcp: Connect) -> None:
-    """The release on disk does not boot: old workers serve on, in a scope."""
+def test_old_workers_without_a_master_reopen_their_log_files(logged: Machine, tcp: Connect) -> None:
+    """The release on disk does not boot; the old workers serve in a scope."""
     logged.systemctl("start", "app")
     release(logged, BROKEN)
     logged.systemctl("restart", "app", check=False)
@@ -140,8 +140,8 @@ def test_workers_of_a_generation_without_a_master_reopen(logged: Machine, tcp: C
     logged.wait_for(is_reopened, "a line in the new log")
 
 
-def test_program_of_a_request_survives(logged: Machine, tcp: Connect) -> None:
-    """SIGUSR1 is for those who have a handler; by default it ends a process."""
+def test_a_child_process_of_a_request_survives(logged: Machine, tcp: Connect) -> None:
+    """SIGUSR1 ends a process without a handler."""
     source = logged.path("/srv/app/app.py").read_text()
     program = (
         "import subprocess\n@app.get('/program')\ndef program():\n    subprocess.run(['sleep', '2'], check=True)\n"
@@ -157,15 +157,15 @@ def test_program_of_a_request_survives(logged: Machine, tcp: Connect) -> None:
         assert b"200 OK" in client.recv(65536)
 
 
-def test_service_that_is_down_stays_down(logged: Machine) -> None:
+def test_a_stopped_service_stays_stopped(logged: Machine) -> None:
     logged.systemctl("start", "app")
     logged.systemctl("stop", "app")
     rotate(logged)
     assert logged.show("app", "ActiveState") == "inactive"
 
 
-def test_probe_that_fails_is_told(logged: Machine) -> None:
-    """As logrotate tells it: in its exit status, and on standard error."""
+def test_a_failed_rotation_is_reported(logged: Machine) -> None:
+    """In the exit status of logrotate, and on stderr."""
     release(logged, "def app(environ, start_response):\n    start_response('503 No', [])\n    return []\n")
     logged.systemctl("start", "app")
     done = logged.run("logrotate", "--force", "/etc/logrotate.d/app", check=False)

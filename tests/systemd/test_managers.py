@@ -1,4 +1,4 @@
-"""A user's manager instead of the system's; and the end of the machine."""
+"""A user's service manager instead of the system's; and the shutdown of the machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def as_user(machine: Machine) -> Callable[[str], CompletedProcess[str]]:
     )
 
 
-def test_user_manager(
+def test_a_service_of_a_user_s_manager_restarts_without_loss(
     machine: Machine, as_user: Callable[[str], CompletedProcess[str]], figure: Callable[[str], None]
 ) -> None:
     tcp: Connect = partial(machine.connect, ("127.0.0.1", PORT))
@@ -68,8 +68,8 @@ def commands_work(as_user: Callable[[str], CompletedProcess[str]]) -> None:
     assert "/home/web/.local/state/flask-socketact/web.lock" in as_user("find /home/web -name web.lock").stdout
 
 
-def test_shutdown_is_a_stop(request: pytest.FixtureRequest) -> None:
-    """Requests of old and new workers are answered before the machine is off, and nothing has to be killed for it."""
+def test_a_shutdown_of_the_machine_finishes_requests(request: pytest.FixtureRequest) -> None:
+    """Of old and new workers; no process is killed."""
     with Machine(request.config.getoption("--tree")) as machine:
         install(machine, "app")
         tcp: Connect = partial(machine.connect, ("127.0.0.1", 8000))

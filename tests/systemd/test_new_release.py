@@ -1,4 +1,4 @@
-"""When ``systemctl restart`` or ``reload`` has returned, a new connection is answered by the new release."""
+"""After ``systemctl restart`` or ``reload`` has returned, new connections reach the new release."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ print(json.dumps(sorted(answers)))
 """
 
 
-def test_restart_right_after_another(rendered: Machine, tcp: Connect) -> None:
-    """Nobody meets the release that was replaced first, though its workers may still be there."""
+def test_after_two_restarts_no_client_reaches_the_first_release(rendered: Machine, tcp: Connect) -> None:
+    """Though its workers may still run."""
     machine = rendered
     drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--threads 8"\n')
     machine.systemctl("start", "app")
@@ -70,7 +70,7 @@ def test_restart_right_after_another(rendered: Machine, tcp: Connect) -> None:
 
 @pytest.mark.parametrize("verb", ["restart", "reload"])
 @pytest.mark.parametrize("worker", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"])
-def test_new_connections_see_the_new_release(
+def test_new_connections_reach_the_new_release(
     rendered: Machine, tcp: Connect, figure: Callable[[str], None], worker: str, verb: str
 ) -> None:
     machine = rendered

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def test_nginx_sees_no_restart(machine: Machine, figure: Callable[[str], None]) -> None:
+def test_nginx_notices_no_restart(machine: Machine, figure: Callable[[str], None]) -> None:
     install_debs(machine, "/usr/sbin/nginx")
     shutil.copy(EXAMPLES / "nginx.conf", machine.path("/etc/nginx/conf.d/app.conf"))
     machine.path("/etc/nginx/sites-enabled/default").unlink()

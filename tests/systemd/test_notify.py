@@ -1,4 +1,4 @@
-"""What systemd hears of a service's life, as systemd itself tells it."""
+"""The notifications that systemd gets from a service."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def heard(machine: Machine, cursor: str) -> list[str]:
 
 
 @pytest.mark.parametrize("worker", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"])
-def test_each_notification_in_order(talkative: Machine, worker: str) -> None:
+def test_systemd_gets_each_notification_in_order(talkative: Machine, worker: str) -> None:
     machine = talkative
     drop_in(machine, "app.service", f'[Service]\nEnvironment="GUNICORN_CMD_ARGS=-k flask_socketact.workers.{worker}"\n')
     cursor = machine.run("journalctl", "--lines=1", "--show-cursor", "--quiet").stdout.rpartition("-- cursor: ")[2]

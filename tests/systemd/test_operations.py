@@ -1,4 +1,4 @@
-"""A restart in any moment: while a reload or a restart loads the application, or the replacement of a worker does."""
+"""A restart at any moment: during a reload, another restart, or the recycling of a worker."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ BY_SYSTEMD_RUN = ("systemd-run", "--wait", "--quiet", *RESTART)
 MAX_REQUESTS = 200
 
 
-def test_restart_before_the_relay_has_begun(rendered: Machine, tcp: Connect) -> None:
-    """It is a unit of its own, and begins a moment after the service."""
+def test_a_restart_before_the_relay_has_started_loses_nothing(rendered: Machine, tcp: Connect) -> None:
+    """The relay is a unit of its own, and starts a moment after the service."""
     machine = rendered
     # Or long requests and uploads could take all threads of one worker, and its connections would wait for these.
     drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--threads 8"\n')
@@ -57,7 +57,7 @@ def is_loading(machine: Machine, what: str) -> bool:
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_restart_while(
+def test_a_restart_during_another_operation_loses_nothing(
     rendered: Machine, tcp: Connect, figure: Callable[[str], None], loading: str, command: tuple[str, ...]
 ) -> None:
     machine = rendered

@@ -1,4 +1,4 @@
-"""Applications of which old and new workers cannot live at the same time."""
+"""Applications whose old and new workers cannot run at the same time."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ CLI = "/srv/app/venv/bin/flask-socketact"
 
 @pytest.fixture
 def alone(rendered: Machine) -> Machine:
-    """With a single worker: two of one generation could not have it both either."""
+    """With one worker: two of one generation could not both hold the resource, either."""
     drop_in(rendered, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--workers 1 --threads 8"\n')
     return rendered
 
 
 @pytest.mark.parametrize(("source", "what"), [(PORT, "127.0.0.1:9100"), (LOCK, "/var/lib/app/lock")])
 @pytest.mark.parametrize("verb", ["restart", "reload"])
-def test_the_journal_says_who_has_it(alone: Machine, tcp: Connect, source: str, what: str, verb: str) -> None:
+def test_the_journal_names_the_process_that_holds_the_resource(
+    alone: Machine, tcp: Connect, source: str, what: str, verb: str
+) -> None:
     machine = alone
     release(machine, source)
     machine.systemctl("start", "app")
@@ -46,9 +48,8 @@ def test_the_journal_says_who_has_it(alone: Machine, tcp: Connect, source: str, 
     machine.wait_for(lambda: re.search(told, machine.journal("app")) is not None, "the holder to be named")
 
 
-def test_without_overlap_a_restart_that_waits_for_a_lock_comes_to_an_end(alone: Machine, tcp: Connect) -> None:
-    """The old worker has it, and leaves when the new one answers, which waits for it: until that is told to wait before
-    it loads the application."""
+def test_without_overlap_a_restart_that_waits_for_a_lock_succeeds(alone: Machine, tcp: Connect) -> None:
+    """With overlap it never ends: the old worker holds the lock until the new one accepts, which waits for the lock."""
     machine = alone
     release(
         machine, SOURCE + "import fcntl\nowned = open('/var/lib/app/lock', 'w')\nfcntl.flock(owned, fcntl.LOCK_EX)\n"
@@ -69,7 +70,7 @@ def test_without_overlap_a_restart_that_waits_for_a_lock_comes_to_an_end(alone: 
 
 @pytest.fixture
 def serial(machine: Machine) -> Iterator[Machine]:
-    """Installed without overlap, and with a port of its own."""
+    """Installed without overlap; the application binds a port of its own."""
     before = {path: path.read_bytes() for path in machine.path("/etc/systemd/system").glob("app*") if path.is_file()}
     release(machine, PORT)
     machine.systemctl("stop", "app.service", "app.socket")

@@ -1,4 +1,4 @@
-"""The promises of README, each in a test of its name."""
+"""The promises of the README, each in a test with its name."""
 
 from __future__ import annotations
 

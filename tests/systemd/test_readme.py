@@ -1,4 +1,4 @@
-"""The quick start of README, executed on a machine without this package."""
+"""The quick start of the README, executed on a machine without this package."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def manual_folder() -> str:
     return found[1]
 
 
-def test_quick_start() -> None:
+def test_the_quick_start_of_the_readme_works() -> None:
     typed = [line.replace("sudo ", "") for line in commands("Quick start")]
     assert len(typed) == 4
     *install, deploy = typed

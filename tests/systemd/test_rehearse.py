@@ -1,4 +1,4 @@
-"""``flask-socketact rehearse`` of plain gunicorn and of ours, as a user runs it on the machine of the service."""
+"""``flask-socketact rehearse`` of plain gunicorn and of ours, on the machine of the service."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def logged(machine: Machine, name: str) -> int:
     return machine.path(f"{LOG}-{name}").read_text().count("200|flask-socketact-rehearse")
 
 
-def test_plain_gunicorn_loses_and_ours_does_not(machine: Machine, figure: Callable[[str], None]) -> None:
+def test_rehearse_finds_losses_of_plain_gunicorn_and_none_of_ours(
+    machine: Machine, figure: Callable[[str], None]
+) -> None:
     plain_status, plain = rehearse(machine, "--restarts=1", "--url=http://127.0.0.1:8001/", "--report=/root/plain.html")
     status, ours = rehearse(machine, "--restarts=2", "--report", "/root/ours.html", "--compare", "/root/plain.html")
     assert {each["kind"] for each in ours["accounts"]} == KINDS
@@ -87,7 +89,7 @@ def test_plain_gunicorn_loses_and_ours_does_not(machine: Machine, figure: Callab
     figure(f"plain gunicorn: {plain['sentence']}")
 
 
-def test_progress_is_plain_lines_without_a_terminal_and_colours_on_one(machine: Machine) -> None:
+def test_progress_has_colors_only_on_a_terminal(machine: Machine) -> None:
     command = (CLI, "rehearse", *QUICK, "--fail-on", "failed>0")
     done = machine.run(*command)
     lines = done.stdout.splitlines()

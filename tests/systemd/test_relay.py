@@ -1,4 +1,4 @@
-"""Restarts in all circumstances: workers that are relayed, serve on, carry and leave."""
+"""Restarts in all circumstances: old workers are relayed, keep serving, hand over and exit."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def configure(machine: Machine, text: str, *options: str) -> None:
     drop_in(machine, "app.service", f"[Service]\nExecStart=\nExecStart={command}\n")
 
 
-def test_workers_serve_on_in_a_scope(machine: Machine, tcp: Connect, hold: Path) -> None:
-    """A restart that does not end: everything is served by the old workers, whoever asks."""
+def test_old_workers_keep_serving_in_a_scope(machine: Machine, tcp: Connect, hold: Path) -> None:
+    """While a restart does not end, the old workers serve all requests."""
     held_release(machine, hold)
     master = machine.show("app", "MainPID")
     began = start_time(machine, master)
@@ -85,8 +85,8 @@ def test_status_counts_the_old_workers(machine: Machine, tcp: Connect) -> None:
     machine.wait_for(lambda: "old" not in machine.show("app", "StatusText"), "no old worker")
 
 
-def test_connection_outlives_several_restarts(machine: Machine, tcp: Connect) -> None:
-    """Its request ends in a worker of the first generation, in the middle of the third one's start."""
+def test_a_connection_survives_several_restarts(machine: Machine, tcp: Connect) -> None:
+    """Its request ends in a worker of the first generation, while the third starts."""
     machine.systemctl("start", "app")
     with Load(tcp, {"long request": 4}) as load:
         for _ in range(4):
@@ -97,7 +97,7 @@ def test_connection_outlives_several_restarts(machine: Machine, tcp: Connect) ->
     wait_for_old(machine)
 
 
-def test_hanging_request_ends_with_the_drain_time(machine: Machine, tcp: Connect) -> None:
+def test_a_hanging_request_ends_with_the_drain_time(machine: Machine, tcp: Connect) -> None:
     drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--graceful-timeout 3"\n')
     for worker in ("thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"):
         command = f"--graceful-timeout 3 -k flask_socketact.workers.{worker}"
@@ -113,7 +113,7 @@ def test_hanging_request_ends_with_the_drain_time(machine: Machine, tcp: Connect
         machine.systemctl("stop", "app")
 
 
-def test_restart_while_the_next_generation_boots(machine: Machine, tcp: Connect, hold: Path) -> None:
+def test_a_restart_while_the_next_generation_boots_loses_nothing(machine: Machine, tcp: Connect, hold: Path) -> None:
     held_release(machine, hold)
     before = set(machine.processes("app"))
     with (
@@ -134,8 +134,8 @@ def test_restart_while_the_next_generation_boots(machine: Machine, tcp: Connect,
     assert load.closed_by_server == 0
 
 
-def test_stop_while_old_workers_drain(machine: Machine, tcp: Connect) -> None:
-    """A stop is a stop of all of them; requests in flight are answered, and nothing starts the service again."""
+def test_a_stop_ends_old_workers_that_drain(machine: Machine, tcp: Connect) -> None:
+    """Requests in flight are finished, and nothing starts the service again."""
     machine.systemctl("start", "app")
     old, idle = in_flight(tcp, 5.0), Client(tcp)
     idle.exchange("GET", "/")
@@ -151,7 +151,7 @@ def test_stop_while_old_workers_drain(machine: Machine, tcp: Connect) -> None:
     assert machine.show("app", "Result") == "success"
 
 
-def test_stop_while_the_next_generation_boots(machine: Machine, tcp: Connect, hold: Path) -> None:
+def test_a_stop_while_the_next_generation_boots_ends_all_workers(machine: Machine, tcp: Connect, hold: Path) -> None:
     held_release(machine, hold)
     with machine.start("systemctl", "restart", "app"):
         machine.wait_for(lambda: "Loading" in machine.show("app", "StatusText"), "the next generation to load")
@@ -164,7 +164,7 @@ def test_stop_while_the_next_generation_boots(machine: Machine, tcp: Connect, ho
     idle.close()
 
 
-def test_stop_of_service_and_socket_in_a_relay(machine: Machine, tcp: Connect) -> None:
+def test_a_stop_of_service_and_socket_during_a_relay_ends_all_workers(machine: Machine, tcp: Connect) -> None:
     arguments = '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--graceful-timeout 4"\nTimeoutStopSec=20\n'
     drop_in(machine, "app.service", arguments)
     machine.systemctl("start", "app")
@@ -181,8 +181,8 @@ def test_stop_of_service_and_socket_in_a_relay(machine: Machine, tcp: Connect) -
         client.close()
 
 
-def test_stop_after_a_release_that_does_not_boot(machine: Machine, tcp: Connect) -> None:
-    """The old workers, which serve on, end with the service, and carry nothing that would start it again."""
+def test_a_stop_after_a_release_that_does_not_boot_ends_the_old_workers(machine: Machine, tcp: Connect) -> None:
+    """They hand over no connection, which would start the service again."""
     machine.systemctl("start", "app")
     idle = Client(tcp)
     idle.exchange("GET", "/")
@@ -208,7 +208,9 @@ def test_stop_after_a_release_that_does_not_boot(machine: Machine, tcp: Connect)
     ],
     ids=lambda commands: "+".join(commands[0]),
 )
-def test_nothing_is_lost_by(machine: Machine, tcp: Connect, commands: list[list[str]]) -> None:
+def test_nothing_is_lost_by_a_restart_however_it_is_made(
+    machine: Machine, tcp: Connect, commands: list[list[str]]
+) -> None:
     upper = "[Unit]\nRequires=app.service\n"
     machine.path("/etc/systemd/system/upper.target").write_text(upper)
     drop_in(machine, "app.service", "[Unit]\nPartOf=upper.target\n")
@@ -227,8 +229,8 @@ def test_nothing_is_lost_by(machine: Machine, tcp: Connect, commands: list[list[
     assert machine.show("app", "ActiveState") == "active"
 
 
-def test_restart_of_the_socket_unit(machine: Machine, tcp: Connect) -> None:
-    """It closes the port, and so has to be rid of everybody who holds it; also of workers that were relayed."""
+def test_a_restart_of_the_socket_unit_frees_the_port(machine: Machine, tcp: Connect) -> None:
+    """All workers exit, those that were relayed, too."""
     machine.systemctl("start", "app")
     machine.systemctl("restart", "app.socket")
     assert ask(tcp)[0] == 200
@@ -244,7 +246,9 @@ def test_restart_of_the_socket_unit(machine: Machine, tcp: Connect) -> None:
 
 
 @pytest.mark.parametrize("worker", ["sync.SyncWorker", "gevent.GeventWorker"])
-def test_other_workers(machine: Machine, tcp: Connect, worker: str, figure: Callable[[str], None]) -> None:
+def test_no_worker_class_loses_a_request_in_restarts(
+    machine: Machine, tcp: Connect, worker: str, figure: Callable[[str], None]
+) -> None:
     arguments = f"-k flask_socketact.workers.{worker} --workers 6 --max-requests 300"
     drop_in(machine, "app.service", f'[Service]\nEnvironment="GUNICORN_CMD_ARGS={arguments}"\n')
     machine.systemctl("start", "app")
@@ -260,8 +264,8 @@ def test_other_workers(machine: Machine, tcp: Connect, worker: str, figure: Call
 
 
 @pytest.mark.parametrize("worker", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"])
-def test_relayed_worker_is_not_recycled(machine: Machine, tcp: Connect, worker: str, hold: Path) -> None:
-    """There is no master to replace it."""
+def test_a_relayed_worker_is_not_recycled(machine: Machine, tcp: Connect, worker: str, hold: Path) -> None:
+    """No master would replace it."""
     arguments = f"-k flask_socketact.workers.{worker} --max-requests 40"
     drop_in(machine, "app.service", f'[Service]\nEnvironment="GUNICORN_CMD_ARGS={arguments}"\n')
     held_release(machine, hold)
@@ -272,8 +276,8 @@ def test_relayed_worker_is_not_recycled(machine: Machine, tcp: Connect, worker: 
         assert len(machine.processes(scope)) == 2
 
 
-def test_multipart_upload_over_a_restart(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
-    """It outgrows memory, and so becomes a file in /tmp, only after the service has stopped."""
+def test_a_multipart_upload_survives_a_restart(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    """After the service has stopped, it outgrows memory and is written to a file in /tmp."""
     release(machine, MULTIPART)
     machine.systemctl("start", "app")
     assert machine.show("app", "PrivateTmp") == "yes"
@@ -329,8 +333,10 @@ def test_without_the_relay_a_restart_is_a_drain(machine: Machine, tcp: Connect) 
         relay.with_name("away").rename(relay)
 
 
-def test_workers_that_come_and_go_in_that_moment(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
-    """Every few requests a worker leaves and another begins, with programs of requests beside them."""
+def test_workers_that_are_recycled_during_a_relay_lose_nothing(
+    machine: Machine, tcp: Connect, figure: Callable[[str], None]
+) -> None:
+    """Every few requests a worker is replaced, next to child processes of requests."""
     drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--max-requests 5 --workers 4"\n')
     machine.systemctl("start", "app")
     before = machine.journal("app")
@@ -354,8 +360,8 @@ def on_starting(server):
 """
 
 
-def test_name_of_the_master_does_not_matter(machine: Machine, tcp: Connect) -> None:
-    """The name of the scope has numbers of the kernel's, and nothing that the service has chosen."""
+def test_the_process_name_of_the_master_does_not_affect_the_relay(machine: Machine, tcp: Connect) -> None:
+    """The name of the scope is made of numbers of the kernel, not of names that the service chooses."""
     configure(machine, NAMED)
     machine.systemctl("start", "app")
     master = machine.show("app", "MainPID")
@@ -368,8 +374,8 @@ def test_name_of_the_master_does_not_matter(machine: Machine, tcp: Connect) -> N
     wait_for_old(machine)
 
 
-def test_scope_that_the_version_before_has_named(machine: Machine, tcp: Connect) -> None:
-    """A restart to another version is one more restart; the relay may be replaced before it, or after."""
+def test_a_scope_named_by_version_0_1_0_is_recognized(machine: Machine, tcp: Connect) -> None:
+    """In an upgrade, the relay may be replaced before or after the restart."""
     relay = machine.path("/usr/local/lib/flask-socketact/relay")
     text = relay.read_text()
     machine.systemctl("start", "app")
@@ -415,8 +421,7 @@ def program():
 
 
 @pytest.mark.parametrize("worker", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"])
-def test_workers_that_take_sigurg(machine: Machine, tcp: Connect, worker: str) -> None:
-    """They get SIGTERM, and leave as the others do."""
+def test_workers_whose_application_handles_sigurg_get_sigterm(machine: Machine, tcp: Connect, worker: str) -> None:
     release(machine, DEAF.format(names=["SIGURG"]))
     arguments = f"--graceful-timeout 20 -k flask_socketact.workers.{worker}"
     drop_in(machine, "app.service", f'[Service]\nEnvironment="GUNICORN_CMD_ARGS={arguments}"\n')
@@ -431,8 +436,8 @@ def test_workers_that_take_sigurg(machine: Machine, tcp: Connect, worker: str) -
     assert before.isdisjoint(serving_pid(tcp).encode() for _ in range(20))
 
 
-def test_what_does_not_leave_is_killed(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
-    """Workers that take each signal, and programs of requests: a restart is over for them, too."""
+def test_processes_that_do_not_exit_are_killed(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    """Workers that handle each signal, and child processes of requests."""
     release(machine, DEAF.format(names=["SIGURG", "SIGTERM", "SIGALRM"]))
     drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--graceful-timeout 2"\n')
     machine.systemctl("start", "app")
@@ -459,7 +464,7 @@ def child_exit(server, worker):
 
 
 def test_child_exit_is_called_for_relayed_workers(machine: Machine, tcp: Connect) -> None:
-    """By the next master, for each that it has seen leave; not for programs of requests."""
+    """By the next master, for each that exits; not for child processes of requests."""
     exits = machine.path("/var/lib/app/exits")
     exits.unlink(missing_ok=True)
     configure(machine, EXITS, "--workers", "3")

@@ -1,4 +1,4 @@
-"""``systemctl reload``: with the unit that ``flask-socketact units`` writes for the systemd that is there."""
+"""``systemctl reload``, with the unit that ``flask-socketact units`` writes for the installed systemd."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ def version(machine: Machine) -> int:
     return int(machine.run("systemctl", "--version").stdout.split()[1])
 
 
-def test_type_is_that_of_the_systemd(rendered: Machine) -> None:
+def test_the_unit_s_type_fits_the_systemd(rendered: Machine) -> None:
     expected = "notify-reload" if version(rendered) >= 253 else "notify"
     assert rendered.show("app", "Type") == expected
 
 
 @pytest.mark.parametrize("good", [True, False], ids=["good", "broken"])
-def test_nobody_notices_a_reload(rendered: Machine, tcp: Connect, figure: Callable[[str], None], *, good: bool) -> None:
-    """Several, of a release that loads for 1.5 s, or fails to load after that."""
+def test_no_client_notices_a_reload(
+    rendered: Machine, tcp: Connect, figure: Callable[[str], None], *, good: bool
+) -> None:
+    """Several reloads, of a release that loads for 1.5 s, or fails to load after 1.5 s."""
     drop_in(rendered, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--threads 8"\n')
     release(rendered, SLOW)
     rendered.systemctl("start", "app")
@@ -63,8 +65,8 @@ def test_nobody_notices_a_reload(rendered: Machine, tcp: Connect, figure: Callab
     )
 
 
-def test_reload_returns_when_the_new_workers_answer(rendered: Machine, tcp: Connect) -> None:
-    """On 252, where the signal is a command's, too."""
+def test_systemctl_reload_returns_when_the_new_workers_serve(rendered: Machine, tcp: Connect) -> None:
+    """On systemd 252, too, where ``ExecReload=`` sends the signal."""
     release(rendered, SLOW)
     rendered.systemctl("start", "app")
     before = ask(tcp)[1]
@@ -74,8 +76,8 @@ def test_reload_returns_when_the_new_workers_answer(rendered: Machine, tcp: Conn
     assert ask(tcp)[1] != before
 
 
-def test_configuration_that_cannot_be_read(rendered: Machine, tcp: Connect) -> None:
-    """The reload has failed before anybody could see that it had begun."""
+def test_a_configuration_that_cannot_be_read_fails_the_reload(rendered: Machine, tcp: Connect) -> None:
+    """The reload has failed before systemd could see that it had begun."""
     machine = rendered
     conf = machine.path("/srv/app/conf.py")
     conf.write_text("from flask_socketact.conf import *\n")
@@ -92,8 +94,8 @@ def test_configuration_that_cannot_be_read(rendered: Machine, tcp: Connect) -> N
     assert machine.show("app", "StatusText").startswith("Serving with 2 of 2")
 
 
-def test_reload_that_is_stopped(rendered: Machine, tcp: Connect) -> None:
-    """Stop and restart while new workers load."""
+def test_a_stop_or_restart_during_a_reload_succeeds(rendered: Machine, tcp: Connect) -> None:
+    """While new workers load."""
     machine = rendered
     machine.systemctl("start", "app")
     release(machine, ENDLESS)
@@ -113,7 +115,7 @@ def test_reload_that_is_stopped(rendered: Machine, tcp: Connect) -> None:
     assert not machine.workers("app")
 
 
-def test_reloads_that_come_together(rendered: Machine, tcp: Connect) -> None:
+def test_several_reloads_at_once_succeed(rendered: Machine, tcp: Connect) -> None:
     rendered.systemctl("start", "app")
     client = Client(tcp)
     client.exchange("GET", "/")
@@ -132,8 +134,8 @@ def test_reloads_that_come_together(rendered: Machine, tcp: Connect) -> None:
     client.close()
 
 
-def test_reload_follows_a_link_to_the_release(rendered: Machine, tcp: Connect) -> None:
-    """The folder is a link to the current release, which a deploy changes."""
+def test_a_reload_follows_the_link_to_the_current_release(rendered: Machine, tcp: Connect) -> None:
+    """A deploy changes the link."""
     machine = rendered
     source = "from flask import Flask\napp = Flask(__name__)\n@app.get('/')\ndef index():\n    return {!r}\n"
     for name in ("one", "two"):
@@ -151,8 +153,8 @@ def test_reload_follows_a_link_to_the_release(rendered: Machine, tcp: Connect) -
     assert ask(tcp) == (200, b"two")
 
 
-def test_reload_without_dbus_is_no_failure(rendered: Machine, tcp: Connect) -> None:
-    """Where nobody tells how a reload has ended it has not failed."""
+def test_a_reload_without_dbus_does_not_fail(rendered: Machine, tcp: Connect) -> None:
+    """Without D-Bus, ``ExecReload=`` cannot know how the reload ended."""
     drop_in(rendered, "app.service", "[Service]\nInaccessiblePaths=-/run/dbus\n")
     rendered.systemctl("start", "app")
     before = ask(tcp)[1]

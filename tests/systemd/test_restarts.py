@@ -1,4 +1,4 @@
-"""Restarts under load, often: not one request may fail."""
+"""Many restarts under load: no request fails."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ def under_load(tcp: Connect, unix: Connect, times: int, act: Callable[[list[Load
     )
 
 
-def test_restart_again_and_again(machine: Machine, tcp: Connect, unix: Connect, figure: Callable[[str], None]) -> None:
-    """As fast as systemctl returns, so that several old generations drain at a time."""
+def test_many_restarts_in_a_row_lose_nothing(
+    machine: Machine, tcp: Connect, unix: Connect, figure: Callable[[str], None]
+) -> None:
+    """Each starts when systemctl has returned, so several old generations drain at the same time."""
     for unit in ("app.service", "app-unix.service"):
         drop_in(machine, unit, '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--threads 8"\n')
     machine.systemctl("start", "app", "app-unix")

@@ -1,4 +1,4 @@
-"""The service's user as an attacker of root: nothing that it can write runs as root."""
+"""The service's user attacks root: nothing that it can write runs as root."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def write(path: Path, text: str) -> None:
     ],
     ids=["EnvironmentFile", "PassEnvironment", "Environment"],
 )
-def test_environment_of_the_service_reaches_no_root(attacked: Machine, tcp: Connect, setting: str) -> None:
+def test_the_environment_of_the_service_does_not_reach_root(attacked: Machine, tcp: Connect, setting: str) -> None:
     drop_in(attacked, "app.service", f"[Service]\n{setting}\nWatchdogSec={WATCHDOG}\n")
     attacked.systemctl("start", "app")
     for verb in ("reload", "restart", "try-restart", "restart"):
@@ -112,8 +112,8 @@ def test_environment_of_the_service_reaches_no_root(attacked: Machine, tcp: Conn
     assert not attacked.path("/root/taken").exists()
 
 
-def test_flood_of_what_root_listens_to(machine: Machine, tcp: Connect) -> None:
-    """The user asks root to move workers, as often as it can: root looks a few times, and the service serves on."""
+def test_a_flood_of_relay_requests_does_not_stop_the_service(machine: Machine, tcp: Connect) -> None:
+    """The service's user asks for relays as fast as it can: root handles a few, and the service keeps serving."""
     release(
         machine,
         machine.path("/srv/app/app.py").read_text()
@@ -140,8 +140,7 @@ def flood():
     assert machine.show("app-watchdog.path", "ActiveState") == "active"  # the restart has mended it
 
 
-def test_link_in_the_place_of_what_root_listens_to(machine: Machine, tcp: Connect) -> None:
-    """Root opens nothing there."""
+def test_root_follows_no_link_of_the_service_s_user(machine: Machine, tcp: Connect) -> None:
     machine.systemctl("start", "app")
     before = machine.run("stat", "--format=%Y %Z %s", "/etc/shadow").stdout
     machine.run("setpriv", "--reuid=app", "--clear-groups", "ln", "-sf", "/etc/shadow", "/run/app-metrics/watchdog")
@@ -150,8 +149,8 @@ def test_link_in_the_place_of_what_root_listens_to(machine: Machine, tcp: Connec
     assert machine.run("stat", "--format=%Y %Z %s", "/etc/shadow").stdout == before
 
 
-def test_status_says_nothing_but_the_status(machine: Machine) -> None:
-    """The main process sends ``STATUS=`` with separators of lines that are not systemd's, and properties after them."""
+def test_a_status_text_cannot_forge_properties(machine: Machine) -> None:
+    """It has line separators that are not systemd's, and properties after them."""
     forged = "x\u2028User=root\u2028Group=root\u2028WorkingDirectory=/bin\u2028ActiveState=failed"
     release(
         machine,

@@ -21,7 +21,7 @@ def states(seen: dict[str, Any]) -> list[str]:
     return sorted(worker["state"] for worker in seen["workers"])
 
 
-def test_a_service_that_serves(machine: Machine, tcp: Connect) -> None:
+def test_status_of_a_service_that_serves(machine: Machine, tcp: Connect) -> None:
     machine.systemctl("start", "app")
     with tcp(), Load(tcp, {"keep-alive": 2, "long request": 1}) as load:
         machine.wait_for(lambda: load.requests > 50, "answers")
@@ -38,8 +38,8 @@ def test_a_service_that_serves(machine: Machine, tcp: Connect) -> None:
     assert seen["restart"]["kind"] == "start"
 
 
-def test_who_waits_in_the_kernel(machine: Machine, tcp: Connect) -> None:
-    """The socket listens, and nobody accepts."""
+def test_status_counts_connections_that_wait_in_the_kernel(machine: Machine, tcp: Connect) -> None:
+    """The socket listens, and no worker accepts."""
     machine.systemctl("start", "app")
     machine.systemctl("kill", "--signal=STOP", "app")
     pids = ",".join(machine.processes("app"))
@@ -55,7 +55,7 @@ def test_who_waits_in_the_kernel(machine: Machine, tcp: Connect) -> None:
             machine.systemctl("kill", "--signal=CONT", "app")
 
 
-def test_a_restart_from_its_middle_to_its_end(machine: Machine, tcp: Connect) -> None:
+def test_status_during_and_after_a_restart(machine: Machine, tcp: Connect) -> None:
     machine.systemctl("start", "app")
     release(machine, (EXAMPLES / "app.py").read_text().replace("app = Flask", "time.sleep(3)\napp = Flask"))
     with tcp() as idle, tcp() as long:
@@ -82,21 +82,21 @@ def test_a_restart_from_its_middle_to_its_end(machine: Machine, tcp: Connect) ->
         assert restart["longest_wait"] < 2.5
 
 
-def test_who_is_nobody_sees_the_same(machine: Machine, tcp: Connect) -> None:
+def test_an_unprivileged_user_gets_the_same_status(machine: Machine, tcp: Connect) -> None:
     machine.systemctl("start", "app")
     ask(tcp)
     nobody = machine.run("runuser", "-u", "nobody", "--", CLI, "status", "app", "--json")
     assert states(json.loads(nobody.stdout)) == ["serving", "serving"]
 
 
-def test_a_reload(machine: Machine) -> None:
+def test_status_during_a_reload(machine: Machine) -> None:
     machine.systemctl("start", "app")
     machine.systemctl("reload", "app")
     seen = status(machine)
     assert (seen["generation"], seen["restart"]["kind"]) == (2, "reload")
 
 
-def test_units_from_before_show_what_systemd_knows(machine: Machine) -> None:
+def test_status_of_a_service_without_a_scoreboard(machine: Machine) -> None:
     drop_in(machine, "app.service", "[Service]\nRuntimeDirectory=\n")
     machine.systemctl("start", "app")
     text = machine.run(CLI, "status", "app").stdout
@@ -104,7 +104,7 @@ def test_units_from_before_show_what_systemd_knows(machine: Machine) -> None:
     assert "No workers are shown: the service has no scoreboard: install its units again" in text
 
 
-def test_watch_goes_on(machine: Machine) -> None:
+def test_watch_prints_the_status_again_and_again(machine: Machine) -> None:
     machine.systemctl("start", "app")
     watched = machine.run("timeout", "--signal=INT", "4", CLI, "status", "app", "--watch", "--json", check=False)
     lines = [json.loads(line) for line in watched.stdout.splitlines()]
@@ -116,7 +116,7 @@ def test_watch_goes_on(machine: Machine) -> None:
     assert "Traceback" not in shown
 
 
-def test_a_service_that_does_not_serve(machine: Machine) -> None:
+def test_status_of_a_service_that_does_not_serve(machine: Machine) -> None:
     release(machine, "raise RuntimeError('no database')\n")
     machine.systemctl("start", "app", check=False)
     done = machine.run(CLI, "status", "app", check=False)

@@ -1,4 +1,4 @@
-"""``systemctl stop``: as long as requests are in flight, and the drain time is not over, systemd waits."""
+"""``systemctl stop`` waits for requests in flight, at most the drain time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 TIMEOUT_STOP = 3  #: seconds
 
 
-def test_stop_waits_longer_than_its_timeout(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
-    """TimeoutStopSec= is shorter than the request: EXTEND_TIMEOUT_USEC= puts it off."""
+def test_a_stop_waits_for_a_request_longer_than_timeout_stop_sec(
+    machine: Machine, tcp: Connect, figure: Callable[[str], None]
+) -> None:
+    """``EXTEND_TIMEOUT_USEC=`` extends the stop."""
     drop_in(machine, "app.service", f"[Service]\nTimeoutStopSec={TIMEOUT_STOP}\n")
     machine.systemctl("start", "app")
     with in_flight(tcp, 8.0) as client:
@@ -36,8 +38,8 @@ def test_stop_waits_longer_than_its_timeout(machine: Machine, tcp: Connect, figu
     figure(f"{seconds:.1f} s with TimeoutStopSec={TIMEOUT_STOP}")
 
 
-def test_stop_waits_no_longer_than_the_drain_time(machine: Machine, tcp: Connect) -> None:
-    """A request that hangs does not put it off for ever."""
+def test_a_stop_waits_at_most_the_drain_time(machine: Machine, tcp: Connect) -> None:
+    """A request that hangs does not extend it forever."""
     drop_in(
         machine,
         "app.service",

@@ -14,7 +14,7 @@ from tests.support.machine import Machine, install_debs
 CHECKOUT = Path(__file__).parent.parent.parent
 
 
-def test_tutorial(request: pytest.FixtureRequest) -> None:
+def test_the_tutorial_works(request: pytest.FixtureRequest) -> None:
     blocks = re.findall(r"```sh\n(.*?)```", (CHECKOUT / "docs/tutorial.md").read_text(), re.DOTALL)
     assert len(blocks) == 6
     with Machine(request.config.getoption("--tree")) as machine:

@@ -1,4 +1,4 @@
-"""The files in examples/units, as they stand."""
+"""The unit files in examples/units, unchanged."""
 
 from __future__ import annotations
 
@@ -56,18 +56,18 @@ def write(path):
 """
 
 
-def test_units_are_correct(machine: Machine) -> None:
+def test_systemd_analyze_accepts_the_example_units(machine: Machine) -> None:
     done = machine.run("systemd-analyze", "verify", *(f"/etc/systemd/system/{unit}" for unit in UNITS))
     assert done.stdout + done.stderr == ""
 
 
 @pytest.mark.parametrize("service", ["app", "app-unix"])
-def test_exposure_is_low(machine: Machine, service: str) -> None:
+def test_the_exposure_of_the_service_is_low(machine: Machine, service: str) -> None:
     done = machine.run("systemd-analyze", "security", "--threshold=20", service)
     assert "Overall exposure level" in done.stdout
 
 
-def test_service_writes_only_where_it_should(machine: Machine, tcp: Connect) -> None:
+def test_the_service_can_write_only_to_its_own_folders(machine: Machine, tcp: Connect) -> None:
     release(machine, PROGRAM)
     assert ask(tcp, "/write/var/lib/app/file") == (200, b"written")
     assert ask(tcp, "/write/tmp/file") == (200, b"written")
@@ -77,8 +77,8 @@ def test_service_writes_only_where_it_should(machine: Machine, tcp: Connect) -> 
 
 
 @pytest.mark.parametrize("verb", ["restart", "stop"])
-def test_program_of_a_request_survives(machine: Machine, tcp: Connect, verb: str) -> None:
-    """It moves with its worker, and the relay's signals do not end it; in a stop SIGTERM is the master's alone."""
+def test_a_child_process_of_a_request_survives(machine: Machine, tcp: Connect, verb: str) -> None:
+    """It moves with its worker, and no signal of the relay ends it; in a stop, only the master gets SIGTERM."""
     release(machine, PROGRAM)
     machine.systemctl("start", "app")
     answers: list[tuple[int, bytes]] = []
@@ -90,8 +90,8 @@ def test_program_of_a_request_survives(machine: Machine, tcp: Connect, verb: str
     assert answers == [(200, b"done\n")]
 
 
-def test_stop_while_it_starts(machine: Machine, tcp: Connect) -> None:
-    """systemd runs no ExecStop= for a service that is not ready; one worker answers a request already."""
+def test_a_stop_during_a_start_finishes_requests(machine: Machine, tcp: Connect) -> None:
+    """One worker serves already; systemd runs no ``ExecStop=`` for a service that is not ready."""
     release(machine, ONE_LOADS)
     answers: list[tuple[int, bytes]] = []
     request = threading.Thread(target=lambda: answers.append(ask(tcp)))
@@ -104,10 +104,8 @@ def test_stop_while_it_starts(machine: Machine, tcp: Connect) -> None:
     assert machine.show("app", "Result") == "success"
 
 
-def test_master_that_is_killed_takes_no_request_with_it(
-    machine: Machine, tcp: Connect, figure: Callable[[str], None]
-) -> None:
-    """Nor an idle connection: the workers leave it in the mailbox for those that systemd starts."""
+def test_a_killed_master_interrupts_no_request(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    """Idle connections are handed over to the workers that systemd starts."""
     machine.systemctl("start", "app")
     idle = Client(tcp)
     idle.exchange("GET", "/")

@@ -1,4 +1,4 @@
-"""``WatchdogSec=``: what hangs is ended and replaced, and what is well loses nothing."""
+"""``WatchdogSec=``: processes that hang are killed and replaced; healthy ones lose nothing."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def watched(machine: Machine) -> Machine:
     return machine
 
 
-def test_service_that_is_well_is_left_alone(watched: Machine, tcp: Connect) -> None:
-    """Also in requests of half the time, in all threads, and without any."""
+def test_the_watchdog_leaves_a_healthy_service_alone(watched: Machine, tcp: Connect) -> None:
+    """With requests of half its time in all threads, and without requests."""
     clients = [tcp() for _ in range(2 * THREADS)]
     for client in clients:
         client.sendall(f"GET /sleep/{WATCHDOG / 2 - 1} HTTP/1.1\r\nHost: app\r\n\r\n".encode())
@@ -64,8 +64,10 @@ def test_service_that_is_well_is_left_alone(watched: Machine, tcp: Connect) -> N
     assert watched.workers("app") == before
 
 
-def test_master_that_hangs(watched: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
-    """It is ended; its workers serve on, in a scope, until the next ones answer."""
+def test_a_master_that_hangs_is_killed_and_its_workers_keep_serving(
+    watched: Machine, tcp: Connect, figure: Callable[[str], None]
+) -> None:
+    """They serve in a scope until the new ones accept."""
     with Load(tcp, CLIENTS) as load:
         kill(watched, signal.SIGSTOP, int(watched.show("app", "MainPID")))
         seconds = wait_until_restarted(watched)
@@ -82,10 +84,10 @@ def test_master_that_hangs(watched: Machine, tcp: Connect, figure: Callable[[str
 
 
 @pytest.mark.parametrize("moment", ["stop-post", "auto-restart"])
-def test_restart_at_the_end_of_the_watchdogs_time(
+def test_a_restart_while_the_watchdog_acts_loses_nothing(
     watched: Machine, tcp: Connect, figure: Callable[[str], None], moment: str
 ) -> None:
-    """While systemd ends a master that hangs, or waits for RestartSec=: the workers serve on, as without it."""
+    """While systemd kills a master that hangs, or waits for ``RestartSec=``."""
     states = ("stop-watchdog", "stop-post", "final-watchdog") if moment == "stop-post" else (moment,)
     if moment == "stop-post":  # else it is over before one sees it
         drop_in(watched, "app.service", "[Service]\nExecStopPost=/bin/sleep 1\n", "slow.conf")
@@ -101,8 +103,10 @@ def test_restart_at_the_end_of_the_watchdogs_time(
     figure(f"{moment}: {load.requests} requests, 0 failed, 0 closed, longest wait {longest:.3f} s")
 
 
-def test_workers_that_all_hang(watched: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
-    """Every thread of every worker waits for a lock that nobody holds."""
+def test_a_service_whose_workers_all_hang_is_restarted(
+    watched: Machine, tcp: Connect, figure: Callable[[str], None]
+) -> None:
+    """Every thread of every worker waits for a lock that is never released."""
     watched.path("/var/lib/app/all").touch()
     clients = [deadlock(tcp) for _ in range(8 * THREADS)]
     began = time.monotonic()
@@ -116,8 +120,8 @@ def test_workers_that_all_hang(watched: Machine, tcp: Connect, figure: Callable[
     figure(f"WatchdogSec={WATCHDOG:g}, up again after {seconds:.1f} s")
 
 
-def test_worker_in_a_deadlock(watched: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
-    """It is replaced, by the master, and the requests of the other worker are answered."""
+def test_a_worker_in_a_deadlock_is_replaced(watched: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    """By the master; the requests of the other worker are served."""
     with Load(tcp, {"long request": 1, "keep-alive": 2}) as load:
         clients: list[socket.socket] = []
         while len(clients) < THREADS:  # each that hangs does so in the one worker
@@ -150,8 +154,8 @@ def test_worker_in_a_deadlock(watched: Machine, tcp: Connect, figure: Callable[[
     )
 
 
-def test_worker_that_gives_no_sign_of_life(watched: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
-    """As one that computes in C, and never lets the interpreter's lock go: it is killed."""
+def test_a_worker_without_heartbeats_is_killed(watched: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
+    """One that computes in C and never releases the interpreter's lock."""
     stopped, healthy = map(int, watched.workers("app"))
     long = tcp()
     while True:  # a request in flight on the other

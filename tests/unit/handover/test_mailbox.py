@@ -1,4 +1,4 @@
-"""Connections in messages, and messages of people who mean no good."""
+"""Connections in messages, and malformed or hostile messages."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def read_all(box: Mailbox) -> Iterator[tuple[Origin, list[socket.socket], list[s
 
 
 @pytest.mark.parametrize("count", [1, 250, 251, 600])
-def test_connections_arrive_alive(box: Mailbox, count: int) -> None:
-    """The sender has closed its own when nobody has accepted yet."""
+def test_connections_are_received_open(box: Mailbox, count: int) -> None:
+    """Though the sender has closed its copies before a receiver accepts."""
     before = open_descriptors()
     pairs = connections(count)
     sent = 0
@@ -70,7 +70,7 @@ def test_connections_arrive_alive(box: Mailbox, count: int) -> None:
     assert open_descriptors() == before
 
 
-def test_each_origin_has_its_own_messages(box: Mailbox) -> None:
+def test_connections_of_different_origins_come_in_different_messages(box: Mailbox) -> None:
     pairs = connections(4)
     proxy = (("client_addr", "192.0.2.1"), ("client_port", 4000))
     origins = [Origin("http", served=True), Origin(None, served=False), Origin("http", served=True, proxy=proxy)]
@@ -83,8 +83,8 @@ def test_each_origin_has_its_own_messages(box: Mailbox) -> None:
             end.close()
 
 
-def test_what_has_been_read_goes_along(box: Mailbox) -> None:
-    """It may look like anything; and a version that does not know of it reads messages without it."""
+def test_bytes_that_were_read_already_are_sent_along(box: Mailbox) -> None:
+    """They are arbitrary bytes; a version that does not know them reads messages without them."""
     ((client, server),) = connections(1)
     unread = b"GET / HTTP/1.1\r\n\n\0\xff" + b"x" * (mailbox.MAX_UNREAD - 20)
     origin = Origin("http", served=True, unread=unread)
@@ -96,8 +96,7 @@ def test_what_has_been_read_goes_along(box: Mailbox) -> None:
         end.close()
 
 
-def test_mailbox_that_is_full(tmp_path: Path) -> None:
-    """What it does not take stays with the sender."""
+def test_a_full_mailbox_leaves_the_connections_to_the_sender(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(tmp_path / "mailbox"))
         listener.listen(1)
@@ -114,14 +113,14 @@ def test_mailbox_that_is_full(tmp_path: Path) -> None:
                 end.close()
 
 
-def test_mailbox_that_is_gone(tmp_path: Path, box: Mailbox) -> None:
+def test_a_removed_mailbox_is_an_error(tmp_path: Path, box: Mailbox) -> None:
     (tmp_path / "mailbox").unlink()
     with pytest.raises(MailboxError, match="cannot send to the mailbox"):
         list(box.send([(ORIGIN, 0)], 1))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes root, to become somebody else")
-def test_other_users_are_refused(tmp_path: Path, box: Mailbox) -> None:
+def test_a_sender_of_another_user_is_rejected(tmp_path: Path, box: Mailbox) -> None:
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
     (tmp_path / "mailbox").chmod(0o666)
@@ -139,8 +138,8 @@ def test_other_users_are_refused(tmp_path: Path, box: Mailbox) -> None:
     assert open_descriptors() == before
 
 
-def test_somebody_else_at_the_address(tmp_path: Path, box: Mailbox) -> None:
-    """The listener that we have, and the one that its address leads to, were made by different processes."""
+def test_nothing_is_sent_to_another_process_at_the_mailbox_s_address(tmp_path: Path, box: Mailbox) -> None:
+    """Another process has bound a socket at the address of our mailbox."""
     path = tmp_path / "mailbox"
     path.unlink()
     read, write = os.pipe()
@@ -175,7 +174,7 @@ def test_somebody_else_at_the_address(tmp_path: Path, box: Mailbox) -> None:
         ("unconnected", "not connected"),
     ],
 )
-def test_descriptors_that_are_no_connections(box: Mailbox, kind: str, reason: str) -> None:
+def test_descriptors_that_are_not_connections_are_refused(box: Mailbox, kind: str, reason: str) -> None:
     before = open_descriptors()
     with socket.create_server(("127.0.0.1", 0)) as listener, open(os.devnull) as file:
         read, write = os.pipe()
@@ -202,7 +201,7 @@ def test_descriptors_that_are_no_connections(box: Mailbox, kind: str, reason: st
     assert open_descriptors() == before
 
 
-def test_message_of_another_version(box: Mailbox) -> None:
+def test_a_message_of_another_version_is_an_error(box: Mailbox) -> None:
     deliver(box, json.dumps({"version": 2, "listener": None, "served": True, "proxy": None}).encode(), 1)
     with pytest.raises(MailboxError, match="not of version 1"):
         list(read_all(box))

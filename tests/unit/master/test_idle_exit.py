@@ -1,4 +1,4 @@
-"""When a service without connections leaves."""
+"""When a service without connections exits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def now() -> list[float]:
     return [100.0]
 
 
-def test_leaves_when_there_was_no_connection_for_so_long(now: list[float]) -> None:
+def test_the_idle_time_ends_when_there_was_no_connection_for_that_long(now: list[float]) -> None:
     clock, slot = IdleExit(5.0, lambda: now[0]), Scoreboard().take(1, 4)
     assert not clock.is_over([slot])
     now[0] = 104.9
@@ -23,8 +23,8 @@ def test_leaves_when_there_was_no_connection_for_so_long(now: list[float]) -> No
 
 
 @pytest.mark.parametrize("field", [Field.OPEN, Field.IN_FLIGHT, Field.HOLDS, Field.ACCEPTED, Field.REQUESTS])
-def test_time_begins_again_with_each_connection(now: list[float], field: Field) -> None:
-    """One that has come and gone between two looks, too."""
+def test_the_idle_time_begins_again_with_each_connection(now: list[float], field: Field) -> None:
+    """Also with one that opened and closed between two looks."""
     clock, slot = IdleExit(5.0, lambda: now[0]), Scoreboard().take(1, 4)
     clock.is_over([slot])
     now[0] = 104.0
@@ -40,7 +40,7 @@ def test_time_begins_again_with_each_connection(now: list[float], field: Field) 
     assert clock.is_over([slot])
 
 
-def test_worker_that_is_replaced_counts_as_a_sign_of_life(now: list[float]) -> None:
+def test_the_idle_time_begins_again_when_a_worker_is_replaced(now: list[float]) -> None:
     clock, board = IdleExit(5.0, lambda: now[0]), Scoreboard()
     first = board.take(1, 4)
     clock.is_over([first])

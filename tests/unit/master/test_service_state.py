@@ -1,4 +1,4 @@
-"""What systemd hears of a service, in which order."""
+"""Which message to systemd is due, and when."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from flask_socketact.master.service_state import Phase, ServiceState
 
 
-def test_start_and_reload() -> None:
+def test_ready_is_due_after_a_start_and_after_each_reload() -> None:
     state = ServiceState()
     assert state.is_loading
     assert state.due(is_reloading=False) is Phase.READY
@@ -21,20 +21,20 @@ def test_start_and_reload() -> None:
     assert state.due(is_reloading=False) is Phase.READY
 
 
-def test_message_that_could_not_be_sent_is_due_again() -> None:
+def test_a_message_that_could_not_be_sent_is_due_again() -> None:
     state = ServiceState()
     for _ in range(2):
         assert state.due(is_reloading=False) is Phase.READY
 
 
 @pytest.mark.parametrize("is_reloading", [False, True])
-def test_nothing_is_said_after_the_last_word(is_reloading: bool) -> None:
+def test_no_message_is_due_after_stopping(is_reloading: bool) -> None:
     state = ServiceState()
     state.note(Phase.STOPPING)
     assert state.due(is_reloading=is_reloading) is None
 
 
-def test_first_ready_is_told_from_later_ones() -> None:
+def test_a_reload_keeps_that_the_service_was_ready() -> None:
     state = ServiceState()
     assert not state.was_ready
     state.note(Phase.READY)

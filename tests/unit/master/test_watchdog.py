@@ -1,4 +1,4 @@
-"""Which workers are stuck, and what systemd hears of the others."""
+"""Which workers are stuck."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def watchdog() -> Watchdog:
     return Watchdog(60.0, lambda: NOW)
 
 
-def test_limits_follow_from_the_setting(watchdog: Watchdog) -> None:
-    """systemd acts within one and a half of ``WatchdogSec=``; a worker beats once a second."""
+def test_the_limits_follow_from_watchdog_sec(watchdog: Watchdog) -> None:
+    """systemd acts within 1.5 times ``WatchdogSec=``; a worker has a heartbeat each second."""
     assert (watchdog.interval, watchdog.limit) == (15.0, 30.0)
     assert Watchdog(1.0).limit == 2.0
 
@@ -35,7 +35,7 @@ def test_limits_follow_from_the_setting(watchdog: Watchdog) -> None:
     ("seconds", "is_stuck"),
     [(0.0, False), (29.0, False), (31.0, True)],
 )
-def test_stuck(watchdog: Watchdog, seconds: float, is_stuck: bool) -> None:
+def test_a_worker_is_stuck_after_half_of_watchdog_sec(watchdog: Watchdog, seconds: float, is_stuck: bool) -> None:
     assert watchdog.is_silent(worker(silent_for=seconds)) is is_stuck
     assert watchdog.is_blocked(worker(blocked_for=seconds)) is is_stuck
 
@@ -46,12 +46,12 @@ def test_one_worker_that_moves_is_progress(watchdog: Watchdog) -> None:
     assert watchdog.has_progress([*stuck, worker()])
 
 
-def test_no_worker_is_no_reason(watchdog: Watchdog) -> None:
-    """Others are about to be forked."""
+def test_a_service_without_workers_is_not_stuck(watchdog: Watchdog) -> None:
+    """New ones are about to be forked."""
     assert watchdog.has_progress([])
 
 
-def test_worker_that_has_just_gone_is_not_silent(watchdog: Watchdog) -> None:
+def test_a_worker_that_has_just_exited_is_not_silent(watchdog: Watchdog) -> None:
     def gone() -> float:
         raise ValueError("I/O operation on closed file")
 

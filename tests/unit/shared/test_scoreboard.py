@@ -13,7 +13,7 @@ from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import SLOTS, Field, Scoreboard
 
 
-def test_what_a_child_writes_is_read_by_its_parent() -> None:
+def test_a_parent_reads_what_its_child_writes() -> None:
     board = Scoreboard()
     slot = board.take(generation=7, threads=4)
     pid = os.fork()
@@ -28,7 +28,7 @@ def test_what_a_child_writes_is_read_by_its_parent() -> None:
     assert board.stopping
 
 
-def test_slots_of_the_dead_are_used_again_and_emptied() -> None:
+def test_the_slot_of_an_exited_worker_is_emptied_and_reused() -> None:
     board = Scoreboard()
     first, second = board.take(1, 1), board.take(1, 1)
     first[Field.OPEN] = second[Field.OPEN] = 5
@@ -40,7 +40,7 @@ def test_slots_of_the_dead_are_used_again_and_emptied() -> None:
     assert second[Field.OPEN] == 5
 
 
-def test_more_workers_than_slots() -> None:
+def test_more_workers_than_slots_is_an_error() -> None:
     board = Scoreboard()
     for _ in range(SLOTS):
         board.take(1, 1)
@@ -48,14 +48,14 @@ def test_more_workers_than_slots() -> None:
         board.take(1, 1)
 
 
-def test_age_of_the_oldest_request() -> None:
+def test_the_age_of_the_oldest_request() -> None:
     slot = Scoreboard().take(1, 1)
     assert slot.oldest_age == 0.0
     slot[Field.OLDEST] = time.monotonic_ns() - 3_000_000_000
     assert 3.0 <= slot.oldest_age < 60.0
 
 
-def test_who_looks_from_outside_sees_what_workers_write(tmp_path: Path) -> None:
+def test_another_process_reads_what_workers_write(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
         board = scoreboard.create(tmp_path / "app-metrics", 4711)
@@ -75,7 +75,7 @@ def test_who_looks_from_outside_sees_what_workers_write(tmp_path: Path) -> None:
     assert (tmp_path / "app-metrics/board-4711").stat().st_mode & 0o777 == 0o644
 
 
-def test_boards_of_those_that_have_gone_are_removed(tmp_path: Path) -> None:
+def test_boards_whose_workers_have_exited_are_removed(tmp_path: Path) -> None:
     scoreboard.create(tmp_path, 1).take(1, 1)[Field.PID] = os.getpid()
     scoreboard.create(tmp_path, 2).take(1, 1)[Field.PID] = 2**22 + 1  # no pid is so great
     (tmp_path / "board-3").write_bytes(b"something else")
@@ -85,8 +85,8 @@ def test_boards_of_those_that_have_gone_are_removed(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"board-1", "board-5", "counter_0.db"}
 
 
-def test_board_of_a_master_that_had_our_pid_stays_as_it_is(tmp_path: Path) -> None:
-    """Workers of it still drain, and write to it."""
+def test_the_board_of_an_old_master_with_our_pid_is_not_overwritten(tmp_path: Path) -> None:
+    """Its workers still drain, and write to it."""
     before = scoreboard.create(tmp_path, 1)
     slot = before.take(1, 1)
     slot[Field.PID], slot[Field.REQUESTS] = os.getpid(), 42
@@ -97,15 +97,15 @@ def test_board_of_a_master_that_had_our_pid_stays_as_it_is(tmp_path: Path) -> No
     assert list(ours.taken()) == []
 
 
-def test_what_is_no_board_of_this_version_is_none(tmp_path: Path) -> None:
+def test_a_file_of_another_version_is_not_read(tmp_path: Path) -> None:
     assert scoreboard.read(tmp_path, 1) is None
     for content in (b"", b"something else", bytes(262_400)):
         (tmp_path / "board-1").write_bytes(content)
         assert scoreboard.read(tmp_path, 1) is None
 
 
-def test_what_a_hostile_service_has_made_of_its_board_is_none(tmp_path: Path) -> None:
-    """It is root who looks."""
+def test_links_and_special_files_are_not_read(tmp_path: Path) -> None:
+    """Root may read the folder of a hostile service."""
     scoreboard.create(tmp_path, 1)
     (tmp_path / "board-2").symlink_to("board-1")
     os.mkfifo(tmp_path / "board-3")
@@ -113,7 +113,7 @@ def test_what_a_hostile_service_has_made_of_its_board_is_none(tmp_path: Path) ->
     assert [scoreboard.read(tmp_path, number) for number in (2, 3, 4)] == [None] * 3
 
 
-def test_a_disk_without_room_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:

@@ -29,7 +29,7 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
 @pytest.mark.parametrize(
     ("message", "state"), [(notify.ready, b"READY=1\n"), (notify.stopping, b"STOPPING=1\n"), (notify.status, b"")]
 )
-def test_one_datagram_with_state_and_status(
+def test_state_and_status_are_one_datagram(
     manager: socket.socket, message: Callable[[str | None, str], None], state: bytes
 ) -> None:
     message(manager.getsockname(), "Wörking")
@@ -37,29 +37,29 @@ def test_one_datagram_with_state_and_status(
     assert notify.NOTIFY_SOCKET not in os.environ
 
 
-def test_text_cannot_add_a_field(manager: socket.socket) -> None:
+def test_the_status_text_cannot_add_a_field(manager: socket.socket) -> None:
     notify.status(manager.getsockname(), "fine\nMAINPID=1\r\nREADY=1 \udcff")
     assert manager.recv(4096) == b"STATUS=fine MAINPID=1 READY=1 ?"
 
 
-def test_no_manager() -> None:
+def test_without_a_manager_nothing_is_sent() -> None:
     notify.ready(None, "")
 
 
-def test_manager_that_has_gone(tmp_path: Path) -> None:
+def test_a_manager_that_cannot_be_reached_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(NotifyError, match=r"at NOTIFY_SOCKET=.*/gone \(No such file or directory\)"):
         notify.ready(str(tmp_path / "gone"), "")
     assert notify.NOTIFY_SOCKET not in os.environ
 
 
-def test_address_is_taken_once() -> None:
+def test_the_address_is_taken_out_of_the_environment() -> None:
     environ = {"NOTIFY_SOCKET": "/run/notify", "HOME": "/"}
     assert notify.take_address(environ) == "/run/notify"
     assert notify.take_address(environ) is None
     assert environ == {"HOME": "/"}
 
 
-def test_reloading_has_the_time(manager: socket.socket) -> None:
+def test_reloading_has_the_monotonic_time(manager: socket.socket) -> None:
     before = time.monotonic_ns() // 1000
     notify.reloading(manager.getsockname(), "Loading")
     state, since, status = manager.recv(4096).decode().split("\n")
@@ -68,7 +68,7 @@ def test_reloading_has_the_time(manager: socket.socket) -> None:
     assert before <= int(since.partition("=")[2]) <= time.monotonic_ns() // 1000
 
 
-def test_messages_without_a_status(manager: socket.socket) -> None:
+def test_timeout_and_watchdog_messages_have_no_status(manager: socket.socket) -> None:
     notify.extend_timeout(manager.getsockname(), 1.5)
     notify.watchdog(manager.getsockname())
     assert manager.recv(4096) == b"EXTEND_TIMEOUT_USEC=1500000"
@@ -78,8 +78,8 @@ def test_messages_without_a_status(manager: socket.socket) -> None:
     notify.reloading(None, "")
 
 
-def test_manager_that_does_not_read(manager: socket.socket) -> None:
-    """sd_notify(3) would wait for it."""
+def test_a_manager_that_does_not_read_is_an_error(manager: socket.socket) -> None:
+    """sd_notify(3) would block."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.setblocking(False)
         with suppress(BlockingIOError):
@@ -93,7 +93,7 @@ def test_manager_that_does_not_read(manager: socket.socket) -> None:
     notify.watchdog(manager.getsockname())
 
 
-def test_watchdog_is_taken_once() -> None:
+def test_the_watchdog_time_is_taken_out_of_the_environment() -> None:
     environ = {"WATCHDOG_USEC": "2500000", "WATCHDOG_PID": str(os.getpid()), "HOME": "/"}
     assert notify.take_watchdog(environ) == 2.5
     assert notify.take_watchdog(environ) is None
