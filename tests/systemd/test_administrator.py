@@ -150,7 +150,7 @@ def test_status_and_doctor_name_the_process_that_holds_the_port(machine: Machine
         assert (status, bool(re.search(held, told))) == (1, True), told
         done = machine.run(CLI, "deploy", "shop", check=False)
         assert (done.returncode, done.stderr.count("\n")) == (4, 2), done.stderr
-        assert "shop.service does not serve: flask-socketact doctor tells more" in done.stderr
+        assert "shop.service does not serve: run flask-socketact doctor" in done.stderr
     finally:
         machine.systemctl("stop", "squatter", check=False)
         stop(machine, "shop")

@@ -1,1 +1,1 @@
-"""A deployment on this machine: put a release in place, restart, look at it, and put the old one back if it is bad."""
+"""``flask-socketact deploy``: switch to a release, restart, watch its health, and roll back if it is bad."""

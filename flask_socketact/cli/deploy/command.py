@@ -1,4 +1,4 @@
-"""``flask-socketact deploy``: a release put in place, watched, and taken back if it is bad."""
+"""``flask-socketact deploy``: deploy a release, watch its health, and roll it back if it is bad."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class _Number(click.FloatRange):
-    """A range that "nan", which is neither below nor above it, is not in."""
+    """A range of numbers that excludes "nan"."""
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
         number = float(super().convert(value, parameter, context))
@@ -44,13 +44,13 @@ class _Number(click.FloatRange):
 _SECONDS = _Number(1.0, 3600.0)
 
 
-def _folder(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Path | None:
+def _parse_release(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Path | None:
     if value == "":
-        raise click.BadParameter("'' is no folder: is a variable empty?")
+        raise click.BadParameter("'' is not a folder: is a variable empty?")
     return None if value is None else Path(value)
 
 
-def _is_page(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+def _parse_page(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     from flask_socketact.cli.rehearse.target import check_path
 
     try:
@@ -59,22 +59,43 @@ def _is_page(_context: click.Context, _parameter: click.Parameter, value: str) -
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    epilog="Exit status: 0 deployed; 1 not deployed, and the old release serves; 3 nothing was changed; 4 not deployed,"
+    " and an administrator must act.",
+)
 @name_argument
 @user_manager_option
 @click.option(
     "--release",
     metavar="DIR",
-    callback=_folder,
-    help="The new release: the link that the service runs in is switched to it.  [default: what is in place]",
+    callback=_parse_release,
+    help="Switch the link that the service runs in to this release.  [default: the release in place]",
 )
-@click.option("--reload", is_flag=True, help="Reload, and not restart.")
-@click.option("--page", default="/", show_default=True, callback=_is_page, help="Must not be answered with 5xx.")
+@click.option("--reload", is_flag=True, help="Reload instead of restarting.")
 @click.option(
-    "--healthy", metavar="SECONDS", type=_SECONDS, default=5.0, show_default=True, help="For so long all must be well."
+    "--page",
+    metavar="PATH",
+    default="/",
+    show_default=True,
+    callback=_parse_page,
+    help="Page that must not respond with 5xx.",
 )
 @click.option(
-    "--timeout", metavar="SECONDS", type=_SECONDS, default=90.0, show_default=True, help="Until it has been, at most."
+    "--healthy",
+    metavar="SECONDS",
+    type=_SECONDS,
+    default=5.0,
+    show_default=True,
+    help="Seconds of good health before the deploy succeeds.",
+)
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=_SECONDS,
+    default=90.0,
+    show_default=True,
+    help="Roll back if the release is not healthy by then.",
 )
 @click.option(
     "--max-errors",
@@ -82,39 +103,39 @@ def _is_page(_context: click.Context, _parameter: click.Parameter, value: str) -
     type=_Number(0.0, 100.0),
     default=5.0,
     show_default=True,
-    help="Of its answers may be 5xx; or twice as many as before.",
+    help="Maximum share of 5xx responses, or twice the share before the deploy, if that is higher.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print an object.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> None:
-    """Deploy a release of the service NAME, and put the old one back if it is bad.
+    """Deploy a release of the service NAME, and roll it back if it is bad.
 
-    A release is bad if it does not boot, is not ready (READY=1, and /readyz if the application has it), does not answer
-    --page, or answers with too many errors. Meanwhile the old workers serve. Exit status: 0 deployed, 1 not deployed,
-    and the old release serves, 2 wrong usage, 3 nothing was done, 4 not deployed, and somebody must look.
+    Restart the service, and watch its health. A release is bad if it does not start, is not ready (READY=1, and /readyz
+    where the application has it), does not respond at --page, or responds with too many errors. The old workers serve
+    until the new ones are ready.
     """
-    from flask_socketact.cli.deploy.in_progress import Record
+    from flask_socketact.cli.deploy.record import Record
     from flask_socketact.cli.deploy.service import Service
     from flask_socketact.cli.deploy.steps import Deployment, state_folder
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the old release is put back
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # who has begun it may go away
-    told = _Told(name, quiet=as_json)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: roll back
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal may be closed
+    report = _Report(name, quiet=as_json)
     running: Deployment | None = None
     error: SocketActError | None = None
     try:
         service = Service(name, Manager(user=user_manager))
         record = Record(state_folder(user_manager=user_manager), name)
-        told.about = service
+        report.about = service
         with record.locked():
-            running = Deployment(service, record, _wanted(given), told)
+            running = Deployment(service, record, _wanted(given), report)
             running.run()
     except SocketActError as why:
         error = why
     except KeyboardInterrupt:
         error = NotBegunError("interrupted before anything was changed")
         if running is not None and running.has_begun:
-            error = LeftBrokenError("interrupted while the old release was put back: deploy again, which ends that")
-    told.end(error, is_told=isinstance(error, NotDeployedError))
+            error = LeftBrokenError("interrupted while rolling back: deploy again to finish it")
+    report.end(error, is_reported=isinstance(error, NotDeployedError))
     sys.exit(ExitStatus.of(error) if error else ExitStatus.DONE)
 
 
@@ -129,8 +150,8 @@ def _wanted(given: dict[str, Any]) -> Wanted:
     )
 
 
-class _Told:
-    """Tells steps, to who looks on and to the journal of the service."""
+class _Report:
+    """Prints the steps of a deploy, and writes them to the journal of the service."""
 
     def __init__(self, name: str, *, quiet: bool) -> None:
         self.about: Service | None = None
@@ -144,7 +165,7 @@ class _Told:
         self._note(step)
 
     def failure(self, reason: str) -> None:
-        """Say why the release is not deployed, at once: it may take a while until the one before it serves again."""
+        """Print the reason at once: rolling back may take a while."""
         self._say_error(f"not deployed: {reason}")
         self._note(f"Not deployed: {reason}")
 
@@ -158,13 +179,16 @@ class _Told:
                 pid = self.about.main_pid
             unit_journal.write(printable(step), pid)
 
-    def end(self, error: Exception | None, *, is_told: bool) -> None:
-        """Tell how it has ended; `is_told`: what the error says has been said."""
+    def end(self, error: Exception | None, *, is_reported: bool) -> None:
+        """Print how the deploy ended.
+
+        :param is_reported: whether `error` has been printed
+        """
         if self._quiet:
             result = {"service": self._name, "deployed": error is None, "error": str(error or ""), "steps": self._steps}
             for line in json.dumps(result, indent=2).splitlines():
                 _say(line)
-        elif error is not None and not is_told:
+        elif error is not None and not is_reported:
             self._say_error(str(error))
 
     def _say_error(self, text: str) -> None:
@@ -173,18 +197,18 @@ class _Told:
 
 
 def _say(text: str, *, to_stderr: bool = False) -> None:
-    """Print a line. When the terminal or the reader of the pipe has gone, print nothing: the journal has it.
+    """Print a line. If the terminal or the pipe is closed, print nothing: the journal has it.
 
-    Everything that the command prints passes here. The service's user chooses parts of it: file names, status lines,
-    log records. Control characters in them do not reach the terminal of root.
+    All output of the command passes through here. The service's user controls parts of it (file names, status lines,
+    log records): their control characters must not reach root's terminal.
     """
     stream = sys.stderr if to_stderr else sys.stdout
-    encoding = stream.encoding or "ascii"  # of a terminal that has fewer characters, perhaps
+    encoding = stream.encoding or "ascii"  # it may not have all characters
     try:
         click.secho(
             printable(text).encode(encoding, "replace").decode(encoding), fg="red" if to_stderr else None, err=to_stderr
         )
     except OSError:
         nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        os.dup2(nowhere, stream.fileno())  # or Python would try again at its end, and exit with 120
+        os.dup2(nowhere, stream.fileno())  # or Python would flush again when it exits, with status 120
         os.close(nowhere)

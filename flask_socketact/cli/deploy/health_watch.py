@@ -1,4 +1,4 @@
-"""Whether a new generation is well: it is ready, its pages are answered, and not more of its answers are errors."""
+"""The health of a new generation: it is ready, its pages respond, and its share of errors has not grown."""
 
 from __future__ import annotations
 
@@ -10,82 +10,82 @@ from flask_socketact.cli.deploy.service import Counts, Service
 from flask_socketact.errors import UnhealthyError
 
 READYZ = "/readyz"
-#: Between two looks, in seconds.
+#: Time between two looks, in seconds.
 INTERVAL = 0.5
-#: Fewer errors than this are no rate.
+#: With fewer errors than this, their rate does not count.
 FEWEST_ERRORS = 3
 
 
 @dataclass(frozen=True)
 class Health:
-    """What is asked of a new generation."""
+    """What a new generation must fulfill."""
 
-    page: str  #: is not to be answered with 500 or above, unless it was before
-    seconds: float  #: for which everything must be well, without a break
-    max_errors: float  #: part of the answers that may be errors, or twice as many as before, if that is more
+    page: str  #: path that must not respond with 5xx, unless it did before
+    seconds: float  #: of good health without a break
+    max_errors: float  #: share of responses that may be 5xx, or twice the share before, if that is higher
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What the generation before did."""
+    """The health of the old generation."""
 
-    answered: bool  #: anything at all; or it did not run
+    responded: bool  #: it responded at all, or did not run
     page_was_good: bool
-    readyz: Sequence[str]  #: listeners that have /readyz; none if that is not known, or there is none
+    readyz: Sequence[str]  #: addresses that respond at /readyz; empty if unknown
     counts: Counts
 
 
 def baseline(service: Service, health: Health) -> Baseline:
-    """Look at the service before anything is changed; one that does not run is not started by it."""
+    """Measure the health of the service before anything is changed. A service that does not run is not started."""
     if not service.is_active:
-        return Baseline(answered=True, page_was_good=True, readyz=(), counts=Counts())
-    ready = {address: service.ask(READYZ, [address]) for address in service.addresses}
+        return Baseline(responded=True, page_was_good=True, readyz=(), counts=Counts())
+    ready = {address: service.request(READYZ, [address]) for address in service.addresses}
     having = [address for address, answer in ready.items() if answer.status is not None and not answer.is_missing]
-    page = service.ask(health.page)
+    page = service.request(health.page)
     return Baseline(page.status is not None or bool(having), page.is_good, having, service.counts())
 
 
 def wait(service: Service, health: Health, before: Baseline, deadline: float) -> None:
-    """Wait until the service has been well for long enough.
+    """Wait until the service has been healthy for `health.seconds`.
 
-    :raises UnhealthyError: too many errors; it was stopped; or it has not been until the deadline (CLOCK_MONOTONIC,
-        seconds).
+    :param deadline: CLOCK_MONOTONIC, seconds
+    :raises UnhealthyError: it had too many errors, was stopped, or was not healthy by the deadline.
     """
-    well_since, asked = None, service.asked
+    healthy_since, own = None, service.own_requests
     while True:
-        wrong = _what_is_wrong(service, health, before, asked)
+        problem = _find_problem(service, health, before, own)
         now = time.monotonic()
-        well_since = None if wrong else well_since or now
-        if well_since is not None and now - well_since >= health.seconds:
+        healthy_since = None if problem else healthy_since or now
+        if healthy_since is not None and now - healthy_since >= health.seconds:
             return
         if now > deadline:
-            raise UnhealthyError(wrong or f"it was not well for {health.seconds:g} s in a row before its time was over")
+            raise UnhealthyError(problem or f"it was not healthy for {health.seconds:g} s in a row before the timeout")
         time.sleep(INTERVAL)
 
 
-def _what_is_wrong(service: Service, health: Health, before: Baseline, asked: Counts) -> str:
-    """Return what is wrong at this moment, empty if nothing is. What we ourselves ask since we had `asked` so much does
-    not count: /readyz, answered with 503 for a while, would be errors.
+def _find_problem(service: Service, health: Health, before: Baseline, own: Counts) -> str:
+    """Return what is wrong at this moment; empty if nothing is.
 
-    :raises UnhealthyError: what is wrong will not mend itself.
+    :param own: our requests before the watch. Later ones do not count: /readyz may respond with 503 for a while.
+    :raises UnhealthyError: waiting longer does not help.
     """
     if service.is_stopped:
         raise UnhealthyError("the service was stopped")
     if not service.is_active:
-        return "the service is not active any more"
-    page = service.ask(health.page)
-    _count_errors(service.counts().without(service.asked.without(asked)), health, before)
+        return "the service is no longer active"
+    page = service.request(health.page)
+    _check_errors(service.counts().without(service.own_requests.without(own)), health, before)
     if before.page_was_good and not page.is_good:
         return page.text
-    if before.readyz and not (readyz := service.ask(READYZ, before.readyz)).is_good:
+    if before.readyz and not (readyz := service.request(READYZ, before.readyz)).is_good:
         return readyz.text
     return ""
 
 
-def _count_errors(now: Counts, health: Health, before: Baseline) -> None:
+def _check_errors(now: Counts, health: Health, before: Baseline) -> None:
     limit = max(health.max_errors, 2 * before.counts.rate)
     if now.errors >= FEWEST_ERRORS and now.rate > limit:
         raise UnhealthyError(
-            f"{now.errors} of {now.requests} requests were answered with 500 or above ({now.rate:.1%}; "
-            f"{before.counts.rate:.1%} before, and at most {limit:.1%} allowed)"
+            f"{now.errors} of {now.requests} responses had a status of 5xx ({now.rate:.1%}; "
+            f"{before.counts.rate:.1%} before, at most {limit:.1%} allowed)"
         )

@@ -1,7 +1,7 @@
-"""The symbolic link to the release that runs.
+"""The symbolic link to the current release.
 
 The service's user may own the folder of the link, and those above it. So the folder is opened once, only if that user
-cannot have led us to another user's folder (:class:`flask_socketact.files.Folder`), and used by its descriptor.
+cannot redirect root to another user's folder (:class:`flask_socketact.files.Folder`), and used by its descriptor.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from flask_socketact.errors import ReleaseError, UnsafePathError
 
 @dataclass(frozen=True)
 class NewLink:
-    """A link that has been made, but not yet put in its place."""
+    """A new link under a temporary name."""
 
     name: str
-    identity: str  #: as of :meth:`Link.identity`; the same when it is in its place
+    identity: str  #: as :meth:`Link.identity`; a rename keeps it
 
 
 class Link:
-    """A symbolic link, on the way to the folder that a service runs in. Its folder is open until :meth:`close`."""
+    """A symbolic link on the path of ``WorkingDirectory=``. Its folder is open until :meth:`close`."""
 
     def __init__(self, folder: files.Folder, name: str, inside: Path) -> None:
         self.path = folder.path / name
-        self.inside = inside  #: of a release, the folder that the service runs in
+        self.inside = inside  #: folder within a release that the service runs in
         self._folder = folder
         self._name = name
 
@@ -44,20 +44,19 @@ class Link:
         self._folder.close()
 
     def target(self) -> str:
-        """Return what the link says, as it says it.
+        """Return the target of the link, as it is written.
 
-        :raises ReleaseError: it is there no more.
+        :raises ReleaseError: the link no longer exists.
         """
         try:
             return os.readlink(self._name, dir_fd=self._folder.descriptor)
         except OSError as error:
-            raise ReleaseError(f"{self.path} is no symbolic link any more: {error.strerror}") from None
+            raise ReleaseError(f"{self.path} is no longer a symbolic link: {error.strerror}") from None
 
     def identity(self) -> str:
-        """Return what tells this link from any other, also of the same text; empty if it is no link any more.
+        """Return an identity of this link, different from any other with the same target; empty if it is not a link.
 
-        Both parts, the number of the inode and the time at which it was made, survive a rename; a number alone comes
-        again.
+        It is the inode number and the modification time, which survive a rename. The kernel reuses inode numbers.
         """
         try:
             found = os.stat(self._name, dir_fd=self._folder.descriptor, follow_symlinks=False)
@@ -66,34 +65,34 @@ class Link:
         return _identity(found) if stat.S_ISLNK(found.st_mode) else ""
 
     def leads_to_folder(self, target: str) -> bool:
-        """Whether it would lead to a folder, if it said `target`."""
+        """Return whether a link with this target would lead to a folder."""
         return _stat_folder(target, self._folder.descriptor) is not None
 
     def leads_to(self, folder: Path) -> bool:
-        """Whether it leads to `folder` now."""
+        """Return whether the link leads to `folder`."""
         return _is_same(_stat_folder(self._name, self._folder.descriptor), _stat_folder(folder))
 
     def check(self, release: Path) -> Path:
-        """Return the release as the link is to name it.
+        """Return the target of the link for a release.
 
-        :raises ReleaseError: it is no folder, or has not what the service runs in.
+        :raises ReleaseError: it is not a folder, or lacks the folder that the service runs in.
         """
         try:
             folder = release.resolve()
-        except (OSError, RuntimeError):  # a link to itself; up to Python 3.12 the latter
+        except (OSError, RuntimeError):  # a loop of links; RuntimeError up to Python 3.12
             folder = release
         for needed in (folder, folder / self.inside):
             if _stat_folder(needed) is None:
-                raise ReleaseError(f"{needed} is no folder: give --release the new release's")
+                raise ReleaseError(f"{needed} is not a folder: set --release to the folder of the new release")
         if _is_same(_stat_folder(folder), os.fstat(self._folder.descriptor)):
-            raise ReleaseError(f"{folder} holds the link {self.path}: give --release a folder beside it")
+            raise ReleaseError(f"{folder} contains the link {self.path}: set --release to a folder next to it")
         return folder
 
     @contextmanager
     def made_alongside(self, target: str) -> Iterator[NewLink]:
-        """Make a link to `target` next to this one, for :meth:`replace`; removed at the end if it is still there.
+        """Create a link to `target` next to this one, for :meth:`replace`. Remove it at the end if it is still there.
 
-        :raises ReleaseError: it cannot be made.
+        :raises ReleaseError: it cannot be created.
         """
         name = files.temporary_name(self._name)
         with self._unchanged():
@@ -106,17 +105,17 @@ class Link:
                 os.unlink(name, dir_fd=self._folder.descriptor)
 
     def replace(self, new: NewLink) -> None:
-        """Put a link in the place of this one: at every moment it names the one or the other.
+        """Replace this link with a new one atomically.
 
-        :raises ReleaseError: it cannot be put there, or what is there is no link any more.
+        :raises ReleaseError: it cannot be replaced, or is no longer a link.
         """
         if not self.identity():
-            raise ReleaseError(f"{self.path} is no symbolic link any more: see what it is")
+            raise ReleaseError(f"{self.path} is no longer a symbolic link: check what it is")
         with self._unchanged():
             self._folder.rename(new.name, self._name)
 
     def sync(self) -> None:
-        """Let the link outlive a power cut.
+        """Write the link to disk, to survive a power failure.
 
         :raises OSError: the disk fails.
         """
@@ -124,26 +123,26 @@ class Link:
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
-        """Turn an error into one that names the link, and not the hidden one next to it."""
+        """Raise an error that names the link, not the temporary one."""
         try:
             yield
         except OSError as error:
             raise ReleaseError(
-                f"{self.path} cannot be switched: {error.strerror}: see that {self._folder.path} can be written to"
+                f"{self.path} cannot be switched: {error.strerror}: make {self._folder.path} writable"
             ) from None
 
 
 def find(directory: Path) -> Link:
-    """Return the link on the way to a service's ``WorkingDirectory=``; of several the innermost.
+    """Return the innermost link on the path of ``WorkingDirectory=``.
 
-    :raises ReleaseError: there is none, or its folder is one that we must not write to as root.
+    :raises ReleaseError: there is none, or root must not write to its folder.
     """
     for path in (directory, *directory.parents):
         if os.path.islink(path):
             return _open(path, directory.relative_to(path))
     example = "/srv/app/current" if directory == Path("/") else directory / "current"
     raise ReleaseError(
-        f"WorkingDirectory={directory} is no symbolic link, nor below one: let the service run in a link to the "
+        f"WorkingDirectory={directory} is not a symbolic link, nor inside one: run the service in a link to the "
         f"current release, as with flask-socketact units --directory {example}"
     )
 
@@ -153,14 +152,14 @@ def _open(path: Path, inside: Path) -> Link:
         folder = files.Folder(path.parent)
     except UnsafePathError as error:
         raise ReleaseError(
-            f"{path} is not switched: {error.strerror} {path.parent}: let root, or one user, own all of the way"
+            f"{path} is not safe to switch: {error.strerror} {path.parent}: make root, or one user, own the whole path"
         ) from None
     except OSError as error:
-        raise ReleaseError(f"{path} is not switched: {error.strerror}: see {path.parent}") from None
+        raise ReleaseError(f"{path} cannot be switched: {error.strerror}: see {path.parent}") from None
     link = Link(folder, path.name, inside)
     if not link.identity():
         link.close()
-        raise ReleaseError(f"{path} is no symbolic link any more: deploy again")
+        raise ReleaseError(f"{path} is no longer a symbolic link: deploy again")
     return link
 
 
@@ -173,7 +172,7 @@ def _is_same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
 
 
 def _stat_folder(path: str | Path, above: int | None = None) -> os.stat_result | None:
-    """Return what the kernel says of a folder; None if it is none."""
+    """Return the status of a folder; None if it is not a folder."""
     try:
         found = os.stat(path, dir_fd=above)
     except OSError:

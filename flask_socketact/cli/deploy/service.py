@@ -1,4 +1,4 @@
-"""The service that is deployed, as systemd and the kernel have it."""
+"""The service to deploy: its state in systemd, its counters, and requests to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flask_socketact.shared.scoreboard import Field, Scoreboard
 from flask_socketact.systemd.manager import Manager, Unit, as_typed, call, complaint, runtime_folders
 from flask_socketact.text import cut
 
-#: Of systemctl.
+#: Verbs of systemctl.
 RESTART, RELOAD = "restart", "reload"
 
 _PROPERTIES = (
@@ -38,18 +38,18 @@ _PROPERTIES = (
     "Wants",
     "WorkingDirectory",
 )
-#: An answer to a look that has not come by then does not come. Seconds.
-LOOK_TIMEOUT = 5.0
+#: Timeout of a request, in seconds.
+REQUEST_TIMEOUT = 5.0
 _NOT_FOUND = 404
 _FAILED = 500
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came of asking for a page. The status is None when no answer came."""
+class Response:
+    """The result of a request. The status is None if there was no response."""
 
     status: int | None
-    text: str
+    text: str  #: path, address and result
 
     @property
     def is_good(self) -> bool:
@@ -62,32 +62,32 @@ class Answer:
 
 @dataclass(frozen=True)
 class Counts:
-    """What the workers of a generation have answered."""
+    """Requests of a generation."""
 
     requests: int = 0
-    errors: int = 0
+    errors: int = 0  #: with a 5xx response
 
     @property
     def rate(self) -> float:
-        """The part of requests that were answered with 500 or above."""
+        """Share of requests with a 5xx response."""
         return self.errors / self.requests if self.requests else 0.0
 
     def without(self, others: Counts) -> Counts:
-        """Return what is left when some of these are not to count."""
+        """Return these requests without others."""
         return Counts(max(0, self.requests - others.requests), max(0, self.errors - others.errors))
 
 
 class Service:
-    """One service, looked at anew whenever something is asked of it."""
+    """One service. Each property asks systemd for its current value."""
 
     def __init__(self, name: str, manager: Manager) -> None:
-        """Look at the service.
+        """Check that the service can be deployed.
 
         :raises NotBegunError: it is masked, cannot be loaded, or does not run gunicorn.
-        :raises ManagerError: there is no such service, or no manager that answers.
+        :raises ManagerError: there is no such service, or the manager does not respond.
         """
         self.name = f"{name}.service"
-        self.asked = Counts()  #: by us
+        self.own_requests = Counts()  #: sent by this deploy
         self._manager = manager
         unit = self._show()
         self._check(unit)
@@ -100,13 +100,13 @@ class Service:
     def _check(self, unit: Unit) -> None:
         state = unit["LoadState"]
         if state == "masked":
-            raise NotBegunError(f"{self.name} is masked: {self.systemctl} unmask {self.name}, and deploy then")
+            raise NotBegunError(f"{self.name} is masked: run {self.systemctl} unmask {self.name}, then deploy again")
         if state != "loaded":
-            raise NotBegunError(f"{self.name} is not loaded ({state}): {self.systemctl} status {self.name} tells why")
+            raise NotBegunError(f"{self.name} is not loaded ({state}): see {self.systemctl} status {self.name}")
         if not _is_ours(unit) and self._scoreboard(unit) is None:
             raise NotBegunError(
-                f"{self.name} does not run gunicorn, as its ExecStart= has it, and is left alone: "
-                "deploy a service that flask-socketact units has made, or one like it"
+                f"{self.name} does not run gunicorn in its ExecStart=, and was not changed: "
+                "deploy a service that flask-socketact units made, or one like it"
             )
 
     def _show(self) -> Unit:
@@ -122,29 +122,29 @@ class Service:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it has ended without an error, as by ``systemctl stop``, and systemd does not start it again."""
+        """Whether it was stopped, as by ``systemctl stop``, and systemd does not start it again."""
         unit = self._show()
         return (unit["ActiveState"], unit["Result"]) == ("inactive", "success") and unit["ConditionResult"] != "no"
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it ends, and has had no error until now."""
+        """Whether it stops, and has had no error so far."""
         unit = self._show()
         return (unit["ActiveState"], unit["Result"]) == ("deactivating", "success")
 
     @property
     def overlaps(self) -> bool:
-        """Whether old and new workers may live at the same time."""
+        """Whether old and new workers may run at the same time."""
         return self._show().overlaps
 
     @property
     def systemctl(self) -> str:
-        """The command that reaches its manager, as a person types it."""
+        """The command that reaches its manager, as the administrator types it."""
         return as_typed(user=self._manager.user)
 
     @property
     def is_served(self) -> bool:
-        """Whether workers answer: the service's, or old ones, from before a restart that has failed."""
+        """Whether workers serve: those of the service, or old ones from before a failed restart."""
         unit = self._show()
         return unit.is_active or any(protocol.scopes(unit.control_group))
 
@@ -153,28 +153,28 @@ class Service:
         return Path(self._show().directory or "/")
 
     def run(self, verb: str, seconds: float) -> None:
-        """Restart or reload it, and wait until that is done.
+        """Restart or reload the service, and wait until that is done.
 
-        :raises CommandError: it has failed, or takes longer.
+        :raises CommandError: it failed, or takes longer than `seconds`.
         :raises ManagerError: there is no systemctl.
         """
         began = int(time.time())
         try:
             done = call("systemctl", self._manager.option, verb, "--", self.name, seconds=seconds)
         except subprocess.TimeoutExpired:
-            raise CommandError(f"systemctl {verb} has not ended within {seconds:.0f} s{self._status()}") from None
+            raise CommandError(f"systemctl {verb} did not finish within {seconds:.0f} s{self._status()}") from None
         if done.returncode != 0:
-            said = complaint(done).removesuffix(".").removesuffix(".")  # systemd 252 has two
+            said = complaint(done).removesuffix(".").removesuffix(".")  # systemd 252 writes two
             why = last_error(self.name, began, user=self._manager.user)
             raise CommandError(f"systemctl {verb}: {said}{f': {why}' if why else self._status()}")
 
     def _status(self) -> str:
-        """Return what the service says of itself, to end a sentence with."""
+        """Return ``STATUS=`` of the service, to end a sentence with."""
         text = self._show()["StatusText"]
         return f": {cut(text, MAX_QUOTE)}" if text else ""
 
     def counts(self) -> Counts:
-        """Return what the newest generation has answered, as far as its scoreboard can be read."""
+        """Return the requests of the newest generation; none if its scoreboard is not readable."""
         board = self._scoreboard(self._show())
         newest = board.newest() if board else []
         return Counts(sum(slot[Field.REQUESTS] for slot in newest), sum(slot[Field.ERRORS] for slot in newest))
@@ -185,55 +185,55 @@ class Service:
         except PermissionError:
             return None
 
-    def ask(self, path: str, addresses: Sequence[str] = ()) -> Answer:
-        """Ask for a page at each of its listeners, or of those given; return the first answer that is not 404."""
-        answers = [_ask(address, path) for address in addresses or self.addresses]
-        given = [answer for answer in answers if answer.status is not None]
-        failed = [answer for answer in given if not answer.is_good]
-        self.asked = Counts(self.asked.requests + len(given), self.asked.errors + len(failed))
-        found = [answer for answer in answers if not answer.is_missing]
-        return (found or answers or [Answer(None, "it has no listener")])[0]
+    def request(self, path: str, addresses: Sequence[str] = ()) -> Response:
+        """Request a page at all listeners, or at `addresses`; return the first response that is not 404."""
+        responses = [_request(address, path) for address in addresses or self.addresses]
+        received = [response for response in responses if response.status is not None]
+        failed = [response for response in received if not response.is_good]
+        self.own_requests = Counts(self.own_requests.requests + len(received), self.own_requests.errors + len(failed))
+        found = [response for response in responses if not response.is_missing]
+        return (found or responses or [Response(None, "the service has no listener")])[0]
 
 
 def _is_ours(unit: Unit) -> bool:
-    """Whether a unit starts gunicorn, or has a relay as a script that starts gunicorn would have."""
+    """Return whether a unit starts gunicorn, or has a relay, as for a script that starts gunicorn."""
     if f"{unit.name.removesuffix('.service')}-relay.service" in unit["Wants"].split():
         return True
     words = " ".join(unit.lines("ExecStart")).split()
     return any(Path(word).name.startswith("gunicorn") or "flask_socketact" in word for word in words)
 
 
-def _ask(address: str, path: str) -> Answer:
-    """Send one request on a connection of its own; by TLS to who does not understand HTTP."""
+def _request(address: str, path: str) -> Response:
+    """Send a request on a new connection, first without TLS, then with TLS."""
     began = time.monotonic()
-    answer = _ask_by(_connect, address, path)
-    if answer.status is not None or time.monotonic() - began > LOOK_TIMEOUT / 2:
-        return answer
-    encrypted = _ask_by(_connect_encrypted, address, path)
-    return answer if encrypted.status is None else encrypted
+    response = _request_by(_connect, address, path)
+    if response.status is not None or time.monotonic() - began > REQUEST_TIMEOUT / 2:
+        return response
+    encrypted = _request_by(_connect_encrypted, address, path)
+    return response if encrypted.status is None else encrypted
 
 
-def _ask_by(connect: Callable[[str], socket.socket], address: str, path: str) -> Answer:
-    connection = http.client.HTTPConnection("localhost", timeout=LOOK_TIMEOUT)
+def _request_by(connect: Callable[[str], socket.socket], address: str, path: str) -> Response:
+    connection = http.client.HTTPConnection("localhost", timeout=REQUEST_TIMEOUT)
     watch = None
     try:
         connection.sock = connect(address)
-        # One that sends "100 Continue" without end never makes a read wait.
-        watch = threading.Timer(LOOK_TIMEOUT, connection.sock.shutdown, (socket.SHUT_RDWR,))
+        # A server that sends "100 Continue" forever would not trigger the timeout of a read.
+        watch = threading.Timer(REQUEST_TIMEOUT, connection.sock.shutdown, (socket.SHUT_RDWR,))
         watch.start()
         connection.request("GET", path, headers={"User-Agent": "flask-socketact-deploy", "Connection": "close"})
-        answer = connection.getresponse()  # its head tells; the rest may be without an end
+        response = connection.getresponse()  # the body is not read: it may be endless
     except (OSError, http.client.HTTPException) as error:
-        return Answer(None, f"{path} at {address}: {cut(str(error), MAX_QUOTE) or type(error).__name__}")
+        return Response(None, f"{path} at {address}: {cut(str(error), MAX_QUOTE) or type(error).__name__}")
     finally:
         if watch is not None:
             watch.cancel()
         connection.close()
-    return Answer(answer.status, f"{path} at {address}: {answer.status} {cut(answer.reason, MAX_QUOTE)}")
+    return Response(response.status, f"{path} at {address}: {response.status} {cut(response.reason, MAX_QUOTE)}")
 
 
 def _connect_encrypted(address: str) -> socket.socket:
-    """Connect by TLS; whose certificate it is does not matter, as the address is this service's."""
+    """Connect with TLS. The certificate is not verified: the address belongs to the service."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context.wrap_socket(_connect(address))
@@ -242,10 +242,10 @@ def _connect_encrypted(address: str) -> socket.socket:
 def _connect(address: str) -> socket.socket:
     if is_unix(address):
         client = socket.socket(socket.AF_UNIX)
-        client.settimeout(LOOK_TIMEOUT)
+        client.settimeout(REQUEST_TIMEOUT)
         client.connect(unix_path(address))
         return client
     host, port = host_and_port(address)
-    # A listener at all addresses is asked at this machine's own.
+    # A listener at all addresses is reached by the loopback address.
     own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return socket.create_connection((own, int(port)), timeout=LOOK_TIMEOUT)
+    return socket.create_connection((own, int(port)), timeout=REQUEST_TIMEOUT)

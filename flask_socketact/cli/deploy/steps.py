@@ -1,4 +1,4 @@
-"""A deployment, step by step."""
+"""The steps of a deploy."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 from flask_socketact.cli.deploy import health_watch, release_link
 from flask_socketact.cli.deploy.health_watch import Baseline, Health
-from flask_socketact.cli.deploy.in_progress import Pending, Record
-from flask_socketact.cli.deploy.old_release import OldRelease, end
-from flask_socketact.cli.deploy.outcome import Tell
+from flask_socketact.cli.deploy.record import Pending, Record
 from flask_socketact.cli.deploy.release_link import Link
+from flask_socketact.cli.deploy.report import Report
+from flask_socketact.cli.deploy.rollback import Rollback, end
 from flask_socketact.cli.deploy.service import RELOAD, Service
 from flask_socketact.errors import (
     CommandError,
@@ -25,47 +25,47 @@ from flask_socketact.errors import (
     UnhealthyError,
 )
 
-#: What makes a deployment be undone.
-_BAD = (CommandError, UnhealthyError, ManagerError, OSError, KeyboardInterrupt)
+#: Errors after which a deploy is rolled back.
+_FAILURES = (CommandError, UnhealthyError, ManagerError, OSError, KeyboardInterrupt)
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be deployed."""
+    """What to deploy."""
 
-    release: Path | None  #: None: what is in place already
+    release: Path | None  #: None: the release in place
     verb: str  #: RESTART or RELOAD
     health: Health
-    timeout: float  #: from the command until the service has been well for long enough, in seconds
+    timeout: float  #: from the command until the service is healthy, in seconds
 
 
 def state_folder(*, user_manager: bool) -> Path:
-    """Return where records are kept; the state of the machine, so that they outlive a boot (file-hierarchy(7))."""
+    """Return the folder of records: it survives a reboot (file-hierarchy(7))."""
     if not user_manager:
         return Path("/var/lib/flask-socketact")
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "flask-socketact"
 
 
 class Deployment:
-    """One deployment of a service. Used with the lock of its record."""
+    """One deploy of a service. Its record must be locked."""
 
-    def __init__(self, service: Service, record: Record, wanted: Wanted, tell: Tell) -> None:
-        self.has_begun = False  #: something has been changed, and not yet put back
+    def __init__(self, service: Service, record: Record, wanted: Wanted, report: Report) -> None:
+        self.has_begun = False  #: something was changed, and not yet rolled back
         self._service = service
         self._record = record
         self._wanted = wanted
-        self._tell = tell
+        self._report = report
         self._is_restarted = False
-        self._old = OldRelease(service, record, tell, wanted.health.page, wanted.timeout)
+        self._rollback = Rollback(service, record, report, wanted.health.page, wanted.timeout)
 
     def run(self) -> None:
-        """Deploy, after the last deployment has been undone, if that was killed half-way.
+        """Deploy; before that, roll back an earlier deploy that was killed.
 
-        :raises NotBegunError: nothing was done.
-        :raises ReleaseError: nothing was done.
-        :raises RecordError: nothing was done.
-        :raises NotDeployedError: the release before serves.
-        :raises LeftBrokenError: it is not known that it does.
+        :raises NotBegunError: nothing was changed.
+        :raises ReleaseError: nothing was changed.
+        :raises RecordError: nothing was changed.
+        :raises NotDeployedError: the old release serves.
+        :raises LeftBrokenError: the old release may not serve.
         """
         if self._wanted.verb == RELOAD:
             self._check_reload()
@@ -73,24 +73,27 @@ class Deployment:
         if self._wanted.release is not None:
             with release_link.find(self._service.directory) as current:
                 self._deploy_release(current, self._wanted.release)
-        elif not has_repaired:  # it has just been restarted
+        elif not has_repaired:  # a repair has just restarted it
             self._deploy_in_place()
 
     def _check_reload(self) -> None:
-        """:raises NotBegunError: the service cannot reload."""
+        """Check that the service can reload.
+
+        :raises NotBegunError: it cannot.
+        """
         name = self._service.name
         if not self._service.overlaps:
             raise NotBegunError(
-                f"{name} cannot reload, as its old and new workers must not live at the same time "
+                f"{name} cannot reload, because its old and new workers must not run at the same time "
                 "(SOCKETACT_OVERLAP=no): deploy without --reload"
             )
         if not self._service.is_active:
             raise NotBegunError(f"{name} is not active, and cannot reload: deploy without --reload")
 
     def _repair(self) -> bool:
-        """Undo a deployment that was killed half-way; return whether there was one that had changed something.
+        """Roll back a deploy that was killed; return whether that was necessary.
 
-        :raises LeftBrokenError: it cannot be undone, and no other release is given.
+        :raises LeftBrokenError: the rollback failed, and there is no `--release`.
         """
         pending = self._record.read()
         if pending is None:
@@ -98,97 +101,97 @@ class Deployment:
         with release_link.find(self._service.directory) as current:
             now = current.target()
             is_untouched = now == pending.old and self._service.main_pid == pending.main_pid
-            what = f"The deployment of {pending.new}, begun {pending.begun}, was cut off"
+            what = f"The deploy of {pending.new}, begun {pending.begun}, was killed"
             if current.identity() in pending.links and current.leads_to_folder(pending.old):
-                self._tell(f"{what}: {pending.old} is put back")
-                self._undo(current, pending)
+                self._report(f"{what}: rolling back to {pending.old}")
+                self._roll_back(current, pending)
                 return True
             if current.identity() in pending.links:
-                self._tell(f"{what}, and {pending.old} is no more: {now} stays")
+                self._report(f"{what}, and {pending.old} no longer exists: the link keeps {now}")
             elif not is_untouched:
-                self._tell(f"{what}, and {current.path} is not the link that it made: {now} stays")
+                self._report(f"{what}, and {current.path} is not the link that it made: the link keeps {now}")
         self._record.end()
         return False
 
-    def _undo(self, current: Link, pending: Pending) -> None:
-        """Put back what was there before a deployment that was killed.
+    def _roll_back(self, current: Link, pending: Pending) -> None:
+        """Roll back a deploy that was killed.
 
-        :raises LeftBrokenError: it does not serve, and no other release is given.
+        :raises LeftBrokenError: the old release does not serve, and there is no `--release`.
         """
         self.has_begun = True
         try:
-            self._old.put_back(current, pending, None)
+            self._rollback.roll_back(current, pending, None)
         except LeftBrokenError as error:
             if self._wanted.release is None:
                 raise
-            self._tell(str(error))
+            self._report(str(error))
         self.has_begun = False
 
     def _deploy_release(self, current: Link, release: Path) -> None:
         new, old = current.check(release), current.target()
         if current.leads_to(new):
-            self._tell(f"{new} is in place already: if it is bad, there is nothing to put back")
+            self._report(f"{new} is in place already: if it is bad, there is no release to roll back to")
             self._deploy_in_place()
             return
-        before = self._look_first()
+        before = self._measure_before()
         begun = datetime.now().astimezone().isoformat(timespec="seconds")
         pending = Pending(old, str(new), self._wanted.verb, self._service.main_pid, begun, [])
         try:
             self._switch(current, pending)
             self._restart(before)
-        except _BAD as error:
+        except _FAILURES as error:
             if not self.has_begun and current.identity() not in pending.links:
                 self._record.end()
                 raise
             self.has_begun = True
-            reason = self._tell_failure(error)
-            self._old.put_back(current, pending, before)
+            reason = self._report_failure(error)
+            self._rollback.roll_back(current, pending, before)
             raise NotDeployedError(reason) from None
         end(self._record)
-        self._tell(f"Deployed {new}")
+        self._report(f"Deployed {new}")
 
     def _deploy_in_place(self) -> None:
-        before = self._look_first()
+        before = self._measure_before()
         try:
             self._restart(before)
-        except _BAD as error:
+        except _FAILURES as error:
             if not self.has_begun:
                 raise
-            reason = self._tell_failure(error)
-            self._say_what_serves()
+            reason = self._report_failure(error)
+            self._report_what_serves()
             raise NotDeployedError(reason) from None
-        self._tell("Deployed what is in place")
+        self._report("Deployed the release in place")
 
-    def _say_what_serves(self) -> None:
-        """Say what serves where there is no release to put back.
+    def _report_what_serves(self) -> None:
+        """Report what serves after a failed deploy of the release in place.
 
-        :raises LeftBrokenError: not what served before.
+        :raises LeftBrokenError: the old workers do not serve.
         """
         name = self._service.name
         if self._is_restarted and self._service.is_stopped:
-            raise LeftBrokenError(f"{name} is stopped: {self._service.systemctl} start {name} starts it")
+            raise LeftBrokenError(f"{name} was stopped: start it with {self._service.systemctl} start {name}")
         if self._is_restarted:
-            raise LeftBrokenError("it serves, as there is no release to put back: deploy a good one, with --release")
+            raise LeftBrokenError("the bad release serves, as there is no other: deploy a good one with --release")
         if not self._service.is_served:
-            raise LeftBrokenError(f"{name} does not serve: flask-socketact doctor tells more")
-        self._tell("The workers from before serve on")
+            raise LeftBrokenError(f"{name} does not serve: run flask-socketact doctor")
+        self._report("The old workers keep serving")
 
-    def _look_first(self) -> Baseline:
-        """Look at the service before anything is changed."""
+    def _measure_before(self) -> Baseline:
+        """Measure the health of the service before anything is changed."""
         before = health_watch.baseline(self._service, self._wanted.health)
-        if not before.answered:
+        if not before.responded:
             where = ", ".join(self._service.addresses)
-            self._tell(f"Nobody answers at {where}: only READY=1 and the counts of errors tell whether it is well")
+            self._report(f"No response at {where}: only READY=1 and the counts of errors show the health")
         return before
 
     def _switch(self, current: Link, pending: Pending) -> None:
-        """Let the link name the new release.
+        """Switch the link to the new release.
 
-        :raises ReleaseError: it cannot; nothing has been changed.
-        :raises RecordError: it cannot be written down; nothing has been changed.
-        :raises OSError: whether that outlives a power cut is not known.
+        :raises ReleaseError: it cannot be switched; nothing was changed.
+        :raises RecordError: the record cannot be written; nothing was changed.
+        :raises OSError: the link was switched, but may not survive a power failure.
         """
-        self._tell(f"{current.path} is to be {pending.new}, and was {pending.old}")
+        self._report(f"Switching {current.path} to {pending.new} from {pending.old}")
         with current.made_alongside(pending.new) as link:
             pending.links.append(link.identity)
             self._record.begin(pending)
@@ -201,20 +204,20 @@ class Deployment:
         current.sync()
 
     def _restart(self, before: Baseline) -> None:
-        """Restart or reload, and wait until the new generation is well.
+        """Restart or reload, and wait until the new generation is healthy.
 
-        :raises CommandError: it does not boot.
-        :raises UnhealthyError: it is not well.
+        :raises CommandError: it does not start.
+        :raises UnhealthyError: it is not healthy.
         """
         wanted, began = self._wanted, time.monotonic()
-        self._tell(f"systemctl {wanted.verb} {self._service.name}")
+        self._report(f"systemctl {wanted.verb} {self._service.name}")
         self.has_begun = True
         self._service.run(wanted.verb, wanted.timeout)
         self._is_restarted = True
-        self._tell(f"Ready after {time.monotonic() - began:.1f} s; watched for {wanted.health.seconds:g} s")
+        self._report(f"Ready after {time.monotonic() - began:.1f} s; watching for {wanted.health.seconds:g} s")
         health_watch.wait(self._service, wanted.health, before, began + wanted.timeout)
 
-    def _tell_failure(self, error: BaseException) -> str:
+    def _report_failure(self, error: BaseException) -> str:
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-        self._tell.failure(reason)
+        self._report.failure(reason)
         return reason

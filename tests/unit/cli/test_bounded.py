@@ -79,7 +79,7 @@ def test_name_that_a_process_gives_itself() -> None:
 
 
 def test_service_that_lets_one_continue_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "LOOK_TIMEOUT", 1.0)
+    monkeypatch.setattr(service, "REQUEST_TIMEOUT", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -91,14 +91,14 @@ def test_service_that_lets_one_continue_for_ever(monkeypatch: pytest.MonkeyPatch
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         began = time.monotonic()
-        assert service._ask(f"127.0.0.1:{listener.getsockname()[1]}", "/").status is None
+        assert service._request(f"127.0.0.1:{listener.getsockname()[1]}", "/").status is None
         assert time.monotonic() - began < 10
         thread.join()
 
 
 @pytest.mark.parametrize("line", [b"\x1b]0;owned\x07" + b"x" * 60_000, b"HTTP/1.1 500 " + b"x" * 60_000])
 def test_status_line_without_end(line: bytes) -> None:
-    """What it says is told in a line, and not all of it."""
+    """What it says is report in a line, and not all of it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
@@ -111,7 +111,7 @@ def test_status_line_without_end(line: bytes) -> None:
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        answer = service._ask(f"127.0.0.1:{listener.getsockname()[1]}", "/")
+        answer = service._request(f"127.0.0.1:{listener.getsockname()[1]}", "/")
         assert answer.status == (500 if line.startswith(b"HTTP") else None)
         assert len(answer.text) < 600
         thread.join()

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from flask_socketact.cli import main
 from flask_socketact.cli.deploy import health_watch, release_link
 from flask_socketact.cli.deploy.health_watch import Baseline, Health
-from flask_socketact.cli.deploy.in_progress import Pending, Record
+from flask_socketact.cli.deploy.record import Pending, Record
 from flask_socketact.cli.deploy.release_link import Link
 from flask_socketact.cli.deploy.service import Counts
 from flask_socketact.errors import RecordError, ReleaseError, UnhealthyError
@@ -58,7 +58,7 @@ def test_the_link_is_found_on_the_way_to_the_folder(site: Path) -> None:
 
 def test_without_a_link_it_is_said_how_to_have_one(site: Path) -> None:
     with pytest.raises(
-        ReleaseError, match=r"is no symbolic link, nor below one: .* --directory \S+/releases/1/current$"
+        ReleaseError, match=r"is not a symbolic link, nor inside one: .* --directory \S+/releases/1/current$"
     ):
         release_link.find(site / "releases/1")
     with pytest.raises(ReleaseError, match=r"^WorkingDirectory=/ is .* --directory /srv/app/current$"):
@@ -71,14 +71,14 @@ def test_releases_that_cannot_be(site: Path) -> None:
     with release_link.find(site / "current/src") as current:
         assert current.check(site / "releases/2") == site / "releases/2"
         for release, why in (
-            ("releases/4", "4 is no folder"),
-            ("releases/3", "3/src is no folder"),
-            ("loop", "loop is no folder"),
-            ("x" * 300, "x is no folder"),
+            ("releases/4", "4 is not a folder"),
+            ("releases/3", "3/src is not a folder"),
+            ("loop", "loop is not a folder"),
+            ("x" * 300, "x is not a folder"),
         ):
             with pytest.raises(ReleaseError, match=why):
                 current.check(site / release)
-    with release_link.find(site / "current") as current, pytest.raises(ReleaseError, match="holds the link"):
+    with release_link.find(site / "current") as current, pytest.raises(ReleaseError, match="contains the link"):
         current.check(site)
 
 
@@ -117,9 +117,9 @@ def test_only_a_link_is_replaced(site: Path, instead: str) -> None:
             (site / "current").mkdir()
         elif instead == "file":
             (site / "current").write_text("theirs")
-        with pytest.raises(ReleaseError, match=r"/current is no symbolic link any more: see what it is$"):
+        with pytest.raises(ReleaseError, match=r"/current is no longer a symbolic link: check what it is$"):
             switch(current, "releases/2")
-        with pytest.raises(ReleaseError, match="is no symbolic link any more"):
+        with pytest.raises(ReleaseError, match="is no longer a symbolic link"):
             current.target()
         assert current.identity() == ""
     left = {path.name for path in site.iterdir()}
@@ -133,7 +133,7 @@ def test_folder_that_cannot_be_written_to(site: Path, monkeypatch: pytest.Monkey
         raise OSError(errno.EROFS, "Read-only file system", ".current.0123")
 
     monkeypatch.setattr(os, "symlink", refuse)
-    text = f"{site}/current cannot be switched: Read-only file system: see that {site} can be written to"
+    text = f"{site}/current cannot be switched: Read-only file system: make {site} writable"
     with release_link.find(site / "current") as current, pytest.raises(ReleaseError, match=f"^{text}$"):
         switch(current, "releases/2")
     assert os.readlink(site / "current") == "releases/1"
@@ -160,9 +160,8 @@ def test_way_through_what_a_user_owns_to_what_root_owns(site: Path) -> None:
     (site / "roots/web").symlink_to("/")
     (site / "releases/1/inner").symlink_to(site / "roots")
     os.chown(site / "releases/1", 12345, 12345)
-    with pytest.raises(
-        ReleaseError, match="is not switched: uid 12345 owns a part of the path, but uid 0 owns the folder"
-    ):
+    text = "is not safe to switch: uid 12345 owns a part of the path, but uid 0 owns the folder"
+    with pytest.raises(ReleaseError, match=text):
         release_link.find(site / "current/inner/web")
 
 
@@ -187,15 +186,17 @@ def another_deployment(record: Record) -> Iterator[int]:
             signal.pause()
         os._exit(0)
     os.read(read, 1)
-    yield pid
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def test_two_deployments_are_kept_apart_and_a_killed_one_keeps_nobody_away(tmp_path: Path) -> None:
     record = Record(tmp_path / "state", "app")
     with another_deployment(record) as pid:
-        text = f"another deployment is at work, by process {pid}: wait for it"
+        text = f"another deploy is running, process {pid}: wait until it ends"
         with pytest.raises(RecordError, match=text), record.locked():
             pass
         with Record(tmp_path / "state", "other").locked():
@@ -217,7 +218,7 @@ def test_what_has_begun_is_known_until_it_has_ended(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"old": "1"}', b"\xff", b'{"old": "1", "other": 2}', b"null"])
 def test_what_is_no_record(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "app.json").write_bytes(content)
-    with pytest.raises(RecordError, match=r"app\.json is not legible: see that the link"):
+    with pytest.raises(RecordError, match=r"app\.json is malformed: check that the link"):
         Record(tmp_path, "app").read()
 
 
@@ -225,7 +226,7 @@ def test_a_disk_without_room_lets_nothing_begin(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4, hard))
     try:
-        with pytest.raises(RecordError, match="File too large: without it nothing is deployed"):
+        with pytest.raises(RecordError, match="File too large: nothing was deployed"):
             Record(tmp_path, "app").begin(PENDING)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -237,14 +238,14 @@ def test_a_disk_without_room_for_the_lock(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", refuse)
-    text = r"app\.lock: No space left on device: without it nothing is deployed"
+    text = r"app\.lock cannot be written: No space left on device: nothing was deployed"
     with pytest.raises(RecordError, match=text), Record(tmp_path, "app").locked():
         pass
 
 
 def test_record_that_cannot_be_removed(tmp_path: Path) -> None:
     (tmp_path / "app.json").mkdir()
-    with pytest.raises(RecordError, match=r"app\.json: .*: remove it, or the next deployment undoes this one"):
+    with pytest.raises(RecordError, match=r"app\.json: .*: remove it, or the next deploy rolls this one back"):
         Record(tmp_path, "app").end()
 
 
@@ -261,12 +262,12 @@ def test_record_that_cannot_be_removed(tmp_path: Path) -> None:
     ],
 )
 def test_errors_are_compared_with_those_before(before: Counts, now: tuple[int, int], is_bad: bool) -> None:
-    baseline = Baseline(answered=True, page_was_good=True, readyz=(), counts=before)
+    baseline = Baseline(responded=True, page_was_good=True, readyz=(), counts=before)
     if not is_bad:
-        health_watch._count_errors(Counts(*now), Health("/", 5.0, 0.05), baseline)
+        health_watch._check_errors(Counts(*now), Health("/", 5.0, 0.05), baseline)
         return
-    with pytest.raises(UnhealthyError, match=f"^{now[1]} of {now[0]} requests were answered with 500 or above"):
-        health_watch._count_errors(Counts(*now), Health("/", 5.0, 0.05), baseline)
+    with pytest.raises(UnhealthyError, match=f"^{now[1]} of {now[0]} responses had a status of 5xx"):
+        health_watch._check_errors(Counts(*now), Health("/", 5.0, 0.05), baseline)
 
 
 @pytest.mark.parametrize(
@@ -282,11 +283,11 @@ def test_errors_are_compared_with_those_before(before: Counts, now: tuple[int, i
         (["app", "--timeout", "nan"], 2, "'nan' is not a number"),
         (["app", "--timeout", "inf"], 2, "is not in the range"),
         (["app", "--max-errors", "nan"], 2, "'nan' is not a number"),
-        (["app", "--release", ""], 2, "'' is no folder: is a variable empty?"),
+        (["app", "--release", ""], 2, "'' is not a folder: is a variable empty?"),
         (["app"], 3, "Error: "),  # there is no such service here, or no systemd
     ],
 )
-def test_wrong_usage_is_told_in_a_line(arguments: list[str], status: int, text: str) -> None:
+def test_wrong_usage_is_reported_in_a_line(arguments: list[str], status: int, text: str) -> None:
     result = CliRunner().invoke(main, ["deploy", *arguments])
     assert result.exit_code == status
     assert text in result.output.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""A deployment, step by step, of a service that is none: what is done, and told, when something is not as it was."""
+"""A deployment, step by step, of a service that is none: what is done, and report, when something is not as it was."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flask_socketact.cli import bounded, main, unit_journal
-from flask_socketact.cli.deploy import health_watch, old_release, service
+from flask_socketact.cli.deploy import health_watch, rollback, service
 from flask_socketact.cli.deploy.health_watch import Health
-from flask_socketact.cli.deploy.in_progress import Record
-from flask_socketact.cli.deploy.service import RELOAD, RESTART, Answer, Counts, Service
+from flask_socketact.cli.deploy.record import Record
+from flask_socketact.cli.deploy.service import RELOAD, RESTART, Counts, Response, Service
 from flask_socketact.cli.deploy.steps import Deployment, Wanted
 from flask_socketact.errors import CommandError, LeftBrokenError, NotBegunError, NotDeployedError, ReleaseError
 from flask_socketact.systemd.manager import Manager, Unit
 
-GOOD, BAD = Answer(200, "/ at app: 200 OK"), Answer(500, "/ at app: 500 INTERNAL SERVER ERROR")
+GOOD, BAD = Response(200, "/ at app: 200 OK"), Response(500, "/ at app: 500 INTERNAL SERVER ERROR")
 
 
 class Site(Service):
@@ -28,7 +28,7 @@ class Site(Service):
 
     def __init__(self, folder: Path) -> None:
         self.name = "app.service"
-        self.asked = Counts()
+        self.own_requests = Counts()
         self.addresses = ["127.0.0.1:8000"]
         self.folder = folder
         self.runs = (folder / "current").resolve()  #: the release that runs
@@ -38,7 +38,7 @@ class Site(Service):
         self.stopping = 0  #: so often asked it still stops
         self.reloads = True
         self.when_restarted: Callable[[], object] = lambda: None
-        self.when_asked: Callable[[], object] = lambda: None
+        self.when_requested: Callable[[], object] = lambda: None
         self._manager = Manager(user=False)
         for name in ("1", "2"):
             self.release(name)
@@ -92,13 +92,13 @@ class Site(Service):
     def counts(self) -> Counts:
         return Counts()
 
-    def ask(self, path: str, addresses: Sequence[str] = ()) -> Answer:  # noqa: ARG002
-        self.when_asked()
+    def request(self, path: str, addresses: Sequence[str] = ()) -> Response:  # noqa: ARG002
+        self.when_requested()
         return BAD if (self.runs / "what").read_text() == "bad" else GOOD
 
 
 class Told:
-    """What a deployment has told."""
+    """What a deployment has report."""
 
     def __init__(self) -> None:
         self.steps: list[str] = []
@@ -114,7 +114,7 @@ class Told:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
     """A service whose release 1 runs, by a relative link."""
-    monkeypatch.setattr(old_release, "UNDO_TIMEOUT", 0.1)
+    monkeypatch.setattr(rollback, "TIMEOUT", 0.1)
     monkeypatch.setattr(health_watch, "INTERVAL", 0.01)
     (tmp_path / "current").symlink_to("releases/1")
     return Site(tmp_path)
@@ -126,7 +126,7 @@ def record(tmp_path: Path) -> Record:
 
 
 @pytest.fixture
-def told() -> Told:
+def report() -> Told:
     return Told()
 
 
@@ -135,10 +135,10 @@ def wanted(release: Path | None, verb: str = RESTART) -> Wanted:
 
 
 @pytest.fixture
-def deploy(site: Site, record: Record, told: Told) -> Callable[..., None]:
+def deploy(site: Site, record: Record, report: Told) -> Callable[..., None]:
     def run(release: Path | None = None, verb: str = RESTART) -> None:
         record._path.parent.mkdir(exist_ok=True)
-        Deployment(site, record, wanted(release, verb), told).run()
+        Deployment(site, record, wanted(release, verb), report).run()
 
     return run
 
@@ -169,33 +169,36 @@ def cut_off(site: Site, record: Record, deploy: Deploy) -> None:
     assert record.read() is not None
 
 
-def test_a_good_release_and_a_bad_one(site: Site, record: Record, deploy: Deploy, told: Told) -> None:
+def test_a_good_release_and_a_bad_one(site: Site, record: Record, deploy: Deploy, report: Told) -> None:
     deploy(site.folder / "releases/2")
     assert (current(site), site.runs.name) == (str(site.folder / "releases/2"), "2")
     with pytest.raises(NotDeployedError, match="500 INTERNAL"):
         deploy(site.release("3", "bad"))
     assert (current(site), site.runs.name) == (str(site.folder / "releases/2"), "2")
-    assert told.steps[-1] == f"{site.folder}/releases/2 serves again"
+    assert report.steps[-1] == f"{site.folder}/releases/2 serves again"
     assert record.read() is None
     assert sorted(os.listdir(site.folder)) == ["current", "releases", "state"]
 
 
-def test_a_killed_deployment_is_undone(site: Site, record: Record, deploy: Deploy, told: Told) -> None:
+def test_a_killed_deployment_is_undone(site: Site, record: Record, deploy: Deploy, report: Told) -> None:
     cut_off(site, record, deploy)
     deploy()
-    assert told.steps[-2].endswith("was cut off: releases/1 is put back")
+    assert report.steps[-2].endswith("was killed: rolling back to releases/1")
     assert (current(site), site.runs.name, record.read()) == ("releases/1", "1", None)
 
 
 @pytest.mark.parametrize("target", ["2", "3"])
-def test_link_made_by_hand_since_stays(site: Site, record: Record, deploy: Deploy, told: Told, target: str) -> None:
+def test_link_made_by_hand_since_stays(site: Site, record: Record, deploy: Deploy, report: Told, target: str) -> None:
     """Also one to the same release: the administrator wants it."""
     cut_off(site, record, deploy)
     text = str(site.release(target))
     by_hand(site, text)
     deploy()
     link = site.folder / "current"
-    assert any(step.endswith(f"cut off, and {link} is not the link that it made: {text} stays") for step in told.steps)
+    assert any(
+        step.endswith(f"was killed, and {link} is not the link that it made: the link keeps {text}")
+        for step in report.steps
+    )
     assert (current(site), record.read()) == (text, None)
 
 
@@ -218,13 +221,13 @@ def test_one_that_is_killed_while_it_puts_back_is_undone(site: Site, record: Rec
     assert (current(site), site.runs.name, record.read()) == ("releases/1", "1", None)
 
 
-def test_link_made_by_hand_during_the_watch_stays(site: Site, record: Record, deploy: Deploy, told: Told) -> None:
+def test_link_made_by_hand_during_the_watch_stays(site: Site, record: Record, deploy: Deploy, report: Told) -> None:
     two, three = site.release("2", "bad"), site.release("3")
     site.when_restarted = lambda: by_hand(site, str(three))
-    with pytest.raises(LeftBrokenError, match="/current is not the link that the deployment made, and stays: see "):
+    with pytest.raises(LeftBrokenError, match="/current is not the link that the deploy made, and was not changed: "):
         deploy(two)
     assert (current(site), site.commands, record.read()) == (str(three), ["restart"], None)
-    assert len(told.failures) == 1
+    assert len(report.failures) == 1
 
 
 def test_old_release_that_does_not_boot_any_more(site: Site, record: Record, deploy: Deploy) -> None:
@@ -238,12 +241,14 @@ def test_old_release_that_does_not_boot_any_more(site: Site, record: Record, dep
     assert site.runs.name == "3"
 
 
-def test_repair_that_fails_does_not_stop_a_good_release(site: Site, record: Record, deploy: Deploy, told: Told) -> None:
+def test_repair_that_fails_does_not_stop_a_good_release(
+    site: Site, record: Record, deploy: Deploy, report: Told
+) -> None:
     cut_off(site, record, deploy)
     site.release("1", "broken")
     deploy(site.release("3"))
     assert site.runs.name == "3"
-    assert any(step.startswith("releases/1 does not start: ") for step in told.steps)
+    assert any(step.startswith("releases/1 does not start: ") for step in report.steps)
 
 
 def test_repair_that_fails_is_the_end_without_a_release(site: Site, record: Record, deploy: Deploy) -> None:
@@ -257,37 +262,37 @@ def test_repair_that_fails_is_the_end_without_a_release(site: Site, record: Reco
 def test_old_release_that_answers_worse_than_before(site: Site, record: Record, deploy: Deploy) -> None:
     two = site.release("2", "bad")
     site.when_restarted = lambda: site.release("1", "bad")
-    with pytest.raises(LeftBrokenError, match=r"^releases/1 is in place again, and does not answer as before: .* 500"):
+    with pytest.raises(LeftBrokenError, match=r"^releases/1 is in place again, but does not respond as before: .* 500"):
         deploy(two)
     assert (current(site), record.read()) == ("releases/1", None)
 
 
-def test_old_release_that_was_as_bad_before(site: Site, deploy: Deploy, told: Told) -> None:
+def test_old_release_that_was_as_bad_before(site: Site, deploy: Deploy, report: Told) -> None:
     site.release("1", "bad")
     with pytest.raises(NotDeployedError):
         deploy(site.release("2", "broken"))
-    assert told.steps[-1] == f"releases/1 is in place again; {BAD.text}"
+    assert report.steps[-1] == f"releases/1 is in place again; {BAD.text}"
 
 
-def test_release_that_is_in_place_already(site: Site, record: Record, deploy: Deploy, told: Told) -> None:
+def test_release_that_is_in_place_already(site: Site, record: Record, deploy: Deploy, report: Told) -> None:
     deploy(site.folder / "releases/1")
-    text = f"{site.folder}/releases/1 is in place already: if it is bad, there is nothing to put back"
-    assert told.steps[0] == text
+    text = f"{site.folder}/releases/1 is in place already: if it is bad, there is no release to roll back to"
+    assert report.steps[0] == text
     site.when_restarted = lambda: site.release("1", "bad")
-    with pytest.raises(LeftBrokenError, match="no release to put back"):
+    with pytest.raises(LeftBrokenError, match="no other: deploy a good one"):
         deploy(site.folder / "releases/1")
     assert (current(site), record.read()) == ("releases/1", None)
 
 
-def test_service_stopped_by_hand_stays_stopped(site: Site, record: Record, deploy: Deploy, told: Told) -> None:
+def test_service_stopped_by_hand_stays_stopped(site: Site, record: Record, deploy: Deploy, report: Told) -> None:
     site.when_restarted = lambda: setattr(site, "stopped", True)
-    text = "^app.service is stopped, and releases/1 is in place again: systemctl start app.service starts it$"
+    text = "^app.service was stopped; releases/1 is in place again: start it with systemctl start app.service$"
     with pytest.raises(LeftBrokenError, match=text):
         deploy(site.folder / "releases/2")
     assert (current(site), site.commands, record.read()) == ("releases/1", ["restart"], None)
-    assert told.failures == ["the service was stopped"]
+    assert report.failures == ["the service was stopped"]
     site.stopped = False
-    with pytest.raises(LeftBrokenError, match=r"^app.service is stopped: systemctl start app.service starts it$"):
+    with pytest.raises(LeftBrokenError, match=r"^app.service was stopped: start it with systemctl start app.service$"):
         deploy()
     assert site.commands == ["restart", "restart"]
 
@@ -295,7 +300,7 @@ def test_service_stopped_by_hand_stays_stopped(site: Site, record: Record, deplo
 def test_stop_that_has_begun_is_waited_for(site: Site, deploy: Deploy) -> None:
     two = site.release("2", "bad")
     site.when_restarted = lambda: setattr(site, "stopping", 3)
-    with pytest.raises(LeftBrokenError, match="is stopped, and releases/1 is in place again"):
+    with pytest.raises(LeftBrokenError, match="was stopped; releases/1 is in place again"):
         deploy(two)
     assert site.commands == ["restart"]
 
@@ -321,7 +326,7 @@ def test_link_that_cannot_be_switched(
             else:
                 patch.setattr("flask_socketact.files.Folder.rename", refuse)
                 patch.setattr(record, "begin", lambda _pending: None)
-            with pytest.raises(ReleaseError, match=r"/current cannot be switched: Permission denied: see"):
+            with pytest.raises(ReleaseError, match=r"/current cannot be switched: Permission denied: make"):
                 deploy(site.folder / "releases/2")
         assert (current(site), site.commands, record.read()) == ("releases/1", [], None)
 
@@ -345,7 +350,7 @@ def test_ctrl_c_before_anything_is_changed(site: Site, command: Callable[..., Re
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    site.when_asked = interrupt
+    site.when_requested = interrupt
     for arguments in ((), ("--release", str(site.folder / "releases/2"))):
         result = command(*arguments)
         assert (result.exit_code, result.output) == (3, "Error: interrupted before anything was changed\n")
@@ -360,12 +365,12 @@ def test_names_of_others_do_nothing_to_a_terminal(site: Site, command: Callable[
     by_hand(site, "releases/\x1b[2Jold\udcff")
     result = command("--release", str(bad))
     assert result.exit_code == 1
-    assert "was releases/?[2Jold?\n" in result.output
+    assert "from releases/?[2Jold?\n" in result.output
     assert "releases/2?]0;owned?" in result.output
     assert result.output.replace("\n", "").isprintable()
     result = command("--json", "--release", str(bad))
     assert result.output.isascii()
-    assert json.loads(result.output)["steps"][0].endswith("was releases/\x1b[2Jold\udcff")
+    assert json.loads(result.output)["steps"][0].endswith("from releases/\x1b[2Jold\udcff")
 
 
 class FakeManager(Manager):
@@ -387,8 +392,8 @@ def command_line(path: str, *words: str) -> str:
 @pytest.mark.parametrize(
     ("properties", "why"),
     [
-        ({"LoadState": "masked"}, "app.service is masked: systemctl unmask app.service, and deploy then"),
-        ({"LoadState": "bad-setting"}, r"app.service is not loaded \(bad-setting\): systemctl status app.service"),
+        ({"LoadState": "masked"}, "app.service is masked: run systemctl unmask app.service, then deploy again"),
+        ({"LoadState": "bad-setting"}, r"app.service is not loaded \(bad-setting\): see systemctl status app.service"),
         ({"ExecStart": command_line("/usr/bin/dbus-daemon", "--system")}, "app.service does not run gunicorn"),
         ({"ExecStart": command_line("/srv/gunicorn/bin/nginx")}, "app.service does not run gunicorn"),
         ({}, "app.service does not run gunicorn"),
@@ -422,7 +427,9 @@ def test_units_that_are_deployed(properties: dict[str, str]) -> None:
         ({"ActiveState": "active", "Result": "success"}, False),
     ],
 )
-def test_service_that_was_stopped_is_told_from_one_that_failed(properties: dict[str, str], is_stopped: bool) -> None:
+def test_service_that_was_stopped_is_reported_from_one_that_failed(
+    properties: dict[str, str], is_stopped: bool
+) -> None:
     gunicorn = command_line("/srv/app/venv/bin/gunicorn", "app:app")
     assert Service("app", FakeManager(ExecStart=gunicorn, **properties)).is_stopped == is_stopped
 

@@ -1,4 +1,4 @@
-"""What a deployment leaves behind while it is at work, so that the next one can undo it if it is killed."""
+"""The record of a deploy that is running: if it is killed, the next deploy rolls it back."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from flask_socketact.errors import RecordError
 
 @dataclass(frozen=True)
 class Pending:
-    """A deployment that has begun. Written before anything is changed, and removed when it has ended."""
+    """A deploy that is running. Written before anything is changed, and removed at the end."""
 
-    old: str  #: what the link said
-    new: str  #: what it is to say
-    verb: str  #: of systemctl
-    main_pid: int  #: of the generation before
-    begun: str  #: time, ISO 8601
-    #: identities of the links that it makes, for the new release and to put the old one back, as of Link.identity: one
-    #: made by hand may say the same
+    old: str  #: target of the link before
+    new: str  #: target of the link after
+    verb: str  #: of systemctl: restart or reload
+    main_pid: int  #: of the old generation
+    begun: str  #: start time, ISO 8601
+    #: identities (Link.identity) of the links that the deploy makes: a link made by hand may have the same target
     links: list[str]
 
 
 class Record:
-    """The files of one service. The lock ends with the process that has it, however that ends."""
+    """The record and the lock of one service. The kernel releases the lock when its process exits."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._path = folder / f"{name}.json"
@@ -37,16 +36,16 @@ class Record:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other deployments of the service away.
+        """Exclude other deploys of the service.
 
-        :raises RecordError: one is at work, or the folder cannot be written to.
+        :raises RecordError: another is running, or the folder is not writable.
         """
         try:
             self._lock.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise RecordError(
-                f"{self._lock}: {error.strerror}: deploy as the user whose manager it is, or root"
+                f"{self._lock}: {error.strerror}: run deploy as root, or with --user-manager as its user"
             ) from None
         try:
             self._lock_for_us(descriptor)
@@ -60,14 +59,14 @@ class Record:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, b"%d" % os.getpid(), 0)
         except BlockingIOError:
-            raise RecordError(f"another deployment is at work, by process {_pid(descriptor)}: wait for it") from None
+            raise RecordError(f"another deploy is running, process {_pid(descriptor)}: wait until it ends") from None
         except OSError as error:
-            raise RecordError(f"{self._lock}: {error.strerror}: without it nothing is deployed") from None
+            raise RecordError(f"{self._lock} cannot be written: {error.strerror}: nothing was deployed") from None
 
     def read(self) -> Pending | None:
-        """Return the deployment that has begun and not ended; None if there is none.
+        """Return the deploy that was killed before it ended; None if there is none.
 
-        :raises RecordError: something else stands there.
+        :raises RecordError: the record is malformed or not readable.
         """
         try:
             return Pending(**json.loads(self._path.read_text()))
@@ -75,21 +74,21 @@ class Record:
             return None
         except (OSError, ValueError, TypeError):
             raise RecordError(
-                f"{self._path} is not legible: see that the link to the release is right, and remove the file"
+                f"{self._path} is malformed: check that the link leads to the right release, then remove the file"
             ) from None
 
     def begin(self, pending: Pending) -> None:
-        """Write a deployment down, so that it outlives a power cut.
+        """Write the record; it survives a power failure.
 
-        :raises RecordError: the disk does not take it; nothing has been changed.
+        :raises RecordError: it cannot be written, and nothing was changed.
         """
         try:
             files.write(self._path, json.dumps(asdict(pending)), mode=0o600, durable=True)
         except OSError as error:
-            raise RecordError(f"{self._path}: {error.strerror}: without it nothing is deployed") from None
+            raise RecordError(f"{self._path} cannot be written: {error.strerror}: nothing was deployed") from None
 
     def end(self) -> None:
-        """Forget it.
+        """Remove the record.
 
         :raises RecordError: it cannot be removed.
         """
@@ -97,7 +96,7 @@ class Record:
             self._path.unlink(missing_ok=True)
         except OSError as error:
             raise RecordError(
-                f"{self._path}: {error.strerror}: remove it, or the next deployment undoes this one"
+                f"{self._path}: {error.strerror}: remove it, or the next deploy rolls this one back"
             ) from None
 
 
