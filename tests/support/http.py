@@ -87,7 +87,7 @@ def connect_and_reset(listener: socket.socket) -> None:
 class Client:
     """One client, with at most one connection, kept open while both sides agree.
 
-    http.client neither retries nor reconnects here.
+    With `auto_open` off, http.client neither retries nor reconnects.
     """
 
     def __init__(self, connect: Connect) -> None:
@@ -99,7 +99,7 @@ class Client:
     def exchange(self, method: str, target: str) -> tuple[int, bytes]:
         """Send a request, and return the status and the content of the response.
 
-        :raises RequestError: no complete response came.
+        :raises RequestError: No complete response came.
         """
         try:
             self._notice_close()

@@ -1,4 +1,4 @@
-"""The clients of ``flask-socketact rehearse``, for as long as a test needs them, and what they have recorded.
+"""The clients of ``flask-socketact rehearse``, run by a test, and what they recorded.
 
 They send requests to the example application. Each response is checked a second time, by http.client: its status is
 200, and its content is complete and the right one.
@@ -50,7 +50,7 @@ class _Connection(Connection):
     async def answer(self) -> None:
         """Wait for the response.
 
-        :raises RequestError: the product's client, or http.client, says that it failed; or its status is not 200.
+        :raises RequestError: According to the product's client or http.client it failed, or its status is not 200.
         """
         failure = ""
         try:
@@ -65,7 +65,7 @@ class _Connection(Connection):
 
 
 class _Bytes:
-    """What http.client takes for a socket."""
+    """What http.client needs of a socket."""
 
     def __init__(self, data: bytes) -> None:
         self._file = io.BytesIO(data)
@@ -77,7 +77,7 @@ class _Bytes:
 def _parse(received: bytes) -> tuple[int, bytes]:
     """Return the status and the content of a response.
 
-    :raises RequestError: it is malformed or incomplete.
+    :raises RequestError: It is malformed or incomplete.
     """
     try:
         response = HTTPResponse(_Bytes(received))  # type: ignore[arg-type]
@@ -89,7 +89,7 @@ def _parse(received: bytes) -> tuple[int, bytes]:
 
 @dataclass(frozen=True)
 class _Target(Target):
-    """A page of a server that a function of the test connects to."""
+    """A page of a server; a function of the test opens the connections."""
 
     open: Connect
 
@@ -107,13 +107,13 @@ def _expect(client: Client, content: bytes) -> None:
 
 
 async def _new(client: Client) -> None:
-    """Send a request on a connection of its own; that the server announces to close it counts."""
+    """Send a request on a connection of its own. If the response announces a close, the close is counted."""
     await client.get()
     client.leave()
 
 
 def _working(seconds: float) -> Callable[[Client], Awaitable[None]]:
-    """Send a request whose view takes `seconds`, which are not waited for the server."""
+    """Return a function that sends a request whose view takes `seconds`; they do not count as waiting."""
 
     async def ask(client: Client) -> None:
         await client.get()
@@ -199,14 +199,15 @@ class Load:
 
     @property
     def requests(self) -> int:
-        """How many have ended so far."""
+        """Number of requests that have ended so far."""
         return sum(map(len, self._recordings.values()))
 
     def requests_by_kind(self) -> dict[str, int]:
+        """Return the same for each kind of clients."""
         return {kind: len(recording) for kind, recording in self._recordings.items()}
 
     def failures(self) -> Counter[str]:
-        """What failed, and how often."""
+        """Return the kinds and reasons of failed requests, and how often each occurred."""
         return Counter(
             f"{kind}: {recording.reasons[number]}"
             for kind, recording in self._recordings.items()
@@ -216,13 +217,13 @@ class Load:
 
     @property
     def closed_by_server(self) -> int:
-        """How many connections the server closed that their clients would have used again."""
+        """Number of connections that the server closed and their clients would have used again."""
         return sum(len(recording.closed_at) for recording in self._recordings.values())
 
     def waits(self, *kinds: str) -> list[float]:
-        """Return the seconds that each request took without the work of client and view; of `kinds`, or of all.
+        """Return the seconds that each request took, without the time that client and view take on purpose.
 
-        To be called when the block has ended.
+        Call it after the block. `kinds` are the kinds of clients; none: all.
         """
         return [row.answering for kind in kinds or self._recordings for row in self._recordings[kind]]
 
