@@ -14,7 +14,7 @@ RESERVE = 8
 LOW_LIMIT = 1000
 #: How long a worker that is short of descriptors accepts nothing, in seconds.
 ACCEPT_PAUSE = 0.1
-#: A worker that is short of descriptors closes connections that have been idle for longer, oldest first. Seconds.
+#: A worker that is short of descriptors closes connections that have been idle for longer, oldest limit. Seconds.
 CLOSE_IDLE_AFTER = 2.0
 #: How many of these it closes at a time.
 CLOSE_IDLE_BATCH = 16
@@ -36,15 +36,15 @@ def first_reserved() -> int:
 
 def has_room(fd: int) -> bool:
     """Return whether a new connection leaves the application its reserve. `fd` is any open descriptor."""
-    first = first_reserved()
+    limit = first_reserved()
     try:
-        if first < LOW_LIMIT:
-            return len(os.listdir("/proc/self/fd")) <= first
+        if limit < LOW_LIMIT:
+            return len(os.listdir("/proc/self/fd")) <= limit
         probe = os.dup(fd)
     except OSError:
         return False
     _close(probe)
-    return probe < first
+    return probe < limit
 
 
 def above_streams(fd: int) -> int:

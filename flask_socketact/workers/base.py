@@ -24,7 +24,7 @@ from flask_socketact.shared import metric_files
 from flask_socketact.shared.scoreboard import Field, Scoreboard, Slot
 from flask_socketact.workers.applications import Applications
 from flask_socketact.workers.carrier import Carrier
-from flask_socketact.workers.child import Forks
+from flask_socketact.workers.child import ForkHooks
 from flask_socketact.workers.drain import DRAIN_POLL, Drain
 from flask_socketact.workers.relayed import Relayed
 from flask_socketact.workers.signal_handlers import SignalHandlers
@@ -65,7 +65,7 @@ class BaseWorker(Worker):
         self.applications = Applications(self.log)
         self.carrier = Carrier(self)
         self.drain = Drain(self)
-        self.forks = Forks(self)
+        self.fork_hooks = ForkHooks(self)
         self.handlers = SignalHandlers(
             {
                 signal.SIGTERM: self.handle_exit,
@@ -94,7 +94,7 @@ class BaseWorker(Worker):
             self.board.note_ready(1, time.monotonic())  # such a master does not
         self.slot[Field.PID] = os.getpid()
         request_context.generation = self.generation
-        self.forks.watch()
+        self.fork_hooks.watch()
         super().init_process()  # returns when all requests are done, or the drain time has expired
         self.drain.finish()
 

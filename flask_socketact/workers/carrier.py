@@ -32,7 +32,7 @@ class Movable(Protocol):
         """Bytes that have been read after the last request."""
 
 
-class Holder(Protocol):
+class ConnectionOwner(Protocol):
     """The owner of a worker's connections."""
 
     def read_mailbox(self, box: mailbox.Mailbox) -> None:
@@ -50,7 +50,7 @@ class Carrier:
 
     def __init__(self, worker: BaseWorker) -> None:
         self._worker = worker
-        self._holder: Holder  # set by begin()
+        self._owner: ConnectionOwner  # set by begin()
         self.has_begun = False  #: begin() was called
         self.is_carrying = False  #: connections go to the mailbox as soon as they have no request in flight
 
@@ -106,12 +106,12 @@ class Carrier:
             if not (origin.is_new and self.pass_on(connection, origin.listener)):
                 yield connection, address
 
-    def begin(self, holder: Holder) -> None:
+    def begin(self, owner: ConnectionOwner) -> None:
         """Begin to hand connections over, if another worker can take them. Called once, when the drain begins."""
-        self._holder = holder
+        self._owner = owner
         is_carrying = self.can_carry()
         if is_carrying and self._worker.mailbox:
-            holder.leave_mailbox(self._worker.mailbox)
+            owner.leave_mailbox(self._worker.mailbox)
         self.has_begun = True
         self.is_carrying = is_carrying  # last: from now on other threads send, too
 
@@ -123,10 +123,10 @@ class Carrier:
 
     def carry(self, connections: Iterable[Movable]) -> None:
         """Send those of `connections` to the mailbox that can be handed over now."""
-        worker, holder = self._worker, self._holder
+        worker, owner = self._worker, self._owner
         if worker.mailbox is not None and self.can_carry():
             try:
-                self._send(worker.mailbox, connections, holder)
+                self._send(worker.mailbox, connections, owner)
             except MailboxError as error:
                 worker.log.warning("Mailbox: %s", error)
             else:
@@ -134,9 +134,9 @@ class Carrier:
         self.is_carrying = False
         worker.log.warning("Idle connections are closed from now on, not handed over")
         if worker.mailbox and worker.board.stopping:  # no other worker may be left to read what we have sent
-            holder.read_mailbox(worker.mailbox)
+            owner.read_mailbox(worker.mailbox)
 
-    def _send(self, box: mailbox.Mailbox, connections: Iterable[Movable], holder: Holder) -> None:
+    def _send(self, box: mailbox.Mailbox, connections: Iterable[Movable], owner: ConnectionOwner) -> None:
         """:raises MailboxError: the mailbox is full; the remaining connections are still ours."""
         worker = self._worker
         movable = {c.fd: c for c in connections if c.is_movable and len(c.unread) <= mailbox.MAX_UNREAD}
@@ -148,7 +148,7 @@ class Carrier:
         for fds in box.send(origins, batch):
             worker.slot[Field.CARRIED_OUT] += len(fds)
             for fd in fds:
-                holder.close_copy(movable[fd])
+                owner.close_copy(movable[fd])
 
 
 def _pairs(proxy: dict[str, Any] | None) -> tuple[tuple[str, Any], ...] | None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 close_descriptor = os.close
 
 
-class Forks:
+class ForkHooks:
     """Fork hooks of one worker."""
 
     def __init__(self, worker: BaseWorker) -> None:

@@ -194,11 +194,11 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
         lingered_at = time.monotonic() + LINGER
         while self._is_needed(pools) and (now := time.monotonic()) < self.drain.deadline:
             try:
-                self._drain_further(lingered=now >= lingered_at)
+                self._continue_drain(lingered=now >= lingered_at)
             except BaseException:  # noqa: BLE001 (as in run())
                 self.note_failure()
 
-    def _drain_further(self, *, lingered: bool) -> None:
+    def _continue_drain(self, *, lingered: bool) -> None:
         self.notify()
         waiting = [client for client, busy in self._busy.items() if not busy]
         if self.carrier.is_carrying and self._is_portable:

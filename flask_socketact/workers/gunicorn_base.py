@@ -24,7 +24,7 @@ from flask_socketact.http import request_body
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import BaseWorker, listener_name
-from flask_socketact.workers.outcome import status_of
+from flask_socketact.workers.request_status import status_of
 
 # For type checkers the mixin has a base; at run time the classes that it is mixed into provide it.
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class GunicornMixin(_Base):
             exchange.lent_socket.restore()
         finally:
             if self.is_child:
-                self.forks.end_child(exchange.failure)
+                self.fork_hooks.end_child(exchange.failure)
         return (_File if isinstance(body, FileWrapper) else _Body)(self, exchange, body)
 
     def _start_response_for(
@@ -265,7 +265,7 @@ class _Body:
             self._exchange.lent_socket.restore()
         finally:
             if self._worker.is_child:
-                self._worker.forks.end_child(self._exchange.failure)
+                self._worker.fork_hooks.end_child(self._exchange.failure)
         if chunk is None:
             raise StopIteration
         return chunk

@@ -106,7 +106,7 @@ class ThreadPool:
                 return
             self._loop.unregister(leader.connection)
             self._leader = self._supervisor
-        self._worker.drain_further()
+        self._worker.continue_drain()
         with self._loop.lock:
             self._leader = leader
             if self._followers:  # a thread, maybe the leader, has finished its request meanwhile
@@ -120,7 +120,7 @@ class ThreadPool:
                     self._lead(thread)
             except BaseException as error:  # noqa: BLE001 (no error ends the thread)
                 if self._worker.is_child:
-                    self._worker.forks.end_child(error)
+                    self._worker.fork_hooks.end_child(error)
                 self._recover(thread)
         self._worker.wake_supervisor()
 
@@ -170,7 +170,7 @@ class ThreadPool:
         """Poll and serve, until another thread is the leader or the drain is complete."""
         loop, worker = self._loop, self._worker
         while True:
-            if not worker.alive and worker.drain_further():
+            if not worker.alive and worker.continue_drain():
                 self.is_drained = True
                 return
             loop.poll(HEARTBEAT if worker.alive else DRAIN_POLL)

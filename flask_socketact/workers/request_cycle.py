@@ -22,7 +22,7 @@ from flask_socketact.http import request_body
 from flask_socketact.http.connection import Connection
 from flask_socketact.http.response import Response
 from flask_socketact.shared.scoreboard import Field
-from flask_socketact.workers.outcome import status_of
+from flask_socketact.workers.request_status import status_of
 
 if TYPE_CHECKING:
     from flask_socketact.workers.thread import ThreadWorker
@@ -55,10 +55,10 @@ class RequestCycle:
                 return Outcome.WAIT
             outcome = self._serve(connection, request)
             if self._worker.is_child:
-                self._worker.forks.end_child(None)
+                self._worker.fork_hooks.end_child(None)
         except BaseException as error:  # noqa: BLE001 (any error ends only this request)
             if self._worker.is_child:
-                self._worker.forks.end_child(None if connection.broken else error)
+                self._worker.fork_hooks.end_child(None if connection.broken else error)
             self._respond_to_error(connection, request, error)
             return Outcome.CLOSE
         else:
@@ -124,7 +124,7 @@ class RequestCycle:
     def _respond(self, request: Request, response: Response, environ: dict[str, Any], began: datetime) -> None:
         body = self._worker.wsgi(environ, response.start_response)
         if self._worker.is_child:
-            self._worker.forks.end_child(None)
+            self._worker.fork_hooks.end_child(None)
         try:
             response.send(body, environ["wsgi.file_wrapper"])
         finally:

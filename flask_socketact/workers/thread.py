@@ -126,7 +126,7 @@ class ThreadWorker(BaseWorker):
         self.slot.begin_drain()
         self.loop.acceptor.stop_accepting()
 
-    def drain_further(self) -> bool:
+    def continue_drain(self) -> bool:
         """Continue the drain; return whether it is complete."""
         if not self.carrier.has_begun:
             self._begin_to_drain()

@@ -127,7 +127,7 @@ def test_start_succeeds_with_all_workers_or_not_at_all(folder: Folder, http: soc
 
 
 def test_second_worker_fails_while_the_first_failure_is_handled(folder: Folder, http: socket.socket) -> None:
-    """The exit status stays that of the first; gthread loads on when it is told to leave."""
+    """The exit status stays that of the first; gthread continues to load when the master stops it."""
     app = folder(
         """
         import os, time

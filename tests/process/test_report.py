@@ -31,34 +31,34 @@ def opened(browser: Chrome, tmp_path: Path) -> Chrome:
 
 def visit(browser: Chrome, path: Path, runs: list[dict[str, Any]]) -> Chrome:
     files.write(path, report.render(runs))
-    complaints(browser)  # from the previous page
+    console_messages(browser)  # from the previous page
     browser.get(path.as_uri())
     return browser
 
 
-def complaints(browser: Chrome) -> list[dict[str, Any]]:
+def console_messages(browser: Chrome) -> list[dict[str, Any]]:
     """Return the new messages in the browser's console."""
     return list(browser.get_log("browser"))  # type: ignore[no-untyped-call]
 
 
-def picture(browser: Chrome, number: int = 0) -> str:
+def pixels(browser: Chrome, number: int = 0) -> str:
     """Return the pixels of a canvas."""
     return str(browser.execute_script("return document.querySelectorAll('canvas')[arguments[0]].toDataURL()", number))
 
 
-def numbers(browser: Chrome) -> list[str]:
+def request_counts(browser: Chrome) -> list[str]:
     """Return the requests before, during and after restarts, below the first histogram."""
     cells = browser.find_elements(By.CSS_SELECTOR, "#histograms figure:first-child tbody td:nth-child(2)")
     return [cell.text for cell in cells]
 
 
-def told(browser: Chrome) -> str:
+def details(browser: Chrome) -> str:
     return browser.find_element(By.ID, "told").text.strip()
 
 
-def test_everything_is_drawn_and_nothing_complained_about_or_fetched(opened: Chrome) -> None:
+def test_charts_are_drawn_without_errors_or_requests(opened: Chrome) -> None:
     assert opened.execute_script("return document.documentElement.dataset.drawn") is not None
-    assert complaints(opened) == []
+    assert console_messages(opened) == []
     assert opened.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert opened.title.startswith("Restarts under load: plain gunicorn and ours </script>")
     verdicts = [each.text.splitlines() for each in opened.find_elements(By.CLASS_NAME, "verdict")]
@@ -70,36 +70,36 @@ def test_everything_is_drawn_and_nothing_complained_about_or_fetched(opened: Chr
 
 
 def test_kinds_can_be_left_out(opened: Chrome) -> None:
-    before, counted = picture(opened), numbers(opened)
+    before, counted = pixels(opened), request_counts(opened)
     labels = opened.find_elements(By.CSS_SELECTOR, "#kinds label")
     assert [label.text for label in labels] == ["new connection", "keep-alive", "long answer", "failed only"]
     labels[0].click()
-    assert picture(opened) != before
-    assert sum(int(count) for count in numbers(opened)) == 400  # of the others
+    assert pixels(opened) != before
+    assert sum(int(count) for count in request_counts(opened)) == 400  # of the others
     labels[0].click()
-    assert (picture(opened), numbers(opened)) == (before, counted)
+    assert (pixels(opened), request_counts(opened)) == (before, counted)
     labels[3].click()
-    assert numbers(opened) == ["0", "30", "0"]
+    assert request_counts(opened) == ["0", "30", "0"]
 
 
 def test_restarts_are_enlarged_by_button_mouse_and_keys(opened: Chrome) -> None:
-    whole = picture(opened)
+    whole = pixels(opened)
     buttons = opened.find_elements(By.CSS_SELECTOR, "#zoom button")
     assert [button.text for button in buttons] == ["all", "restart 1", "restart 2"]
     buttons[1].click()
-    enlarged = picture(opened)
+    enlarged = pixels(opened)
     assert enlarged != whole
     buttons[0].click()
-    assert picture(opened) == whole
+    assert pixels(opened) == whole
     canvas = opened.find_element(By.TAG_NAME, "canvas")
     ActionChains(opened).move_to_element_with_offset(canvas, -200, 20).click_and_hold().move_by_offset(100, 0).perform()
     ActionChains(opened).release().perform()
-    assert picture(opened) not in (whole, enlarged)
+    assert pixels(opened) not in (whole, enlarged)
     ActionChains(opened).double_click(canvas).perform()
     canvas.send_keys("+", Keys.ARROW_LEFT, "-", Keys.ARROW_RIGHT, "+")
-    assert picture(opened) != whole
+    assert pixels(opened) != whole
     canvas.send_keys("0", "n", "p", "p")
-    assert told(opened).startswith("new connection, 0.000 s after the beginning (before restarts): answered after ")
+    assert details(opened).startswith("new connection, 0.000 s after the beginning (before restarts): answered after ")
 
 
 def test_requests_are_shown_one_by_one(opened: Chrome) -> None:
@@ -108,16 +108,16 @@ def test_requests_are_shown_one_by_one(opened: Chrome) -> None:
     canvas = opened.find_element(By.TAG_NAME, "canvas")
     canvas.send_keys("n")
     first = "new connection, 5.100 s after the beginning (during restarts): failed: status 502 after 1.5 s"
-    assert told(opened) == first
+    assert details(opened) == first
     canvas.send_keys("n")
     second = "new connection, 5.101 s after the beginning (during restarts): failed: connection reset"
-    assert told(opened) == f"{second} {HOSTILE} after 1.5 s"
+    assert details(opened) == f"{second} {HOSTILE} after 1.5 s"
     assert opened.title != "run"
     opened.execute_script("document.activeElement.blur()")
     ActionChains(opened).move_to_element_with_offset(canvas, 300, 100).perform()
-    assert told(opened) == ""
+    assert details(opened) == ""
     canvas.send_keys("p")
-    assert told(opened) == ""  # no request is before the first
+    assert details(opened) == ""  # no request is before the first
 
 
 def test_failures_are_listed(opened: Chrome) -> None:
@@ -149,9 +149,9 @@ def test_text_can_be_read_in_light_and_dark(opened: Chrome, scheme: str) -> None
     """Contrast is at least 4.5 (WCAG 2.2, 1.4.3), and charts follow the color scheme."""
     other = "dark" if scheme == "light" else "light"
     use(opened, other)
-    before = picture(opened)
+    before = pixels(opened)
     use(opened, scheme)
-    assert picture(opened) != before
+    assert pixels(opened) != before
     for selector in ("body", ".what", ".kept", ".broken", ".bad", "button", "legend", "footer", "figcaption"):
         text, page = opened.execute_script(_COLOURS, opened.find_element(By.CSS_SELECTOR, selector))
         assert contrast(text, page) >= 4.5, (selector, text, page)
@@ -184,13 +184,13 @@ def luminance(colour: list[float]) -> float:
 
 def test_many_requests_and_none(browser: Chrome, tmp_path: Path) -> None:
     visit(browser, tmp_path / "many.html", [run("many", failures=500, requests=200_000)])
-    assert numbers(browser)[1] != "0"
+    assert request_counts(browser)[1] != "0"
     assert browser.find_element(By.CSS_SELECTOR, "#failed caption").get_attribute("textContent") == (
         "many: the first 200 of 500"
     )
     visit(browser, tmp_path / "none.html", [run("none", failures=0, requests=0)])
-    assert complaints(browser) == []
-    assert numbers(browser) == ["0", "0", "0"]
+    assert console_messages(browser) == []
+    assert request_counts(browser) == ["0", "0", "0"]
 
 
 def test_report_is_read_again(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.support.control_groups import SERVICE, SLICE, ControlGroups
 from tests.unit.workers.conftest import Dial
 
 
-class Holder:
+class ConnectionOwner:
     """Notes what the carrier asks for."""
 
     def __init__(self) -> None:
@@ -183,7 +183,7 @@ def test_a_superseded_worker_passes_on_what_is_new_and_serves_the_rest(
 def test_idle_connections_are_carried_and_others_stay(
     carrier: Carrier, worker: ThreadWorker, dial: Dial, box: Mailbox
 ) -> None:
-    holder = Holder()
+    holder = ConnectionOwner()
     carrier.begin(holder)
     assert (carrier.is_carrying, holder.reads) == (True, [False])
     (_, idle), (_, busy), (_, unread), (_, too_much), (_, proxied) = (dial() for _ in range(5))
@@ -206,14 +206,14 @@ def test_idle_connections_are_carried_and_others_stay(
 def test_the_mailbox_is_read_on_when_nothing_can_be_carried(carrier: Carrier, worker: ThreadWorker) -> None:
     """What others have sent has no other reader."""
     worker.board.stopping = True
-    holder = Holder()
+    holder = ConnectionOwner()
     carrier.begin(holder)
     assert (carrier.has_begun, carrier.is_carrying, holder.reads) == (True, False, [])
 
 
-def carry_to_nobody(carrier: Carrier, dial: Dial) -> tuple[Holder, Connection]:
+def carry_to_nobody(carrier: Carrier, dial: Dial) -> tuple[ConnectionOwner, Connection]:
     _, idle = dial()
-    holder = Holder()
+    holder = ConnectionOwner()
     carrier.begin(holder)
     return holder, idle
 
@@ -243,7 +243,7 @@ def test_a_service_that_stops_during_a_drain_reads_what_it_has_sent(
 
 def test_without_a_mailbox_nothing_is_carried(carrier: Carrier, worker: ThreadWorker) -> None:
     worker.mailbox = None
-    carrier.begin(Holder())
+    carrier.begin(ConnectionOwner())
     assert not carrier.is_carrying
     assert not carrier.has_mail()
     client, end = socket.socketpair()
