@@ -1,4 +1,4 @@
-"""A journal that does not read: records are dropped, and nothing waits for it."""
+"""A journal that does not read: records are dropped, and log calls do not block."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def record() -> logging.LogRecord:
 
 @pytest.fixture
 def queue() -> Iterator[Callable[[], JournalQueue]]:
-    """Make queues, which are for the life of a process, and close them after the test."""
+    """Open queues, which otherwise live as long as the process, and close them after the test."""
     with ExitStack() as stack:
 
         def make() -> JournalQueue:
@@ -78,7 +78,7 @@ def test_a_queue_has_room_until_it_is_full(journald: socket.socket, queue: Calla
 def test_without_a_journal_nothing_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queue: Callable[[], JournalQueue]
 ) -> None:
-    """libsystemd then drops what it is given."""
+    """libsystemd then discards the entries."""
     monkeypatch.setattr(handler, "SOCKET", str(tmp_path / "none"))
     each = queue()
     assert not each.exists

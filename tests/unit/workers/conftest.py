@@ -1,4 +1,4 @@
-"""A real thread worker that has not been forked: in the process of the test, with real sockets."""
+"""A real thread worker in the process of the test, with real sockets."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def pool(worker: ThreadWorker, loop: Loop) -> Iterator[Callable[[Callable[..., A
             loop.close(connection)
     for each in started:
         loop.wake()
-        each.threads[0].handle.join(0.2)  # it, or another that leads, finds nothing left
+        each.threads[0].handle.join(0.2)  # the leader finds the drain complete
         while any(thread.handle.is_alive() for thread in each.threads):
             each._promotions.put(None)
             for thread in each.threads:

@@ -21,7 +21,7 @@ from tests.unit.workers.conftest import Dial
 
 
 class ConnectionOwner:
-    """Notes what the carrier asks for."""
+    """Records the calls of the carrier."""
 
     def __init__(self) -> None:
         self.reads: list[bool] = []
@@ -53,13 +53,13 @@ def sibling(worker: ThreadWorker) -> Slot:
 
 @pytest.fixture
 def relayed(worker: ThreadWorker, groups: ControlGroups) -> None:
-    """Let the relay have moved the worker to a scope."""
+    """Pretend that the relay has moved the worker to a scope."""
     worker.cgroup = SERVICE
     groups.add_process(os.getpid(), f"{SLICE}/app-drain-{os.getppid()}.scope")
 
 
 def successor(worker: ThreadWorker, pid: int = os.getpid()) -> None:
-    """Let the next master have written that its workers accept."""
+    """Pretend that the next master has superseded this generation."""
     worker.board._memory[scoreboard._SUCCESSOR] = pid
     assert worker.board.is_superseded
 
@@ -79,7 +79,7 @@ def received(box: Mailbox) -> list[tuple[Origin, int]]:
 
 
 def test_a_worker_of_a_service_that_serves_has_a_successor(carrier: Carrier) -> None:
-    """Who replaces it may not have been forked yet."""
+    """The worker that replaces it may not have been forked yet."""
     assert carrier.has_successor()
 
 
@@ -167,7 +167,7 @@ def test_a_connection_that_has_closed_on_the_way_is_left_out(carrier: Carrier) -
 def test_a_superseded_worker_passes_on_what_is_new_and_serves_the_rest(
     carrier: Carrier, worker: ThreadWorker, box: Mailbox
 ) -> None:
-    """It would receive again and again what it sends, if it sent all."""
+    """If it sent all connections, it would receive them again and again."""
     successor(worker)
     pairs = [socket.socketpair() for _ in range(2)]
     (_, first), (_, second) = pairs
@@ -204,7 +204,7 @@ def test_idle_connections_are_carried_and_others_stay(
 
 @pytest.mark.usefixtures("loop")
 def test_the_mailbox_is_read_on_when_nothing_can_be_carried(carrier: Carrier, worker: ThreadWorker) -> None:
-    """What others have sent has no other reader."""
+    """No other worker may be left to read what others have sent."""
     worker.board.stopping = True
     holder = ConnectionOwner()
     carrier.begin(holder)

@@ -22,13 +22,13 @@ PATIENCE = 10.0
 
 
 def sweep(loop: Loop) -> None:
-    """Look now for connections whose deadline has passed."""
+    """Check now for connections whose deadline has passed."""
     loop._next_sweep = 0.0
     loop.poll(0)
 
 
 def is_open(client: socket.socket) -> bool:
-    """Whether the server has not closed a connection on which it has sent nothing."""
+    """Return whether the server keeps a connection open on which it has sent nothing."""
     return not select.select([client], [], [], 0)[0] or client.recv(1) != b""
 
 
@@ -54,7 +54,7 @@ def test_another_thread_can_wake_the_leader(loop: Loop) -> None:
     timer.join()
     assert time.monotonic() - began < connection_loop.SWEEP_INTERVAL
     began = time.monotonic()
-    loop.poll(0.05)  # it has been heard once
+    loop.poll(0.05)  # it has been read once
     assert time.monotonic() - began >= 0.05
 
 
@@ -110,7 +110,7 @@ def test_a_close_sends_fin_and_waits_for_that_of_the_client(loop: Loop, dial: Di
     connection.begin_turn()
     loop.close_gracefully(connection)
     assert client.recv(1) == b""
-    client.sendall(b"late")  # is dropped, and does not reset the connection
+    client.sendall(b"late")  # is discarded, and does not reset the connection
     loop.poll(PATIENCE)
     assert connection in loop.connections
     client.close()

@@ -1,4 +1,4 @@
-"""The end of a worker. A drain ends its process, so each test that begins one is a process of its own."""
+"""The drain of a worker. It ends the process, so each test that begins one runs in a process of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.workers.conftest import DRAIN_TIME
 
 
 class Application:
-    """Notes what it hears of its server."""
+    """Records its callbacks."""
 
     def __init__(self) -> None:
         self.heard: list[object] = []
@@ -44,7 +44,7 @@ class Application:
 
 @pytest.fixture
 def at_once(cfg: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the drain time end as it begins, and the process a moment later."""
+    """Set a drain time of 0, and a short grace until the process ends."""
     cfg.set("graceful_timeout", 0)
     monkeypatch.setattr(drain, "OVERDUE_GRACE", 0.1)
 
@@ -57,7 +57,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def hang() -> None:
-    """Do not return while the test looks."""
+    """Block for longer than the test."""
     time.sleep(20)
     raise AssertionError("the process has not exited")
 

@@ -23,7 +23,7 @@ RESPONSE = b"HTTP/1.1 200 OK"
 
 
 class Application:
-    """Responds with the name of its thread. A request for ``/wait`` waits until it is let go."""
+    """Responds with the name of its thread. A request for ``/wait`` blocks until the test lets it continue."""
 
     def __init__(self) -> None:
         self.began = threading.Semaphore(0)
@@ -94,7 +94,7 @@ def test_a_follower_is_promoted_when_the_leader_is_busy(
         get(slow, "/wait")
         application.wait_for_request()
         time.sleep(PROMOTE_AFTER)
-        threads.promote_if_leader_is_busy()  # as the supervisor does when the alarm rings
+        threads.promote_if_leader_is_busy()  # as the supervisor does when the alarm expires
         get(quick)
         name = thread_of(quick)
         application.may_go_on.set()
@@ -142,7 +142,7 @@ def test_when_all_threads_are_busy_a_request_waits_for_one(
 
 
 def test_requests_of_one_connection_are_served_in_their_order(threads: ThreadPool, listener: socket.socket) -> None:
-    """Also when both come at once."""
+    """Also if both arrive at once."""
     with server.dial(listener) as client:
         client.sendall(2 * b"GET / HTTP/1.1\r\nHost: app\r\n\r\n" + b"GET / HTTP/1.0\r\n\r\n")
         received = b""
@@ -212,7 +212,7 @@ def test_threads_end_when_nothing_is_left(
 def test_a_drain_goes_on_while_all_threads_are_busy(
     threads: ThreadPool, dial: Dial, listener: socket.socket, worker: ThreadWorker, application: Application
 ) -> None:
-    """Idle connections need not wait for the end of a request."""
+    """Idle connections do not wait for the end of a request."""
     sibling = worker.board.take(1, 2)
     sibling[Field.PID] = 1
     _, idle = dial()

@@ -1,4 +1,4 @@
-"""What is done about requests that do not move; with a clock of the test, and real sockets."""
+"""Requests without progress; with a clock of the test, and real sockets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def idle() -> RequestThread:
 
 
 def busy(connection: Connection, since: float, progress: float | None = None, **clock: Any) -> RequestThread:
-    """Return a thread in a request that began `since` seconds ago, and moved last `progress` seconds ago."""
+    """Return a thread in a request that began `since` seconds ago, with progress `progress` seconds ago."""
     thread = idle()
     thread.connection = connection
     connection.clock.began = NOW - since
@@ -119,7 +119,7 @@ def test_a_relayed_worker_is_not_replaced(
     groups: ControlGroups,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It has no master that would fork another."""
+    """It has no master to fork another."""
     (_, connection), _ = connections
     worker.cgroup = SERVICE
     groups.add_process(os.getpid(), f"{SLICE}/app-drain-1-2.scope")
