@@ -1,4 +1,4 @@
-"""What a service counts, as its clients read it."""
+"""Read the metrics of a service."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def samples(connect: Connect) -> dict[str, float]:
-    """Return the numbers of /metrics, by names with labels."""
+    """Return the values of /metrics by name, with labels."""
     text = ask(connect, "/metrics")[1].decode()
     return {name: float(number) for name, number in re.findall(r"^([a-z][^ {]*(?:{.*})?) (\S+)$", text, re.MULTILINE)}
 
 
 def counted(connect: Connect) -> int:
-    """Return how many answers 200 of the view hello were counted."""
+    """Return how many responses of the view hello with status 200 were counted."""
     return int(samples(connect).get('socketact_request_duration_seconds_count{endpoint="hello",status="200"}', 0))
