@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -248,3 +250,26 @@ def test_the_pid_file_moves_when_new_workers_accept(master: Master, tmp_path: Pa
     assert (before.exists(), after.exists()) == (True, False)
     master.accept()
     assert (before.exists(), after.read_text().strip()) == (False, str(os.getpid()))
+
+
+def test_the_environment_of_the_old_settings_is_back_after_a_failure(master: Master) -> None:
+    master.cfg.set("raw_env", ["COLOR=red"])
+    os.environ["COLOR"] = "red"
+    master.app.settings["raw_env"] = ["SHAPE=round"]
+    begin(master)
+    assert ("COLOR" in os.environ, os.environ["SHAPE"]) == (False, "round")
+    master.reloads.fail(Failure.known("no"))
+    assert (os.environ["COLOR"], "SHAPE" in os.environ) == ("red", False)
+
+
+def test_the_modules_of_the_old_settings_are_back_after_a_failure(master: Master, tmp_path: Path) -> None:
+    module = ModuleType("site_settings")
+    module.__file__ = str(tmp_path / "site_settings.py")
+    sys.modules["site_settings"] = module
+    try:
+        begin(master)
+        assert "site_settings" not in sys.modules
+        master.reloads.fail(Failure.known("no"))
+        assert sys.modules["site_settings"] is module
+    finally:
+        sys.modules.pop("site_settings", None)
