@@ -66,7 +66,7 @@ def doctor(machine: Machine, name: str = "app") -> tuple[int, str]:
 def test_a_changed_address_takes_effect_when_the_socket_unit_restarts(machine: Machine) -> None:
     """``units`` prints the commands; ``doctor`` compares with the sockets that systemd really holds."""
     done = machine.run(*INSTALL, "--listen", "127.0.0.1:9305")
-    assert "The addresses have changed, and systemd holds those from before." in done.stdout
+    assert "The addresses have changed, but systemd still holds the old ones." in done.stdout
     (commands,) = re.findall(r"^  (systemctl stop .*)$", done.stdout, re.MULTILINE)
     assert "Start with" not in done.stdout
     status, told = doctor(machine)
@@ -96,7 +96,7 @@ def test_a_listener_can_be_added_and_removed(machine: Machine) -> None:
     machine.run("sh", "-c", re.findall(r"^  (systemctl stop .*)$", more.stdout, re.MULTILINE)[0])
     assert (page(machine, 8000), page(machine, 9306)) == (200, 200)
     less = machine.run(*INSTALL)
-    warning = r"^Warning: app-admin\.socket was made with other options, and is still in use: (.*)$"
+    warning = r"^Warning: app-admin\.socket was made with other options, and is still in use\. To remove it: (.*)$"
     (removal,) = re.findall(warning, less.stderr, re.MULTILINE)
     machine.run("sh", "-c", removal)
     machine.systemctl("restart", "app")
@@ -142,7 +142,7 @@ def test_status_and_doctor_name_the_process_that_holds_the_port(machine: Machine
     try:
         arguments = ("--name", "shop", "--user", "app", "--directory", "/srv/app")
         done = machine.run(*INSTALL, *arguments)
-        assert re.search(rf"^Warning: 127\.0\.0\.1:8000 is held by {who}: stop that", done.stderr, re.MULTILINE)
+        assert re.search(rf"^Warning: 127\.0\.0\.1:8000 is held by {who}: stop it", done.stderr, re.MULTILINE)
         assert machine.systemctl("enable", "--now", "shop.socket", "shop.service", check=False).returncode != 0
         status, told = doctor(machine, "shop")
         what = r"error    port: shop\.socket is failed \(resources\): its port is closed"
@@ -241,8 +241,8 @@ def test_a_warning_says_that_manual_changes_to_a_unit_are_overwritten(machine: M
     unit.write_text(unit.read_text().replace("RestartSec=2", "RestartSec=20"))
     done = machine.run(*INSTALL)
     assert done.stderr == (
-        "Warning: app.service was different, and is overwritten: what was changed by hand is lost. "
-        "Put that into a drop-in, which stays: systemctl edit app.service\n"
+        "Warning: app.service had other content and was overwritten: changes made by hand are lost. "
+        "Put them into a drop-in, which stays: systemctl edit app.service\n"
     )
     assert machine.run(*INSTALL).stderr == ""
 

@@ -1,4 +1,4 @@
-"""What new units mean on a machine where there were others, or where others listen."""
+"""What new units change on this machine: addresses, older units, and conflicts."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Changes:
-    """What to tell an administrator who has just installed units."""
+    """What the administrator must know after installing units."""
 
     warnings: tuple[str, ...]
-    change_over: str  #: the commands by which systemd takes the new addresses; empty: it has them, or none yet
-    is_running: bool  #: whether the service is, with what its units were
+    change_over: str  #: commands that make systemd open the new addresses; empty if not necessary
+    is_running: bool  #: whether the service runs, with the old units
 
 
 def look(wanted: Application, written: list[Path]) -> Changes:
-    """See what the manager holds, and what lies in the folder of the units that were written.
+    """Compare the installed units with what the manager holds, and with older units in their folder.
 
-    :raises ManagerError: the manager does not answer.
+    :raises ManagerError: the manager does not respond.
     """
     manager = Manager(user=wanted.user_manager)
     left = _left_behind(wanted, written)
@@ -49,8 +49,8 @@ def _other_systemd(wanted: Application, manager: Manager) -> Iterator[str]:
     running = re.match(r"\D*(\d+)", manager.version())
     if running is not None and int(running[1]) < wanted.systemd_version:
         yield (
-            f"the units are for systemd {wanted.systemd_version}, and {running[1]} runs here, which does not know all "
-            "of their lines: leave --systemd-version out"
+            f"the units are for systemd {wanted.systemd_version}, but {running[1]} is running, which ignores some of "
+            "their lines: remove --systemd-version"
         )
 
 
@@ -61,7 +61,7 @@ def _commands(wanted: Application) -> str:
 
 
 def _left_behind(wanted: Application, written: list[Path]) -> list[Path]:
-    """Return the units of the service that were made with other options."""
+    """Return units of the service that were made with other options."""
     service = f"{wanted.name}.service"
     folder = next(path.parent for path in written if path.name == service)
     others = [path for path in sorted(folder.glob(f"{wanted.name}-*")) if path not in written and path.is_file()]
@@ -72,12 +72,12 @@ def _left_behind(wanted: Application, written: list[Path]) -> list[Path]:
 def _removals(wanted: Application, left: list[Path]) -> Iterator[str]:
     for path in left:
         steps = f"{wanted.systemctl} disable --now {path.name}; rm {path}; {wanted.systemctl} daemon-reload"
-        yield f"{path.name} was made with other options, and is still in use: {steps}"
+        yield f"{path.name} was made with other options, and is still in use. To remove it: {steps}"
 
 
 def _occupied(sockets: list[Unit], manager: Manager, names: tuple[str, ...]) -> Iterator[str]:
-    """Tell of addresses that the manager cannot take: somebody else has them."""
+    """Yield a warning for each address that something else holds."""
     for unit in sockets:
         for address in () if unit.is_active else unit.listens("Stream"):
             if who := ports.occupant(address, manager, names):
-                yield f"{address} is held by {who}: stop that, or give another address with --listen"
+                yield f"{address} is held by {who}: stop it, or choose another address with --listen"

@@ -1,4 +1,4 @@
-"""Write the units, and the relay that they call, beside what others have written there."""
+"""Write the units and the relay, and leave the files of others unchanged."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 RELAY = "relay"
 _RELAY_FOLDERS = {False: "/usr/local/lib/flask-socketact", True: "~/.local/lib/flask-socketact"}
 
-#: So begins a line of a unit of ours.
+#: Beginning of a line in each unit that this command makes.
 _MARK = "# Made by flask-socketact units"
 
-#: Where packages put their units: one of the same name in our folder would take its place.
+#: Where packages install units: a unit of the same name in our folder would hide theirs.
 _PACKAGED = {
     False: ("/usr/local/lib/systemd/system", "/usr/lib/systemd/system"),
     True: ("/etc/systemd/user", "/usr/local/lib/systemd/user", "/usr/lib/systemd/user"),
@@ -36,7 +36,7 @@ _PACKAGED = {
 
 
 def write_out(wanted: Application, texts: Mapping[str, str], folder: Path) -> list[Path]:
-    """Write units and relay into a folder, and return what was written."""
+    """Write units and relay into a folder, and return their paths."""
     contents = {folder / unit: text for unit, text in texts.items()} | {folder / RELAY: _relay()}
     _refuse_others(wanted, contents)
     _write(contents, root_owned=False)
@@ -45,19 +45,23 @@ def write_out(wanted: Application, texts: Mapping[str, str], folder: Path) -> li
 
 @dataclass(frozen=True)
 class Installed:
-    """What was written."""
+    """The written files."""
 
     paths: list[Path]
-    replaced: list[Path]  #: units that were others before: made with other options, or changed by hand
+    replaced: list[Path]  #: units that had other content before
 
 
 def install(wanted: Application, texts: Mapping[str, str]) -> Installed:
-    """Write units and relay where systemd looks for them, and let it read them."""
+    """Write units and relay where systemd reads them, and reload systemd.
+
+    :raises UnitError: nothing was written.
+    :raises LeftBrokenError: systemd did not load the units.
+    """
     systemctl = shutil.which("systemctl")
     if systemctl is None:
-        raise UnitError("--install is for machines with systemd, and there is no systemctl on PATH: use --output")
+        raise UnitError("--install needs systemd, but there is no systemctl on PATH: use --output")
     if not wanted.user_manager and os.geteuid() != 0:
-        raise UnitError(f"--install writes to {wanted.folder}, which takes root: call it with sudo, or use --output")
+        raise UnitError(f"--install writes to {wanted.folder} and needs root: use sudo, or --output")
     folder, helpers = Path(wanted.folder).expanduser(), Path(_RELAY_FOLDERS[wanted.user_manager]).expanduser()
     contents = {helpers / RELAY: _relay()} | {folder / unit: text for unit, text in texts.items()}
     _refuse_others(wanted, contents)
@@ -69,7 +73,7 @@ def install(wanted: Application, texts: Mapping[str, str]) -> Installed:
     manager = (systemctl, *wanted.systemctl.split()[1:])
     _run(*manager, "daemon-reload")
     service = f"{wanted.name}.service"
-    # One that runs, with units of an earlier version, has not started those that its next restart begins with.
+    # A service that runs with units of an earlier version has not started those that its next restart needs.
     if subprocess.run([*manager, "is-active", "--quiet", service], check=False).returncode == 0:  # noqa: S603 (checked)
         for unit in texts:
             if unit.endswith(("-relay.service", "-watchdog.path")):
@@ -85,18 +89,18 @@ def _was_other(path: Path, text: str) -> bool:
 
 
 def missing(wanted: Application) -> Iterator[str]:
-    """Tell what the service needs and this machine has not, a line for each."""
+    """Yield a warning for each thing that the service needs and this machine lacks."""
     if not wanted.user_manager and not wanted.user.isdigit():
         try:
             pwd.getpwnam(wanted.user)
         except KeyError:
             yield f"there is no user {wanted.user} yet: useradd --system {wanted.user}"
     if not os.path.isdir(wanted.directory):
-        yield f"there is no folder {wanted.directory} yet: put the application there, or give another --directory"
+        yield f"there is no folder {wanted.directory} yet: put the application there, or choose another --directory"
     if not os.path.isfile(wanted.gunicorn):
         yield (
             f"there is no {wanted.gunicorn} yet: install flask-socketact into that virtual environment, "
-            "or give the Python of another with --python"
+            "or choose the Python of another with --python"
         )
 
 
@@ -111,27 +115,26 @@ def _refuse_others(wanted: Application, paths: Iterable[Path]) -> None:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise UnitError(f"{path} cannot be looked at: {error.strerror}") from None
+            raise UnitError(f"{path} cannot be read: {error.strerror}") from None
         if "flask-socketact" not in text if path.name == RELAY else not is_ours(text):
-            raise UnitError(f"{path} was not made by flask-socketact and is left as it is: move it away first")
+            raise UnitError(f"{path} was not made by flask-socketact and was not changed: move it away first")
         of, own = made_for(text), f"{wanted.name}.service"
         if path.name == own:
             if any(name.endswith(".service") for name in of):
-                raise UnitError(f"{path} is of another service: change --name")
+                raise UnitError(f"{path} belongs to another service: change --name")
         elif path.name != RELAY and own not in of:
-            raise UnitError(f"{path} is of another service than {wanted.name}: change --name, or the listener's name")
+            raise UnitError(f"{path} belongs to another service: change --name, or the listener's name")
 
 
 def is_ours(text: str) -> bool:
-    """Whether a unit was made by this command."""
+    """Return whether this command made a unit."""
     return any(line.startswith(_MARK) for line in text.splitlines())
 
 
 def made_for(text: str) -> set[str]:
-    """Return the service that a unit of ours was made for; in a set, as a changed one may not say it.
+    """Return the service that a unit was made for; an empty set if an administrator removed that comment.
 
-    The listener "unix" of app has a socket unit of the same name as the application app-unix, and the relay of app that
-    of app-relay.
+    The name is not enough: the listener "unix" of app has the same socket unit as the application app-unix.
     """
     return {line.rpartition(", beside ")[2].removesuffix(".") for line in text.splitlines() if ".service." in line}
 
@@ -140,17 +143,15 @@ def _refuse_packaged(wanted: Application, units: Mapping[str, str]) -> None:
     for folder in _PACKAGED[wanted.user_manager]:
         for unit in units:
             if os.path.lexists(f"{folder}/{unit}"):
-                raise UnitError(
-                    f"{folder}/{unit} is another unit of that name, and would be hidden: give another --name"
-                )
+                raise UnitError(f"{folder}/{unit} has the same name, and would be hidden: change --name")
 
 
 def _make_folder(path: Path, *, root_owned: bool) -> None:
-    """Make a folder; nobody but root may put anything into that whose files root runs.
+    """Create a folder. Only root may write to one whose files root runs.
 
-    /usr/local/lib of Debian may belong to the group staff, and what is made in it then does, too.
+    In Debian /usr/local/lib may belong to the group staff, which new folders in it inherit.
     """
-    with _told_of(path):
+    with _unit_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         if root_owned:
             os.chown(path, 0, 0)
@@ -158,26 +159,26 @@ def _make_folder(path: Path, *, root_owned: bool) -> None:
 
 
 def _write(contents: Mapping[Path, str], *, root_owned: bool) -> None:
-    """Write every file, or (the disk is full) none.
+    """Write all files, or none (if the disk is full).
 
-    Each comes into its place whole, by a rename: systemd or a service may read it in that moment.
+    Each is renamed into place, since systemd or a service may read it at any moment.
     """
     with ExitStack() as stack:
         written = {}
         for path, text in contents.items():
-            with _told_of(path):
+            with _unit_errors(path):
                 mode = 0o755 if path.name == RELAY else 0o644
                 folder = stack.enter_context(files.Folder(path.parent))
                 written[path] = folder, stack.enter_context(folder.temporary(path.name, text, mode=mode))
                 if root_owned:
                     os.chown(written[path][1], 0, 0, dir_fd=folder.descriptor)
         for path, (folder, whole) in written.items():
-            with _told_of(path):
+            with _unit_errors(path):
                 folder.rename(whole, path.name)
 
 
 @contextmanager
-def _told_of(path: Path) -> Iterator[None]:
+def _unit_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -185,7 +186,7 @@ def _told_of(path: Path) -> Iterator[None]:
 
 
 def running_systemd(otherwise: int) -> int:
-    """Return the version of this machine's systemd; `otherwise` where there is none."""
+    """Return the version of the installed systemd, or `otherwise` if there is none."""
     systemctl = shutil.which("systemctl")
     if systemctl is None:
         return otherwise
@@ -198,4 +199,4 @@ def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (checked)
     if done.returncode != 0:
         why = " ".join(done.stderr.split())
-        raise LeftBrokenError(f"the units are written, but `{shlex.join(command)}` has failed: {why}")
+        raise LeftBrokenError(f"the units are written, but `{shlex.join(command)}` failed: {why}")

@@ -1,4 +1,4 @@
-"""The units of an application: which there are, and their text."""
+"""Render the units of an application."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from flask_socketact.errors import OptionError, UnitError
 from flask_socketact.systemd.manager import as_typed
 
 CONFIG = "flask_socketact.conf"
-#: gunicorn's graceful_timeout, where nothing else is said.
+#: gunicorn's default graceful_timeout, in seconds.
 _DRAIN = 30
+#: Least WatchdogSec=, in seconds.
 _WATCHDOG = 60
-#: The oldest version that everything works with; and the first that has Type=notify-reload.
+#: The oldest version that this package supports, and the first with Type=notify-reload.
 OLDEST_SYSTEMD = 252
 _NOTIFY_RELOAD = 253
-#: What ProtectHome= hides.
+#: Folders that ProtectHome= hides.
 _HOMES = ("/home", "/root", "/run/user")
 
 
 @dataclass(frozen=True)
 class SocketUnit:
-    """A socket unit: all its addresses have the same FileDescriptorName=."""
+    """A socket unit. All its addresses share one FileDescriptorName=."""
 
     unit: str
     fdname: str
     addresses: tuple[str, ...]
-    #: Of one socket unit of a service.
-    mailbox: str | None
+    mailbox: str | None  #: only the first socket unit of a service has it
 
     @property
     def has_paths(self) -> bool:
@@ -42,7 +42,7 @@ class SocketUnit:
 
 @dataclass(frozen=True, kw_only=True)
 class Application:
-    """What the units are made for, checked; None where a line is left out."""
+    """Checked values for the units. None omits a line."""
 
     app: str
     name: str
@@ -65,7 +65,7 @@ class Application:
         check_name(self.name)
         if not self.user_manager:
             if self.user in ("root", "0"):
-                raise OptionError(f"--user {self.user}: the workers must not be root, so give them a user of their own")
+                raise OptionError(f"--user {self.user}: workers must not run as root, choose another user")
             check_account("--user", self.user)
         for option, value in (("--group", self.group), ("--socket-group", self.socket_group)):
             if value is not None:
@@ -80,19 +80,19 @@ class Application:
             address = listener.address
             for other in taken:
                 what = "the workers' mailbox" if other == self.mailbox else "another --listen"
-                # Where a socket is there cannot be a folder.
+                # A socket cannot be at the path of a folder.
                 if address == other or address.startswith(f"{other}/") or other.startswith(f"{address}/"):
-                    raise OptionError(f"--listen {address} is at the same place as {what}, {other}")
+                    raise OptionError(f"--listen {address} collides with {what}, {other}")
                 if ports.collide(address, other):
                     raise OptionError(
-                        f"--listen {address} is at the same place as {what}, {other}: one of them is on all addresses, "
-                        "so leave out the other"
+                        f"--listen {address} collides with {what}, {other}: one of them is on all addresses, "
+                        "so remove the other"
                     )
             taken.append(address)
 
     @property
     def folder(self) -> str:
-        """Where the units are installed."""
+        """The folder where the units are installed."""
         return "~/.config/systemd/user" if self.user_manager else "/etc/systemd/system"
 
     @property
@@ -109,7 +109,7 @@ class Application:
 
     @property
     def sockets(self) -> tuple[SocketUnit, ...]:
-        """One for each name, in the order in which the names have come."""
+        """One for each name of a listener, in the order of the options."""
         groups: dict[str, list[str]] = {}
         for listener in self.listeners:
             groups.setdefault(listener.fdname, []).append(listener.address)
@@ -125,9 +125,9 @@ class Application:
 
 
 def application(*, listen: tuple[str, ...], **given: Any) -> Application:
-    """Make an application of the options of the command: fill in what follows from others, and check all of it.
+    """Return the application that the command's options describe, with defaults filled in.
 
-    :raises OptionError: a value cannot stand in a unit file, or two contradict.
+    :raises OptionError: a value cannot stand in a unit file, or two options contradict each other.
     """
     listeners = tuple(map(parse_listener, listen))
     given["app"] = plain_app(given["app"])
@@ -135,13 +135,13 @@ def application(*, listen: tuple[str, ...], **given: Any) -> Application:
         for option in ("user", "group", "socket_group"):
             if given[option] is not None:
                 raise OptionError(
-                    f"--{option.replace('_', '-')} has no effect in a user manager, whose services are its user's: "
-                    "leave out one of them"
+                    f"--{option.replace('_', '-')} has no effect with --user-manager, whose services run as its user: "
+                    "remove one of them"
                 )
     if given["socket_group"] is None:
         given["socket_group"] = given["group"]
     elif not any(listener.is_path for listener in listeners):
-        raise OptionError("--socket-group is for Unix sockets, and no --listen is a path: leave it out, or add one")
+        raise OptionError("--socket-group needs a --listen that is a path: remove it, or add one")
     for option, value in (("user", given["name"]), ("directory", f"/srv/{given['name']}")):
         if given[option] is None:
             given[option] = value
@@ -151,9 +151,9 @@ def application(*, listen: tuple[str, ...], **given: Any) -> Application:
 
 
 def render(wanted: Application) -> dict[str, str]:
-    """Return the text of each unit by its file name; the service is the first, and then the sockets.
+    """Return the text of each unit by its file name: first the service, then the sockets.
 
-    :raises UnitError: the application's folder cannot be looked at.
+    :raises UnitError: the application's folder cannot be read.
     """
     templates = Environment(
         loader=PackageLoader("flask_socketact.cli.units"),
@@ -168,7 +168,7 @@ def render(wanted: Application) -> dict[str, str]:
     for socket in wanted.sockets:
         texts[socket.unit] = templates.get_template("socket.jinja").render(values, socket=socket)
     helpers = {"relay.service": "relay.jinja"} if wanted.overlap else {}
-    if wanted.overlap and not wanted.user_manager:  # where one need not be root to move workers
+    if wanted.overlap and not wanted.user_manager:  # there the service itself may move workers
         helpers |= {"watchdog.path": "watchdog_path.jinja", "watchdog.service": "watchdog_service.jinja"}
     for suffix, template in helpers.items():
         texts[f"{wanted.name}-{suffix}"] = templates.get_template(template).render(values)
@@ -176,13 +176,13 @@ def render(wanted: Application) -> dict[str, str]:
 
 
 def _values(wanted: Application) -> dict[str, Any]:
-    """Return what the templates call by name."""
+    """Return the variables of the templates."""
     options = {"workers": wanted.workers, "threads": wanted.threads, "graceful-timeout": wanted.drain}
     drain = _DRAIN if wanted.drain is None else wanted.drain
     names = ("name", "user", "group", "directory", "socket_group", "user_manager")
     computed = ("folder", "systemctl", "gunicorn", "sockets", "idle_exit", "systemd_version", "overlap", "metrics")
     return {name: getattr(wanted, name) for name in (*names, *computed)} | {
-        # Between double quotes systemd takes single ones as they are.
+        # systemd keeps single quotes within double quotes.
         "app": f'"{wanted.app}"' if "'" in wanted.app else wanted.app,
         "config": _config(wanted.directory),
         "options": "".join(f"--{option} {number} " for option, number in options.items() if number is not None),
@@ -198,18 +198,18 @@ def _values(wanted: Application) -> dict[str, Any]:
 
 
 def _config(directory: str) -> str:
-    """Return what gunicorn's ``-c`` gets: the application's own settings where there are some."""
+    """Return the value of gunicorn's ``-c``: the application's configuration file, if it exists."""
     try:
         os.stat(f"{directory}/{CONFIG}")
     except (FileNotFoundError, NotADirectoryError):
         return "python:flask_socketact.conf"
     except OSError as error:
-        raise UnitError(f"{directory}/{CONFIG} cannot be looked for: {error.strerror}") from None
+        raise UnitError(f"{directory}/{CONFIG} cannot be read: {error.strerror}") from None
     return CONFIG
 
 
 def _needs_home(*paths: str) -> bool:
-    """Whether a path is in a home, or leads there by symbolic links, as a virtual environment's Python may."""
+    """Return whether a path is in a home folder, or leads there by symbolic links, as a venv's Python may."""
     homes = {place for home in _HOMES for place in (home, os.path.realpath(home))}
     places = {place for path in paths for place in (path, os.path.realpath(path))}
     return any(place == home or place.startswith(f"{home}/") for place in places for home in homes)

@@ -217,13 +217,13 @@ def test_group_of_paths(options: tuple[str, ...], groups: list[str]) -> None:
         ("--name", "../app", "is not a name of a unit"),
         ("--name", "a%n", "is not a name of a unit"),
         ("--name", "a:b", "is not a name of a unit"),
-        ("--name", "a" * 65, "at most 64"),
-        ("--name", "app.service", "give the name without .service"),
-        ("--name", "app.socket", "give the name without .socket"),
+        ("--name", "a" * 65, "up to 64"),
+        ("--name", "app.service", "write the name without .service"),
+        ("--name", "app.socket", "write the name without .socket"),
         ("--name", "app@1", "has an @"),
         ("--name", "App", "--user 'App' is not an account"),
-        ("--user", "root", "must not be root"),
-        ("--user", "0", "must not be root"),
+        ("--user", "root", "must not run as root"),
+        ("--user", "0", "must not run as root"),
         ("--user", "00", "is not an account"),
         ("--user", "4294967295", "is not an account"),
         ("--user", "65535", "is not an account"),
@@ -251,13 +251,13 @@ def test_group_of_paths(options: tuple[str, ...], groups: list[str]) -> None:
         ("--listen", "127.0.0.1:٨٠", "has no port"),
         ("--listen", "[::1]", "has no port"),
         ("--listen", "٨٠", "has no port"),
-        ("--listen", "localhost:8000", "systemd takes addresses, not names"),
-        ("--listen", ":8000", "systemd takes addresses, not names"),
-        ("--listen", "::1:8000", "systemd takes addresses, not names"),
-        ("--listen", "١٢٧.0.0.1:8000", "systemd takes addresses, not names"),
-        ("--listen", "127.0.0.256:8000", "systemd takes addresses, not names"),
-        ("--listen", "[127.0.0.1]:8000", "systemd takes addresses, not names"),
-        ("--listen", "[fe80::1%eth0]:8000", "systemd takes addresses, not names"),
+        ("--listen", "localhost:8000", "systemd needs an address, not a name"),
+        ("--listen", ":8000", "systemd needs an address, not a name"),
+        ("--listen", "::1:8000", "systemd needs an address, not a name"),
+        ("--listen", "١٢٧.0.0.1:8000", "systemd needs an address, not a name"),
+        ("--listen", "127.0.0.256:8000", "systemd needs an address, not a name"),
+        ("--listen", "[127.0.0.1]:8000", "systemd needs an address, not a name"),
+        ("--listen", "[fe80::1%eth0]:8000", "systemd needs an address, not a name"),
         ("--listen", "8000=", "has no usable name after ="),
         ("--listen", "8000=a:b", "has no usable name after ="),
         ("--listen", "8000=http\n", "has no usable name after ="),
@@ -289,7 +289,7 @@ def test_refused(option: str, value: str, told: str) -> None:
     ],
 )
 def test_one_address_twice_is_refused(first: str, second: str) -> None:
-    assert "is at the same place as another --listen" in refusal("--listen", first, "--listen", second)
+    assert "collides with another --listen" in refusal("--listen", first, "--listen", second)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_nothing_gets_into_a_unit_that_means_something_there(option: str, value:
 
 @pytest.mark.parametrize("option", ["--user", "--group", "--socket-group"])
 def test_accounts_have_no_place_in_a_user_manager(option: str) -> None:
-    assert f"{option} has no effect in a user manager" in refusal("--user-manager", option, "web")
+    assert f"{option} has no effect with --user-manager" in refusal("--user-manager", option, "web")
 
 
 def test_reload_is_the_one_of_the_systemd() -> None:
@@ -361,7 +361,7 @@ def test_idle_exit() -> None:
 
 
 def test_group_of_paths_without_a_path() -> None:
-    assert "no --listen is a path" in refusal("--socket-group", "www-data")
+    assert "needs a --listen that is a path" in refusal("--socket-group", "www-data")
 
 
 @pytest.mark.parametrize(
@@ -389,14 +389,14 @@ def test_times_are_seconds(option: str, value: str) -> None:
 
 def test_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "app.socket").write_text("[Socket]\nListenStream=80\n")
-    assert "was not made by flask-socketact and is left as it is" in refusal("--output", str(tmp_path), status=3)
+    assert "was not made by flask-socketact and was not changed" in refusal("--output", str(tmp_path), status=3)
     assert [path.name for path in tmp_path.iterdir()] == ["app.socket"]
     assert (tmp_path / "app.socket").read_text() == "[Socket]\nListenStream=80\n"
 
 
 def test_masked_unit_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "app.service").symlink_to("/dev/null")
-    assert "was not made by flask-socketact and is left as it is" in refusal("--output", str(tmp_path), status=3)
+    assert "was not made by flask-socketact and was not changed" in refusal("--output", str(tmp_path), status=3)
     assert (tmp_path / "app.service").is_symlink()
 
 
@@ -411,14 +411,14 @@ def test_socket_unit_of_another_application_is_left_alone(tmp_path: Path) -> Non
     assert units("--name", "app-unix", "--output", str(tmp_path)).exit_code == 0
     before = (tmp_path / "app-unix.socket").read_text()
     listeners = ("--listen", "80", "--listen", "81=unix")
-    assert "is of another service than app" in refusal(*listeners, "--output", str(tmp_path), status=3)
+    assert "belongs to another service" in refusal(*listeners, "--output", str(tmp_path), status=3)
     assert (tmp_path / "app-unix.socket").read_text() == before
 
 
 @pytest.mark.parametrize(("first", "second"), [("app", "app-relay"), ("app-relay", "app")])
 def test_relay_of_another_application_is_left_alone(tmp_path: Path, first: str, second: str) -> None:
     assert units("--name", first, "--output", str(tmp_path)).exit_code == 0
-    assert "is of another service" in refusal("--name", second, "--output", str(tmp_path), status=3)
+    assert "belongs to another service" in refusal("--name", second, "--output", str(tmp_path), status=3)
 
 
 def test_ours_is_replaced_whole(tmp_path: Path) -> None:
@@ -469,7 +469,7 @@ def test_only_root_installs_for_the_system() -> None:
         check=False,
     )
     assert done.returncode == 3
-    assert done.stderr.startswith("Error: --install writes to /etc/systemd/system, which takes root: ")
+    assert done.stderr.startswith("Error: --install writes to /etc/systemd/system and needs root: ")
     assert done.stderr.count("\n") == 1
 
 
@@ -500,7 +500,7 @@ def test_install_for_a_user(tmp_path: Path) -> None:
     assert [line.partition(" yet: ")[0] for line in warnings] == [
         "Warning: there is no folder /nowhere",
         "Warning: there is no /nowhere/venv/bin/gunicorn",
-        *(line for line in warnings[2:] if line.startswith("Warning: what systemd holds is not known: ")),
+        *(line for line in warnings[2:] if line.startswith("Warning: the addresses that systemd holds are unknown: ")),
     ]
 
 
@@ -508,7 +508,7 @@ def test_install_that_systemd_does_not_hear_of(tmp_path: Path) -> None:
     done = units("--user-manager", "--install", env=home(tmp_path, status=1))
     assert done.exit_code == 4
     assert done.stderr.startswith("Error: the units are written, but `")
-    assert done.stderr.endswith("systemctl --user daemon-reload` has failed: no bus\n")
+    assert done.stderr.endswith("systemctl --user daemon-reload` failed: no bus\n")
 
 
 def test_install_without_systemd(tmp_path: Path) -> None:
@@ -521,5 +521,5 @@ def test_install_without_systemd(tmp_path: Path) -> None:
 def test_install_does_not_hide_a_unit_of_systemd(tmp_path: Path) -> None:
     done = units("--user-manager", "--install", "--name", "systemd-exit", env=home(tmp_path))
     assert done.exit_code == 3
-    assert "systemd-exit.service is another unit of that name, and would be hidden" in done.stderr
+    assert "systemd-exit.service has the same name, and would be hidden" in done.stderr
     assert not (tmp_path / ".config").exists()
