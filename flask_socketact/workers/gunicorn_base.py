@@ -120,7 +120,7 @@ class GunicornMixin(_Base):
         environ["gunicorn.socket"] = exchange.lent_socket
         request_body.guard(response.req)
         try:
-            with self._telling_errors_apart(exchange):
+            with self._converting_errors(exchange):
                 body = self._application(environ, self._start_response_for(environ, start_response, exchange))
             exchange.lent_socket.restore()
         finally:
@@ -133,7 +133,7 @@ class GunicornMixin(_Base):
     ) -> Callable[..., Any]:
         """Return the application's start_response for one request."""
 
-        def start_or_end(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
             """Start the response. In a drain it is the last of the connection, unless that can be handed over."""
             if "HTTP_UPGRADE" in environ and exchange.lent_socket.is_used:  # it failed, and is not HTTP any more
                 exchange.response.force_close()
@@ -154,10 +154,10 @@ class GunicornMixin(_Base):
 
             return write_or_note
 
-        return start_or_end
+        return start
 
     @contextmanager
-    def _telling_errors_apart(self, exchange: Exchange) -> Iterator[None]:
+    def _converting_errors(self, exchange: Exchange) -> Iterator[None]:
         """Convert errors of the application that gunicorn would take for errors of the client."""
         try:
             yield
@@ -247,7 +247,7 @@ class _Body:
         self._worker = worker
         self._exchange = exchange
         self._body = body
-        with worker._telling_errors_apart(exchange):
+        with worker._converting_errors(exchange):
             self._chunks = iter(body)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -255,7 +255,7 @@ class _Body:
 
     def __next__(self) -> bytes:
         try:
-            with self._worker._telling_errors_apart(self._exchange):
+            with self._worker._converting_errors(self._exchange):
                 chunk = next(self._chunks, None)
                 # Before gunicorn sends the headers, so that a 500 can replace the response.
                 if self._exchange.response.status is None:
@@ -273,7 +273,7 @@ class _Body:
     def close(self) -> None:
         close = getattr(self._body, "close", None)
         if close is not None:
-            with self._worker._telling_errors_apart(self._exchange):
+            with self._worker._converting_errors(self._exchange):
                 close()
 
 
