@@ -1,4 +1,4 @@
-"""Addresses of sockets as ``ListenStream=`` has them (systemd.socket(5)), and IPv4-mapped IPv6 addresses, which
+"""Addresses of sockets in the format of ``ListenStream=`` (systemd.socket(5)), and IPv4-mapped IPv6 addresses, which
 dual-stack listeners report: ``::ffff:127.0.0.1`` (RFC 4291, section 2.5.5.2)."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ _MAPPED = IPv6Network("::ffff:0:0/96")
 
 
 def of_socket(address: Any) -> str:
-    """Return what ``getsockname()`` says as ``ListenStream=`` has it: ``127.0.0.1:8000``, ``[::1]:8000``,
+    """Return the result of ``getsockname()`` in the format of ``ListenStream=``: ``127.0.0.1:8000``, ``[::1]:8000``,
     ``/run/app.sock``, ``@abstract``."""
     if isinstance(address, tuple):
         host, port, *_ = address
@@ -20,7 +20,7 @@ def of_socket(address: Any) -> str:
 
 
 def is_unix(address: str) -> bool:
-    """Whether an address is that of a Unix socket: a path, or a name in the abstract namespace."""
+    """Return whether an address is that of a Unix socket: a path, or a name in the abstract namespace."""
     return address.startswith(("/", "@"))
 
 
@@ -30,7 +30,7 @@ def unix_path(address: str) -> str:
 
 
 def host_and_port(address: str) -> tuple[str, str]:
-    """Return host and port of a TCP address, the host without brackets; ``::``, all addresses, for a port alone."""
+    """Return host and port of a TCP address; the host without brackets, and ``::`` (all addresses) for a port alone."""
     host, _, port = address.rpartition(":")
     return host.strip("[]") or "::", port
 

@@ -20,7 +20,7 @@ DEFAULT_HEADER_TIMEOUT = 30.0
 LOAD_TIMEOUT = "SOCKETACT_LOAD_TIMEOUT"
 DEFAULT_LOAD_TIMEOUT = 600.0
 
-#: The service exits after so many seconds without a connection; never, if unset. Read by the master
+#: The service exits after this time without a connection, in seconds; never, if unset. Read by the master
 #: (master/idle_exit.py).
 IDLE_EXIT = "SOCKETACT_IDLE_EXIT"
 

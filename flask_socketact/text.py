@@ -5,7 +5,7 @@ from __future__ import annotations
 #: Longest description of an error, in characters.
 _MAX_LINE = 200
 
-#: Below so many seconds a unit is used; its name, its length in seconds, and its format.
+#: Upper limit of a unit in seconds, its name, its length in seconds, and its format.
 _UNITS = (
     (1.0, "ms", 0.001, ".1f"),
     (120.0, "s", 1.0, ".2f"),

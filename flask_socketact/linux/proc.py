@@ -1,4 +1,4 @@
-"""What /proc says of a process: proc(5)."""
+"""Facts about a process from /proc: proc(5)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _PARENT, _START_TIME = 1, 19
 
 
 def exists(pid: int) -> bool:
-    """Whether there is a process with this number."""
+    """Return whether a process with this PID exists."""
     return (PROC / str(pid)).exists()
 
 
 def name_of(pid: int) -> str:
-    """Return the name of a process, which it can change itself; ``?`` when it has exited."""
+    """Return the name of a process, which it can change itself; ``?`` if it has exited."""
     try:
         return printable((PROC / f"{pid}/comm").read_text(errors="replace").rstrip("\n"))
     except OSError:
@@ -26,7 +26,7 @@ def name_of(pid: int) -> str:
 
 
 def parent_of(pid: int) -> int:
-    """Return the pid of the parent of a process; 0 when the process has exited."""
+    """Return the PID of the parent of a process; 0 if the process has exited."""
     try:
         return int(_stat(pid)[_PARENT])
     except OSError:
@@ -34,7 +34,7 @@ def parent_of(pid: int) -> int:
 
 
 def start_time(pid: int) -> int:
-    """Return when a process was started, in clock ticks since the machine was.
+    """Return when a process was started, in clock ticks since the boot.
 
     :raises OSError: it has exited.
     """
@@ -42,7 +42,7 @@ def start_time(pid: int) -> int:
 
 
 def resident_memory(pid: int) -> int | None:
-    """Return the resident memory of a process, in bytes; None when it has exited."""
+    """Return the resident memory of a process, in bytes; None if it has exited."""
     try:
         return int((PROC / f"{pid}/statm").read_text().split()[1]) * mmap.PAGESIZE
     except OSError:
@@ -50,7 +50,7 @@ def resident_memory(pid: int) -> int | None:
 
 
 def catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal; False when it has exited."""
+    """Return whether a process has a handler for a signal; False if it has exited."""
     try:
         status = (PROC / f"{pid}/status").read_text(errors="replace")
     except OSError:
@@ -60,7 +60,7 @@ def catches(pid: int, number: int) -> bool:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of ``/proc/PID/stat`` after the process's name, which may hold spaces and parentheses.
+    """Return the fields of ``/proc/PID/stat`` after the process's name, which may contain spaces and parentheses.
 
     :raises OSError: the process has exited.
     """

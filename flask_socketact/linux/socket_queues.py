@@ -42,7 +42,7 @@ def listening() -> Iterator[tuple[int, str]]:
 
 
 def length(listener: Any) -> int | None:
-    """Return how many connections wait in the queue of `listener`; None if the kernel does not tell."""
+    """Return how many connections wait in the queue of `listener`; None if it is unknown."""
     try:
         if listener.family == socket.AF_UNIX:
             return _count(of_socket(listener.getsockname()))
@@ -54,7 +54,7 @@ def length(listener: Any) -> int | None:
 def seconds_since_data(connection: Any) -> float:
     """Return how long ago the last bytes of a TCP connection arrived, in seconds.
 
-    A request that was just read has waited at least that long. Return 0.0 for other sockets, which do not tell.
+    A request that was just read has waited at least that long. Return 0.0 for other sockets, where it is unknown.
     """
     try:
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED + 4)
@@ -119,7 +119,7 @@ def _as_written(address: str) -> str:
 def length_at(address: str) -> int | None:
     """Return how many connections wait at an address in the format of ``ListenStream=``.
 
-    Return None if no socket listens there, or the kernel does not tell. No access to the listener is needed.
+    Return None if no socket listens there, or it is unknown. The caller needs no access to the listener.
     """
     if is_unix(address):
         return _count(address)

@@ -274,7 +274,7 @@ class Acceptor:
             self._loop.rejoin(connection)
 
     def _server_address(self, client: socket.socket, name: str | None) -> Any:
-        """Return the address of the listener that accepted `client`, as ``getsockname`` of the listener has it."""
+        """Return the address of the listener that accepted `client`, as ``listener.getsockname()`` returns it."""
         own = client.getsockname()
         for listener in self._listeners.values():
             address = listener.getsockname()

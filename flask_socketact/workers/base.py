@@ -52,7 +52,7 @@ class BaseWorker(Worker):
     cgroup: str | None = None  #: control group of the service
     generation: str | None = None
 
-    hands_over = True  #: tells the master that this class uses the mailbox
+    hands_over = True  #: marks a class that uses the mailbox, for the master
 
     handled_signals = (*Worker.SIGNALS, protocol.DRAIN)
 
@@ -80,7 +80,7 @@ class BaseWorker(Worker):
         self._must_reopen = False  # log files, after SIGUSR1
         self._errors: Any = None  # ``wsgi.errors``; gunicorn's own raises when sys.stderr is closed
         self._next_beat = 0.0
-        self._knows_ready = False  # applications were told that the generation is ready
+        self._announced_ready = False  # GENERATION_READY was sent
         self._measures_until = 0.0  # CLOCK_MONOTONIC, seconds; 0.0: before the first beat
         self._failures: list[float] = []  # times of failures of the loop within the last second
 
@@ -146,8 +146,8 @@ class BaseWorker(Worker):
         if self.alive and self.slot[Field.DRAINING]:  # the master has set it, and its signal was lost
             self.handle_exit(signal.SIGTERM, None)
         self.applications.for_each(lambda application: application.beat())
-        if not self._knows_ready and self.board.ready >= self.slot[Field.GENERATION]:
-            self._knows_ready = True
+        if not self._announced_ready and self.board.ready >= self.slot[Field.GENERATION]:
+            self._announced_ready = True
             self.applications.send(server_info.GENERATION_READY)
 
     def note_failure(self) -> None:
@@ -259,9 +259,9 @@ class BaseWorker(Worker):
             self.log.exception("A response was not counted in the metrics")
 
     def note_wait(self, connection: Any) -> None:
-        """Note how long the first request of a connection has waited: shortly after the start, the cost of a restart.
+        """Note how long the first request of a TCP connection has waited, in the first seconds of this worker.
 
-        Only TCP tells.
+        This is what a restart costs.
         """
         if not self._measures_until or time.monotonic() < self._measures_until:
             waited = int(socket_queues.seconds_since_data(connection) * 1e9)

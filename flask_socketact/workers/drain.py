@@ -36,7 +36,7 @@ class Drain:
     def __init__(self, worker: BaseWorker) -> None:
         self._worker = worker
         self.began: float | None = None  #: CLOCK_MONOTONIC, seconds; None: not yet
-        self._is_announced = False  # applications were told
+        self._is_announced = False  # DRAIN_BEGUN was sent
         self._is_finished = False
 
     @property

@@ -189,7 +189,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
     def _drain(self, pools: list[Pool]) -> None:
         """Wait until the work is done. Hand idle connections over, or close them after the linger time.
 
-        The pools tell what is left: a greenlet of a new connection may not have begun yet.
+        The pools know all connections: a greenlet of a new one may not have begun yet.
         """
         lingered_at = time.monotonic() + LINGER
         while self._is_needed(pools) and (now := time.monotonic()) < self.drain.deadline:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: How long the leader may be inside one request before a follower is promoted, in seconds.
 PROMOTE_AFTER = 0.005
-#: Weight of the running mean of request durations: about the last so many requests count.
+#: Number of requests over which the mean duration is smoothed.
 SMOOTHING = 8
 
 

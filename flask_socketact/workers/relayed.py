@@ -26,7 +26,7 @@ class Relayed:
     def __init__(self, worker: BaseWorker) -> None:
         self._worker = worker
         self._is_moved = False
-        self.next_is_ready = False  #: the next generation has said that it is ready, or this worker was told to drain
+        self.next_is_ready = False  #: SIGURG or SIGTERM has come: the next generation reads the mailbox
         self.stop_signaled = False  #: SIGWINCH has come: call confirm_stop()
         self._orphaned_since: float | None = None  # CLOCK_MONOTONIC, seconds
         self._is_orphaned = False
@@ -72,7 +72,7 @@ class Relayed:
 
 
 def is_stopping(scope: str) -> bool:
-    """Return whether the service manager is stopping a scope. True if it does not tell."""
+    """Return whether the service manager is stopping a scope. True if it does not respond."""
     options = ("--user",) if os.getuid() and "/user@" in (cgroup.of(os.getpid()) or "") else ()
     command = ("systemctl", *options, "show", "--property=ActiveState", "--value", "--", scope)
     try:

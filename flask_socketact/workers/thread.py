@@ -52,7 +52,7 @@ class ThreadWorker(BaseWorker):
         super().__init__(*args, **kwargs)
         self._pool: ThreadPool | None = None  # created after the fork, as is:
         self.loop: Loop
-        self._is_announced = False  # applications were told of the drain
+        self._is_announced = False  # the drain, to applications
 
     def load_wsgi(self) -> None:
         super().load_wsgi()

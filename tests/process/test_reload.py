@@ -311,7 +311,7 @@ def test_module_of_the_configuration_is_read_again(site: Path, http: socket.sock
 
 
 def test_preload_app(site: Path, http: socket.socket) -> None:
-    """The master has imported the application, and cannot import it again: it says so, and keeps serving."""
+    """The master has imported the application, and cannot import it again: the reload fails, and it keeps serving."""
     with Server(site, *CONF, "--preload", "app:app", listeners={"http": http}) as server:
         before = server.wait_until_ready().workers()
         release(site, "two")
