@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from flask_socketact.master.watchdog import Watchdog
 from flask_socketact.shared.scoreboard import Field, Scoreboard
+from tests.unit.master.conftest import Master
 
 NOW = 1000.0
 
@@ -58,3 +61,52 @@ def test_a_worker_that_has_just_exited_is_not_silent(watchdog: Watchdog) -> None
     each = worker()
     each.tmp.last_update = gone
     assert not watchdog.is_silent(each)
+
+
+def test_systemd_is_told_of_progress_in_each_interval(master: Master, messages: Callable[[], list[str]]) -> None:
+    now = [NOW]
+    watchdog = Watchdog(60.0, lambda: now[0])
+    messages()
+    for worker in master.WORKERS.values():
+        worker.tmp.last_update = lambda: now[0]
+    for now[0] in (NOW, NOW + 14.0, NOW + 15.0):
+        watchdog.look(master)
+    assert messages() == ["WATCHDOG=1"] * 2
+
+
+def test_a_stuck_worker_is_replaced_while_another_makes_progress(
+    master: Master, messages: Callable[[], list[str]]
+) -> None:
+    first, second = master.WORKERS
+    third = master.spawn_worker()
+    master.accept()
+    messages()
+    master.WORKERS[first].tmp.last_update = lambda: NOW - 40.0
+    for pid in (second, third):
+        master.WORKERS[pid].tmp.last_update = lambda: NOW
+    master.WORKERS[second].slot[Field.PROGRESS] = int((NOW - 40.0) * 1e9)
+    now = [NOW]
+    watchdog = Watchdog(60.0, lambda: now[0])
+    watchdog.look(master)
+    assert master.sent == [(first, signal.SIGABRT), (second, signal.SIGTERM)]
+    assert messages() == ["WATCHDOG=1"]
+    now[0] += watchdog.interval
+    master.WORKERS[third].tmp.last_update = lambda: now[0]
+    master.WORKERS[second].tmp.last_update = lambda: now[0]
+    watchdog.look(master)
+    assert master.sent[2:] == [(first, signal.SIGKILL)]  # it has not heard; the other one drains
+
+
+def test_systemd_is_not_told_while_all_workers_are_stuck(
+    master: Master, messages: Callable[[], list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It restarts the service, then."""
+    now = [NOW]
+    watchdog = Watchdog(60.0, lambda: now[0])
+    messages()
+    for worker in master.WORKERS.values():
+        worker.tmp.last_update = lambda: NOW - 40.0
+    for now[0] in (NOW, NOW + 15.0):
+        watchdog.look(master)
+    assert (messages(), master.sent) == ([], [])
+    assert len([record for record in caplog.records if record.levelname == "CRITICAL"]) == 1
