@@ -28,11 +28,11 @@ THREADS = 40
 
 #: Cases that may differ, and why.
 REASONS: dict[str, str] = {
-    "body 28 b'/fails' cut off": "a client that ends a chunked body too early, and still listens, is answered with 400",
+    "body 28 b'/fails' cut off": "a client that ends a chunked body too early, and still reads, gets 400",
 }
 
 #: The response, up to its end; and whether the connection was closed then.
-Answer = tuple[bytes, bool]
+Response = tuple[bytes, bool]
 
 ECHO = """
 import json
@@ -118,7 +118,7 @@ BODIES = [
 ENDS = [b"\r\n\r\n", b"\n\n", b"\r\n\n", b"\n\r\n", b"\r\r", b"\r\n \r\n\r\n"]
 
 
-def heads() -> Iterator[tuple[str, bytes]]:
+def header_sections() -> Iterator[tuple[str, bytes]]:
     for (number, line), field in itertools.product(enumerate(LINES), (b"Connection: close", b"Host: a")):
         yield f"line {number} {field!r}", line + b"\r\n" + field + b"\r\n\r\n"
     for (number, field), version in itertools.product(enumerate(FIELDS), (b"1.1", b"1.0")):
@@ -132,15 +132,15 @@ def heads() -> Iterator[tuple[str, bytes]]:
 
 def framings() -> Iterator[tuple[str, bytes]]:
     for (number, length), version in itertools.product(enumerate(LENGTHS), (b"1.1", b"1.0")):
-        head = b"POST / HTTP/" + version + b"\r\nHost: a\r\n" + length + b"\r\n\r\n"
-        yield f"length {number} {version!r}", head + b"hello"
+        headers = b"POST / HTTP/" + version + b"\r\nHost: a\r\n" + length + b"\r\n\r\n"
+        yield f"length {number} {version!r}", headers + b"hello"
     lengths = [b"", *(length + b"\r\n" for length in LENGTHS[:3])]
     for (number, coding), length, version in itertools.product(enumerate(CODINGS), lengths, (b"1.1", b"1.0")):
-        head = b"POST / HTTP/" + version + b"\r\nHost: a\r\n" + coding + b"\r\n" + length + b"\r\n"
-        yield f"coding {number} {length!r} {version!r}", head + BODIES[0]
+        headers = b"POST / HTTP/" + version + b"\r\nHost: a\r\n" + coding + b"\r\n" + length + b"\r\n"
+        yield f"coding {number} {length!r} {version!r}", headers + BODIES[0]
     for (number, body), path in itertools.product(enumerate(BODIES), (b"/", b"/unread", b"/fails")):
-        head = b"POST " + path + b" HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-        yield f"body {number} {path!r}", head + body
+        headers = b"POST " + path + b" HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        yield f"body {number} {path!r}", headers + body
 
 
 def limits() -> Iterator[tuple[str, bytes]]:
@@ -160,7 +160,7 @@ def limits() -> Iterator[tuple[str, bytes]]:
 
 def cases() -> Iterator[tuple[str, list[bytes]]]:
     """Yield the name of each case, and the chunks in which it is sent."""
-    whole = [*heads(), *framings()]
+    whole = [*header_sections(), *framings()]
     some = [ALIVE, *(data for _, data in whole[::29])]
     whole += [(f"pipeline {n}", b"".join(pair)) for n, pair in enumerate(itertools.product(some, repeat=2))]
     for name, data in whole:
@@ -179,7 +179,7 @@ def cases() -> Iterator[tuple[str, list[bytes]]]:
         yield f"{name} cut off", [data[: len(data) * 2 // 3], b""]
 
 
-def converse(http: socket.socket, pieces: list[bytes]) -> tuple[Answer, Answer]:
+def converse(http: socket.socket, pieces: list[bytes]) -> tuple[Response, Response]:
     """Send the chunks and one more request; return the response to each."""
     with dial(http) as client:
         first = b"".join(send(client, piece, 0.02)[0] for piece in pieces[:-1])
@@ -187,7 +187,7 @@ def converse(http: socket.socket, pieces: list[bytes]) -> tuple[Answer, Answer]:
         return (neutral(first + rest), closed), send(client, LAST, SILENCE)
 
 
-def send(client: socket.socket, data: bytes, silence: float) -> Answer:
+def send(client: socket.socket, data: bytes, silence: float) -> Response:
     """Send data, or the end, and read until the server is silent or has closed."""
     received = b""
     client.settimeout(silence)
@@ -209,7 +209,7 @@ def neutral(received: bytes) -> bytes:
     return re.sub(rb"Date: [^\r]*\r\n", b"", received)
 
 
-def ask_all(folder: Path, *arguments: str) -> dict[str, tuple[Answer, Answer]]:
+def ask_all(folder: Path, *arguments: str) -> dict[str, tuple[Response, Response]]:
     with (
         tcp() as http,
         Server(
@@ -234,8 +234,8 @@ def test_responses_are_those_of_gthread(folder: Folder, figure: Callable[[str], 
     different = {name for name in reference if reference[name] != ours[name]} - REASONS.keys()
     report = [f"{name}: {sent[name]}\n gthread: {reference[name]}\n ours:    {ours[name]}" for name in different]
     assert not different, "\n".join([f"{len(different)} differ", *report[:20]])
-    answered = sum(b"HTTP/1." in first[0] for first, _ in reference.values())
+    with_response = sum(b"HTTP/1." in first[0] for first, _ in reference.values())
     survived = sum(b"200 OK" in second[0] for _, second in reference.values())
-    assert answered > len(reference) / 2
+    assert with_response > len(reference) / 2
     assert 50 < survived < len(reference)
-    figure(f"{len(reference)} requests, 0 differences; {answered} answered, {survived} connections went on")
+    figure(f"{len(reference)} requests, 0 differences; {with_response} with a response, {survived} connections went on")

@@ -644,14 +644,14 @@ def test_descriptors_are_reserved_for_the_application(folder: Folder, http: sock
         for client in clients:
             client.settimeout(0.05)
             client.sendall(REQUEST.replace(b"/", b"/files", 1))
-        answered: set[socket.socket] = set()
+        served: set[socket.socket] = set()
         deadline = time.monotonic() + 40
-        while len(answered) < len(clients):
-            assert time.monotonic() < deadline, f"{len(answered)} answered\n{server.log}"
-            for client in set(clients) - answered:
+        while len(served) < len(clients):
+            assert time.monotonic() < deadline, f"{len(served)} served\n{server.log}"
+            for client in set(clients) - served:
                 with contextlib.suppress(TimeoutError):
                     assert b"200 OK" in client.recv(65536)
-                    answered.add(client)
+                    served.add(client)
         before = cpu(pid)
         time.sleep(1)
         assert cpu(pid) - before < 0.3  # nothing spins
