@@ -47,14 +47,14 @@ class _Connection(Connection):
         self._received += data
         super().data_received(data)
 
-    async def answer(self) -> None:
+    async def response(self) -> None:
         """Wait for the response.
 
         :raises RequestError: According to the product's client or http.client it failed, or its status is not 200.
         """
         failure = ""
         try:
-            await super().answer()
+            await super().response()
         except RequestError as error:
             failure = str(error)
         if failure and not failure.startswith("status"):
@@ -109,7 +109,7 @@ def _expect(client: Client, content: bytes) -> None:
 async def _new(client: Client) -> None:
     """Send a request on a connection of its own. If the response announces a close, the close is counted."""
     await client.get()
-    client.leave()
+    client.finish()
 
 
 def _working(seconds: float) -> Callable[[Client], Awaitable[None]]:

@@ -28,7 +28,7 @@ LOAD = (
 QUICK = ("--restarts", "1", "--every", "1", "--silent", "0", "--slow", "0")
 LOG = "/var/lib/app/access"
 KINDS = {
-    "new connection", "keep-alive", "idle keep-alive", "silent", "slow request", "slow upload", "long answer", "all",
+    "new connection", "keep-alive", "idle keep-alive", "silent", "slow request", "slow upload", "long response", "all",
 }  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def test_progress_has_colors_only_on_a_terminal(machine: Machine) -> None:
     assert lines[0].startswith("Clients: 4 new connection, ")
     assert lines[0].endswith(". 1 times: systemctl --system restart app.service")
     assert [line.split()[0] for line in lines[1:4]] == ["serving", "restart", "serving"]
-    assert lines[-1] == "Kept: no client has noticed."
+    assert lines[-1] == "Kept: no client noticed."
     assert "\x1b" not in done.stdout
     terminal = machine.run("script", "--quiet", "--return", "--command", shlex.join(command), "/dev/null")
     assert "\x1b[" in terminal.stdout

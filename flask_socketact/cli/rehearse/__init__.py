@@ -1,1 +1,1 @@
-"""Restarts under load: what clients of all kinds see of them. Runs beside a service, never in it."""
+"""``flask-socketact rehearse``: restart a service under load, and report what clients see."""

@@ -1,4 +1,4 @@
-"""The kinds of clients that a restart usually breaks."""
+"""Kinds of clients that a restart usually breaks."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from flask_socketact.cli.rehearse.recording import Recording
 from flask_socketact.cli.rehearse.target import Target
 from flask_socketact.errors import RequestError
 
-#: How many pieces a slow request comes in.
+#: Number of pieces of a slow request.
 PIECES = 20
 #: Size of an upload, in bytes.
 UPLOAD = 100_000
-#: Within so long all clients have begun, in seconds.
+#: Time until all clients have started, in seconds.
 WARM_UP = 2.0
-#: Who was refused asks again after so long, at least, in seconds: nobody is helped by thousands that fail.
+#: Least pause of a client after a failure, in seconds: thousands of failures show no more than a few.
 PAUSE_AFTER_FAILURE = 0.1
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast clients are. Seconds."""
+    """Pauses and timeouts of clients, in seconds."""
 
-    think: float = 0.1  #: between an answer and the next request, on the average
-    idle: float = 5.0  #: the same, of idle clients
-    slow: float = 2.0  #: how long clients take to send what they send slowly, and how long silent ones are silent
-    timeout: float = 60.0  #: an answer that has not come by then has failed
+    think: float = 0.1  #: average pause between a response and the next request
+    idle: float = 5.0  #: the same for idle clients
+    slow: float = 2.0  #: duration of a slow request, and silence of silent clients
+    timeout: float = 60.0  #: of a request
 
 
 class Client:
@@ -42,7 +42,7 @@ class Client:
     def __init__(self, target: Target, pace: Pace, on_close: Callable[[float], None]) -> None:
         self.pace = pace
         self.connection: Connection | None = None
-        self.own = 0.0  #: of the request in flight, the seconds that the client took on purpose
+        self.own = 0.0  #: deliberate pauses of the request in flight, in seconds
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
         self._target = target
@@ -50,18 +50,18 @@ class Client:
         self._get = h11.Request(method="GET", target=target.path, headers=self._headers)
 
     async def connect(self) -> Connection:
-        """Return the connection, a new one if the server has closed that before.
+        """Return the connection; a new one if the server closed the last one.
 
-        :raises RequestError: there is none to be had.
+        :raises RequestError: the connection failed.
         """
         if self.connection is not None:
             if self.connection.is_reusable:
                 return self.connection
-            self.leave()
+            self.finish()
         seconds = self.pace.timeout
         try:
             connection = await asyncio.wait_for(self._target.connect(), seconds)
-        except asyncio.TimeoutError:  # before OSError, of which it is one from Python 3.11 on
+        except asyncio.TimeoutError:  # before OSError, its base class since Python 3.11
             raise RequestError(f"no connection within {seconds:g} s") from None
         except OSError as error:
             raise RequestError(reason(error)) from None
@@ -72,34 +72,34 @@ class Client:
         connection = await self.connect()
         head = connection.begin(self._get, self._deadline())
         connection.write(head + connection.end())
-        await connection.answer()
+        await connection.response()
 
     async def get_slowly(self) -> None:
-        """Send the head of a request in pieces."""
+        """Send the header section of a request in pieces."""
         connection = await self.connect()
         head = connection.begin(self._get, self._deadline() + self.pace.slow)
         await self._send_slowly(connection, _cut(head + connection.end()))
-        await connection.answer()
+        await connection.response()
 
     async def post_slowly(self, content: bytes = bytes(UPLOAD)) -> None:
-        """Send the content of a request in pieces."""
+        """Send the body of a request in pieces."""
         headers = [("Content-Type", "application/octet-stream"), ("Content-Length", str(len(content)))]
         request = h11.Request(method="POST", target=self._target.path, headers=[*self._headers, *headers])
         connection = await self.connect()
         connection.write(connection.begin(request, self._deadline() + self.pace.slow))
         await self._send_slowly(connection, map(connection.data, _cut(content)))
-        if not connection.is_answered:
+        if not connection.has_response:
             connection.write(connection.end())
-        await connection.answer()
+        await connection.response()
 
     async def pause(self, seconds: float) -> None:
-        """Do nothing, on purpose."""
+        """Pause deliberately: the time does not count as a wait."""
         began = self._loop.time()
         await asyncio.sleep(seconds)
         self.own += self._loop.time() - began
 
-    def leave(self) -> None:
-        """Close the connection, and tell if the server has done so before."""
+    def finish(self) -> None:
+        """Close the connection, and report if the server closed it first."""
         if self.connection is not None and self.connection.closed_at is not None:
             self._on_close(self.connection.closed_at)
         self.close()
@@ -112,7 +112,7 @@ class Client:
     async def _send_slowly(self, connection: Connection, parts: Iterable[bytes]) -> None:
         for part in parts:
             await self.pause(self.pace.slow / PIECES)
-            if connection.is_answered:
+            if connection.has_response:
                 return
             connection.write(part)
 
@@ -139,11 +139,11 @@ async def _silent(client: Client) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """What clients of a kind do, and what of the service they need."""
+    """A kind of client."""
 
     name: str
     meaning: str  #: for the report
-    ask: Callable[[Client], Awaitable[None]]
+    send: Callable[[Client], Awaitable[None]]  #: sends one request
     is_idle: bool = False
 
 
@@ -151,14 +151,14 @@ NEW = Kind("new connection", "opens a connection for each request", _new)
 KEEP_ALIVE = Kind("keep-alive", "sends request after request on one connection", Client.get)
 IDLE = Kind("idle keep-alive", "keeps a connection open, and rarely sends a request", Client.get, is_idle=True)
 SILENT = Kind("silent", "connects, and sends its request later", _silent)
-SLOW = Kind("slow request", "sends the head of its request in pieces", Client.get_slowly)
-UPLOADING = Kind("slow upload", "sends the content of its request in pieces", Client.post_slowly)
-LONG = Kind("long answer", "asks for what takes the service long", Client.get)
+SLOW = Kind("slow request", "sends the header section of its request in pieces", Client.get_slowly)
+UPLOADING = Kind("slow upload", "sends the body of its request in pieces", Client.post_slowly)
+LONG = Kind("long response", "requests a page that takes long", Client.get)
 
 
 @dataclass(frozen=True)
 class Group:
-    """So many clients of a kind, and the page that they ask for."""
+    """A number of clients of one kind, and their target."""
 
     kind: Kind
     number: int
@@ -166,7 +166,7 @@ class Group:
 
 
 class Crowd:
-    """All clients. Made and used inside a running loop."""
+    """All clients. Used within a running loop."""
 
     def __init__(self, groups: Iterable[Group], pace: Pace, recording: Recording, began: float) -> None:
         self._groups = list(groups)
@@ -185,7 +185,7 @@ class Crowd:
                 self._tasks.append(self._loop.create_task(self._live(number, group)))
 
     async def stop(self) -> None:
-        """Let every client end its request."""
+        """Let each client finish its request, and stop."""
         self._stopping = True
         for task in list(self._resting):
             task.cancel()
@@ -194,12 +194,12 @@ class Crowd:
                 await task
 
     def abandon(self) -> None:
-        """Let no client end anything."""
+        """Stop all clients at once."""
         for task in self._tasks:
             task.cancel()
 
     def expire(self) -> None:
-        """Give up what has not been answered in time."""
+        """Fail requests that exceed their timeout."""
         now = self._loop.time()
         for client in self._clients:
             if client.connection is not None and client.connection.deadline < now:
@@ -212,18 +212,18 @@ class Crowd:
         try:
             await self._rest(random.uniform(0, min(mean, WARM_UP)))  # noqa: S311 (no secret)
             while True:
-                succeeded = await self._ask(number, group.kind, client)
-                if self._stopping:  # nobody would end a rest that begins now
+                succeeded = await self._send(number, group.kind, client)
+                if self._stopping:  # stop() does not see a rest that begins now
                     return
                 await self._rest(_next_pause(mean) if succeeded else max(mean, PAUSE_AFTER_FAILURE))
         finally:
-            client.leave()
+            client.finish()
 
-    async def _ask(self, number: int, kind: Kind, client: Client) -> bool:
+    async def _send(self, number: int, kind: Kind, client: Client) -> bool:
         began, client.own = self._loop.time(), 0.0
         failure = ""
         try:
-            await kind.ask(client)
+            await kind.send(client)
         except RequestError as error:
             failure = str(error)
             client.close()

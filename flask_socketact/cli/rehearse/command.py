@@ -1,4 +1,4 @@
-"""``flask-socketact rehearse``: restarts of the user's own service, under load, and what clients see of them."""
+"""``flask-socketact rehearse``: restart a service under load, and report what clients see."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _NUMBER = click.IntRange(0, 50_000)
 _SECONDS = click.FloatRange(0.0, 3600.0)
-#: Clients that start, and an answer that ends, need some time.
+#: Lower limit: clients need time to start and to finish a request.
 _EVERY = click.FloatRange(0.5, 3600.0)
 FAIL_ON = "failed>0,closed>0,wait>0.5,failed-restarts>0"
 
@@ -38,13 +38,13 @@ class Destination:
 
 
 def _words(_context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
-    """Read a command line, which is run without a shell."""
+    """Split a command line, which runs without a shell."""
     try:
         words = None if value is None else shlex.split(value)
     except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no command: {error}", param=parameter) from None
+        raise click.BadParameter(f"{value!r} is not a command: {error}", param=parameter) from None
     if words == []:
-        raise click.BadParameter("there is no command", param=parameter)
+        raise click.BadParameter("the command is empty", param=parameter)
     return words
 
 
@@ -58,7 +58,7 @@ def _conditions(_context: click.Context, parameter: click.Parameter, value: str)
 
 
 def _destination(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Destination | None:
-    """Open the folder before anything is restarted: afterwards its owner may have put another in its place."""
+    """Open the folder before anything is restarted: later its owner may replace it with another."""
     if value is None:
         return None
     try:
@@ -66,67 +66,125 @@ def _destination(context: click.Context, _parameter: click.Parameter, value: Pat
     except UnsafePathError as error:
         raise click.BadParameter(f"{value.parent} is not safe for root to write to: {error.strerror}") from None
     except OSError as error:
-        raise click.BadParameter(f"{value.parent} is no folder that you can write to: {error.strerror}") from None
+        raise click.BadParameter(f"{value.parent} is not a writable folder: {error.strerror}") from None
     if not os.access(".", os.W_OK, dir_fd=folder.descriptor):
-        raise click.BadParameter(f"{value.parent} is no folder that you can write to")
+        raise click.BadParameter(f"{value.parent} is not a writable folder")
     return Destination(folder, value)
 
 
-@click.command(cls=Command)
-@click.option("--url", default="http://127.0.0.1:8000/", show_default=True, help="What is asked for.")
-@click.option("--unix-socket", metavar="PATH", help="Connect to this listener, whatever the URL's host.")
-@click.option(
-    "--do", "command", callback=_words, help="Restarts it.  [default: systemctl restart, of what listens there]"
+@click.command(
+    cls=Command,
+    epilog="Exit status: 0 the promise was kept; 1 it was broken; 3 nothing was rehearsed, or the report was not"
+    " written; 130 Ctrl-C.",
 )
-@click.option("--restarts", metavar="N", type=_NUMBER, default=5, show_default=True, help="How many.")
-@click.option("--every", metavar="SECONDS", type=_EVERY, default=5.0, show_default=True, help="Load between them.")
-@click.option("--clients", metavar="N", type=_NUMBER, default=4, show_default=True, help="With a connection a request.")
-@click.option("--keep-alive", metavar="N", type=_NUMBER, default=4, show_default=True, help="Busy on a connection.")
-@click.option("--idle", metavar="N", type=_NUMBER, default=8, show_default=True, help="With a connection mostly idle.")
+@click.option("--url", metavar="URL", default="http://127.0.0.1:8000/", show_default=True, help="URL to request.")
+@click.option("--unix-socket", metavar="PATH", help="Connect to this Unix socket instead of the host in the URL.")
 @click.option(
-    "--silent", metavar="N", type=_NUMBER, default=2, show_default=True, help="Connected, and silent for a time."
+    "--do",
+    "command",
+    metavar="COMMAND",
+    callback=_words,
+    help="Command that restarts the service.  [default: systemctl restart, of the service that listens at the URL]",
+)
+@click.option("--restarts", metavar="N", type=_NUMBER, default=5, show_default=True, help="Number of restarts.")
+@click.option(
+    "--every",
+    metavar="SECONDS",
+    type=_EVERY,
+    default=5.0,
+    show_default=True,
+    help="Load before, between and after restarts.",
 )
 @click.option(
-    "--slow", metavar="N", type=_NUMBER, default=2, show_default=True, help="Sending slowly: requests, uploads."
+    "--clients",
+    metavar="N",
+    type=_NUMBER,
+    default=4,
+    show_default=True,
+    help="Clients with a new connection for each request.",
 )
 @click.option(
-    "--long", "long_", metavar="N", type=_NUMBER, default=2, show_default=True, help="Asking for --long-path."
+    "--keep-alive",
+    metavar="N",
+    type=_NUMBER,
+    default=4,
+    show_default=True,
+    help="Clients that send one request after the other.",
 )
-@click.option("--long-path", metavar="PATH", help="A page that takes some seconds.  [default: none is asked for]")
-@click.option("--upload-path", metavar="PATH", help="What takes an upload by POST.  [default: nothing is uploaded]")
-@click.option("--think", metavar="SECONDS", type=_SECONDS, default=0.1, show_default=True, help="Between requests.")
 @click.option(
-    "--idle-think", metavar="SECONDS", type=_SECONDS, default=5.0, show_default=True, help="The same, of idle ones."
+    "--idle", metavar="N", type=_NUMBER, default=8, show_default=True, help="Clients with a mostly idle connection."
 )
-@click.option("--timeout", metavar="SECONDS", type=_EVERY, default=60.0, show_default=True, help="For an answer.")
-@click.option("--fail-on", callback=_conditions, default=FAIL_ON, show_default=True, help="What breaks the promise.")
+@click.option(
+    "--silent",
+    metavar="N",
+    type=_NUMBER,
+    default=2,
+    show_default=True,
+    help="Clients that connect and send nothing for 2 s.",
+)
+@click.option(
+    "--slow",
+    metavar="N",
+    type=_NUMBER,
+    default=2,
+    show_default=True,
+    help="Clients that take 2 s to send a request or an upload.",
+)
+@click.option(
+    "--long", "long_", metavar="N", type=_NUMBER, default=2, show_default=True, help="Clients that request --long-path."
+)
+@click.option("--long-path", metavar="PATH", help="Page that takes some seconds.  [default: none]")
+@click.option("--upload-path", metavar="PATH", help="Page that accepts 100,000 bytes by POST.  [default: none]")
+@click.option(
+    "--think", metavar="SECONDS", type=_SECONDS, default=0.1, show_default=True, help="Average pause between requests."
+)
+@click.option(
+    "--idle-think",
+    metavar="SECONDS",
+    type=_SECONDS,
+    default=5.0,
+    show_default=True,
+    help="Average pause of idle clients.",
+)
+@click.option(
+    "--timeout", metavar="SECONDS", type=_EVERY, default=60.0, show_default=True, help="Timeout of a request."
+)
+@click.option(
+    "--fail-on",
+    metavar="CONDITIONS",
+    callback=_conditions,
+    default=FAIL_ON,
+    show_default=True,
+    help="What breaks the promise: failed, closed, wait, p99 (seconds) or failed-restarts, > or >=, and a number.",
+)
 @click.option(
     "--report",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
     callback=_destination,
-    help="Write an HTML report.",
+    help="Write an HTML report with every request.",
 )
-@click.option("--title", help="Of the report.  [default: the URL]")
+@click.option("--title", metavar="TEXT", help="Title of the run in the report.  [default: the URL]")
 @click.option(
     "--compare",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="An earlier report, drawn beside this run.",
+    help="Show an earlier report next to this run.",
 )
-@click.option("--allow-remote", is_flag=True, help="Ask another machine, too. It must be yours.")
-@click.option("--json", "as_json", is_flag=True, help="Print an object, and no progress.")
+@click.option("--allow-remote", is_flag=True, help="Send requests to another machine. It must be yours.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, and no progress.")
 @click.pass_context
 def rehearse(
     context: click.Context, /, *, report: Destination | None, compare: Path | None, as_json: bool, **given: Any
 ) -> None:
-    """Restart a service again and again under load, and tell what each kind of client saw.
+    """Restart a service under load, and report what clients see.
 
-    The load is real: requests go to the service that answers at --url. It ends by itself; Ctrl-C ends it early.
-    Exit status: 0 the promise was kept, 1 it was broken, 2 wrong usage, 3 nothing was rehearsed, 130 Ctrl-C.
+    Clients of the kinds that restarts usually break send requests to --url. For each kind, count failed requests and
+    closed connections, and measure the longest wait: the time beyond what half of its requests took before the first
+    restart. No request is sent twice. The load and the restarts are real. Ctrl-C ends the rehearsal early.
     """
     if compare is not None and report is None:
-        raise click.UsageError("--compare is drawn in a report: give --report FILE, too")
+        raise click.UsageError("--compare needs --report FILE")
     from flask_socketact.cli.rehearse.report import read
 
     fail_on, title = given.pop("fail_on"), given.pop("title")
@@ -136,14 +194,14 @@ def rehearse(
     if report is not None:
         try:
             _write(report, [*runs, _describe(title, plan, recording, verdict)], quiet=as_json)
-        except ReportError as error:  # the object has been printed
+        except ReportError as error:  # the JSON object has been printed
             fail(context, error)
     status = ExitStatus.DONE if verdict.is_kept else ExitStatus.BROKEN
     context.exit(ExitStatus.INTERRUPTED if recording.is_interrupted else status)
 
 
 def _run(plan: Plan, fail_on: list[Condition], *, as_json: bool) -> tuple[Recording, Verdict]:
-    """Rehearse, show how it goes, and what came of it."""
+    """Rehearse, and print progress and results."""
     from flask_socketact.cli.rehearse import output
     from flask_socketact.cli.rehearse.outcome import judge
     from flask_socketact.cli.rehearse.run import rehearse as run
@@ -176,10 +234,10 @@ def _write(report: Destination, runs: list[dict[str, Any]], *, quiet: bool) -> N
 
 
 def _plan(*, url: str, unix_socket: str | None, allow_remote: bool, command: list[str] | None, **given: Any) -> Plan:
-    """Return what the options come to.
+    """Return the plan that the options describe.
 
-    :raises OptionError: there are no clients, or a page is no path.
-    :raises RehearsalError: nothing can be rehearsed.
+    :raises OptionError: there are no clients, or a path is malformed.
+    :raises RehearsalError: the name of the host is unknown, or no command restarts the service.
     """
     from flask_socketact.cli.rehearse import service, target
     from flask_socketact.cli.rehearse.clients import Pace
@@ -188,11 +246,11 @@ def _plan(*, url: str, unix_socket: str | None, allow_remote: bool, command: lis
     where = target.parse(url, unix_socket=unix_socket, allow_remote=allow_remote)
     groups = _groups(where, given)
     if not groups:
-        raise OptionError("without clients nobody sees anything: give --clients or others a number")
+        raise OptionError("there are no clients: set --clients or another option to more than 0")
     found = service.find(where.places)
     if command is None and found is None and given["restarts"]:
         raise RehearsalError(
-            f"no socket unit listens at {where.place}: say what restarts the service, "
+            f"no socket unit listens at {where.place}: set the command that restarts the service, "
             f"as in --do 'systemctl restart app'"
         )
     return Plan(

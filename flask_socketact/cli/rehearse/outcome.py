@@ -1,4 +1,4 @@
-"""What a rehearsal has shown: an account of each kind of client, and whether the promise was kept."""
+"""The result of a rehearsal: an account for each kind of client, and whether the promise was kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flask_socketact.cli.rehearse.recording import Outcome, Recording
 from flask_socketact.errors import OptionError
 from flask_socketact.text import duration
 
-#: Old workers finish what they have after a restart has ended: what began so long after it is still of it. Seconds.
+#: Requests that begin up to this time after a restart count as during it: old workers still finish theirs. Seconds.
 AFTERMATH = 1.0
 BEFORE, DURING, AFTER = range(3)
 
@@ -28,21 +28,21 @@ _CONDITION = re.compile(r"\s*([a-z0-9-]+)\s*(>=|>)\s*(\d+(?:\.\d+)?)\s*")
 
 @dataclass(frozen=True)
 class Account:
-    """What clients of one kind, or all, saw. Times are seconds."""
+    """What the clients of one kind, or all clients, saw. Times are in seconds."""
 
     kind: str
     requests: int
     failed: int
-    reasons: dict[str, int]  #: why, and how often
-    closed: int  #: connections that the server has closed
-    p50: float  #: of the time that the service took to answer
+    reasons: dict[str, int]  #: number of failures by reason
+    closed: int  #: connections that the server closed
+    p50: float  #: of the response times
     p99: float
     max: float
-    wait: float  #: longest: beyond what half of the requests of the kind took before the first restart
+    wait: float  #: longest time beyond the median of the kind before the first restart
 
 
 def account(recording: Recording) -> list[Account]:
-    """Return an account for each kind of client, and one for all of them, which comes last."""
+    """Return an account for each kind of client; the last one is for all clients."""
     outcomes: list[list[Outcome]] = [[] for _ in recording.kinds]
     for outcome in recording:
         outcomes[outcome.kind].append(outcome)
@@ -58,7 +58,7 @@ def account(recording: Recording) -> list[Account]:
 
 
 def phase(outcome: Outcome, recording: Recording) -> int:
-    """Return whether a request was of before the restarts, of one, or came after one."""
+    """Return whether a request was before the restarts, during one, or after one."""
     if not recording.restarts or outcome.began + outcome.took < recording.restarts[0].began:
         return BEFORE
     is_during = any(
@@ -95,11 +95,11 @@ def _account(kind: str, rows: Sequence[Outcome], closed: int, recording: Recordi
 
 
 def percentile(times: Sequence[float], part: float) -> float:
-    """Return the least of the sorted `times` that so great a part of them does not exceed; 0.0 without any."""
+    """Return the least of the sorted `times` that a share of `part` does not exceed; 0.0 without any."""
     return times[max(0, math.ceil(len(times) * part) - 1)] if times else 0.0
 
 
-#: What conditions can name: of all clients together. Times are seconds.
+#: Measures for conditions, of all clients together. Times are in seconds.
 MEASURES: dict[str, Callable[[Account, int], float]] = {
     "failed": lambda together, _: together.failed,
     "closed": lambda together, _: together.closed,
@@ -111,7 +111,7 @@ MEASURES: dict[str, Callable[[Account, int], float]] = {
 
 @dataclass(frozen=True)
 class Condition:
-    """What a rehearsal fails on: ``wait>0.25``."""
+    """A condition that breaks the promise: ``wait>0.25``."""
 
     measure: str
     comparison: str
@@ -125,26 +125,28 @@ class Condition:
 
 
 def parse_conditions(text: str) -> list[Condition]:
-    """Read ``failed>0,wait>0.25``.
+    """Parse ``failed>0,wait>0.25``.
 
-    :raises OptionError: it is none.
+    :raises OptionError: a condition is malformed.
     """
     conditions = []
     for part in text.split(","):
         match = _CONDITION.fullmatch(part)
         if match is None or match[1] not in MEASURES:
             wanted = f"write one of {', '.join(MEASURES)}, > or >=, and a number"
-            raise OptionError(f"{part.strip()!r} is no condition: {wanted}, in quotes, as > means more to a shell")
+            raise OptionError(f"{part.strip()!r} is not a condition: {wanted}, in quotes, since the shell interprets >")
         conditions.append(Condition(match[1], match[2], float(match[3])))
     return conditions
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """The result of a rehearsal."""
+
     """What is told at the end."""
 
     accounts: Sequence[Account]
-    broken: Sequence[str]  #: what the rehearsal has failed on, with what was found
+    broken: Sequence[str]  #: conditions that hold, with the measured value
     restarts: int
     failed_restarts: int
     seconds: float
@@ -167,12 +169,12 @@ class Verdict:
         )
 
     def as_object(self) -> dict[str, Any]:
-        """Return it for machines."""
+        """Return the verdict for ``--json``."""
         return {"kept": self.is_kept, "sentence": self.sentence} | asdict(self)
 
 
 def judge(recording: Recording, conditions: Sequence[Condition]) -> Verdict:
-    """Give an account, and say which conditions hold."""
+    """Return the accounts, and the conditions that hold."""
     accounts = account(recording)
     failed_restarts = sum(1 for restart in recording.restarts if restart.status != 0)
     values = {name: measure(accounts[-1], failed_restarts) for name, measure in MEASURES.items()}

@@ -1,4 +1,4 @@
-"""What ``rehearse`` shows, while it runs and at its end: with colours and a bar on a terminal, else as plain lines."""
+"""Progress and results of ``rehearse``: with colors and a bar on a terminal, as plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from flask_socketact.cli.rehearse.run import Plan
 from flask_socketact.cli.rehearse.run import Progress as Report
 from flask_socketact.text import duration, printable
 
-#: How often the line is drawn anew. Seldom: what draws does not ask meanwhile. Seconds.
+#: Time between two updates of the bar, in seconds. While it is drawn, no requests are sent.
 INTERVAL = 0.25
-#: Waits up to this may be those of the clients' own loop. Seconds.
+#: Lateness of the clients' loop that is reported, in seconds.
 _LATE = 0.1
 
 
 @contextmanager
 def progress(plan: Plan, *, quiet: bool) -> Iterator[Report]:
-    """Tell what is about to be done, and give the function that tells how it goes."""
+    """Print the plan, and yield the function that shows progress."""
     if quiet:
         yield lambda _recording, _doing: None
         return
@@ -70,7 +70,7 @@ class _OnTerminal:
 
 
 class _InLines:
-    """A line whenever something else begins."""
+    """Prints a line for each step."""
 
     def __init__(self, out: Console) -> None:
         self._out = out
@@ -83,7 +83,7 @@ class _InLines:
 
 
 def show(recording: Recording, verdict: Verdict) -> None:
-    """Print the account and the verdict."""
+    """Print the accounts and the verdict."""
     out = console()
     out.print(_table(verdict))
     for each in verdict.accounts[:-1]:
@@ -95,11 +95,11 @@ def show(recording: Recording, verdict: Verdict) -> None:
             out.print(text, style="red", markup=False)
     if verdict.lateness > _LATE:
         late = duration(verdict.lateness)
-        text = f"  The clients' own loop was late by up to {late}: waits up to this may be its own"
+        text = f"  The clients' own loop was late by up to {late}: it may be the cause of waits up to this"
         out.print(text, style="yellow", markup=False)
     out.print(verdict.sentence, markup=False)
     if verdict.is_kept:
-        out.print("Kept: no client has noticed.", style="bold green", markup=False)
+        out.print("Kept: no client noticed.", style="bold green", markup=False)
     else:
         out.print(f"Broken: {'; '.join(verdict.broken)}", style="bold red", markup=False)
 

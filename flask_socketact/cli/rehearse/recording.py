@@ -1,4 +1,4 @@
-"""What became of every request, in memory that is small enough for millions of them."""
+"""The outcomes of all requests, stored compactly enough for millions of them."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from typing import NamedTuple
 
 
 class Outcome(NamedTuple):
-    """What became of one request. Times are seconds, and count from the beginning of the rehearsal."""
+    """The outcome of one request. Times are in seconds since the beginning of the rehearsal."""
 
     kind: int  #: index of its kind of client
     began: float
-    took: float  #: from before the connection, if it needed one, to the end of the answer
-    own: float  #: of these, what the client took on purpose
-    failure: int  #: index in :attr:`Recording.reasons`; 0: none
+    took: float  #: from the beginning, including a new connection, to the end of the response
+    own: float  #: deliberate pauses of the client in that time
+    failure: int  #: index in :attr:`Recording.reasons`; 0 if it succeeded
 
     @property
     def answering(self) -> float:
-        """What the service took of these."""
+        """Time that the service took."""
         return self.took - self.own
 
 
 @dataclass
 class Restart:
-    """One run of the command that restarts the service. Times as in an outcome."""
+    """One run of the command that restarts the service. Times are as in :class:`Outcome`."""
 
     began: float
     ended: float = 0.0
     status: int | None = None  #: exit status; None while it runs
-    error: str = ""  #: the last line that it said on stderr
-    generation: str = ""  #: who serves afterwards, as the service manager has it
+    error: str = ""  #: last line on stderr
+    generation: str = ""  #: main process after the restart
 
 
 @dataclass
 class Recording:
-    """All of a rehearsal."""
+    """All data of a rehearsal."""
 
     kinds: list[str]
     first_generation: str = ""
     reasons: list[str] = field(default_factory=lambda: [""])
     restarts: list[Restart] = field(default_factory=list)
-    seconds: float = 0.0  #: how long it lasted
+    seconds: float = 0.0  #: duration
     is_interrupted: bool = False
-    lateness: float = 0.0  #: how late the clients' own loop was at most, in seconds: waits may be ours up to this
+    lateness: float = 0.0  #: greatest lateness of the clients' loop, in seconds: it may cause waits up to this
 
     def __post_init__(self) -> None:
         self.kind, self.failure = array("B"), array("H")
@@ -61,7 +61,7 @@ class Recording:
         return (Outcome(*row) for row in rows)
 
     def add(self, kind: int, began: float, took: float, own: float, failure: str = "") -> None:
-        """Note what became of a request; `failure` is the reason, empty if it was answered."""
+        """Add the outcome of a request; `failure` is the reason, empty if it succeeded."""
         self.kind.append(kind)
         self.began.append(began)
         self.took.append(took)
@@ -70,7 +70,7 @@ class Recording:
         self.failed += bool(failure)
 
     def add_closed(self, kind: int, at: float) -> None:
-        """Note that the server has closed a connection that a client would have gone on with."""
+        """Add a connection that the server closed and the client would have used again."""
         self.closed_kind.append(kind)
         self.closed_at.append(at)
 

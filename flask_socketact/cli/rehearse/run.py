@@ -1,4 +1,4 @@
-"""A rehearsal from its beginning to its end."""
+"""Run a rehearsal."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from flask_socketact.cli.rehearse.recording import Recording, Restart
 from flask_socketact.cli.rehearse.service import Service
 from flask_socketact.errors import RehearsalError, RequestError
 
-#: How often the loop looks at how late it is, in seconds.
+#: Time between two measurements of the loop's lateness, in seconds.
 TICK = 0.05
-#: How often it looks at what has not been answered in time, in seconds.
+#: Time between two checks for requests that exceed their timeout, in seconds.
 LOOK = 1.0
-#: Descriptors beside those of the clients.
+#: Descriptors in addition to those of the clients.
 _SPARE_DESCRIPTORS = 64
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done."""
+    """The clients, and the restarts."""
 
     groups: Sequence[Group]
     command: Sequence[str]  #: restarts the service
-    service: Service | None = None  #: which tells its generations apart
+    service: Service | None = None  #: from which generations are read
     restarts: int = 5
     every: float = 5.0  #: seconds of load before, between and after restarts
     pace: Pace = field(default_factory=Pace)
 
 
-#: Told what happens, in a word or two, and again and again how it goes.
+#: Called regularly with the recording and a word or two for the current step.
 Progress = Callable[[Recording, str], None]
 
 
 def rehearse(plan: Plan, progress: Progress) -> Recording:
-    """Ask, and restart, and ask on; return what became of it. SIGINT ends it early.
+    """Run clients and restarts, and return the recording. SIGINT ends it early.
 
-    :raises RehearsalError: the service does not answer before anything is restarted, clients are too many, or there
-        is no such command.
+    :raises RehearsalError: the service does not respond before the first restart, there are too many clients, or the
+        command does not exist.
     """
     if plan.restarts and shutil.which(plan.command[0]) is None:
-        raise RehearsalError(f"there is no command {plan.command[0]} to restart the service with")
+        raise RehearsalError(f"there is no command {plan.command[0]} to restart the service")
     _raise_descriptor_limit(sum(group.number for group in plan.groups))
     recording = Recording([group.kind.name for group in plan.groups])
     return asyncio.run(_Rehearsal(plan, recording, progress).run())
@@ -68,10 +68,10 @@ class _Rehearsal:
         recording.first_generation = await self._generation()
         crowd = Crowd(plan.groups, plan.pace, recording, self._began)
         gc.collect()
-        gc.freeze()  # what is there already is not looked through again and again while clients wait
+        gc.freeze()  # the collector skips existing objects, so that clients wait less
         crowd.start()
         watch = self._loop.create_task(self._watch(crowd))
-        restarts = self._loop.create_task(self._restart_again_and_again())
+        restarts = self._loop.create_task(self._restart_repeatedly())
         self._loop.add_signal_handler(signal.SIGINT, self._interrupt, restarts, crowd)
         try:
             await restarts
@@ -86,13 +86,13 @@ class _Rehearsal:
         return recording
 
     def _interrupt(self, restarts: asyncio.Task[None], crowd: Crowd) -> None:
-        """End early; if asked again, without waiting for answers."""
+        """End early; the second time, without waiting for responses."""
         if self._recording.is_interrupted:
             crowd.abandon()
         self._recording.is_interrupted = True
         restarts.cancel()
 
-    async def _restart_again_and_again(self) -> None:
+    async def _restart_repeatedly(self) -> None:
         await asyncio.sleep(self._plan.every)
         for number in range(1, self._plan.restarts + 1):
             self._doing = f"restart {number}"
@@ -107,7 +107,7 @@ class _Rehearsal:
             await asyncio.sleep(self._plan.every)
 
     async def _watch(self, crowd: Crowd) -> None:
-        """See that answers come in time, and how late the loop itself is."""
+        """Fail requests that exceed their timeout, and measure the loop's lateness."""
         next_look = 0.0
         while True:
             due = self._loop.time() + TICK
@@ -116,12 +116,12 @@ class _Rehearsal:
             if due >= next_look:
                 next_look = due + LOOK
                 crowd.expire()
-            self._tell()
+            self._show_progress()
 
-    def _tell(self) -> None:
+    def _show_progress(self) -> None:
         try:
             self._progress(self._recording, self._doing)
-        except OSError:  # nobody reads it any more
+        except OSError:  # the terminal or pipe is closed
             self._progress = lambda _recording, _doing: None
 
     async def _generation(self) -> str:
@@ -134,16 +134,16 @@ class _Rehearsal:
 
 
 async def _probe(group: Group, pace: Pace) -> None:
-    """See that a kind of client is answered while nothing is restarted.
+    """Check that a kind of client gets a response before the first restart.
 
-    :raises RehearsalError: it is not.
+    :raises RehearsalError: it does not.
     """
     client = Client(group.target, pace, lambda _: None)
     try:
-        await asyncio.wait_for(group.kind.ask(client), pace.timeout)
+        await asyncio.wait_for(group.kind.send(client), pace.timeout)
     except (RequestError, asyncio.TimeoutError) as error:
-        why = str(error) or f"no answer within {pace.timeout:g} s"
-        remedy = "give a page that is answered with 2xx or 3xx" if why.startswith("status") else "start it first"
+        why = str(error) or f"no response within {pace.timeout:g} s"
+        remedy = "choose a page that responds with 2xx or 3xx" if why.startswith("status") else "start it first"
         raise RehearsalError(
             f"{group.target.url} ({group.kind.name}): {why}, before anything was restarted: {remedy}"
         ) from None
@@ -152,13 +152,13 @@ async def _probe(group: Group, pace: Pace) -> None:
 
 
 def _raise_descriptor_limit(clients: int) -> None:
-    """Let there be a descriptor for every client.
+    """Allow a descriptor for each client.
 
-    :raises RehearsalError: that is more than we may have.
+    :raises RehearsalError: the hard limit is lower.
     """
     needed = clients + _SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and needed > hard:
-        raise RehearsalError(f"{clients} clients take more file descriptors than the {hard} allowed: raise ulimit -Hn")
+        raise RehearsalError(f"{clients} clients need more file descriptors than the {hard} allowed: raise ulimit -Hn")
     if soft != resource.RLIM_INFINITY and needed > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

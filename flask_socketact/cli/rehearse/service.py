@@ -1,4 +1,4 @@
-"""The service behind an address, as systemd knows it, and the command that restarts it."""
+"""The service that listens at an address, and the command that restarts it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from flask_socketact.errors import ManagerError
 from flask_socketact.systemd.manager import Manager
 
-#: Exit status of a command that cannot be run, as shells have it.
+#: Exit status of a command that cannot be run, as in shells.
 CANNOT_RUN = 127
-#: A restart that takes longer has failed. Longer than systemd's own time-outs. Seconds.
+#: Timeout of a restart, in seconds: longer than the timeouts of systemd.
 RESTART_TIMEOUT = 300.0
 
 
@@ -25,10 +25,11 @@ class Service:
     manager: Manager
 
     def restart_command(self) -> list[str]:
+        """Return the command that restarts the service."""
         return ["systemctl", self.manager.option, "restart", self.name]
 
     def generation(self) -> str:
-        """Return what tells this generation from others, for people; empty if the manager does not say."""
+        """Return a name for the current generation; empty if it is unknown."""
         try:
             pid = self.manager.show(self.name, "MainPID")["MainPID"]
         except ManagerError:
@@ -37,8 +38,10 @@ class Service:
 
 
 def find(places: Collection[str]) -> Service | None:
-    """Return the service that is started by connections to one of `places`, as ``ListenStream=`` has them; None if no
-    manager that answers has one."""
+    """Return the service of the socket unit that listens at one of `places`; None if there is none.
+
+    :param places: in the form of ``ListenStream=``
+    """
     managers = [Manager(user=False), *([Manager(user=True)] if "XDG_RUNTIME_DIR" in os.environ else [])]
     for manager in managers:
         try:
@@ -52,7 +55,7 @@ def find(places: Collection[str]) -> Service | None:
 
 
 async def run(command: Sequence[str]) -> tuple[int, str]:
-    """Run a command to its end, and return its exit status, and the last line that it says on stderr."""
+    """Run a command, and return its exit status and its last line on stderr."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -67,7 +70,7 @@ async def run(command: Sequence[str]) -> tuple[int, str]:
     except asyncio.TimeoutError:
         process.kill()
         await process.wait()
-        return -1, f"did not end within {RESTART_TIMEOUT:g} s"
+        return -1, f"did not finish within {RESTART_TIMEOUT:g} s"
     finally:
         if process.returncode is None:
             process.kill()

@@ -1,4 +1,4 @@
-"""What is rehearsed: a URL, and the one address that it stands for."""
+"""The target of a rehearsal: a URL, and its address."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from flask_socketact.cli.rehearse.client_connection import Connection
 from flask_socketact.errors import OptionError, RehearsalError
 
 _PORT = 80
-#: What would end a request's line, or be another request.
+#: Characters that could end a request line or begin another request.
 _UNSAFE = frozenset(map(chr, (*range(0x21), 0x7F)))
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where requests go: to one address, so that no name is looked up while the load runs."""
+    """Where requests go. The address is fixed, so that no name is looked up under load."""
 
-    host: str  #: for the field Host
+    host: str  #: value of the header Host
     path: str  #: with the query
-    address: tuple[str, int] | str  #: host and port as numbers, or the path of a Unix socket
+    address: tuple[str, int] | str  #: numeric host and port, or the path of a Unix socket
 
     @property
     def url(self) -> str:
@@ -31,14 +31,14 @@ class Target:
 
     @property
     def place(self) -> str:
-        """The address as ``ListenStream=`` has it."""
+        """The address in the form of ``ListenStream=``."""
         if isinstance(self.address, str):
             return self.address
         return of_socket(self.address)
 
     @property
     def places(self) -> list[str]:
-        """All addresses by which a listener takes what comes to this one."""
+        """All addresses of listeners that accept connections to this one."""
         if isinstance(self.address, str):
             return [self.place]
         port = self.address[1]
@@ -59,7 +59,7 @@ class Target:
     def at(self, path: str) -> Target:
         """Return another page of the same service.
 
-        :raises OptionError: `path` is none.
+        :raises OptionError: `path` is malformed.
         """
         return replace(self, path=check_path(path))
 
@@ -67,28 +67,28 @@ class Target:
 def check_path(path: str) -> str:
     """Return the path of a page, with its query.
 
-    :raises OptionError: it is none.
+    :raises OptionError: it is malformed.
     """
     if not path.startswith("/") or not _UNSAFE.isdisjoint(path) or not path.isascii():
-        raise OptionError(f"{path!r} is no path: it begins with /, and has no spaces and other characters than ASCII")
+        raise OptionError(f"{path!r} is not a path: it must begin with /, and have only ASCII characters and no spaces")
     return path
 
 
 def parse(url: str, *, unix_socket: str | None = None, allow_remote: bool = False) -> Target:
-    """Read a URL, and look its name up.
+    """Parse a URL, and look up its host.
 
     :param unix_socket: connect to this path instead, as ``curl --unix-socket`` does.
-    :raises OptionError: it is no URL of HTTP.
-    :raises RehearsalError: its name is unknown, or is another machine's and `allow_remote` is false.
+    :raises OptionError: it is not an HTTP URL.
+    :raises RehearsalError: the host is unknown, or another machine and `allow_remote` is false.
     """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or _PORT
     except ValueError as error:
-        raise OptionError(f"{url!r} is no URL: {error}") from None
+        raise OptionError(f"{url!r} is not a URL: {error}") from None
     if parts.scheme != "http" or not host or parts.username is not None or parts.fragment:
         raise OptionError(
-            f"{url!r} is not of the form http://HOST:PORT/PATH (with TLS, rehearse what is behind the proxy)"
+            f"{url!r} is not of the form http://HOST:PORT/PATH (for TLS, rehearse the service behind the proxy)"
         )
     path = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
     address = unix_socket or _look_up(host, port, allow_remote=allow_remote)
@@ -96,7 +96,7 @@ def parse(url: str, *, unix_socket: str | None = None, allow_remote: bool = Fals
 
 
 def _look_up(host: str, port: int, *, allow_remote: bool) -> tuple[str, int]:
-    """Return the first address of a name that takes connections, or the first of all."""
+    """Return the first address of a host that accepts connections, or else its first address."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
@@ -106,12 +106,12 @@ def _look_up(host: str, port: int, *, allow_remote: bool) -> tuple[str, int]:
         for address, _ in addresses:
             if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
                 raise RehearsalError(
-                    f"{host} is {address}, not this machine's loopback: give --allow-remote if it is yours"
+                    f"{host} is {address}, not this machine's loopback: add --allow-remote if it is yours"
                 )
-    return next(filter(_answers, addresses), addresses[0])
+    return next(filter(_accepts, addresses), addresses[0])
 
 
-def _answers(address: tuple[str, int]) -> bool:
+def _accepts(address: tuple[str, int]) -> bool:
     try:
         socket.create_connection(address, timeout=1.0).close()
     except OSError:

@@ -275,8 +275,8 @@ def test_errors_are_compared_with_those_before(before: Counts, now: tuple[int, i
     [
         ([], 2, "Missing argument 'NAME'"),
         (["../app"], 2, "'../app' is not the name of a service"),
-        (["app", "--page", "index"], 2, "'index' is no path"),
-        (["app", "--page", "/a b"], 2, "'/a b' is no path"),
+        (["app", "--page", "index"], 2, "'index' is not a path"),
+        (["app", "--page", "/a b"], 2, "'/a b' is not a path"),
         (["app", "--healthy", "0"], 2, "is not in the range"),
         (["app", "--max-errors", "101"], 2, "is not in the range"),
         (["app", "--healthy", "nan"], 2, "'nan' is not a number"),

@@ -103,14 +103,14 @@ def hang(client: socket.socket) -> None:
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (reply(b""), "closed without an answer"),
-        (reply(OK[:-1]), "closed within the answer"),
-        (reply(b"HTTP/1.1 200 OK\r\nContent-"), "closed without an answer"),
-        (reply(b"SSH-2.0-OpenSSH\r\n\r\n"), "malformed answer"),
+        (reply(b""), "closed without a response"),
+        (reply(OK[:-1]), "closed within the response"),
+        (reply(b"HTTP/1.1 200 OK\r\nContent-"), "closed without a response"),
+        (reply(b"SSH-2.0-OpenSSH\r\n\r\n"), "malformed response"),
         (reply(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"), "status 502"),
         (reply(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"), "status 404"),
         (reset, "connection reset"),
-        (hang, "no answer within 0.6 s"),
+        (hang, "no response within 0.6 s"),
     ],
 )
 def test_every_failure_has_its_reason(answer: Answer, why: str) -> None:
@@ -280,7 +280,7 @@ def test_conditions() -> None:
 
 @pytest.mark.parametrize("text", ["", "failed", "failed<1", "failed>", "errors>0", "failed>0,", "p99>nan", "wait>1s"])
 def test_what_is_no_condition(text: str) -> None:
-    with pytest.raises(OptionError, match="is no condition: write one of failed, closed, wait, p99, failed-re"):
+    with pytest.raises(OptionError, match="is not a condition: write one of failed, closed, wait, p99, failed-re"):
         parse_conditions(text)
 
 
@@ -303,8 +303,8 @@ def earlier(folder: Path, kind: str) -> Path:
     [
         ("fifo", "cannot be read: not a regular file"),
         ("sparse", "cannot be read: larger than"),
-        ("deep", "is no report of flask-socketact rehearse"),
-        ("poor", "is no report of flask-socketact rehearse"),
+        ("deep", "is not a report of flask-socketact rehearse"),
+        ("poor", "is not a report of flask-socketact rehearse"),
     ],
 )
 def test_earlier_report_that_is_none(tmp_path: Path, kind: str, words: str) -> None:
@@ -359,38 +359,42 @@ def test_no_report(tmp_path: Path) -> None:
         f"{begin}[{{}}]",
     ):
         path.write_text(text)
-        with pytest.raises(ReportError, match=r"report\.html is no report of flask-socketact rehearse$"):
+        with pytest.raises(ReportError, match=r"report\.html is not a report of flask-socketact rehearse$"):
             read(path)
     path.write_text(f'{begin}[{{"format": 0}}]</script>')
-    with pytest.raises(ReportError, match="made by another version: rehearse anew"):
+    with pytest.raises(ReportError, match="made by another version: rehearse again"):
         read(path)
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ReportError, match="is no report"):
+    with pytest.raises(ReportError, match="is not a report"):
         read(path)
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
-        (["--fail-on", "x>1"], 2, "'x>1' is no condition"),
-        (["--do", ""], 2, "there is no command"),
-        (["--do", "systemctl 'restart"], 2, "is no command: No closing quotation"),
+        (["--fail-on", "x>1"], 2, "'x>1' is not a condition"),
+        (["--do", ""], 2, "the command is empty"),
+        (["--do", "systemctl 'restart"], 2, "is not a command: No closing quotation"),
         (["--restarts", "-1"], 2, "-1 is not in the range"),
         (["--every", "0"], 2, "is not in the range"),
-        (["--compare", "/etc/passwd"], 2, "give --report FILE, too"),
-        (["--report", "/nonexistent/r.html"], 2, "/nonexistent is no folder that you can write to"),
+        (["--compare", "/etc/passwd"], 2, "--compare needs --report FILE"),
+        (["--report", "/nonexistent/r.html"], 2, "/nonexistent is not a writable folder"),
         (["--report", "/"], 2, "is a directory"),
-        (["--url", "http://192.0.2.1/"], 3, "give --allow-remote if it is yours"),
-        (["--url", "http://127.0.0.1:1/"], 3, "no socket unit listens at 127.0.0.1:1: say what restarts the service"),
+        (["--url", "http://192.0.2.1/"], 3, "add --allow-remote if it is yours"),
+        (
+            ["--url", "http://127.0.0.1:1/"],
+            3,
+            "no socket unit listens at 127.0.0.1:1: set the command",
+        ),
         (["--do", "nonexistent-command"], 3, "there is no command nonexistent-command"),
         (["--do", "true", "--url", "http://127.0.0.1:1/"], 3, "connection refused, before anything was restarted"),
-        (["--do", "true", "--long-path", "sleep"], 2, "'sleep' is no path"),
+        (["--do", "true", "--long-path", "sleep"], 2, "'sleep' is not a path"),
         (
             ["--clients=0", "--keep-alive=0", "--idle=0", "--silent=0", "--slow=0"],
             2,
-            "give --clients or others a number",
+            "set --clients or another option",
         ),
-        (["--do", "true", "--idle", "50000", "--clients", "50000"], 3, "take more file descriptors than the"),
+        (["--do", "true", "--idle", "50000", "--clients", "50000"], 3, "need more file descriptors than the"),
     ],
 )
 def test_wrong_usage_is_told_in_a_line(

@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else, and that the next report can be compared with."""
+"""The report: one self-contained HTML file, which a later run can be compared with."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from flask_socketact.cli.rehearse.run import Plan
 from flask_socketact.errors import ReportError
 from flask_socketact.text import duration
 
-#: Of the data in it: raised when an older report can no longer be drawn beside a new one.
+#: Format of the data: bump when an older report can no longer be shown next to a new one.
 FORMAT = 1
-#: A report of a million requests has some 20 MB. Bytes.
+#: Largest report that is read, in bytes. One of a million requests has about 20 MB.
 LIMIT = 200_000_000
 _BEGIN, _END = '<script type="application/json" id="runs">', "</script>"
 
 
 def describe(title: str, plan: Plan, recording: Recording, verdict: Verdict) -> dict[str, Any]:
-    """Return a run as the report draws it: all requests in columns, little-endian, in base64."""
+    """Return the data of a run: all requests as columns, little-endian, in base64."""
     return {
         "format": FORMAT,
         "title": title,
@@ -69,24 +69,24 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["duration"] = duration
-    # A script ends at the first "</", wherever that stands.
+    # A script element ends at the first "</", even within a string.
     data = json.dumps(runs, separators=(",", ":")).replace("<", "\\u003c")
     return environment.get_template("report.html").render(runs=runs, data=data)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the run that a report is of; of two the latter.
+    """Return the run of a report, or the second of two.
 
-    :raises ReportError: it is no report.
+    :raises ReportError: it is not a report, or cannot be read.
     """
     try:
         text = files.read(path, limit=LIMIT)
         run = json.loads(text.partition(_BEGIN)[2].partition(_END)[0])[-1]
         if run["format"] != FORMAT:
-            raise ReportError(f"{path} was made by another version: rehearse anew")
-        render([run])  # or it would fail when the rehearsal is over
+            raise ReportError(f"{path} was made by another version: rehearse again")
+        render([run])  # fail now, not at the end of the rehearsal
     except OSError as error:
         raise ReportError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, AttributeError, LookupError, TypeError, RecursionError, jinja2.TemplateError):
-        raise ReportError(f"{path} is no report of flask-socketact rehearse") from None
+        raise ReportError(f"{path} is not a report of flask-socketact rehearse") from None
     return dict(run)

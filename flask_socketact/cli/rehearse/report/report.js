@@ -3,8 +3,8 @@
   const runs = JSON.parse(document.getElementById("runs").textContent);
   const PHASES = ["before", "during", "after"];
   const MARGIN = { left: 62, right: 14, top: 40, bottom: 44 };
-  const HOVER = 12; // how far from a dot it is still meant, in pixels
-  const LISTED = 200; // failures, at most
+  const HOVER = 12; // distance from a dot at which it is selected, in pixels
+  const LISTED = 200; // maximum of listed failures
   const $ = (id) => document.getElementById(id);
 
   function element(name, properties = {}, ...children) {
@@ -29,7 +29,7 @@
     run.own = column(own, Float32Array);
     run.failure = column(failure, Uint16Array);
     run.phase = column(phase, Uint8Array);
-    run.order = null; // of requests, by when they began; made when somebody asks
+    run.order = null; // requests by the time they began; computed on first use
   }
 
   // The same kinds have the same colours in all runs.
@@ -41,7 +41,7 @@
   let view = [...whole];
   const isShown = (run, i) => chosen.has(run.kinds[run.kind[i]].name) && (!failedOnly || run.failure[i] > 0);
 
-  // Heights: from a little below the shortest answer to above the longest, in powers of ten.
+  // The vertical axis: powers of ten from below the shortest response time to above the longest.
   let lowest = Infinity, highest = 0;
   for (const run of runs) for (const seconds of run.answering) {
     if (seconds < lowest) lowest = seconds;
@@ -233,7 +233,7 @@
       return run.order;
     }
 
-    // The place in that order of the first that began at `seconds` or later.
+    // The index in that order of the first request that began at `seconds` or later.
     place(seconds) {
       const order = this.sorted();
       let low = 0, high = order.length;
@@ -266,8 +266,8 @@
 
     describe(i) {
       const { run } = this;
-      const own = run.own[i] > 0 ? `, and the client took ${duration(run.own[i])} on purpose` : "";
-      const fate = run.failure[i] ? `failed: ${run.reasons[run.failure[i]]}` : "answered";
+      const own = run.own[i] > 0 ? `, plus ${duration(run.own[i])} of deliberate pauses` : "";
+      const fate = run.failure[i] ? `failed: ${run.reasons[run.failure[i]]}` : "response";
       return `${run.kinds[run.kind[i]].name}, ${run.began[i].toFixed(3)} s after the beginning (${PHASES[run.phase[i]]} ` +
         `${run.restarts.length === 1 ? "the restart" : "restarts"}): ${fate} after ${duration(run.answering[i])}${own}`;
     }
@@ -313,7 +313,7 @@
       actions[event.key]();
     }
 
-    // Reads the next request, or the one before, of those that are shown.
+    // Selects the next or previous request of those shown.
     step(direction) {
       const { run } = this, order = this.sorted();
       let at = this.selected >= 0 ? order.indexOf(this.selected) + direction : this.place(view[0]);
@@ -381,7 +381,7 @@
         return element("tr", {}, element("th", { scope: "row", textContent: name }),
           ...cells.map((text) => element("td", { textContent: text })));
       }));
-      this.canvas.setAttribute("aria-label", `How long answers of ${this.run.title} took. ${told.join("; ")}`);
+      this.canvas.setAttribute("aria-label", `Response times of ${this.run.title}. ${told.join("; ")}`);
     }
   }
 
@@ -397,10 +397,10 @@
       }
       const name = `${runs.length > 1 ? `${number + 1}: ` : ""}${run.title}`;
       if (!total) {
-        $("failed").append(element("p", { textContent: `${name}: nothing.` }));
+        $("failed").append(element("p", { textContent: `${name}: none.` }));
         continue;
       }
-      const head = ["clients", "began", "lasted", "why"].map((text) => element("th", { scope: "col", textContent: text }));
+      const head = ["clients", "began", "duration", "reason"].map((text) => element("th", { scope: "col", textContent: text }));
       const caption = total > LISTED ? `${name}: the first ${LISTED} of ${total}` : name;
       const table = element("table", {}, element("caption", { textContent: caption }),
         element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
@@ -413,7 +413,7 @@
   const histograms = runs.map((run, number) => new Histogram(run, number));
   const drawAll = () => [...timelines, ...histograms].forEach((each) => each.draw());
 
-  // Shows the seconds from one to another, no less than a hundredth, and no more than there are.
+  // Shows a range of seconds, at least a hundredth and at most the whole run.
   function show([from, to]) {
     const span = Math.min(Math.max(to - from, .01), whole[1] - whole[0]);
     const start = Math.min(Math.max(from, whole[0]), whole[1] - span);
