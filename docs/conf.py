@@ -8,7 +8,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sphinx.util import rst
+
 if TYPE_CHECKING:
+    import click
     from sphinx.application import Sphinx
 
 CHECKOUT = Path(__file__).parent.parent
@@ -29,6 +32,11 @@ html_title = "flask_socketact"
 html_extra_path = ["site"]  # index.html, which leads to docs/index.html
 html_show_sourcelink = False
 
+# The manual page: script/man builds it.
+man_pages = [("docs/manual", "flask-socketact", "run Flask applications as services of systemd", "", 8)]
+today = " "  # no date, so that the page changes only with its text
+
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 myst_fence_as_directive = ["mermaid"]
 
@@ -59,5 +67,19 @@ def complete_links_to_folders(_app: Sphinx, docname: str, source: list[str]) -> 
     source[0] = re.sub(r"\]\(([^)\s#:]+)\)", complete, source[0])
 
 
+def format_options(_app: Sphinx, context: click.Context, lines: list[str]) -> None:
+    """Write the options of a command as ``--help`` does: sphinx-click puts each default on a line of its own."""
+    options = (each for each in context.command.params if each.param_type_name == "option")
+    records = [record for option in options if (record := option.get_help_record(context))]
+    lines[:] = [line for name, text in records for line in (f".. option:: {name}", "", f"   {rst.escape(text)}", "")]
+
+
+def drop_arguments(_app: Sphinx, _context: click.Context, lines: list[str]) -> None:
+    """Remove the list of arguments: the usage shows them, and the description explains them."""
+    lines.clear()
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("sphinx-click-process-options", format_options)
+    app.connect("sphinx-click-process-arguments", drop_arguments)
     app.connect("source-read", complete_links_to_folders)

@@ -52,6 +52,4 @@ def name_argument(command: Any) -> Any:
 
 def user_manager_option(command: Any) -> Any:
     """Add the option ``--user-manager`` to a command."""
-    return click.option("--user-manager", is_flag=True, help="Use your own service manager (systemctl --user).")(
-        command
-    )
+    return click.option("--user-manager", is_flag=True, help="Use your own service manager, not the system's.")(command)

@@ -137,7 +137,7 @@ def test_screen_readers_have_a_name_for_everything(opened: Chrome) -> None:
     assert named <= {role for role, _ in found}
     assert not [role for role, name in found if role in named and not name]
     legends = opened.find_elements(By.CSS_SELECTOR, "fieldset > legend")
-    assert [legend.text for legend in legends] == ["Clients", "Enlarge"]
+    assert [legend.text for legend in legends] == ["Clients", "Zoom"]
     assert opened.find_element(By.TAG_NAME, "html").get_attribute("lang") == "en"
     levels = [each.tag_name for each in opened.find_elements(By.CSS_SELECTOR, "h1, h2, h3")]
     assert levels[0] == "h1"

@@ -107,11 +107,11 @@ def _parse_page(_context: click.Context, _parameter: click.Parameter, value: str
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> None:
-    """Deploy a release of the service NAME, and roll it back if it is bad.
+    """Deploy a release, and roll it back if it is bad.
 
-    Restart the service, and watch its health. A release is bad if it does not start, is not ready (READY=1, and /readyz
-    where the application has it), does not respond at --page, or responds with too many errors. The old workers serve
-    until the new ones are ready.
+    Restart the service NAME, and watch its health. A release is bad if it does not start, is not ready (READY=1, and
+    /readyz where the application has it), does not respond at --page, or responds with too many errors. The old workers
+    serve until the new ones are ready.
     """
     from flask_socketact.cli.deploy.record import Record
     from flask_socketact.cli.deploy.service import Service

@@ -22,10 +22,11 @@ from flask_socketact.text import printable
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array: check, verdict, found, remedy.")
 @click.pass_context
 def doctor(context: click.Context, name: str, user_manager: bool, as_json: bool) -> None:
-    """Check the installed service NAME for anything that makes clients notice a restart.
+    """Check the units and settings of a service.
 
-    Print a line for each check: ok, warning or error, what was found, and the remedy. Nothing is changed. Run it as
-    root: it reads gunicorn's settings as the service's user.
+    Report everything that would make clients notice a restart of the service NAME, one line for each check: ok, warning
+    or error, what was found, and the remedy. Nothing is changed. Run it as root: it reads gunicorn's settings as the
+    service's user.
     """
     findings = list(checks.run(read(name, user_manager=user_manager)))
     if as_json:

@@ -16,10 +16,10 @@ NAME = "flask_socketact.conf"
 @click.command(cls=Command)
 @click.argument("directory", default=".", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def init(directory: Path) -> None:
-    """Write flask_socketact.conf, a commented configuration file for gunicorn.
+    """Write a configuration file for gunicorn.
 
-    DIRECTORY is the application's folder, by default the current one. An existing file is not changed. To use the
-    file, start gunicorn with -c flask_socketact.conf, or render the units again.
+    DIRECTORY is the application's folder, by default the current one. The file, flask_socketact.conf, is commented; an
+    existing file is not changed. To use it, install the units again, or start gunicorn with -c flask_socketact.conf.
     """
     target = directory / NAME
     content = resources.files("flask_socketact.cli.init").joinpath(NAME).read_bytes()

@@ -31,9 +31,11 @@ INTERVAL = 1.0
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object; with --watch one per line.")
 @click.pass_context
 def status(context: click.Context, /, name: str, *, user_manager: bool, watch: bool, as_json: bool) -> None:
-    """Show the listeners and workers of the service NAME, and its last restart.
+    """Show the state of a service and its workers.
 
-    For old workers that drain, it shows what they wait for. You need not be root.
+    Show the listeners of the service NAME, with the connections that wait in the kernel; its workers, with their
+    requests, errors, connections and memory; what old workers wait for; and how long the last restart took. You need
+    not be root.
     """
     looks = _looks(name, Manager(user=user_manager))
     try:

@@ -52,10 +52,17 @@ _SECONDS = Seconds(_MOST)
 )
 @click.option("--workers", metavar="N", type=_COUNT, help="Number of workers.")
 @click.option("--threads", metavar="N", type=_COUNT, help="Requests at a time in each worker.")
-@click.option("--drain", metavar="SECONDS", type=_SECONDS, help="Drain time.  [default: graceful_timeout, or 30]")
+@click.option(
+    "--drain",
+    metavar="SECONDS",
+    type=_SECONDS,
+    help="Drain time: how long requests may take to finish.  [default: graceful_timeout, or 30]",
+)
 @click.option("--no-overlap", is_flag=True, help="Stop old workers before new ones start: clients wait.")
 @click.option("--metrics", is_flag=True, help="Share counters between workers, for SOCKETACT_METRICS.")
-@click.option("--idle-exit", metavar="SECONDS", type=_SECONDS, help="Stop the service when it is idle.")
+@click.option(
+    "--idle-exit", metavar="SECONDS", type=_SECONDS, help="Stop the service after this time without a connection."
+)
 @click.option(
     "--systemd-version",
     metavar="N",
@@ -69,7 +76,7 @@ _SECONDS = Seconds(_MOST)
     help="Write the units and the relay into this folder.",
 )
 @click.option("--install", is_flag=True, help="Install the units and the relay, and reload systemd.")
-@click.option("--user-manager", is_flag=True, help="Write for your own service manager (systemctl --user).")
+@click.option("--user-manager", is_flag=True, help="Write units for your own service manager, not the system's.")
 def units(*, output: Path | None, install: bool, systemd_version: int | None, no_overlap: bool, **given: Any) -> None:
     """Print, write or install the systemd units of an application.
 

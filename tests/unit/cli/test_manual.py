@@ -1,10 +1,11 @@
-"""The manual page: groff can read it, and it says what the commands have."""
+"""The manual page is current, and groff reads it without warnings."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -12,12 +13,13 @@ import pytest
 
 from flask_socketact.cli import main
 
-PAGE = Path(__file__).parents[3] / "docs/flask-socketact.8"
+CHECKOUT = Path(__file__).parents[3]
+PAGE = CHECKOUT / "docs/flask-socketact.8"
 WIDTH = 80  #: of a terminal, in columns
 
 
-def groff(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["groff", "-man", *arguments, PAGE], capture_output=True, text=True, check=True)
+def groff(*arguments: str, page: Path = PAGE) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["groff", "-man", *arguments, page], capture_output=True, text=True, check=True)
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +48,24 @@ def test_page_fits_a_terminal(rendered: str) -> None:
     assert max(map(len, rendered.splitlines())) <= WIDTH
 
 
+@pytest.mark.skipif(
+    not (CHECKOUT / ".venv/bin/sphinx-build").exists() or not find_spec("sphinx_click"), reason="needs the extra [docs]"
+)
+def test_page_is_current(rendered: str, tmp_path: Path) -> None:
+    """When this fails, run script/man. Only words are compared: versions of Sphinx differ in their markup."""
+    subprocess.run([CHECKOUT / "script/man", tmp_path], check=True)
+    built = groff("-Tascii", "-P-cbou", page=tmp_path / PAGE.name).stdout
+    assert built.split() == rendered.split()
+
+
 def test_every_command_is_there_and_no_other(rendered: str) -> None:
-    headings = re.findall(r"^   (\S+)", part(rendered, "COMMANDS"), re.MULTILINE)
+    headings = re.findall(r"^   flask-socketact (\S+)", part(rendered, "COMMANDS"), re.MULTILINE)
     assert sorted(headings) == sorted(main.commands)
-    synopsis = re.findall(r"^ +flask-socketact ([a-z]+)", part(rendered, "SYNOPSIS"), re.MULTILINE)
-    assert sorted(synopsis) == sorted(main.commands)
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))
 def test_every_option_is_there_and_no_other(rendered: str, name: str) -> None:
-    heading = next(line for line in rendered.splitlines() if re.match(rf"   {name}\b", line))
+    heading = f"   flask-socketact {name}"
     text = part(rendered, heading)
     assert set(re.findall(r"^ {7}(--[a-z-]+)", text, re.MULTILINE)) == long_options(main.commands[name])
     assert set(re.findall(r"--[a-z][a-z-]*", text)) <= long_options(main.commands[name])
