@@ -35,12 +35,10 @@ class Process:
         self._read, write = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-
-            def note(number: int, _: object) -> None:
-                os.write(write, bytes([number]))
-
+            os.set_blocking(write, False)
+            signal.set_wakeup_fd(write)  # at once: a handler in Python may have to wait for the next signal
             for number in catches:
-                signal.signal(number, note)
+                signal.signal(number, lambda *_: None)
             os.write(write, b"\0")
             while True:
                 signal.pause()
