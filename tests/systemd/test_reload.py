@@ -87,7 +87,7 @@ def test_a_configuration_that_cannot_be_read_fails_the_reload(rendered: Machine,
     for _ in range(2):
         assert machine.systemctl("reload", "app", check=False).returncode != 0
         assert "RuntimeError at /srv/app/conf.py:2); still serving with 2 of 2" in machine.show("app", "StatusText")
-        assert "serve on: the configuration cannot be read: RuntimeError: a slip" in machine.journal("app")
+        assert "keep serving: the configuration cannot be read: RuntimeError: a slip" in machine.journal("app")
         assert ask(tcp)[0] == 200
     conf.write_text("from flask_socketact.conf import *\n")
     machine.systemctl("reload", "app")
