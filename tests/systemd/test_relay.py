@@ -385,7 +385,10 @@ def test_a_scope_named_by_version_0_1_0_is_recognized(machine: Machine, tcp: Con
         long = in_flight(tcp, 8.0)
         machine.systemctl("restart", "app")
         assert machine.scopes("app") == [f"app-drain-{master}.scope"]
-        machine.wait_for(lambda: "old workers from before a restart: 1" in machine.show("app", "StatusText"), "the idle one of two to leave")
+        machine.wait_for(
+            lambda: "old workers from before a restart: 1" in machine.show("app", "StatusText"),
+            "the idle one of two to leave",
+        )
         assert f"generation 1 of main process {master} drains" in machine.run(CLI, "status", "app").stdout
         relay.write_text(text)
         assert answer(long).startswith(b"HTTP/1.1 200 OK")
