@@ -32,7 +32,7 @@ def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
 
 @pytest.fixture
 def machine(booted: Machine) -> Machine:
-    """A service as README has it: installed, enabled, running."""
+    """A service as in the README: installed, enabled, running."""
     stop(booted, "app")
     for path in booted.path("/etc/systemd/system").glob("app*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -50,7 +50,7 @@ def stop(machine: Machine, name: str) -> None:
 
 
 def page(machine: Machine, port: int) -> int:
-    """Return the status of the first page at a port; 0 if nobody listens there."""
+    """Return the status of the first page at a port; 0 if nothing listens there."""
     try:
         return ask(partial(machine.connect, ("127.0.0.1", port)))[0]
     except RequestError:
@@ -58,7 +58,7 @@ def page(machine: Machine, port: int) -> int:
 
 
 def doctor(machine: Machine, name: str = "app") -> tuple[int, str]:
-    """Return its exit status, and all that is not well."""
+    """Return the exit status of doctor, and its errors and warnings."""
     done = machine.run(CLI, "doctor", name, check=False)
     return done.returncode, "\n".join(line for line in done.stdout.splitlines() if not line.startswith("ok"))
 

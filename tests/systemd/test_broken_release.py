@@ -13,12 +13,12 @@ from tests.support.operations import BROKEN
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Either is enough to reach any of systemd's start and trigger limits, were they on. Seconds.
+#: Long enough to reach systemd's start and trigger limits if they were on. Seconds.
 OUTAGE, SHORT_OUTAGE = 9, 6
 
 
 def outage(machine: Machine, seconds: float) -> int:
-    """Wait while nothing boots, and return how often that was tried."""
+    """Wait while no start succeeds, and return how many were tried."""
     before, began = boots(machine), time.monotonic()
     machine.wait_for(lambda: time.monotonic() - began > seconds or not active(machine), "the end of the outage")
     assert active(machine)
@@ -44,7 +44,7 @@ def test_a_release_that_does_not_boot_takes_nothing_down(
         machine.wait_for(lambda: machine.show("app", "ActiveState") == "active", "the repaired release")
         machine.wait_for(lambda: not machine.scopes("app"), "the old workers to leave")
         seen = load.requests
-        machine.wait_for(lambda: load.requests > seen + 50, "answers")
+        machine.wait_for(lambda: load.requests > seen + 50, "responses")
     assert not load.failures()
     assert load.closed_by_server == 0
     assert idle.exchange("GET", "/")[0] == 200
@@ -62,7 +62,7 @@ def test_a_release_that_does_not_boot_takes_nothing_down(
 def test_the_socket_stays_open_when_a_release_does_not_boot(
     machine: Machine, tcp: Connect, figure: Callable[[str], None]
 ) -> None:
-    """With no release before it, clients wait."""
+    """Without an old release, clients wait."""
     release(machine, BROKEN)
     with Load(tcp, {"new connection": 20}) as load:
         tried = outage(machine, SHORT_OUTAGE)

@@ -22,7 +22,7 @@ ONE_REQUEST = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
 
 
 def in_the_mailbox(machine: Machine) -> int:
-    """Return how many senders nobody has accepted yet."""
+    """Return how many senders wait to be accepted."""
     lines = machine.run("ss", "--no-header", "--unix", "--listening", "src", "/run/app/mailbox").stdout.split()
     return int(lines[2])
 
@@ -48,7 +48,7 @@ def test_no_connection_is_closed(
                 lambda before=before: before.isdisjoint(machine.workers(unit)),  # type: ignore[misc]
                 "the old workers to leave",
             )
-            machine.wait_for(lambda seen=seen: load.requests > seen + 50, "answers")  # type: ignore[misc]
+            machine.wait_for(lambda seen=seen: load.requests > seen + 50, "responses")  # type: ignore[misc]
     assert not load.failures()
     assert load.closed_by_server == 0
     figure(f"{TIMES} times {verb}, {load.requests} requests of 200 clients, 0 failed, 0 connections closed")

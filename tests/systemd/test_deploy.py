@@ -20,7 +20,7 @@ from tests.support.machine import EXAMPLES, Machine, drop_in, install
 CLI = "/srv/app/venv/bin/flask-socketact"
 CLIENTS = {"new connection": 4, "keep-alive": 4, "keep-alive, mostly idle": 2, "streamed response": 1, "slow upload": 1}
 GOOD = (EXAMPLES / "app.py").read_text()
-#: What the bad ones do after what the example does.
+#: What bad releases add to the example.
 BAD = {
     "raises": "raise RuntimeError('no database')\n",
     "answers-500": "@app.before_request\ndef fail():\n    if request.path != '/readyz': return 'bad release', 500\n",
@@ -65,12 +65,12 @@ def current(machine: Machine) -> str:
 
 
 def serving(machine: Machine) -> str:
-    """Return the release that answers."""
+    """Return the release that serves."""
     return ask(partial(machine.connect, ("127.0.0.1", 8000)))[1].decode().partition(":")[0]
 
 
 def put_back(machine: Machine) -> bool:
-    """Whether the good release is in place again, and answers."""
+    """Whether the good release is in place again, and serves."""
     return (current(machine), serving(machine)) == ("releases/good", "Release good")
 
 
@@ -79,7 +79,7 @@ def load(machine: Machine) -> Load:
 
 
 def steps(machine: Machine) -> list[str]:
-    """Return what deployments have written to the service's journal."""
+    """Return what deploys have written to the service's journal."""
     arguments = ("--output=cat", "--identifier=flask-socketact", "--unit=app")
     return machine.run("journalctl", "--no-pager", *arguments).stdout.splitlines()
 
@@ -116,12 +116,12 @@ def test_a_good_release_is_deployed(machine: Machine, verb: str, figure: Callabl
 def test_a_bad_release_is_rolled_back(
     machine: Machine, name: str, verb: str, why: str, figure: Callable[[str], None]
 ) -> None:
-    """Nobody sees anything of it but what it has itself answered."""
+    """Clients see nothing of it but its own responses."""
     options = (*OPTIONS, "--reload") if verb == "reload" else OPTIONS
     with load(machine) as seen:
         done = machine.run(CLI, "deploy", "app", "--release", f"/srv/app/releases/{name}", *options, check=False)
         count = seen.requests
-        machine.wait_for(lambda: seen.requests > count + 50, "answers")
+        machine.wait_for(lambda: seen.requests > count + 50, "responses")
     assert done.returncode == 1
     assert why in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -164,7 +164,7 @@ def test_a_deploy_that_was_killed_is_undone_by_the_next(
 
 @contextmanager
 def watched(machine: Machine, name: str, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """Begin to deploy a release that is never well, and yield the process when that is watched."""
+    """Begin to deploy a release that is never healthy, and yield the process while it watches the release."""
     before = len(steps(machine))
     with machine.start(CLI, "deploy", "app", "--release", f"/srv/app/releases/{name}", *options) as process:
         machine.wait_for(lambda: any("watching for" in step for step in steps(machine)[before:]), "the watch")
@@ -172,7 +172,7 @@ def watched(machine: Machine, name: str, *options: str) -> Iterator[subprocess.P
 
 
 def cut_off(machine: Machine, name: str) -> None:
-    """Begin to deploy a release that is never well, and kill that."""
+    """Begin to deploy a release that is never healthy, and kill the deploy."""
     with watched(machine, name, "--timeout", "60"):
         machine.run("pkill", "--signal", "KILL", "--full", f"deploy app --release /srv/app/releases/{name}")
 

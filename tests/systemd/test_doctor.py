@@ -26,7 +26,7 @@ def doctor(machine: Machine, *arguments: str) -> subprocess.CompletedProcess[str
 
 @pytest.fixture
 def patient(machine: Machine) -> Iterator[Machine]:
-    """The machine, with everything put back afterwards that a test may spoil."""
+    """The machine; what a test changes is restored afterwards."""
     yield machine
     for unit in ("app.socket", "app-relay.service"):
         shutil.rmtree(machine.path(f"/etc/systemd/system/{unit}.d"), ignore_errors=True)
@@ -61,7 +61,7 @@ def test_json_has_all_findings(machine: Machine) -> None:
     assert {finding["verdict"] for finding in findings} == {"ok"}
 
 
-Case = tuple[str, str, int, str]  #: unit, what is set in it, exit status of that alone, and a line of what is told
+Case = tuple[str, str, int, str]  #: unit, drop-in, exit status of doctor, and a line of its output
 
 SPOILT: list[Case] = [
     ("app.service", "[Service]\nKillMode=mixed", 1, "error    kill mode: KillMode=mixed"),
@@ -125,12 +125,12 @@ SPOILT: list[Case] = [
     ("app.socket", "[Socket]\nSocketUser=root", 1, "error    mailbox access: app may not connect"),
     ("app.socket", "[Socket]\nPrivateTmp=no", 1, "error    private /tmp: PrivateTmp=yes in app.service"),
 ]
-#: What these find changes what others find.
+#: Cases that change the findings of others.
 ALONE = ("application", "configuration", "drain time")
 
 
 def together() -> list[list[Case]]:
-    """Put cases together that have nothing to do with each other: each run of doctor takes its time."""
+    """Combine independent cases, because each run of doctor takes some time."""
     groups: list[list[Case]] = []
     for case in SPOILT:
         check = check_of(case)
@@ -146,7 +146,7 @@ def together() -> list[list[Case]]:
 
 
 def check_of(case: Case) -> str:
-    """Return what looks at a case; a mailbox that is not there has no access that could be wrong."""
+    """Return the name of the check that finds a case; without a mailbox, there is no access to check."""
     return case[3].split(maxsplit=1)[1].partition(":")[0].removesuffix(" access")
 
 

@@ -14,7 +14,7 @@ from tests.support.machine import EXAMPLES, Machine, release
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: As systemd-analyze security rates it: 0 is best, 10 worst.
+#: The exposure level of ``systemd-analyze security``: 0 is best, 10 worst.
 EXPOSURE = 2.0
 
 #: Each function is one thing that applications do.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HOSTILE_CLIENTS = 6
-#: Between two operations, in seconds.
+#: Pause between two operations, in seconds.
 PAUSE = 4.0
 
 

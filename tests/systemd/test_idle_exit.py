@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 IDLE = 1  #: seconds
 SHORT_IDLE = 0.15  #: seconds: about as long as leaving takes
-#: How often connections arrive just when the service leaves, at each of two services.
+#: How many connections arrive just when the service exits, for each of two services.
 TIMES = 8
 
 
@@ -37,7 +37,7 @@ def is_gone(machine: Machine) -> bool:
 
 
 def exits(machine: Machine, *names: str) -> int:
-    """Return how often services have left so far."""
+    """Return how often services have exited so far."""
     journals = map(machine.journal, names or ("app",))
     return sum(journal.count("exiting, the next one starts the service") for journal in journals)
 
@@ -70,7 +70,7 @@ def test_an_open_connection_prevents_the_idle_exit(machine: Machine, tcp: Connec
 
 
 def arrive(connect: Connect, cold: list[float], failures: list[str]) -> None:
-    """Connect at moments when the service leaves, or has just left, or comes; sometimes silently at first."""
+    """Connect while the service exits, just after, or while it starts; some send nothing at first."""
     for number in range(TIMES):
         time.sleep(random.uniform(0, 4 * SHORT_IDLE))  # noqa: S311 (no secret)
         began = time.monotonic()

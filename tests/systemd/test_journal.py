@@ -70,7 +70,7 @@ def wait_for_entries(machine: Machine, *matches: str, count: int = 1) -> list[En
 
 
 def messages(machine: Machine) -> list[str]:
-    """Return what the service has logged, by whatever way, since it was started."""
+    """Return all journal entries of the service since its start."""
     found = entries(machine, f"_SYSTEMD_INVOCATION_ID={machine.show('app', 'InvocationID')}")
     return [entry["MESSAGE"] for entry in found]
 
@@ -84,7 +84,7 @@ def start(machine: Machine, arguments: str = "", source: str | None = TALKS, mor
 
 
 def send(connect: Connect, head: bytes) -> bytes:
-    """Send the head of a request as it is, and return the answer."""
+    """Send a header section unchanged, and return the response."""
     with connect() as client:
         client.sendall(head + b"Host: app\r\nConnection: close\r\n\r\n")
         answer = b""

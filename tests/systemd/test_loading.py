@@ -12,7 +12,7 @@ from tests.support.operations import CLIENTS, LONGEST_WAIT, SHORT, wait_for_old
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds. As 90 and more, for those who have the time.
+#: Seconds; they stand for 90 and more.
 PATIENCE, LOADING = 8, 14
 SOURCE = (EXAMPLES / "app.py").read_text().replace("app = Flask", f"time.sleep({LOADING})\napp = Flask")
 

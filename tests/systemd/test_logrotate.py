@@ -38,7 +38,7 @@ def program():
 
 @pytest.fixture
 def logged(machine: Machine, request: pytest.FixtureRequest) -> Machine:
-    """The example, as its comments say."""
+    """The example configuration, installed as its comments say."""
     install_debs(machine, "/usr/sbin/logrotate")
     machine.run("sh", "-c", f"rm -rf {LOGS} /var/lib/logrotate/status")
     shutil.copy(EXAMPLES / "logrotate/app", machine.path("/etc/logrotate.d/app"))
@@ -55,7 +55,7 @@ def rotate(machine: Machine) -> None:
 
 
 def lines(machine: Machine) -> list[str]:
-    """Return the lines of all access logs, rotated ones too."""
+    """Return the lines of all access logs, including rotated ones."""
     found: list[str] = []
     for path in machine.path(LOGS).glob("access.log*"):
         text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -65,7 +65,7 @@ def lines(machine: Machine) -> list[str]:
 
 
 class Numbered:
-    """Clients whose every request has a number of its own, and those that were answered."""
+    """Clients whose requests are numbered, and the numbers that got a response."""
 
     def __init__(self, connect: Connect) -> None:
         self.answered: list[str] = []

@@ -42,7 +42,7 @@ def test_a_service_of_a_user_s_manager_restarts_without_loss(
     with Load(tcp, clients) as load:
         for _ in range(3):
             seen = load.requests
-            machine.wait_for(lambda seen=seen: load.requests > seen + 50, "answers")  # type: ignore[misc]
+            machine.wait_for(lambda seen=seen: load.requests > seen + 50, "responses")  # type: ignore[misc]
             as_user("systemctl --user restart web")
     assert not load.failures()
     assert load.closed_by_server == 0
@@ -58,7 +58,7 @@ def test_a_service_of_a_user_s_manager_restarts_without_loss(
 
 
 def commands_work(as_user: Callable[[str], CompletedProcess[str]]) -> None:
-    """A user sees, rehearses and deploys his own service."""
+    """A user can run status, rehearse and deploy for a service of their own."""
     cli = "/srv/app/venv/bin/flask-socketact"
     assert len(json.loads(as_user(f"{cli} status --user-manager web --json").stdout)["workers"]) == 2
     rehearsed = as_user(f"{cli} rehearse --url http://127.0.0.1:{PORT}/ --restarts 1 --every 1").stdout.splitlines()

@@ -21,7 +21,7 @@ OPERATIONS = int(os.environ.get("NEW_RELEASE_OPERATIONS", "4"))
 ASKED = 100
 LONGEST_WAIT = 0.5  #: seconds
 CLIENTS = {"new connection": 3, "keep-alive": 3}
-#: Asks at once, from inside the machine, where nothing lies between it and systemctl.
+#: Sends requests at once, from inside the machine, so without a delay after systemctl.
 SCRIPT = f"""
 import http.client, json, subprocess, sys, time
 subprocess.run(["systemctl", sys.argv[1], "app"], check=True)
@@ -35,7 +35,7 @@ for _ in range({ASKED}):
     waits.append(time.monotonic() - began)
 print(json.dumps([answers, max(waits)]))
 """
-#: Restarts once more, for the release that is in the machine by then, and asks until that has ended.
+#: Restarts again, for the next release, and sends requests until that restart has ended.
 SECOND_SCRIPT = """
 import http.client, json, os, subprocess
 subprocess.run(["systemctl", "restart", "app"], check=True)

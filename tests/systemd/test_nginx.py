@@ -24,7 +24,7 @@ def test_nginx_notices_no_restart(machine: Machine, figure: Callable[[str], None
     with Load(http) as load:
         for _ in range(3):
             seen = load.requests
-            machine.wait_for(lambda seen=seen: load.requests > seen + 50, "answers")  # type: ignore[misc]
+            machine.wait_for(lambda seen=seen: load.requests > seen + 50, "responses")  # type: ignore[misc]
             machine.systemctl("restart", "app-unix")
     assert not load.failures(), machine.path("/var/log/nginx/error.log").read_text()
     figure(f"3 restarts, {load.requests} requests, {load.failures().total()} failed")

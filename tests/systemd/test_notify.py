@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 AT = r"2 of 2 workers at http://127\.0\.0\.1:8000 \(http\)"
 IDLE = "0 requests in flight, 0 served"
 FAILED = rf"Reload failed \(RuntimeError at /srv/app/app\.py:\d+\); still serving with {AT}; generation 2, {IDLE}"
-#: Of a start, a reload, one that fails, and a stop; BARRIER=1 is between it and us.
+#: Of a start, a reload, a failed reload and a stop, without BARRIER=1.
 EXPECTED = [
     "STATUS=Loading the application in 2 workers, for at most 600 s",
     rf"READY=1, STATUS=Serving with {AT}; generation 1, {IDLE}",
@@ -29,7 +29,7 @@ EXPECTED = [
     rf"READY=1, STATUS={FAILED}(; draining: generation 3, 0 requests in flight)?",
     "STOPPING=1, STATUS=Stopping: 0 requests in flight, waiting up to 30 s",
 ]
-#: Said when it is so, and perhaps not seen in a moment's passing: the second new worker of two is dropped.
+#: Messages that come or not, by the moment: one of two new workers may exit before it is noticed.
 PASSING = re.compile(
     rf"STATUS={FAILED}(; draining: generation 3, 0 requests in flight)?|WATCHDOG=1|EXTEND_TIMEOUT_USEC=\d+"
 )

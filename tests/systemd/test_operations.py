@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 RESTART, TRY_RESTART = ("systemctl", "restart", "app"), ("systemctl", "try-restart", "app")
 BY_SYSTEMD_RUN = ("systemd-run", "--wait", "--quiet", *RESTART)
-#: More requests than a restart takes, fewer than the load asks in that time.
+#: More requests than a restart takes, fewer than the load sends in that time.
 MAX_REQUESTS = 200
 
 
@@ -68,7 +68,7 @@ def test_a_restart_during_another_operation_loses_nothing(
     machine.run("journalctl", "--vacuum-time=1s", "--unit=app", check=False)
     machine.systemctl("start", "app")
     with Load(tcp, CLIENTS) as load:
-        machine.wait_for(lambda: load.requests > 50, "answers")
+        machine.wait_for(lambda: load.requests > 50, "responses")
         for _ in range(2):
             before = ask(tcp)[1]
             if loading == "max_requests":

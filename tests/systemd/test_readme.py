@@ -15,14 +15,14 @@ CHECKOUT = Path(__file__).parent.parent.parent
 
 
 def commands(heading: str) -> list[str]:
-    """Return the commands in a section of README."""
+    """Return the commands in a section of the README."""
     text = (CHECKOUT / "README.md").read_text()
     section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
     return [line for block in re.findall(r"```sh\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
 
 
 def manual_folder() -> str:
-    """Return the folder of the manual page that README names."""
+    """Return the folder of the manual page that the README names."""
     found = re.search(r"`man -M (\S+) flask-socketact`", (CHECKOUT / "README.md").read_text())
     assert found
     return found[1]

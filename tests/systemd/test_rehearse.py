@@ -52,7 +52,7 @@ def rehearse(machine: Machine, *arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 def logged(machine: Machine, name: str) -> int:
-    """Return how many requests of ours a service has answered."""
+    """Return how many of our requests a service has logged."""
     return machine.path(f"{LOG}-{name}").read_text().count("200|flask-socketact-rehearse")
 
 

@@ -48,7 +48,7 @@ def start_time(machine: Machine, pid: str) -> str:
 
 
 def configure(machine: Machine, text: str, *options: str) -> None:
-    """Let the service read a configuration file of its own."""
+    """Let the service read its own configuration file."""
     machine.path("/srv/app/conf.py").write_text(f"from flask_socketact.conf import *\n{text}")
     command = f"/srv/app/venv/bin/gunicorn -c conf.py {' '.join(options)} app:app"
     drop_in(machine, "app.service", f"[Service]\nExecStart=\nExecStart={command}\n")
@@ -217,11 +217,11 @@ def test_nothing_is_lost_by_a_restart_however_it_is_made(
     machine.systemctl("start", "upper.target")
     master = machine.show("app", "MainPID")
     with Load(tcp, {"new connection": 2, "keep-alive": 2, "keep-alive, mostly idle": 20, "long request": 2}) as load:
-        machine.wait_for(lambda: load.requests > 50, "answers")
+        machine.wait_for(lambda: load.requests > 50, "responses")
         for command in commands:
             machine.systemctl(*command)
             seen = load.requests
-            machine.wait_for(lambda seen=seen: load.requests > seen + 10, "answers")  # type: ignore[misc]
+            machine.wait_for(lambda seen=seen: load.requests > seen + 10, "responses")  # type: ignore[misc]
         wait_for_old(machine)
     assert not load.failures()
     assert load.closed_by_server == 0
@@ -256,7 +256,7 @@ def test_no_worker_class_loses_a_request_in_restarts(
     with Load(tcp, clients) as load:
         for _ in range(3):
             seen = load.requests
-            machine.wait_for(lambda seen=seen: load.requests > seen + 50, "answers")  # type: ignore[misc]
+            machine.wait_for(lambda seen=seen: load.requests > seen + 50, "responses")  # type: ignore[misc]
             machine.systemctl("restart", "app")
     assert not load.failures()
     wait_for_old(machine)
@@ -343,7 +343,7 @@ def test_workers_that_are_recycled_during_a_relay_lose_nothing(
     with Load(tcp, {"new connection": 6, "keep-alive": 4}) as load:
         for _ in range(5):
             seen = load.requests
-            machine.wait_for(lambda seen=seen: load.requests > seen + 20, "answers")  # type: ignore[misc]
+            machine.wait_for(lambda seen=seen: load.requests > seen + 20, "responses")  # type: ignore[misc]
             machine.systemctl("restart", "app")
     assert not load.failures()
     wait_for_old(machine)
@@ -352,7 +352,7 @@ def test_workers_that_are_recycled_during_a_relay_lose_nothing(
     figure(f"5 restarts, {relayed} relayed, {drained} drained in place, {load.requests} requests, 0 failed")
 
 
-#: A process chooses its name, which stands before the numbers in /proc/PID/stat: prctl(2).
+#: A process chooses its name (prctl(2)), which precedes the numbers in /proc/PID/stat.
 NAMED = """
 def on_starting(server):
     import ctypes
@@ -404,8 +404,7 @@ def test_a_scope_named_by_version_0_1_0_is_recognized(machine: Machine, tcp: Con
         relay.write_text(text)
 
 
-#: Takes signals, as a library of an application may that is written in Go: Python does not know of it. And leaves a
-#: program behind.
+#: Handles signals in C, as a library written in Go does: Python does not know of it. Also leaves a child process.
 DEAF = """
 import ctypes, os, signal, subprocess
 from flask import Flask
@@ -475,9 +474,11 @@ def test_child_exit_is_called_for_relayed_workers(machine: Machine, tcp: Connect
     before = set(machine.processes("app")) - {machine.show("app", "MainPID")}
     long = in_flight(tcp, 4.0)
     machine.systemctl("restart", "app")
-    machine.wait_for(lambda: exits.exists() and len(exits.read_text().splitlines()) == 2, "two of three to be buried")
+    machine.wait_for(
+        lambda: exits.exists() and len(exits.read_text().splitlines()) == 2, "the hook for two of three workers"
+    )
     assert answer(long).startswith(b"HTTP/1.1 200 OK")
-    machine.wait_for(lambda: len(exits.read_text().splitlines()) == 3, "the last one to be buried")
+    machine.wait_for(lambda: len(exits.read_text().splitlines()) == 3, "the hook for the last worker")
     pids, ages = zip(*(line.split() for line in exits.read_text().splitlines()), strict=True)
     assert (set(pids), sorted(ages)) == (before, ["1", "2", "3"])
     assert machine.show("app", "ActiveState") == "active"

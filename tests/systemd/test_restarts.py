@@ -16,7 +16,7 @@ RESTARTS, STOPS = 4, 2
 
 
 def under_load(tcp: Connect, unix: Connect, times: int, act: Callable[[list[Load]], object]) -> str:
-    """Run `act` again and again under load on both sockets; return the account of it."""
+    """Call `act` several times under load on both sockets; return what the clients counted."""
     with Load(tcp) as over_tcp, Load(unix) as over_unix:
         loads = [over_tcp, over_unix]
         for _ in range(times):
@@ -48,7 +48,7 @@ def test_many_restarts_in_a_row_lose_nothing(
 def test_stop_and_start_by_a_request(
     machine: Machine, tcp: Connect, unix: Connect, figure: Callable[[str], None]
 ) -> None:
-    """Nobody starts the services but the requests that arrive."""
+    """Only the requests that arrive start the services."""
 
     def stop(loads: list[Load]) -> None:
         seen = [load.requests for load in loads]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-#: Notes who has run it, by user and program; as root it also shows that it could have done anything.
+#: Notes the user and the program that have run it; as root, it also proves that it could have done anything.
 LIBRARY = """
 #include <errno.h>
 #include <stdio.h>
@@ -58,7 +58,7 @@ NAMES = " ".join(line.partition("=")[0] for line in ENVIRONMENT.split())
 
 @pytest.fixture
 def attacked(machine: Machine) -> Iterator[Machine]:
-    """A machine whose application's user has laid all the traps that it can; an administrator has named its .env."""
+    """A machine whose service user has set all traps that it can; the unit names its .env file."""
     evil = machine.path("/srv/app/evil")
     (evil / "bin").mkdir(parents=True, exist_ok=True)
     for name in ("preload", "audit"):

@@ -24,7 +24,7 @@ def states(seen: dict[str, Any]) -> list[str]:
 def test_status_of_a_service_that_serves(machine: Machine, tcp: Connect) -> None:
     machine.systemctl("start", "app")
     with tcp(), Load(tcp, {"keep-alive": 2, "long request": 1}) as load:
-        machine.wait_for(lambda: load.requests > 50, "answers")
+        machine.wait_for(lambda: load.requests > 50, "responses")
         seen = status(machine)
     assert (seen["state"], seen["generation"], seen["remark"]) == ("active", 1, "")
     assert seen["listeners"] == [

@@ -14,7 +14,7 @@ from tests.support.machine import EXAMPLES, Machine, release
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The first worker serves, the second loads for ever.
+#: The first worker serves, the second loads forever.
 ONE_LOADS = """
 import os, time
 from flask import Flask
@@ -36,7 +36,7 @@ KILLS = 3
 
 UNITS = sorted(path.name for path in (EXAMPLES / "units").iterdir())
 
-#: Answers after a program that the request has started is done.
+#: Responds when the request's child process has ended.
 PROGRAM = """
 import subprocess
 from flask import Flask
@@ -112,7 +112,7 @@ def test_a_killed_master_interrupts_no_request(machine: Machine, tcp: Connect, f
     with Load(tcp) as load:
         for _ in range(KILLS):
             seen, restarts = load.requests, int(machine.show("app", "NRestarts"))
-            machine.wait_for(lambda seen=seen: load.requests > seen + 50, "answers")  # type: ignore[misc]
+            machine.wait_for(lambda seen=seen: load.requests > seen + 50, "responses")  # type: ignore[misc]
             machine.systemctl("kill", "--kill-whom=main", "--signal=KILL", "app")
             machine.wait_for(
                 lambda restarts=restarts: int(machine.show("app", "NRestarts")) > restarts,  # type: ignore[misc]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 THREADS = 2
 CLIENTS = {"new connection": 4, "keep-alive": 4, "long request": 1}
-#: The worker that is asked first for a deadlock has it, in as many threads as ask.
+#: The worker that gets the first request for a deadlock has it, in one thread for each such request.
 DEADLOCK = """
 import os, threading
 lock = threading.Lock()
@@ -89,7 +89,7 @@ def test_a_restart_while_the_watchdog_acts_loses_nothing(
 ) -> None:
     """While systemd kills a master that hangs, or waits for ``RestartSec=``."""
     states = ("stop-watchdog", "stop-post", "final-watchdog") if moment == "stop-post" else (moment,)
-    if moment == "stop-post":  # else it is over before one sees it
+    if moment == "stop-post":  # otherwise the state is too short to be seen
         drop_in(watched, "app.service", "[Service]\nExecStopPost=/bin/sleep 1\n", "slow.conf")
     with Load(tcp, CLIENTS) as load:
         kill(watched, signal.SIGSTOP, int(watched.show("app", "MainPID")))

@@ -119,7 +119,7 @@ def test_a_removed_mailbox_is_an_error(tmp_path: Path, box: Mailbox) -> None:
         list(box.send([(ORIGIN, 0)], 1))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="takes root, to become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_sender_of_another_user_is_rejected(tmp_path: Path, box: Mailbox) -> None:
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
@@ -191,7 +191,7 @@ def test_descriptors_that_are_not_connections_are_refused(box: Mailbox, kind: st
         list(box.send([(ORIGIN, made[kind]), (ORIGIN, server.fileno())], 250))
         ((_, received, (refused,)),) = read_all(box)
         assert reason in refused
-        assert len(received) == 1  # a good one beside it is served
+        assert len(received) == 1  # a good one next to it is served
         for end in (client, server, packets, other, *received):
             end.close()
         for name in ("datagram", "unconnected"):

@@ -67,7 +67,7 @@ def test_a_folder_that_cannot_be_written_is_logged_once(
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "[1]", "null", '{"starts": "many", "reloads": null}', "\xff"])
-def test_a_file_that_somebody_has_spoiled_counts_from_zero(folder: Path, text: str) -> None:
+def test_a_malformed_file_counts_from_zero(folder: Path, text: str) -> None:
     folder.mkdir(parents=True)
     (folder / "service.json").write_bytes(text.encode("latin-1"))
     assert service_counters.read(folder) == {}
