@@ -54,8 +54,7 @@ def test_there_is_room_until_only_the_reserve_is_left(limit: int) -> None:
 
 def test_a_descriptor_never_takes_the_place_of_a_closed_stream() -> None:
     def run() -> None:
-        os.close(0)
-        os.close(1)
+        os.closerange(0, 3)
         read, write = os.pipe()
         assert (read, write) == (0, 1)
         moved = descriptors.above_streams(read)

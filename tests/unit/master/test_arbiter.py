@@ -8,20 +8,24 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from gunicorn.errors import HaltServer
 
 from flask_socketact.handover.mailbox import Mailbox, Origin
-from flask_socketact.handover.old_generations import RelayedWorker
+from flask_socketact.handover.old_generations import OldGenerations, RelayedWorker
 from flask_socketact.master import arbiter
 from flask_socketact.master.failures import Failure
 from flask_socketact.master.service_state import Phase
+from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field
+from tests.support.control_groups import SERVICE, SLICE, ControlGroups
 from tests.unit.master.conftest import Master
 
 Messages = Callable[[], list[str]]
+OLD_MASTER = 2**22 + 1  # no pid is so great
 
 
 @pytest.fixture
@@ -64,6 +68,25 @@ def test_ready_waits_for_the_last_worker(starting: Master, messages: Messages) -
     assert starting.board.ready == 1
     starting.tick()
     assert messages() == []
+
+
+@pytest.mark.parametrize("hands_over", [True, False])
+def test_old_workers_are_superseded_when_ours_accept(
+    starting: Master, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hands_over: bool
+) -> None:
+    """Workers of another class than ours do not read the mailbox."""
+    groups = ControlGroups(tmp_path, monkeypatch)
+    groups.fill(f"{SLICE}/app-drain-{OLD_MASTER}-5.scope", [7])
+    board = scoreboard.create(tmp_path / "boards", OLD_MASTER)
+    starting.old = OldGenerations(SERVICE, tmp_path / "boards", starting.log, on_exit=lambda _: None)
+    starting.worker_class = SimpleNamespace(hands_over=hands_over)
+    first, second = starting.WORKERS
+    report(starting, first)
+    starting.tick()
+    assert not board.is_superseded
+    report(starting, second)
+    starting.tick()
+    assert board.is_superseded is hands_over
 
 
 def test_ready_is_sent_again_until_systemd_can_be_reached(
