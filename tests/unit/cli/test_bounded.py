@@ -1,4 +1,4 @@
-"""What the service's user may do to commands that root runs: make them fail, in a line, but neither hang nor grow."""
+"""The service's user can make commands that root runs fail with one line, but not hang or use much memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flask_socketact.cli.rehearse import report
 from flask_socketact.linux import proc
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_files_that_are_not_regular_or_too_long(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "long").write_text("x" * (files.LIMIT + 1))
     (tmp_path / "good").write_text("A=ä\n")
@@ -36,7 +36,7 @@ def python(program: str, seconds: float = 20.0) -> subprocess.CompletedProcess[s
     return bounded.run([sys.executable, "-c", program], seconds=seconds)
 
 
-def test_programs_that_print_or_wait_without_end() -> None:
+def test_programs_that_print_or_run_forever() -> None:
     done = python("import sys; print('a'); print('b', file=sys.stderr); sys.exit(3)")
     assert (done.stdout, done.stderr, done.returncode) == ("a\n", "b\n", 3)
     for stream in ("stdout", "stderr"):
@@ -48,7 +48,7 @@ def test_programs_that_print_or_wait_without_end() -> None:
         python("import os, time; os.close(1); os.close(2); time.sleep(60)", 0.5)
 
 
-def test_beginning_of_what_a_program_prints() -> None:
+def test_the_beginning_of_the_output_is_kept() -> None:
     command = [sys.executable, "-c", "while True: print('x' * 1023)"]
     assert bounded.head(command, seconds=20.0) == ("x" * 1023 + "\n") * (bounded.LIMIT // 1024)
     assert bounded.head([sys.executable, "-c", "print('a')"], seconds=20.0) == "a\n"
@@ -56,7 +56,7 @@ def test_beginning_of_what_a_program_prints() -> None:
         bounded.head([sys.executable, "-c", "import time; time.sleep(60)"], seconds=0.5)
 
 
-def test_link_beside_the_report_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_at_the_path_of_the_report_is_not_followed(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("as it was")
     for name in ("report.html.new", ".report.html", "report.html"):
@@ -67,7 +67,7 @@ def test_link_beside_the_report_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").is_symlink()
 
 
-def test_name_that_a_process_gives_itself() -> None:
+def test_control_characters_in_the_name_of_a_process() -> None:
     own = Path("/proc/self/comm")
     before = own.read_text()
     try:
@@ -78,7 +78,7 @@ def test_name_that_a_process_gives_itself() -> None:
     assert proc.name_of(2**31 - 1) == "?"
 
 
-def test_service_that_lets_one_continue_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_that_sends_100_continue_forever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "REQUEST_TIMEOUT", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -97,8 +97,8 @@ def test_service_that_lets_one_continue_for_ever(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("line", [b"\x1b]0;owned\x07" + b"x" * 60_000, b"HTTP/1.1 500 " + b"x" * 60_000])
-def test_status_line_without_end(line: bytes) -> None:
-    """What it says is report in a line, and not all of it."""
+def test_an_endless_status_line(line: bytes) -> None:
+    """The message is one short line."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:

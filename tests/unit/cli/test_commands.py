@@ -1,4 +1,4 @@
-"""What docs/commands.md says of the commands."""
+"""docs/commands.md matches the commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PAGE = (Path(__file__).parents[3] / "docs/commands.md").read_text()
         ),
     ],
 )
-def test_keys_of_objects_are_told(command: str, keys: set[str]) -> None:
+def test_keys_of_json_objects_are_documented(command: str, keys: set[str]) -> None:
     row = re.search(rf"^\| `{command}` \| (.*) \|$", PAGE, re.MULTILINE)
     assert row
     assert set(re.findall(r"`(\w+)`", row[1])) - {"all"} == keys

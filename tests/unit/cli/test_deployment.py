@@ -1,4 +1,4 @@
-"""What a deployment does to files: the link to the release, and the record of what is at work."""
+"""The files of a deploy: the link to the release, and the record."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PENDING = Pending("releases/1", "/srv/app/releases/2", "restart", 4711, "2026-01
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A folder with two releases, of an application in a folder of it, and a link to the first."""
+    """A folder with two releases, whose application is in a subfolder, and a link to the first."""
     for name in ("1", "2"):
         (tmp_path / "releases" / name / "src").mkdir(parents=True)
     (tmp_path / "current").symlink_to("releases/1")
@@ -39,13 +39,13 @@ def site(tmp_path: Path) -> Path:
 
 
 def switch(link: Link, target: str) -> str:
-    """Let a link name another target; return its identity."""
+    """Switch a link to another target; return its identity."""
     with link.made_alongside(target) as new:
         link.replace(new)
     return new.identity
 
 
-def test_the_link_is_found_on_the_way_to_the_folder(site: Path) -> None:
+def test_the_link_is_found_on_the_path(site: Path) -> None:
     with release_link.find(site / "current") as link:
         assert link.path == site / "current"
     with release_link.find(site / "current/src") as below:
@@ -56,7 +56,7 @@ def test_the_link_is_found_on_the_way_to_the_folder(site: Path) -> None:
         assert inner.path == site / "current/src/inner"
 
 
-def test_without_a_link_it_is_said_how_to_have_one(site: Path) -> None:
+def test_without_a_link_the_message_says_how_to_get_one(site: Path) -> None:
     with pytest.raises(
         ReleaseError, match=r"is not a symbolic link, nor inside one: .* --directory \S+/releases/1/current$"
     ):
@@ -65,7 +65,7 @@ def test_without_a_link_it_is_said_how_to_have_one(site: Path) -> None:
         release_link.find(Path("/"))
 
 
-def test_releases_that_cannot_be(site: Path) -> None:
+def test_invalid_releases(site: Path) -> None:
     (site / "releases/3").mkdir()
     (site / "loop").symlink_to("loop")
     with release_link.find(site / "current/src") as current:
@@ -82,7 +82,7 @@ def test_releases_that_cannot_be(site: Path) -> None:
         current.check(site)
 
 
-def test_release_that_is_in_place_is_known(site: Path) -> None:
+def test_the_release_in_place_is_recognized(site: Path) -> None:
     (site / "other").symlink_to("releases/1")
     with release_link.find(site / "current") as current:
         assert current.leads_to(site / "releases/1")
@@ -91,7 +91,7 @@ def test_release_that_is_in_place_is_known(site: Path) -> None:
         assert not current.leads_to(site / "releases/4")
 
 
-def test_at_every_moment_there_is_a_release(site: Path) -> None:
+def test_the_link_is_switched_atomically(site: Path) -> None:
     seen, done = set(), threading.Event()
 
     def look() -> None:
@@ -126,7 +126,7 @@ def test_only_a_link_is_replaced(site: Path, instead: str) -> None:
     assert left == ({"releases"} if instead == "nothing" else {"current", "releases"})
 
 
-def test_folder_that_cannot_be_written_to(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_not_writable(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error does not name the hidden link next to it."""
 
     def refuse(*_arguments: object, **_options: object) -> None:
@@ -139,7 +139,7 @@ def test_folder_that_cannot_be_written_to(site: Path, monkeypatch: pytest.Monkey
     assert os.readlink(site / "current") == "releases/1"
 
 
-def test_folder_that_is_swapped_is_the_one_from_before(site: Path) -> None:
+def test_a_folder_that_is_replaced_meanwhile_is_not_followed(site: Path) -> None:
     """The service's user owns the release, and the folder in it whose link is switched."""
     (site / "roots").mkdir()
     (site / "roots/web").write_text("root's")
@@ -155,7 +155,7 @@ def test_folder_that_is_swapped_is_the_one_from_before(site: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user, as only root may")
-def test_way_through_what_a_user_owns_to_what_root_owns(site: Path) -> None:
+def test_a_path_through_a_folder_of_a_user_to_one_of_root(site: Path) -> None:
     (site / "roots").mkdir()
     (site / "roots/web").symlink_to("/")
     (site / "releases/1/inner").symlink_to(site / "roots")
@@ -165,7 +165,7 @@ def test_way_through_what_a_user_owns_to_what_root_owns(site: Path) -> None:
         release_link.find(site / "current/inner/web")
 
 
-def test_link_is_known_again_and_told_from_others_of_the_same_text(site: Path) -> None:
+def test_a_link_has_an_identity_of_its_own(site: Path) -> None:
     with release_link.find(site / "current") as current:
         by_hand = current.identity()
         made = switch(current, "releases/1")
@@ -193,7 +193,7 @@ def another_deployment(record: Record) -> Iterator[int]:
         os.waitpid(pid, 0)
 
 
-def test_two_deployments_are_kept_apart_and_a_killed_one_keeps_nobody_away(tmp_path: Path) -> None:
+def test_a_running_deploy_excludes_others_and_a_killed_one_does_not(tmp_path: Path) -> None:
     record = Record(tmp_path / "state", "app")
     with another_deployment(record) as pid:
         text = f"another deploy is running, process {pid}: wait until it ends"
@@ -205,7 +205,7 @@ def test_two_deployments_are_kept_apart_and_a_killed_one_keeps_nobody_away(tmp_p
         pass
 
 
-def test_what_has_begun_is_known_until_it_has_ended(tmp_path: Path) -> None:
+def test_the_record_exists_until_the_deploy_ends(tmp_path: Path) -> None:
     record = Record(tmp_path, "app")
     assert record.read() is None
     record.begin(PENDING)
@@ -216,13 +216,13 @@ def test_what_has_begun_is_known_until_it_has_ended(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"old": "1"}', b"\xff", b'{"old": "1", "other": 2}', b"null"])
-def test_what_is_no_record(tmp_path: Path, content: bytes) -> None:
+def test_malformed_records(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "app.json").write_bytes(content)
     with pytest.raises(RecordError, match=r"app\.json is malformed: check that the link"):
         Record(tmp_path, "app").read()
 
 
-def test_a_disk_without_room_lets_nothing_begin(tmp_path: Path) -> None:
+def test_a_full_disk_stops_the_deploy_before_a_change(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4, hard))
     try:
@@ -233,7 +233,7 @@ def test_a_disk_without_room_lets_nothing_begin(tmp_path: Path) -> None:
     assert Record(tmp_path, "app").read() is None
 
 
-def test_a_disk_without_room_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_too_full_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -243,7 +243,7 @@ def test_a_disk_without_room_for_the_lock(tmp_path: Path, monkeypatch: pytest.Mo
         pass
 
 
-def test_record_that_cannot_be_removed(tmp_path: Path) -> None:
+def test_a_record_that_cannot_be_removed(tmp_path: Path) -> None:
     (tmp_path / "app.json").mkdir()
     with pytest.raises(RecordError, match=r"app\.json: .*: remove it, or the next deploy rolls this one back"):
         Record(tmp_path, "app").end()
@@ -287,14 +287,14 @@ def test_errors_are_compared_with_those_before(before: Counts, now: tuple[int, i
         (["app"], 3, "Error: "),  # there is no such service here, or no systemd
     ],
 )
-def test_wrong_usage_is_reported_in_a_line(arguments: list[str], status: int, text: str) -> None:
+def test_errors_are_one_line(arguments: list[str], status: int, text: str) -> None:
     result = CliRunner().invoke(main, ["deploy", *arguments])
     assert result.exit_code == status
     assert text in result.output.splitlines()[-1]
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
-def test_who_waits_at_an_address_is_known_without_its_listener(family: socket.AddressFamily) -> None:
+def test_the_queue_of_an_address_is_read_without_its_listener(family: socket.AddressFamily) -> None:
     with server.tcp(family) as listener:
         host, port, *_ = listener.getsockname()
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,4 +1,4 @@
-"""A deployment, step by step, of a service that is none: what is done, and report, when something is not as it was."""
+"""The steps of a deploy, with a fake service: what is done and reported when something has changed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GOOD, BAD = Response(200, "/ at app: 200 OK"), Response(500, "/ at app: 500 INTE
 
 
 class Site(Service):
-    """A service of releases that do what is written in them: ``good``, ``bad`` (answers 500), ``broken`` (no boot)."""
+    """A fake service whose releases are ``good``, ``bad`` (respond with 500) or ``broken`` (fail to start)."""
 
     def __init__(self, folder: Path) -> None:
         self.name = "app.service"
@@ -35,7 +35,7 @@ class Site(Service):
         self.commands: list[str] = []
         self.pid = 1
         self.stopped = False
-        self.stopping = 0  #: so often asked it still stops
+        self.stopping = 0  #: number of times that it still reports to stop
         self.reloads = True
         self.when_restarted: Callable[[], object] = lambda: None
         self.when_requested: Callable[[], object] = lambda: None
@@ -98,7 +98,7 @@ class Site(Service):
 
 
 class Told:
-    """What a deployment has report."""
+    """The reported steps and failures."""
 
     def __init__(self) -> None:
         self.steps: list[str] = []
@@ -157,7 +157,7 @@ def by_hand(site: Site, target: str) -> None:
 
 
 def cut_off(site: Site, record: Record, deploy: Deploy) -> None:
-    """Deploy release 2, and be killed while that is watched."""
+    """Deploy release 2, and be killed during the watch."""
 
     def kill() -> None:
         raise SystemExit
@@ -180,7 +180,7 @@ def test_a_good_release_and_a_bad_one(site: Site, record: Record, deploy: Deploy
     assert sorted(os.listdir(site.folder)) == ["current", "releases", "state"]
 
 
-def test_a_killed_deployment_is_undone(site: Site, record: Record, deploy: Deploy, report: Told) -> None:
+def test_a_killed_deploy_is_rolled_back(site: Site, record: Record, deploy: Deploy, report: Told) -> None:
     cut_off(site, record, deploy)
     deploy()
     assert report.steps[-2].endswith("was killed: rolling back to releases/1")
@@ -188,7 +188,9 @@ def test_a_killed_deployment_is_undone(site: Site, record: Record, deploy: Deplo
 
 
 @pytest.mark.parametrize("target", ["2", "3"])
-def test_link_made_by_hand_since_stays(site: Site, record: Record, deploy: Deploy, report: Told, target: str) -> None:
+def test_a_link_made_by_hand_after_a_killed_deploy_stays(
+    site: Site, record: Record, deploy: Deploy, report: Told, target: str
+) -> None:
     """Also one to the same release: the administrator wants it."""
     cut_off(site, record, deploy)
     text = str(site.release(target))
@@ -202,8 +204,8 @@ def test_link_made_by_hand_since_stays(site: Site, record: Record, deploy: Deplo
     assert (current(site), record.read()) == (text, None)
 
 
-def test_one_that_is_killed_while_it_puts_back_is_undone(site: Site, record: Record, deploy: Deploy) -> None:
-    """The link is the old one again, and the release that runs is not."""
+def test_a_deploy_killed_during_its_rollback_is_rolled_back(site: Site, record: Record, deploy: Deploy) -> None:
+    """The link leads to the old release again, but the new one runs."""
     site.release("2", "bad")
     calls = []
 
@@ -221,7 +223,7 @@ def test_one_that_is_killed_while_it_puts_back_is_undone(site: Site, record: Rec
     assert (current(site), site.runs.name, record.read()) == ("releases/1", "1", None)
 
 
-def test_link_made_by_hand_during_the_watch_stays(site: Site, record: Record, deploy: Deploy, report: Told) -> None:
+def test_a_link_made_by_hand_during_the_watch_stays(site: Site, record: Record, deploy: Deploy, report: Told) -> None:
     two, three = site.release("2", "bad"), site.release("3")
     site.when_restarted = lambda: by_hand(site, str(three))
     with pytest.raises(LeftBrokenError, match="/current is not the link that the deploy made, and was not changed: "):
@@ -230,8 +232,8 @@ def test_link_made_by_hand_during_the_watch_stays(site: Site, record: Record, de
     assert len(report.failures) == 1
 
 
-def test_old_release_that_does_not_boot_any_more(site: Site, record: Record, deploy: Deploy) -> None:
-    """The next deployment begins at the beginning."""
+def test_an_old_release_that_no_longer_starts(site: Site, record: Record, deploy: Deploy) -> None:
+    """The next deploy has nothing to repair."""
     two = site.release("2", "bad")
     site.release("1", "broken")
     with pytest.raises(LeftBrokenError, match="releases/1 does not start: systemctl restart: no database"):
@@ -241,9 +243,7 @@ def test_old_release_that_does_not_boot_any_more(site: Site, record: Record, dep
     assert site.runs.name == "3"
 
 
-def test_repair_that_fails_does_not_stop_a_good_release(
-    site: Site, record: Record, deploy: Deploy, report: Told
-) -> None:
+def test_a_failed_repair_does_not_stop_a_good_release(site: Site, record: Record, deploy: Deploy, report: Told) -> None:
     cut_off(site, record, deploy)
     site.release("1", "broken")
     deploy(site.release("3"))
@@ -251,7 +251,7 @@ def test_repair_that_fails_does_not_stop_a_good_release(
     assert any(step.startswith("releases/1 does not start: ") for step in report.steps)
 
 
-def test_repair_that_fails_is_the_end_without_a_release(site: Site, record: Record, deploy: Deploy) -> None:
+def test_a_failed_repair_without_a_release_is_an_error(site: Site, record: Record, deploy: Deploy) -> None:
     cut_off(site, record, deploy)
     site.release("1", "broken")
     with pytest.raises(LeftBrokenError, match="releases/1 does not start: "):
@@ -259,7 +259,7 @@ def test_repair_that_fails_is_the_end_without_a_release(site: Site, record: Reco
     assert record.read() is None
 
 
-def test_old_release_that_answers_worse_than_before(site: Site, record: Record, deploy: Deploy) -> None:
+def test_an_old_release_that_responds_worse_than_before(site: Site, record: Record, deploy: Deploy) -> None:
     two = site.release("2", "bad")
     site.when_restarted = lambda: site.release("1", "bad")
     with pytest.raises(LeftBrokenError, match=r"^releases/1 is in place again, but does not respond as before: .* 500"):
@@ -267,14 +267,14 @@ def test_old_release_that_answers_worse_than_before(site: Site, record: Record, 
     assert (current(site), record.read()) == ("releases/1", None)
 
 
-def test_old_release_that_was_as_bad_before(site: Site, deploy: Deploy, report: Told) -> None:
+def test_an_old_release_that_was_as_bad_before(site: Site, deploy: Deploy, report: Told) -> None:
     site.release("1", "bad")
     with pytest.raises(NotDeployedError):
         deploy(site.release("2", "broken"))
     assert report.steps[-1] == f"releases/1 is in place again; {BAD.text}"
 
 
-def test_release_that_is_in_place_already(site: Site, record: Record, deploy: Deploy, report: Told) -> None:
+def test_a_release_that_is_in_place_already(site: Site, record: Record, deploy: Deploy, report: Told) -> None:
     deploy(site.folder / "releases/1")
     text = f"{site.folder}/releases/1 is in place already: if it is bad, there is no release to roll back to"
     assert report.steps[0] == text
@@ -297,7 +297,7 @@ def test_service_stopped_by_hand_stays_stopped(site: Site, record: Record, deplo
     assert site.commands == ["restart", "restart"]
 
 
-def test_stop_that_has_begun_is_waited_for(site: Site, deploy: Deploy) -> None:
+def test_the_rollback_waits_for_a_stop(site: Site, deploy: Deploy) -> None:
     two = site.release("2", "bad")
     site.when_restarted = lambda: setattr(site, "stopping", 3)
     with pytest.raises(LeftBrokenError, match="was stopped; releases/1 is in place again"):
@@ -306,14 +306,14 @@ def test_stop_that_has_begun_is_waited_for(site: Site, deploy: Deploy) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("reloads", False), ("stopped", True)])
-def test_service_that_cannot_reload(site: Site, deploy: Deploy, name: str, value: bool) -> None:
+def test_a_service_that_cannot_reload(site: Site, deploy: Deploy, name: str, value: bool) -> None:
     setattr(site, name, value)
     with pytest.raises(NotBegunError, match=r"^app\.service .*cannot reload.*: deploy without --reload$"):
         deploy(site.folder / "releases/2", RELOAD)
     assert (current(site), site.commands) == ("releases/1", [])
 
 
-def test_link_that_cannot_be_switched(
+def test_a_link_that_cannot_be_switched(
     site: Site, record: Record, deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_arguments: object, **_options: object) -> None:
@@ -333,7 +333,7 @@ def test_link_that_cannot_be_switched(
 
 @pytest.fixture
 def command(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
-    """Run the command for the service, as the user whose manager it is."""
+    """Run the command for the service, with --user-manager."""
     monkeypatch.setattr(service, "Service", lambda _name, _manager: site)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     before = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGHUP)]
@@ -357,8 +357,8 @@ def test_ctrl_c_before_anything_is_changed(site: Site, command: Callable[..., Re
     assert (current(site), site.commands) == ("releases/1", [])
 
 
-def test_names_of_others_do_nothing_to_a_terminal(site: Site, command: Callable[..., Result]) -> None:
-    """Not those of releases, and not what the link said before; JSON has escapes of its own."""
+def test_control_characters_do_not_reach_the_terminal(site: Site, command: Callable[..., Result]) -> None:
+    """Neither from names of releases nor from the old target of the link."""
     bad = site.release("2\x1b]0;owned\x07", "broken")
     by_hand(site, "releases/../releases/1")
     site.release("\x1b[2Jold\udcff")
@@ -427,9 +427,7 @@ def test_units_that_are_deployed(properties: dict[str, str]) -> None:
         ({"ActiveState": "active", "Result": "success"}, False),
     ],
 )
-def test_service_that_was_stopped_is_reported_from_one_that_failed(
-    properties: dict[str, str], is_stopped: bool
-) -> None:
+def test_a_stopped_service_is_distinguished_from_a_failed_one(properties: dict[str, str], is_stopped: bool) -> None:
     gunicorn = command_line("/srv/app/venv/bin/gunicorn", "app:app")
     assert Service("app", FakeManager(ExecStart=gunicorn, **properties)).is_stopped == is_stopped
 
@@ -453,7 +451,9 @@ def records(*messages: object) -> str:
         (records("x" * 20_000), "x" * 499 + "…"),
     ],
 )
-def test_reason_of_a_failure_in_the_journal(printed: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_of_a_failure_is_read_from_the_journal(
+    printed: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bounded, "head", lambda *_, **__: printed)
     found = unit_journal.last_error("app.service", 0, user=False)
     assert found.startswith(reason)

@@ -1,4 +1,4 @@
-"""What ``flask-socketact doctor`` makes of what systemd tells: properties as systemd 252 has printed them."""
+"""The checks of ``flask-socketact doctor``, with properties as systemd 252 prints them."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def system(
     watchdog: Changes | None = None,
     **changes: Any,
 ) -> System:
-    """Return what is read of the example, with some changes."""
+    """Return the data of the example units, with changes."""
     read = System(
         user_manager=False,
         service=unit("app.service", SERVICE, service or {}),
@@ -433,8 +433,8 @@ def test_check_that_does_not_apply(check: str) -> None:
     assert CHECKS[check](system(sockets=(), settings=warning("w", "r"))) is None
 
 
-def test_why_units_have_failed() -> None:
-    """The service's own word counts first; the journal has what came before it could say one."""
+def test_reasons_of_failed_units() -> None:
+    """STATUS= of the service has precedence over the journal."""
     failures = {"app.service": "Permission denied", "app.socket": "Address already in use"}
     failed = {"ActiveState": "failed", "Result": "resources"}
     expect(system(service=failed, failures=failures), "state", "error", "is failed (resources): Serving with 2 of 2")
@@ -457,7 +457,7 @@ def test_masked_helper(unit_name: str) -> None:
     assert finding.remedy.startswith("systemctl unmask app-")
 
 
-def test_command_that_others_may_change(tmp_path: Path) -> None:
+def test_a_command_that_other_users_can_change(tmp_path: Path) -> None:
     python = tmp_path / "venv/bin/python3"
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)
@@ -491,7 +491,9 @@ def test_command_that_others_may_change(tmp_path: Path) -> None:
         ([("app.service", 3, [120, 121]), ("app.service", 3, None), ("app.service", 3, " ")], ""),
     ],
 )
-def test_why_a_start_has_failed(entries: list[tuple[str, int, Any]], why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_of_a_failed_start(
+    entries: list[tuple[str, int, Any]], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = [
         {
             "_SYSTEMD_UNIT": of,
@@ -520,7 +522,7 @@ def test_why_a_start_has_failed(entries: list[tuple[str, int, Any]], why: str, m
     assert asked == []
 
 
-def test_relay_that_is_not_there() -> None:
+def test_a_missing_relay() -> None:
     away = system(
         service={"ExecReloadEx": "", "ExecStopPostEx": ""},
         relay={"ExecStopEx": command("stop app.service", path="/nowhere/relay")},
@@ -539,7 +541,7 @@ def test_relay_that_is_not_there() -> None:
 
 
 def test_relay_in_a_folder_of_another_user(tmp_path: Path) -> None:
-    """Everybody may write to /tmp; that it is sticky does not help, as what is there may be moved away by its owner."""
+    """A sticky folder does not help: owners can move its entries."""
     relay = tmp_path / "relay"
     relay.write_bytes(resources.files("flask_socketact.handover").joinpath("relay").read_bytes())
     relay.chmod(0o755)
@@ -573,7 +575,7 @@ def test_relay_in_a_folder_of_another_user(tmp_path: Path) -> None:
         (stat.S_IFREG | 0o555, 1000, True),
     ],
 )
-def test_who_may_change_a_file(mode: int, owner: int, changeable: bool) -> None:
+def test_users_other_than_root_that_can_change_a_file(mode: int, owner: int, changeable: bool) -> None:
     assert is_changeable(os.stat_result((mode, 1, 1, 1, owner, 0, 0, 0, 0, 0))) == changeable
 
 
@@ -657,8 +659,8 @@ def test_what_is_no_name(name: str) -> None:
     assert "is not the name of a service" in done.output
 
 
-def test_service_that_is_not_there() -> None:
-    """Also without a systemd: one line, and the exit status of a question that could not be asked."""
+def test_a_service_that_does_not_exist() -> None:
+    """One line, and exit status 3, also without systemd."""
     for command in ("doctor", "status"):
         done = CliRunner().invoke(main, [command, "no-such-service"])
         assert (done.exit_code, done.stdout) == (3, "")
@@ -689,7 +691,7 @@ NO_NUMBERS: list[Any] = [-1, 2**31, 10**4000, 1.5, "30", None, [], math.inf, mat
     ],
     ids=lambda answer: answer[:20],
 )
-def test_answers_that_are_none(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malformed_settings(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(application, "_user", lambda *_, **__: None)
     monkeypatch.setattr(application, "_command", lambda *_: None)
     monkeypatch.setattr(application, "_run", lambda *_: answer)
@@ -756,7 +758,7 @@ def test_variables_of_a_command() -> None:
     assert expand(words, variables) == ["b", "c", "b  c", "xb  cy", "$A", "", "d e", "f", "a$A", "${B"]
 
 
-def test_text_does_nothing_to_a_terminal() -> None:
+def test_control_characters_do_not_reach_the_terminal() -> None:
     assert printable("a\x1b[31mb\x07\r\n\u202eü") == "a?[31mb????ü"
 
 
@@ -786,7 +788,7 @@ def test_python_of_a_gunicorn_command(tmp_path: Path, line: str, python: str) ->
 
 
 def ask(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Let the program that doctor gives to a service's Python read settings."""
+    """Run the program that reads settings with a service's Python."""
     source = resources.files("flask_socketact.cli.doctor.checks").joinpath("read_settings.py").read_text()
     question = json.dumps(
         {"argv": ["/bin/gunicorn", *words], "directory": str(folder), "path": "/bin", "program": "/bin/sh"}
@@ -862,14 +864,14 @@ def test_settings_that_cannot_be_read(tmp_path: Path, words: tuple[str, ...], li
     assert ask(tmp_path / "none", *words).stderr.splitlines()[-1].startswith("FileNotFoundError: ")
 
 
-def test_variable_that_ends_gunicorn_in_a_traceback(tmp_path: Path) -> None:
+def test_a_variable_that_makes_gunicorn_fail_with_a_traceback(tmp_path: Path) -> None:
     done = ask(tmp_path, "app:app", WEB_CONCURRENCY="abc")
     assert done.stderr == "WEB_CONCURRENCY='abc' is not a number: gunicorn cannot start\n"
     assert done.returncode == 1
 
 
-def test_versions_that_do_not_fit(tmp_path: Path) -> None:
-    """As a virtual environment has them in which somebody has installed an older gunicorn afterwards."""
+def test_versions_outside_the_requirements(tmp_path: Path) -> None:
+    """As in a virtual environment where an older gunicorn was installed later."""
     folder = tmp_path / "flask_socketact-0.1.0.dist-info"
     folder.mkdir()
     needs = "Requires-Dist: flask>=3.0\nRequires-Dist: gunicorn>=999\nRequires-Dist: none-such; extra == 'none'\n"

@@ -31,5 +31,5 @@ def test_error_has_a_status(error: BaseException, status: int) -> None:
     assert done.stderr == ("" if status == ExitStatus.INTERRUPTED else "Error: bad\n")
 
 
-def test_all_commands_report_errors_so() -> None:
+def test_all_commands_report_errors_in_the_same_way() -> None:
     assert all(isinstance(command, Command) for command in main.commands.values())

@@ -1,4 +1,4 @@
-"""``flask-socketact init``, and an administrator who types the wrong thing."""
+"""``flask-socketact init``."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_file_is_python_that_builds_on_the_module(tmp_path: Path) -> None:
+def test_the_file_imports_the_configuration(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["init", str(tmp_path)])
     assert done.exit_code == 0, done.output
     settings = runpy.run_path(str(tmp_path / "flask_socketact.conf"))
     assert settings["worker_class"] == "flask_socketact.workers.thread.ThreadWorker"
 
 
-def test_file_of_the_user_is_left_alone(tmp_path: Path) -> None:
+def test_an_existing_file_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "flask_socketact.conf").write_text("workers = 9\n")
     done = CliRunner().invoke(main, ["init", str(tmp_path)])
     assert done.exit_code == 3
@@ -32,7 +32,7 @@ def test_file_of_the_user_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "flask_socketact.conf").read_text() == "workers = 9\n"
 
 
-def test_folder_that_is_none(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["init", str(tmp_path / "nowhere")])
     assert done.exit_code == 2
     assert "does not exist" in done.output

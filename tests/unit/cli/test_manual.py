@@ -24,12 +24,12 @@ def groff(*arguments: str, page: Path = PAGE) -> subprocess.CompletedProcess[str
 
 @pytest.fixture(scope="module")
 def rendered() -> str:
-    """The page as a terminal shows it, without colours and overstrikes."""
+    """The page as a terminal shows it, without colors and overstrikes."""
     return groff("-Tascii", "-P-cbou").stdout
 
 
 def part(text: str, heading: str) -> str:
-    """Return what stands below a heading, up to the next one that is not further in."""
+    """Return the text below a heading, up to the next one of the same or a higher level."""
     indent = len(heading) - len(heading.lstrip())
     begin = text.index(f"\n{heading}\n")
     following = re.compile(rf"^ {{0,{indent}}}\S", re.MULTILINE).search(text, begin + len(heading) + 2)
@@ -40,7 +40,7 @@ def long_options(command: click.Command) -> set[str]:
     return {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
 
 
-def test_groff_has_nothing_to_say() -> None:
+def test_groff_prints_no_warnings() -> None:
     assert groff("-Tutf8", "-ww", "-z").stderr == ""
 
 

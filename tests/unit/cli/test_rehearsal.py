@@ -1,4 +1,4 @@
-"""The rehearsal's clients against services that go wrong on purpose, and what is made of what they saw."""
+"""The rehearsal's clients with services that fail, and the results."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Answer = Callable[[socket.socket], None]
 
 @contextmanager
 def service(answer: Answer) -> Iterator[str]:
-    """Answer rightly until the rehearsal has begun, and then as given; return the URL."""
+    """Respond correctly until the rehearsal has begun, then as given; yield the URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     seen = 0
 
@@ -80,7 +80,7 @@ def see(answer: Answer, kind: Kind = NEW, *, seconds: float = 0.3) -> Recording:
 
 
 def reply(*answers: bytes) -> Answer:
-    """Send these, each after something has come, and close."""
+    """Send each of these after receiving something, then close."""
 
     def answer(client: socket.socket) -> None:
         for text in answers:
@@ -121,7 +121,7 @@ def test_every_failure_has_its_reason(answer: Answer, why: str) -> None:
 
 
 def test_connection_refused_is_a_failure() -> None:
-    """The service goes away for good; clients go on, and do not spin."""
+    """The service stops; clients continue, with pauses."""
     with service(reply(OK)) as url:
         where = target.parse(url)
     plan = Plan([Group(NEW, 1, where)], [], restarts=0, every=0.5, pace=PACE)
@@ -142,14 +142,14 @@ def test_closes_that_clients_notice_are_counted_and_others_are_not() -> None:
     assert not lasting.closed_at
 
 
-def test_close_of_an_idle_connection_is_noted_when_it_happens() -> None:
+def test_the_close_of_an_idle_connection_has_its_time() -> None:
     recording = see(reply(OK), IDLE, seconds=1.0)
     assert recording.closed_at
     ended = [row.began + row.took for row in recording]
     assert all(min(abs(at - end) for end in ended) < 0.1 for at in recording.closed_at)
 
 
-def test_what_is_slow_on_purpose_is_no_wait() -> None:
+def test_deliberate_pauses_are_not_waits() -> None:
     for kind in (SILENT, SLOW, UPLOADING):
 
         def read_all(client: socket.socket, kind: Kind = kind) -> None:
@@ -167,18 +167,18 @@ def test_what_is_slow_on_purpose_is_no_wait() -> None:
         assert only.max < 0.09
 
 
-def test_an_answer_before_the_upload_has_ended_is_an_answer_and_a_close() -> None:
+def test_a_response_before_the_end_of_an_upload_counts_with_a_close() -> None:
     recording = see(reply(OK), UPLOADING)
     assert account(recording)[0].failed == 0
     assert len(recording.closed_at) == len(recording) > 0
 
 
-def test_informational_answers_are_no_answers() -> None:
+def test_informational_responses_are_not_final() -> None:
     recording = see(reply(b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK))
     assert account(recording)[0].reasons == {}
 
 
-def test_chunked_answers_and_those_that_end_with_the_connection() -> None:
+def test_chunked_responses_and_those_that_end_with_the_connection() -> None:
     for text in (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
         b"HTTP/1.0 200 OK\r\n\r\nok",
@@ -217,13 +217,13 @@ def test_urls(url: str, address: tuple[str, int], path: str) -> None:
         "",
     ],
 )
-def test_what_is_no_url_or_not_this_machine(url: str) -> None:
+def test_malformed_urls_and_other_machines(url: str) -> None:
     with pytest.raises(SocketActError) as caught:
         target.parse(url)
     assert "\n" not in str(caught.value)
 
 
-def test_another_machine_takes_a_word() -> None:
+def test_a_unix_socket_needs_no_lookup() -> None:
     assert target.parse("http://192.0.2.1/", unix_socket="/run/app.sock").address == "/run/app.sock"
 
 
@@ -236,7 +236,7 @@ def test_places_are_those_of_socket_units() -> None:
 
 
 def recorded(*rows: tuple[float, float, str], restarts: tuple[tuple[float, float], ...] = ()) -> Recording:
-    """Return a recording of one kind: when each request began, how long it took, and why it has failed."""
+    """Return a recording of one kind: start, duration and failure of each request."""
     recording = Recording(["new connection"])
     for began, took, failure in rows:
         recording.add(0, began, took, 0.0, failure)
@@ -251,7 +251,7 @@ def test_phases() -> None:
     assert [phase(row, recording) for row in recording] == [BEFORE, DURING, DURING, DURING, AFTER, DURING]
 
 
-def test_wait_is_beyond_what_is_usual_without_restarts() -> None:
+def test_a_wait_is_the_time_beyond_the_usual() -> None:
     rows = [(0.0, 3.0, ""), (1.0, 3.0, ""), (2.0, 3.1, ""), (12.0, 10.0, ""), (13.0, 3.0, "")]
     (only, together) = account(recorded(*rows, restarts=((11.0, 12.5),)))
     assert only.wait == together.wait == pytest.approx(7.0)
@@ -279,13 +279,13 @@ def test_conditions() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "failed", "failed<1", "failed>", "errors>0", "failed>0,", "p99>nan", "wait>1s"])
-def test_what_is_no_condition(text: str) -> None:
+def test_malformed_conditions(text: str) -> None:
     with pytest.raises(OptionError, match="is not a condition: write one of failed, closed, wait, p99, failed-re"):
         parse_conditions(text)
 
 
 def earlier(folder: Path, kind: str) -> Path:
-    """Make a file that somebody may have put in the place of an earlier report."""
+    """Create a file that is not a report."""
     path = folder / f"{kind}.html"
     if kind == "fifo":
         os.mkfifo(path)
@@ -307,7 +307,7 @@ def earlier(folder: Path, kind: str) -> Path:
         ("poor", "is not a report of flask-socketact rehearse"),
     ],
 )
-def test_earlier_report_that_is_none(tmp_path: Path, kind: str, words: str) -> None:
+def test_an_earlier_report_that_is_malformed(tmp_path: Path, kind: str, words: str) -> None:
     arguments = ["--report", str(tmp_path / "new.html"), "--compare", str(earlier(tmp_path, kind)), "--do", "true"]
     done = CliRunner().invoke(main, ["rehearse", *arguments])
     assert done.exit_code == 3, done.output
@@ -315,8 +315,8 @@ def test_earlier_report_that_is_none(tmp_path: Path, kind: str, words: str) -> N
     assert (done.stdout, done.stderr.count("\n")) == ("", 1)
 
 
-def test_report_goes_to_the_folder_that_was_named(tmp_path: Path) -> None:
-    """Its owner puts a link to another in its place while the rehearsal runs."""
+def test_the_report_goes_to_the_folder_that_was_opened_first(tmp_path: Path) -> None:
+    """Its owner replaces it with a link while the rehearsal runs."""
     theirs, other = tmp_path / "theirs", tmp_path / "other"
     theirs.mkdir()
     other.mkdir()
@@ -330,7 +330,7 @@ def test_report_goes_to_the_folder_that_was_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
-def test_report_that_a_user_leads_root_to(tmp_path: Path) -> None:
+def test_a_user_cannot_redirect_the_report_of_root(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     os.chown(tmp_path / "theirs", 12345, 12345)
     (tmp_path / "theirs/link").symlink_to("/etc")
@@ -340,14 +340,14 @@ def test_report_that_a_user_leads_root_to(tmp_path: Path) -> None:
     assert "is not safe for root to write to: uid 12345 owns a part of the path" in done.stderr
 
 
-def test_words_of_others_do_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     recording = recorded()
     recording.restarts = [Restart(1.0, 1.5, 1, "\x1b[31mred")]
     output.show(recording, judge(recording, []))
     assert "exit status 1: ?[31mred" in capsys.readouterr().out
 
 
-def test_no_report(tmp_path: Path) -> None:
+def test_files_that_are_not_reports(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     begin = '<script type="application/json" id="runs">'
     for text in (
@@ -397,9 +397,7 @@ def test_no_report(tmp_path: Path) -> None:
         (["--do", "true", "--idle", "50000", "--clients", "50000"], 3, "need more file descriptors than the"),
     ],
 )
-def test_wrong_usage_is_told_in_a_line(
-    arguments: list[str], status: int, text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_are_one_line(arguments: list[str], status: int, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resource.getrlimit", lambda _which: (1024, 4096))
     result = CliRunner().invoke(main, ["rehearse", *arguments])
     assert result.exit_code == status
@@ -408,7 +406,7 @@ def test_wrong_usage_is_told_in_a_line(
     assert lines[-1].startswith("Error: ")
 
 
-def test_machines_get_an_object() -> None:
+def test_json_output() -> None:
     with service(reply(*[OK] * 1000)) as url:
         arguments = [
             "--url",

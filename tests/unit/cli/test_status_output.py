@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def test_ipv6_address(capsys: pytest.CaptureFixture[str]) -> None:
-    """rich takes what is in brackets for markup."""
+    """rich reads brackets as markup."""
     listener = Listener("[x]", "[fd00::5]:8000", queue=0, backlog=4096, is_listening=True)
     overview = Overview("app", "active", "", 1, (listener,), None, (), None, True, "", "", ())
     output.show(overview)
     assert capsys.readouterr().out.splitlines()[-1].split() == ["[x]", "[fd00::5]:8000", "0", "4,096"]
 
 
-def test_words_of_others_do_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     listener = Listener("\x1b[1ma", "/run/\x1b[2mb", queue=0, backlog=4096, is_listening=True)
     said = ("\x1b[3mc", "\x1b[4md\n", "\x1b[5me", ("\x1b[6mf",))
     status, remark, failure, warnings = said

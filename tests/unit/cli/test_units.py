@@ -54,7 +54,7 @@ def rendered(*options: str) -> dict[str, list[str]]:
 
 
 def refusal(*options: str, status: int = 2) -> str:
-    """Return the one line that is all there is."""
+    """Return the error of a command that prints nothing else."""
     done = units(*options)
     assert done.exit_code == status, done.output
     assert done.stdout == ""
@@ -179,7 +179,7 @@ def test_home_that_is_needed_stays_visible(options: tuple[str, ...], protected: 
 
 
 def test_home_behind_a_link_stays_visible(tmp_path: Path) -> None:
-    """As in a virtual environment whose Python pyenv or uv has put into somebody's home."""
+    """As in a virtual environment whose Python was installed in a home folder by pyenv or uv."""
     (tmp_path / "python3").symlink_to("/home/somebody/.pyenv/bin/python3")
     assert "ProtectHome=read-only" in rendered("--python", str(tmp_path / "python3"))[SERVICE]
 
@@ -295,11 +295,11 @@ def test_one_address_twice_is_refused(first: str, second: str) -> None:
 @pytest.mark.parametrize(
     "second", ["81", "[::1]:80", "[::]:81", "127.0.0.2:80", "127.0.0.1:800", "/run/80", "[fd00::]:80"]
 )
-def test_addresses_that_one_machine_has_both_of(second: str) -> None:
+def test_addresses_that_do_not_collide(second: str) -> None:
     assert units("--listen", "127.0.0.1:80", "--listen", second).exit_code == 0
 
 
-def test_all_addresses_of_ipv4_leave_ipv6_alone() -> None:
+def test_all_ipv4_addresses_do_not_collide_with_ipv6() -> None:
     assert units("--listen", "0.0.0.0:80", "--listen", "[::1]:80").exit_code == 0
 
 
@@ -307,7 +307,7 @@ def test_all_addresses_of_ipv4_leave_ipv6_alone() -> None:
     st.sampled_from(["app", "name", "user", "group", "directory", "python", "listen"]),
     st.text(st.sampled_from("a1f0/:[].=@%$\"'`\\ \t\r\n\x85\u2028{}();,~#-_+٣é")),
 )
-def test_nothing_gets_into_a_unit_that_means_something_there(option: str, value: str) -> None:
+def test_no_special_character_gets_into_a_unit(option: str, value: str) -> None:
     unset = ("user", "group", "directory", "python", "socket_group", "workers", "threads", "drain", "idle_exit")
     wanted: dict[str, Any] = {"app": "app:app", "name": "app", "listen": ("80",), "user_manager": False}
     wanted |= {"systemd_version": 257, "overlap": True, "metrics": False, **dict.fromkeys(unset)}
@@ -323,11 +323,11 @@ def test_nothing_gets_into_a_unit_that_means_something_there(option: str, value:
 
 
 @pytest.mark.parametrize("option", ["--user", "--group", "--socket-group"])
-def test_accounts_have_no_place_in_a_user_manager(option: str) -> None:
+def test_accounts_are_refused_with_a_user_manager(option: str) -> None:
     assert f"{option} has no effect with --user-manager" in refusal("--user-manager", option, "web")
 
 
-def test_reload_is_the_one_of_the_systemd() -> None:
+def test_the_reload_depends_on_the_version_of_systemd() -> None:
     """sd_notify(3) and systemd.service(5): notify-reload is there from 253 on, and sends the signal itself."""
     relay = "ExecReload=/usr/local/lib/flask-socketact/relay reload %n"
     before = rendered("--systemd-version", "252")[SERVICE]
@@ -342,7 +342,7 @@ def test_reload_is_the_one_of_the_systemd() -> None:
         assert [line for line in lines if line.startswith("ExecReload=")] == [relay]
 
 
-def test_running_systemd_is_what_the_units_are_for(tmp_path: Path) -> None:
+def test_units_are_for_the_running_systemd(tmp_path: Path) -> None:
     (tmp_path / "systemctl").write_text("#!/bin/sh\necho 'systemd 255 (255.4-1)'\n")
     (tmp_path / "systemctl").chmod(0o755)
     done = units(env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
@@ -387,27 +387,27 @@ def test_times_are_seconds(option: str, value: str) -> None:
     assert "is not a number of seconds: write 10800 for 3h" in done.stderr
 
 
-def test_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_of_others_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "app.socket").write_text("[Socket]\nListenStream=80\n")
     assert "was not made by flask-socketact and was not changed" in refusal("--output", str(tmp_path), status=3)
     assert [path.name for path in tmp_path.iterdir()] == ["app.socket"]
     assert (tmp_path / "app.socket").read_text() == "[Socket]\nListenStream=80\n"
 
 
-def test_masked_unit_is_left_alone(tmp_path: Path) -> None:
+def test_a_masked_unit_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "app.service").symlink_to("/dev/null")
     assert "was not made by flask-socketact and was not changed" in refusal("--output", str(tmp_path), status=3)
     assert (tmp_path / "app.service").is_symlink()
 
 
-def test_program_called_relay_is_left_alone(tmp_path: Path) -> None:
+def test_another_program_called_relay_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "relay").write_text("#!/bin/sh\n")
     assert "was not made by flask-socketact" in refusal("--output", str(tmp_path), status=3)
     assert [path.name for path in tmp_path.iterdir()] == ["relay"]
 
 
-def test_socket_unit_of_another_application_is_left_alone(tmp_path: Path) -> None:
-    """The listener "unix" of app would have that of the application app-unix."""
+def test_the_socket_unit_of_another_application_is_not_changed(tmp_path: Path) -> None:
+    """The listener "unix" of app would have the socket unit of the application app-unix."""
     assert units("--name", "app-unix", "--output", str(tmp_path)).exit_code == 0
     before = (tmp_path / "app-unix.socket").read_text()
     listeners = ("--listen", "80", "--listen", "81=unix")
@@ -416,13 +416,13 @@ def test_socket_unit_of_another_application_is_left_alone(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("first", "second"), [("app", "app-relay"), ("app-relay", "app")])
-def test_relay_of_another_application_is_left_alone(tmp_path: Path, first: str, second: str) -> None:
+def test_the_relay_of_another_application_is_not_changed(tmp_path: Path, first: str, second: str) -> None:
     assert units("--name", first, "--output", str(tmp_path)).exit_code == 0
     assert "belongs to another service" in refusal("--name", second, "--output", str(tmp_path), status=3)
 
 
-def test_ours_is_replaced_whole(tmp_path: Path) -> None:
-    """A service that runs the relay reads on in the old one; modes are what systemd and root need."""
+def test_our_own_files_are_replaced_atomically(tmp_path: Path) -> None:
+    """A relay that runs keeps reading the old file; the modes are those that systemd and root need."""
     assert units("--output", str(tmp_path)).exit_code == 0
     old = os.umask(0o077)
     try:
@@ -440,7 +440,7 @@ def test_ours_is_replaced_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.untraced  # the limit is one for what the tracer writes, too
-def test_full_disk_leaves_all_as_it_was(tmp_path: Path) -> None:
+def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
     """The file-size limit fails as a full disk does: there is room for the units, and for half of the relay."""
     assert units("--output", str(tmp_path)).exit_code == 0
     before = {path: path.read_text() for path in tmp_path.iterdir()}
@@ -456,7 +456,7 @@ def test_full_disk_leaves_all_as_it_was(tmp_path: Path) -> None:
     assert {path: path.read_text() for path in tmp_path.iterdir()} == before
 
 
-def test_folder_that_takes_no_files() -> None:
+def test_a_folder_that_is_not_writable() -> None:
     assert "/proc/self/app.service cannot be written" in refusal("--output", "/proc/self", status=3)
 
 
@@ -474,7 +474,7 @@ def test_only_root_installs_for_the_system() -> None:
 
 
 def home(folder: Path, status: int = 0) -> dict[str, str]:
-    """Return the environment of a user there, whose systemctl notes what it is asked, and ends so."""
+    """Return the environment of a user whose systemctl records its arguments and exits with `status`."""
     systemctl = folder / "bin/systemctl"
     systemctl.parent.mkdir()
     systemctl.write_text(f'#!/bin/sh\necho "$*" >>"$HOME/asked"\necho "no bus" >&2\nexit {status}\n')
@@ -504,7 +504,7 @@ def test_install_for_a_user(tmp_path: Path) -> None:
     ]
 
 
-def test_install_that_systemd_does_not_hear_of(tmp_path: Path) -> None:
+def test_an_install_whose_reload_of_systemd_fails(tmp_path: Path) -> None:
     done = units("--user-manager", "--install", env=home(tmp_path, status=1))
     assert done.exit_code == 4
     assert done.stderr.startswith("Error: the units are written, but `")
