@@ -256,7 +256,7 @@ def test_errors_are_reported_before_anything_is_changed(machine: Machine) -> Non
     began = time.monotonic()
     for arguments, why in (
         (("nope",), "there is no nope.service"),
-        (("app", "--release", "/srv/app/releases/none"), "/srv/app/releases/none is no folder"),
+        (("app", "--release", "/srv/app/releases/none"), "/srv/app/releases/none is not a folder"),
         (("app", "--release", "/srv/app"), "/srv/app contains the link /srv/app/current"),
     ):
         done = machine.run(CLI, "deploy", *arguments, check=False)
@@ -302,14 +302,14 @@ def test_a_link_with_the_same_target_that_was_made_by_hand_stays(machine: Machin
     """After a deploy that was cut off, and while a deploy watches the service."""
     cut_off(machine, "not-ready")
     machine.run("ln", "-sfn", "/srv/app/releases/not-ready", "/srv/app/current")
-    text = "/srv/app/current is not the link that it made: /srv/app/releases/not-ready stays\n"
+    text = "/srv/app/current is not the link that it made: the link keeps /srv/app/releases/not-ready\n"
     options = ("--release", "/srv/app/releases/good", *OPTIONS)
     assert text in machine.run(CLI, "deploy", "app", *options).stdout
     with watched(machine, "not-ready", *OPTIONS) as process:
         machine.run("ln", "-sfn", "/srv/app/releases/not-ready", "/srv/app/current")
         _, told = process.communicate(timeout=60)
     assert (process.returncode, told.count("\n")) == (4, 2), told
-    assert "/srv/app/current is not the link that the deploy made, and was not changed: where it leads" in told
+    assert "/srv/app/current is not the link that the deploy made, and was not changed: check where it leads" in told
     assert current(machine) == "/srv/app/releases/not-ready"
 
 

@@ -119,7 +119,7 @@ SPOILT: list[Case] = [
     ("app.socket", "[Socket]\nTriggerLimitIntervalSec=2", 1, "error    trigger limit: app.socket may start"),
     ("app.socket", "[Socket]\nFlushPending=yes", 1, "error    waiting connections: FlushPending=yes"),
     ("app.socket", "[Socket]\nAccept=yes", 1, "error    accept: Accept=yes in app.socket"),
-    ("app.socket", "[Socket]\nBacklog=1000000", 0, "warning  backlog: Backlog=1000000 in app.socket is cut"),
+    ("app.socket", "[Socket]\nBacklog=1000000", 0, "warning  backlog: Backlog=1000000 in app.socket is limited"),
     ("app.socket", "[Socket]\nListenSequentialPacket=@a", 1, "error    mailbox: there are 2 mailboxes"),
     ("app.socket", "[Socket]\nListenStream=\nListenStream=8000", 1, "error    mailbox: app.service has no mailbox"),
     ("app.socket", "[Socket]\nSocketUser=root", 1, "error    mailbox access: app may not connect"),
@@ -220,7 +220,7 @@ def test_each_fault_in_the_units_is_found(patient: Machine, cases: list[Case]) -
             "error    command: users other than root can change",
         ),
         ("systemctl stop app.socket", 1, "error    port: app.socket is inactive"),
-        ("systemctl stop dbus.socket dbus.service", 1, "error    D-Bus: D-Bus does not answer"),
+        ("systemctl stop dbus.socket dbus.service", 1, "error    D-Bus: D-Bus does not respond"),
         ("touch /etc/systemd/system/app.service", 0, "warning  unit files: app.service changed on disk"),
     ],
 )

@@ -79,7 +79,7 @@ def accept(system: System) -> Finding:
     """The service gets listeners, not connections."""
     for unit in system.sockets:
         if unit["Accept"] == "yes":
-            what = f"Accept=yes in {unit.name}: a service is started for each connection, which gunicorn cannot be"
+            what = f"Accept=yes in {unit.name}: each connection starts its own service, which gunicorn does not support"
             return error(what, _reopen(system, "Set Accept=no"))
     return ok("Accept=no")
 
