@@ -141,9 +141,12 @@ def somaxconn() -> int:
     return int(Path("/proc/sys/net/core/somaxconn").read_text())
 
 
-def _count(path: str) -> int:
-    """Count the connections to a Unix socket that are not accepted yet."""
-    return sum(1 for fields in _unix_table() if fields[_PATH:] == [path] and fields[_STATE] == _CONNECTING)
+def _count(path: str) -> int | None:
+    """Count the connections to a Unix socket that are not accepted yet; None if no socket listens there."""
+    sockets = [fields for fields in _unix_table() if fields[_PATH:] == [path]]
+    if not any(int(fields[_FLAGS], 16) & _ACCEPTS for fields in sockets):
+        return None
+    return sum(fields[_STATE] == _CONNECTING for fields in sockets)
 
 
 def _unix_table() -> list[list[str]]:

@@ -306,6 +306,18 @@ def test_the_queue_of_an_address_is_read_without_its_listener(family: socket.Add
     assert socket_queues.length_at(address) is None
 
 
+def test_the_queue_of_a_unix_socket_is_unknown_when_no_socket_listens(tmp_path: Path) -> None:
+    address = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(address)
+        assert socket_queues.length_at(address) is None
+        listener.listen()
+        assert socket_queues.length_at(address) == 0
+        client.connect(address)
+        assert socket_queues.length_at(address) == 1
+    assert socket_queues.length_at(address) is None
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
