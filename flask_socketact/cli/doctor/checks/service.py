@@ -43,7 +43,7 @@ def masked(system: System) -> Finding | None:
     if not system.masked:
         return None
     remedy = f"{system.unmask(*system.masked)}; {INSTALL}"
-    return error(f"masked, so nothing can start: {', '.join(system.masked)}", remedy)
+    return error(f"nothing can start {', '.join(system.masked)}", remedy)
 
 
 def state(system: System) -> Finding:
