@@ -1,6 +1,6 @@
-"""Events of the service as blinker signals. The sender is the application.
+"""Events of the service as blinker signals, for the application. Unix signals to workers: handover/protocol.py.
 
-Receivers run in a thread of their own. A drain waits for them, up to the drain time.
+The sender is the application. Receivers run in a thread of their own. A drain waits for them, up to the drain time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long a request waited before a worker read it."""
+"""How long a request waited before a worker read it; deadlines.py rejects those that waited too long."""
 
 from __future__ import annotations
 

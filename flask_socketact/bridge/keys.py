@@ -1,4 +1,4 @@
-"""All keys of this package in the WSGI environ (PEP 3333). docs/architecture.md lists the public ones."""
+"""All keys of this package in the WSGI environ (PEP 3333). docs/api.md lists the public ones."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ OBSERVE = "socketact.observe"
 #: Flask's request, for that function: Werkzeug's own reference is cleared before the response has been sent.
 REQUEST = "socketact.request"
 
-# Private to one side.
 REQUEST_ID = "socketact.request_id"  #: absent until the ID is needed (str); see request_context.py
+
+# Private to one side.
 EXCHANGE = "socketact.exchange"  #: workers/gunicorn_base.py
 MEMBER = "socketact.member"  #: application/extension.py
 SENT = "socketact.sent"  #: application/deadlines.py

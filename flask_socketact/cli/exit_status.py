@@ -26,7 +26,8 @@ class ExitStatus(IntEnum):
 
     NOTHING_DONE = 3
     """The question could not be asked, and nothing was changed: no such service, no service manager, no permission,
-    another deploy is running, a file is in the way."""
+    another deploy is running, a file is in the way. Or ``rehearse`` kept the promise, and its report could not be
+    written."""
 
     ACTION_NEEDED = 4
     """An administrator must act: the deploy failed and could not be rolled back, or systemd did not load new units."""
@@ -58,7 +59,7 @@ class Command(click.Command):
             context.exit(ExitStatus.INTERRUPTED)
 
 
-def fail(context: click.Context, error: SocketActError) -> NoReturn:
-    """Print an error as one line, and exit."""
+def fail(context: click.Context, error: SocketActError, status: ExitStatus | None = None) -> NoReturn:
+    """Print an error as one line, and exit; by default with the error's status."""
     click.echo(f"Error: {printable(str(error))}", err=True)
-    context.exit(ExitStatus.of(error))
+    context.exit(ExitStatus.of(error) if status is None else status)

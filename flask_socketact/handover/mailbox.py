@@ -2,8 +2,9 @@
 
 The mailbox is a listening ``SOCK_SEQPACKET`` socket that systemd holds (``ListenSequentialPacket=``). A sender
 connects, sends and closes. Until a receiver accepts it, the message waits in the kernel, so sender and receiver need
-not run at the same time. A message is one line of JSON about connections of the same origin, with their descriptors
-(``SCM_RIGHTS``, unix(7)); after the line follow the bytes that were already read of the connection's next request.
+not run at the same time. A message has connections with equal `Origin`: their descriptors (``SCM_RIGHTS``, unix(7)),
+one line of JSON (version, listener, served, proxy), and after it the bytes that were already read of the next request,
+if any.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """The thread pool, after the pattern Leader/Followers (Schmidt et al., Pattern-Oriented Software Architecture, vol. 2).
 
 One thread is the leader: it polls, and serves the requests that arrive itself. When it has been inside one request for
-a few milliseconds, a follower is promoted to leader. So short requests are never passed between threads, and do not
-compete for the interpreter's lock.
+a few milliseconds, a follower is promoted to leader; at once, if requests usually take longer than that. So short
+requests are never passed between threads, and do not compete for the interpreter's lock.
 
 A follower sleeps until it is promoted. A former leader becomes a follower when its request has ended, or leader again
-if the new leader is inside a long request. While all threads are inside requests, there is no leader.
+if the new leader is inside a long request. While all threads are inside requests, the last leader remains the leader,
+and no thread polls.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ import json
 import click
 
 from flask_socketact.cli.doctor import checks
-from flask_socketact.cli.doctor.checks.finding import Finding, Verdict
-from flask_socketact.cli.doctor.checks.system import read
+from flask_socketact.cli.doctor.finding import Finding, Verdict
+from flask_socketact.cli.doctor.system import read
 from flask_socketact.cli.exit_status import Command, ExitStatus
 from flask_socketact.cli.options import name_argument, user_manager_option
 from flask_socketact.text import printable

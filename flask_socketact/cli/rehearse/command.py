@@ -191,12 +191,12 @@ def rehearse(
     runs = [read(compare)] if compare else []
     plan = _plan(**given)
     recording, verdict = _run(plan, fail_on, as_json=as_json)
+    status = ExitStatus.DONE if verdict.is_kept else ExitStatus.BROKEN
     if report is not None:
         try:
             _write(report, [*runs, _describe(title, plan, recording, verdict)], quiet=as_json)
         except ReportError as error:  # the JSON object has been printed
-            fail(context, error)
-    status = ExitStatus.DONE if verdict.is_kept else ExitStatus.BROKEN
+            fail(context, error, status or ExitStatus.NOTHING_DONE)
     context.exit(ExitStatus.INTERRUPTED if recording.is_interrupted else status)
 
 

@@ -18,14 +18,15 @@ import pytest
 from click.testing import CliRunner
 
 from flask_socketact.cli import bounded, main, unit_journal
-from flask_socketact.cli.doctor.checks import CHECKS, application, run
-from flask_socketact.cli.doctor.checks.account import Account
-from flask_socketact.cli.doctor.checks.application import START, Settings, UnreadError, read_settings
-from flask_socketact.cli.doctor.checks.environment import environment, expand, parse_environment
-from flask_socketact.cli.doctor.checks.finding import Finding, Verdict, error, ok, warning
+from flask_socketact.cli.doctor import service_settings
+from flask_socketact.cli.doctor.account import Account
+from flask_socketact.cli.doctor.checks import CHECKS, run
 from flask_socketact.cli.doctor.checks.relay import is_changeable
-from flask_socketact.cli.doctor.checks.system import System
 from flask_socketact.cli.doctor.command import as_line, as_object
+from flask_socketact.cli.doctor.environment import environment, expand, parse_environment
+from flask_socketact.cli.doctor.finding import Finding, Verdict, error, ok, warning
+from flask_socketact.cli.doctor.service_settings import START, Settings, UnreadError, read_settings
+from flask_socketact.cli.doctor.system import System
 from flask_socketact.cli.options import parse_name
 from flask_socketact.cli.ports import Lost
 from flask_socketact.systemd.manager import Manager, Unit, parse_command, parse_properties, parse_span
@@ -692,12 +693,12 @@ NO_NUMBERS: list[Any] = [-1, 2**31, 10**4000, 1.5, "30", None, [], math.inf, mat
     ids=lambda answer: answer[:20],
 )
 def test_malformed_settings(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(application, "_user", lambda *_, **__: None)
-    monkeypatch.setattr(application, "_command", lambda *_: None)
-    monkeypatch.setattr(application, "_run", lambda *_: answer)
+    monkeypatch.setattr(service_settings, "_user", lambda *_, **__: None)
+    monkeypatch.setattr(service_settings, "_command", lambda *_: None)
+    monkeypatch.setattr(service_settings, "_run", lambda *_: answer)
     with pytest.raises(UnreadError, match="did not print its settings"):
         read_settings(Manager(user=False), unit("app.service", SERVICE, {}))
-    monkeypatch.setattr(application, "_run", lambda *_: json.dumps(ANSWER))
+    monkeypatch.setattr(service_settings, "_run", lambda *_: json.dumps(ANSWER))
     assert read_settings(Manager(user=False), unit("app.service", SERVICE, {})) == SETTINGS
 
 
@@ -789,7 +790,7 @@ def test_python_of_a_gunicorn_command(tmp_path: Path, line: str, python: str) ->
 
 def ask(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the program that reads settings with a service's Python."""
-    source = resources.files("flask_socketact.cli.doctor.checks").joinpath("read_settings.py").read_text()
+    source = resources.files("flask_socketact.cli.doctor").joinpath("read_settings.py").read_text()
     question = json.dumps(
         {"argv": ["/bin/gunicorn", *words], "directory": str(folder), "path": "/bin", "program": "/bin/sh"}
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flask_socketact.cli.doctor.checks import read_settings
+from flask_socketact.cli.doctor import read_settings
 
 GUNICORN = str(Path(sys.executable).with_name("gunicorn"))
 CONF = ("-c", "python:flask_socketact.conf")

@@ -28,7 +28,7 @@ def test_the_relay_and_python_name_a_scope_alike() -> None:
 
 
 def test_the_relay_and_python_use_the_same_signals() -> None:
-    assert f"\ndrain={protocol.STOP.value}\n" in RELAY
+    assert f"\nstop_signal={protocol.STOP.value}\n" in RELAY
     assert f"kill -s {protocol.REOPEN.name.removeprefix('SIG')} " in RELAY
 
 

@@ -1,4 +1,7 @@
-"""The checks of ``flask-socketact doctor``, in the order of its output."""
+"""The checks of ``flask-socketact doctor``, in the order of its output.
+
+A new check is a function in a module of this folder, and a line in `CHECKS`. ``system.py`` has the data that it reads.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from flask_socketact.cli.doctor.checks import configuration, host, relay, servic
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from flask_socketact.cli.doctor.checks.finding import Finding
-    from flask_socketact.cli.doctor.checks.system import System
+    from flask_socketact.cli.doctor.finding import Finding
+    from flask_socketact.cli.doctor.system import System
 
 #: Each check returns what it found, or None where it does not apply.
 CHECKS: dict[str, Callable[[System], Finding | None]] = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from flask_socketact.cli.doctor.checks.finding import Finding, error, ok, warning
+from flask_socketact.cli.doctor.finding import Finding, error, ok, warning
 
 if TYPE_CHECKING:
-    from flask_socketact.cli.doctor.checks.application import Settings
-    from flask_socketact.cli.doctor.checks.system import System
+    from flask_socketact.cli.doctor.service_settings import Settings
+    from flask_socketact.cli.doctor.system import System
 
 #: systemd's default for LimitNOFILE=; with less a worker runs out of descriptors.
 FEW_DESCRIPTORS = 1024

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from flask_socketact.cli.doctor.checks.finding import Finding, error, ok, warning
+from flask_socketact.cli.doctor.finding import Finding, error, ok, warning
 
 if TYPE_CHECKING:
-    from flask_socketact.cli.doctor.checks.system import System
+    from flask_socketact.cli.doctor.system import System
 
 OLDEST = 252
 

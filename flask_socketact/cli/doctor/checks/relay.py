@@ -7,13 +7,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flask_socketact.cli.doctor.checks.finding import INSTALL, Finding, error, ok, warning
+from flask_socketact.cli.doctor.finding import INSTALL, Finding, error, ok, warning
 from flask_socketact.systemd.manager import Manager, runtime_folders
 
 if TYPE_CHECKING:
     import os
 
-    from flask_socketact.cli.doctor.checks.system import System
+    from flask_socketact.cli.doctor.system import System
 
 REMEDY = (
     "Run the command from a virtual environment that root owns, including all folders above it: "

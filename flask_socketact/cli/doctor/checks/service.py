@@ -6,12 +6,12 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flask_socketact.cli.doctor.checks.finding import INSTALL, Finding, error, ok, warning
+from flask_socketact.cli.doctor.finding import INSTALL, Finding, error, ok, warning
 from flask_socketact.shared import metric_files
 from flask_socketact.systemd.manager import Manager, runtime_folders
 
 if TYPE_CHECKING:
-    from flask_socketact.cli.doctor.checks.system import System
+    from flask_socketact.cli.doctor.system import System
 
 #: Values of Restart= that restart after every failure, and only after a signal.
 RESTARTS_ALL = ("always", "on-failure")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask_socketact.cli.doctor.checks.account import account, group_id, user_id
-from flask_socketact.cli.doctor.checks.finding import INSTALL, Finding, error, ok, warning
+from flask_socketact.cli.doctor.account import account, group_id, user_id
+from flask_socketact.cli.doctor.finding import INSTALL, Finding, error, ok, warning
 from flask_socketact.cli.ports import describe_lost
 from flask_socketact.errors import AccountError
 
 if TYPE_CHECKING:
-    from flask_socketact.cli.doctor.checks.system import System
+    from flask_socketact.cli.doctor.system import System
     from flask_socketact.systemd.manager import Unit
 
 #: Backlog= when it is not set (systemd 252, 254): the kernel's maximum applies.

@@ -13,7 +13,7 @@ from flask_socketact import files
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from flask_socketact.cli.doctor.checks.account import Account
+    from flask_socketact.cli.doctor.account import Account
     from flask_socketact.systemd.manager import Unit
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flask_socketact.cli import ports, unit_journal
-from flask_socketact.cli.doctor.checks.application import Settings, UnreadError, read_settings
-from flask_socketact.cli.doctor.checks.finding import INSTALL, Finding
+from flask_socketact.cli.doctor.finding import INSTALL, Finding
+from flask_socketact.cli.doctor.service_settings import Settings, UnreadError, read_settings
 from flask_socketact.errors import ManagerError
 from flask_socketact.linux import socket_queues
 from flask_socketact.systemd.manager import SECONDS, Manager, Unit, as_typed, call, describe_masked

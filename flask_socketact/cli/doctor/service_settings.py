@@ -13,10 +13,10 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flask_socketact.cli.doctor.checks import as_user
-from flask_socketact.cli.doctor.checks.account import Account, account
-from flask_socketact.cli.doctor.checks.environment import environment, expand
-from flask_socketact.cli.doctor.checks.finding import Finding, error, warning
+from flask_socketact.cli.doctor import as_user
+from flask_socketact.cli.doctor.account import Account, account
+from flask_socketact.cli.doctor.environment import environment, expand
+from flask_socketact.cli.doctor.finding import Finding, error, warning
 from flask_socketact.errors import AccountError, ManagerError, SocketActError
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _directory(service: Unit, user: Account, *, user_manager: bool) -> str:
 
 def _run(service: _Command, user: Account) -> str:
     """Run read_settings.py in the service's Python as the user, and return what it prints."""
-    source = resources.files("flask_socketact.cli.doctor.checks").joinpath("read_settings.py").read_text()
+    source = resources.files("flask_socketact.cli.doctor").joinpath("read_settings.py").read_text()
     words = json.dumps({name: value for name, value in asdict(service).items() if name != "variables"})
     command = ["/bin/sh", "-c", START, "sh", service.program, service.python, source, words]
     variables = {**service.variables, "PYTHONDONTWRITEBYTECODE": "1"}

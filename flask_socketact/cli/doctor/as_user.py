@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from flask_socketact.cli import bounded
-from flask_socketact.cli.doctor.checks.account import Account
+from flask_socketact.cli.doctor.account import Account
 from flask_socketact.errors import ManagerError
 from flask_socketact.systemd.manager import PATH, call
 
