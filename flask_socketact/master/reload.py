@@ -163,6 +163,7 @@ class Reloads:
         if before is None:
             return
         self.failure = reason
+        master.board.note_failed_reload()
         master.note_reload(succeeded=False)
         master.log.error(
             "Reload failed, the old workers keep serving: %s", reason.text, extra=message_ids.RELOAD_FAILED

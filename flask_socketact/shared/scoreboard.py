@@ -1,9 +1,8 @@
 """What the processes of one master know of each other: counters in shared memory.
 
-The master maps the memory before it forks: a file in the service's runtime folder, so that ``flask-socketact status``
-can read it; without such a folder, anonymous memory. Each worker has a slot, which only that worker writes, and which
-the master and the other workers read. A field is eight bytes, aligned, and written at once, so no lock is needed; two
-fields read one after the other may be of different moments.
+The master maps the memory before it forks: a file in the service's runtime folder, which ``flask-socketact status``
+reads; without such a folder, anonymous memory. Each worker writes its own slot, which the master and the other workers
+read. A field is eight bytes, aligned, and written at once, so no lock is needed; two may be of different moments.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-import struct
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
@@ -36,9 +35,8 @@ _READY_AT = 4  # when all its workers accepted; as above
 _DRAIN_TIME = 5  # drain time, in nanoseconds
 _LAYOUT = 6  # of the file
 _SUCCESSOR = 7  # pid of the next master, whose workers accept the new connections from now on; 0: none
+_RELOAD_FAILED = 9  # when the last reload failed: CLOCK_MONOTONIC, nanoseconds; 0: none has
 _DEAF = 8  # 1: the workers that accept new connections do not read the mailbox
-
-_FIELD = struct.Struct("=q")
 
 
 class Field(IntEnum):
@@ -130,7 +128,7 @@ class Scoreboard:
 
     @property
     def ready_at(self) -> float:
-        """When that generation was ready: CLOCK_MONOTONIC, in seconds."""
+        """When that generation was ready: CLOCK_MONOTONIC, seconds."""
         return self._memory[_READY_AT] / 1e9
 
     @property
@@ -150,7 +148,7 @@ class Scoreboard:
 
     @property
     def is_deaf(self) -> bool:
-        """Whether the workers that accept new connections do not read the mailbox, as their class is not ours."""
+        """Whether the workers that accept new connections do not read the mailbox: their class is not ours."""
         return bool(self._memory[_DEAF])
 
     @is_deaf.setter
@@ -158,12 +156,15 @@ class Scoreboard:
         self._memory[_DEAF] = value
 
     def note_ready(self, generation: int, began: float) -> None:
-        """Note that all workers of a generation accept. `began`: when they began to load the application
-        (CLOCK_MONOTONIC, seconds)."""
+        """Note that all workers of a generation accept, which `began` to load then (CLOCK_MONOTONIC, seconds)."""
         if self._memory[_READY] != generation:
             self._memory[_READY] = generation
             self._memory[_BEGAN] = int(began * 1e9)
             self._memory[_READY_AT] = time.monotonic_ns()
+
+    def note_failed_reload(self) -> None:
+        """Note that a reload has failed, for the relay."""
+        self._memory[_RELOAD_FAILED] = time.monotonic_ns()
 
     def take(self, generation: int, threads: int) -> Slot:
         """Return a free slot, with all fields 0.
@@ -256,7 +257,7 @@ def supersede(folder: Path, master: int, successor: int) -> None:
     _read(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        os.pwrite(descriptor, _FIELD.pack(successor), _SUCCESSOR * _BYTES)
+        os.pwrite(descriptor, successor.to_bytes(_BYTES, sys.byteorder), _SUCCESSOR * _BYTES)
     finally:
         os.close(descriptor)
 
@@ -282,8 +283,7 @@ def _path(folder: Path, master: int) -> Path:
 
 
 def _read(path: Path) -> Scoreboard:
-    """Read a file of the service's user, perhaps as root: follow no link, do not block (FIFO), map nothing (it could be
-    truncated).
+    """Read a file of the service's user, perhaps as root: follow no link, do not block, map nothing that may shrink.
 
     :raises OSError: it cannot be read.
     :raises ValueError: it is not a scoreboard of this version.

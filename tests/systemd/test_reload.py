@@ -153,6 +153,28 @@ def test_a_reload_follows_the_link_to_the_current_release(rendered: Machine, tcp
     assert ask(tcp) == (200, b"two")
 
 
+def test_a_reload_that_ends_before_the_relay_looks(rendered: Machine, tcp: Connect) -> None:
+    """``systemctl reload`` returns at once, and knows how the reload ended, also after one that ended otherwise."""
+    if version(rendered) >= 253:
+        return  # Type=notify-reload: systemd itself waits
+    commands = [
+        line
+        for line in rendered.path("/etc/systemd/system/app.service").read_text().splitlines()
+        if line.startswith("ExecReload=")
+    ]
+    late = "\n".join(["ExecReload=", commands[0], "ExecReload=/bin/sleep 2", *commands[1:]])
+    drop_in(rendered, "app.service", f"[Service]\n{late}\n")
+    rendered.systemctl("start", "app")
+    good = rendered.path("/srv/app/app.py").read_text()
+    for number, (source, is_good) in enumerate([(good, True), (BROKEN, False), (BROKEN, False), (good, True)]):
+        release(rendered, source)
+        began = time.monotonic()
+        done = rendered.systemctl("reload", "app", check=False)
+        assert (done.returncode == 0) is is_good, f"{number}\n{rendered.journal('app')}"
+        assert time.monotonic() - began < 6, rendered.journal("app")
+    assert ask(tcp)[0] == 200
+
+
 def test_a_reload_without_dbus_does_not_fail(rendered: Machine, tcp: Connect) -> None:
     """Without D-Bus, ``ExecReload=`` cannot know how the reload ended."""
     drop_in(rendered, "app.service", "[Service]\nInaccessiblePaths=-/run/dbus\n")
