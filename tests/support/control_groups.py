@@ -13,6 +13,7 @@ from flask_socketact.systemd import cgroup
 if TYPE_CHECKING:
     import pytest
 
+NO_PROCESS = 2**22 + 1  #: no pid is so high
 SLICE = "/system.slice"
 SERVICE = f"{SLICE}/app.service"
 

@@ -125,8 +125,8 @@ class Server:
         os.kill(self.process.pid, number)
 
     def wait_until_gone(self, seconds: float = DEADLINE) -> int:
-        """Wait for the master to leave, and return its exit status. As systemd does, read what it says until then: it
-        takes itself for started when somebody has closed what BARRIER=1 brings."""
+        """Wait for the master to exit, and return its exit status. Read its messages meanwhile, as systemd does: the
+        master counts as started only when the descriptor of BARRIER=1 was closed."""
 
         def is_gone() -> bool:
             self._read_messages()

@@ -15,7 +15,7 @@ from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard
 from flask_socketact.systemd.manager import Unit
 from tests.support.child import child
-from tests.support.control_groups import SERVICE, SLICE, ControlGroups
+from tests.support.control_groups import NO_PROCESS, SERVICE, SLICE, ControlGroups
 
 MASTER = 4711
 SCOPE = f"{SLICE}/app-drain-12-345.scope"
@@ -78,7 +78,7 @@ def test_a_worker_in_a_scope_is_relayed_until_it_drains(
 def test_only_workers_of_the_control_group_are_shown(board: Scoreboard, groups: ControlGroups, pids: list[int]) -> None:
     groups.fill(SERVICE, pids[:1])
     groups.fill(SCOPE, pids[1:])
-    for pid in (*pids, 2**22 + 1):  # no pid is so great
+    for pid in (*pids, NO_PROCESS):
         board.take(1, 4)[Field.PID] = pid
     assert [worker.pid for worker in workers(board)] == pids[:1]
     assert list(snapshot._workers(None, MASTER, SERVICE, relayed=False)) == []

@@ -9,10 +9,9 @@ import pytest
 
 import flask_socketact.handover
 from flask_socketact.handover import protocol
-from tests.support.control_groups import SERVICE, SLICE, ControlGroups
+from tests.support.control_groups import NO_PROCESS, SERVICE, SLICE, ControlGroups
 
 RELAY = Path(flask_socketact.handover.__file__).with_name("relay").read_text()
-NO_PROCESS = 2**22 + 1  # no pid is so high
 
 
 @pytest.fixture

@@ -73,15 +73,6 @@ class Master(Arbiter):
 
 
 @pytest.fixture
-def systemd(tmp_path: Path) -> Iterator[socket.socket]:
-    """The other end of the notify socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-        end.bind(str(tmp_path / "notify"))
-        end.setblocking(False)
-        yield end
-
-
-@pytest.fixture
 def messages(systemd: socket.socket) -> Callable[[], list[str]]:
     """Return the notifications since the last call, each up to its first line break."""
 

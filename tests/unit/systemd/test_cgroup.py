@@ -9,9 +9,7 @@ import pytest
 
 from flask_socketact.linux import proc
 from flask_socketact.systemd import cgroup
-from tests.support.control_groups import SERVICE, SLICE, ControlGroups
-
-NOBODY = 2**22 + 1  # no pid is so great
+from tests.support.control_groups import NO_PROCESS, SERVICE, SLICE, ControlGroups
 
 
 @pytest.fixture
@@ -40,7 +38,7 @@ def test_the_group_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_process_that_has_exited_has_no_group() -> None:
-    assert cgroup.of(NOBODY) is None
+    assert cgroup.of(NO_PROCESS) is None
     assert cgroup.of(os.getpid()) is not None
 
 

@@ -14,9 +14,7 @@ from flask_socketact.systemd import holders
 from flask_socketact.systemd.holders import Holder
 from tests.support import server
 from tests.support.child import child
-from tests.support.control_groups import SERVICE, ControlGroups
-
-NOBODY = 2**22 + 1  # no pid is so great
+from tests.support.control_groups import NO_PROCESS, SERVICE, ControlGroups
 
 
 def name_itself(name: str) -> None:
@@ -28,7 +26,7 @@ def test_the_addresses_that_a_process_listens_at(tmp_path: Path) -> None:
         return server.tcp(), server.tcp(socket.AF_INET6), server.unix(tmp_path / "http"), socket.socket()
 
     with child(listen) as pid:
-        found = {each.what for each in holders.listeners([pid, NOBODY])}
+        found = {each.what for each in holders.listeners([pid, NO_PROCESS])}
         assert len(found) == 3
         assert str(tmp_path / "http") in found
         assert {address.rpartition(":")[0] for address in found if ":" in address} == {"127.0.0.1", "[::1]"}
@@ -66,10 +64,10 @@ def test_the_files_that_a_process_has_locked(tmp_path: Path, lock: object) -> No
 
 
 def test_a_process_that_has_exited_holds_nothing() -> None:
-    assert holders.sockets_of(NOBODY) == set()
-    assert list(holders.locks([NOBODY])) == []
-    assert list(holders.listeners([NOBODY])) == []
-    assert proc.name_of(NOBODY) == "?"
+    assert holders.sockets_of(NO_PROCESS) == set()
+    assert list(holders.locks([NO_PROCESS])) == []
+    assert list(holders.listeners([NO_PROCESS])) == []
+    assert proc.name_of(NO_PROCESS) == "?"
 
 
 def test_a_process_chooses_its_name_and_cannot_break_a_line() -> None:

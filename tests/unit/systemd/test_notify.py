@@ -14,32 +14,24 @@ from flask_socketact.errors import NotifyError, SettingsError
 from flask_socketact.systemd import notify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
-
-
-@pytest.fixture
-def manager(tmp_path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.setblocking(False)
-        yield manager
 
 
 @pytest.mark.parametrize(
     ("message", "state"), [(notify.ready, b"READY=1\n"), (notify.stopping, b"STOPPING=1\n"), (notify.status, b"")]
 )
 def test_state_and_status_are_one_datagram(
-    manager: socket.socket, message: Callable[[str | None, str], None], state: bytes
+    systemd: socket.socket, message: Callable[[str | None, str], None], state: bytes
 ) -> None:
-    message(manager.getsockname(), "Wörking")
-    assert manager.recv(4096) == state + "STATUS=Wörking".encode()
+    message(systemd.getsockname(), "Wörking")
+    assert systemd.recv(4096) == state + "STATUS=Wörking".encode()
     assert notify.NOTIFY_SOCKET not in os.environ
 
 
-def test_the_status_text_cannot_add_a_field(manager: socket.socket) -> None:
-    notify.status(manager.getsockname(), "fine\nMAINPID=1\r\nREADY=1 \udcff")
-    assert manager.recv(4096) == b"STATUS=fine MAINPID=1 READY=1 ?"
+def test_the_status_text_cannot_add_a_field(systemd: socket.socket) -> None:
+    notify.status(systemd.getsockname(), "fine\nMAINPID=1\r\nREADY=1 \udcff")
+    assert systemd.recv(4096) == b"STATUS=fine MAINPID=1 READY=1 ?"
 
 
 def test_without_a_manager_nothing_is_sent() -> None:
@@ -59,38 +51,38 @@ def test_the_address_is_taken_out_of_the_environment() -> None:
     assert environ == {"HOME": "/"}
 
 
-def test_reloading_has_the_monotonic_time(manager: socket.socket) -> None:
+def test_reloading_has_the_monotonic_time(systemd: socket.socket) -> None:
     before = time.monotonic_ns() // 1000
-    notify.reloading(manager.getsockname(), "Loading")
-    state, since, status = manager.recv(4096).decode().split("\n")
+    notify.reloading(systemd.getsockname(), "Loading")
+    state, since, status = systemd.recv(4096).decode().split("\n")
     assert (state, status) == ("RELOADING=1", "STATUS=Loading")
     assert since.startswith("MONOTONIC_USEC=")
     assert before <= int(since.partition("=")[2]) <= time.monotonic_ns() // 1000
 
 
-def test_timeout_and_watchdog_messages_have_no_status(manager: socket.socket) -> None:
-    notify.extend_timeout(manager.getsockname(), 1.5)
-    notify.watchdog(manager.getsockname())
-    assert manager.recv(4096) == b"EXTEND_TIMEOUT_USEC=1500000"
-    assert manager.recv(4096) == b"WATCHDOG=1"
+def test_timeout_and_watchdog_messages_have_no_status(systemd: socket.socket) -> None:
+    notify.extend_timeout(systemd.getsockname(), 1.5)
+    notify.watchdog(systemd.getsockname())
+    assert systemd.recv(4096) == b"EXTEND_TIMEOUT_USEC=1500000"
+    assert systemd.recv(4096) == b"WATCHDOG=1"
     notify.extend_timeout(None, 1)
     notify.watchdog(None)
     notify.reloading(None, "")
 
 
-def test_a_manager_that_does_not_read_is_an_error(manager: socket.socket) -> None:
+def test_a_manager_that_does_not_read_is_an_error(systemd: socket.socket) -> None:
     """sd_notify(3) would block."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
         other.setblocking(False)
         with suppress(BlockingIOError):
             while True:
-                other.sendto(b"", manager.getsockname())
+                other.sendto(b"", systemd.getsockname())
     with pytest.raises(NotifyError, match="it does not read earlier messages"):
-        notify.watchdog(manager.getsockname())
+        notify.watchdog(systemd.getsockname())
     with suppress(BlockingIOError):
         while True:
-            manager.recv(4096)
-    notify.watchdog(manager.getsockname())
+            systemd.recv(4096)
+    notify.watchdog(systemd.getsockname())
 
 
 def test_the_watchdog_time_is_taken_out_of_the_environment() -> None:
