@@ -63,7 +63,7 @@ def last_error(service: str, since: int, *, user: bool) -> str:
     :param since: seconds since the epoch
     :param user: whether the service belongs to a user manager
     """
-    match = f"{'_SYSTEMD_USER_UNIT' if user else '_SYSTEMD_UNIT'}={service}"
+    match = f"{_unit_field(user=user)}={service}"
     options = ("--priority=err", "--reverse", f"--lines={_LAST_ENTRIES}", f"--since=@{since}")
     for entry in _entries(*options, "--output-fields=MESSAGE", "--all", match):
         lines = [line.strip() for line in _text(entry).splitlines() if line.strip()]
@@ -87,7 +87,7 @@ def write(text: str, pid: int) -> None:
 def _start(unit: Unit, manager: Manager) -> Iterator[_Entry]:
     """Yield the entries of a unit's last start, the oldest first."""
     fields = "MESSAGE,PRIORITY,SYSLOG_IDENTIFIER,JOB_RESULT,_SYSTEMD_UNIT,_SYSTEMD_USER_UNIT"
-    field = "_SYSTEMD_USER_UNIT" if manager.user else "_SYSTEMD_UNIT"
+    field = _unit_field(user=manager.user)
     for entry in _entries(f"--lines={_LINES_OF_START}", f"--output-fields={fields}", *_matches(unit, manager)):
         if "JOB_RESULT" in entry or entry.get("SYSLOG_IDENTIFIER") in _RELAY:
             continue  # it says only that something failed
@@ -97,13 +97,17 @@ def _start(unit: Unit, manager: Manager) -> Iterator[_Entry]:
             yield _Entry(text, entry.get("PRIORITY") in _ERRORS, entry.get(field) != unit.name)
 
 
+def _unit_field(*, user: bool) -> str:
+    """Return the field in which journald notes the unit of a process."""
+    return "_SYSTEMD_USER_UNIT" if user else "_SYSTEMD_UNIT"
+
+
 def _matches(unit: Unit, manager: Manager) -> tuple[str, ...]:
     """Return what selects the entries of a unit's processes, and those of systemd about it, which nothing can forge."""
     invocation = unit["InvocationID"]
+    own = (f"{_unit_field(user=manager.user)}={unit.name}", f"_SYSTEMD_INVOCATION_ID={invocation}")
     if manager.user:
-        own = (f"_SYSTEMD_USER_UNIT={unit.name}", f"_SYSTEMD_INVOCATION_ID={invocation}")
         return (*own, "+", f"USER_UNIT={unit.name}", f"USER_INVOCATION_ID={invocation}")
-    own = (f"_SYSTEMD_UNIT={unit.name}", f"_SYSTEMD_INVOCATION_ID={invocation}")
     return (*own, "+", "_PID=1", f"UNIT={unit.name}", f"INVOCATION_ID={invocation}")
 
 

@@ -150,10 +150,7 @@ class Mailbox:
     def knock(self) -> None:
         """Wake another reader, if there are messages: the kernel may have woken a worker that no longer reads."""
         if self.has_mail():
-            with (
-                Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sender,
-                suppress(OSError),
-            ):  # the mailbox is full, so readers are awake
+            with Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sender, suppress(OSError):  # full: readers are awake
                 sender.setblocking(False)
                 sender.connect(self.listener.getsockname())
 
