@@ -253,7 +253,7 @@ class Connection:
         :raises gunicorn.http.errors.ParseException: the rest of the body is malformed.
         :raises OSError: the connection is broken.
         """
-        if not request_body.is_read(request) and not self.parser.finish_body(time.monotonic() + BODY_REST_TIMEOUT):
+        if not request_body.discard(self.parser, request, BODY_REST_TIMEOUT):
             return False
         self.parser.mesg = None  # an idle connection keeps no headers
         self.served = True

@@ -1,8 +1,9 @@
-"""Errors in a request's body (malformed, or the client disconnected) are the client's, not the application's."""
+"""Errors in a request's body are the client's, not the application's: it is malformed, it ends early, or is cut off."""
 
 from __future__ import annotations
 
 import sys
+import time
 from functools import cache
 from typing import Any
 
@@ -11,20 +12,43 @@ from gunicorn.http.errors import ChunkMissingTerminator, NoMoreData, ParseExcept
 from gunicorn.http.message import Request
 
 
-class _Reader:
-    """gunicorn's body reader, with errors to which a web framework responds with 400."""
+class IncompleteBody(ChunkMissingTerminator):
+    """The client has ended the connection before the end of the body.
 
-    __slots__ = ("reader",)
+    gunicorn responds with 400 to its base class, for chunked bodies and, here, for others.
+    """
+
+    def __str__(self) -> str:
+        return "The request body is incomplete"
+
+
+class _Reader:
+    """gunicorn's body reader, with errors to which a web framework responds with 400.
+
+    After an error each further call raises it again: what has been read never looks like the whole body.
+    """
+
+    __slots__ = ("_error", "reader")
 
     def __init__(self, reader: Any) -> None:
         self.reader = reader
+        self._error: tuple[type[Exception], Any] | None = None  # type and arguments: its frames refer to this object
 
     def read(self, size: int) -> bytes:
+        if self._error is not None:
+            kind, arguments = self._error
+            raise _as_bad_request(kind(*arguments))
+        reader = self.reader
         try:
-            data: bytes = self.reader.read(size)
+            wanted = min(size, reader.length) if type(reader) is body.LengthReader else 0
+            data: bytes = reader.read(size)
+            if len(data) < wanted:  # gunicorn's reader takes it for the whole body
+                raise NoMoreData  # noqa: TRY301 (as the reader of chunked bodies does)
         except NoMoreData as error:  # gunicorn ignores it, but a half-closed client still gets the response
-            raise _as_bad_request(ChunkMissingTerminator(b"")) from error
+            self._error = IncompleteBody, (b"",)
+            raise _as_bad_request(IncompleteBody(b"")) from error
         except (ParseException, OSError) as error:
+            self._error = type(error), error.args
             raise _as_bad_request(error) from error
         return data
 
@@ -49,6 +73,20 @@ def is_read(request: Request) -> bool:
     if type(reader) is _Reader:
         reader = reader.reader
     return isinstance(reader, body.LengthReader) and reader.length == 0 and not found.failed
+
+
+def discard(parser: Any, request: Request, seconds: float) -> bool:
+    """Discard the rest of the body of `request`; return whether the connection can be used again.
+
+    :raises gunicorn.http.errors.ParseException: it is malformed.
+    :raises OSError: the connection is broken.
+    """
+    if is_read(request):
+        return True
+    try:
+        return bool(parser.finish_body(time.monotonic() + seconds))
+    except IncompleteBody:  # the client has its response already
+        return False
 
 
 def _as_bad_request(error: Exception) -> Exception:

@@ -115,7 +115,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
         """Discard the rest of the body; return whether its end was reached."""
         parser = http.get_parser(self.cfg, client, address)
         parser.mesg, parser.unreader = request, request.unreader
-        return bool(parser.finish_body(time.monotonic() + BODY_REST_TIMEOUT))
+        return request_body.discard(parser, request, BODY_REST_TIMEOUT)
 
     def handle_http2_request(self, listener: Any, request: Any, client: Any, *arguments: Any) -> Any:
         with self.serving(client):

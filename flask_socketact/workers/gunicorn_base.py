@@ -135,8 +135,8 @@ class GunicornMixin(_Base):
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
             """Start the response. In a drain it is the last of the connection, unless that can be handed over."""
-            if "HTTP_UPGRADE" in environ and exchange.lent_socket.is_used:  # it failed, and is not HTTP any more
-                exchange.response.force_close()
+            if ("HTTP_UPGRADE" in environ and exchange.lent_socket.is_used) or exchange.is_client_error:
+                exchange.response.force_close()  # an upgrade failed, or the body: what follows is not HTTP
             elif self.is_draining() and self.keeps_connections():
                 exchange.response.must_close = False  # gunicorn closes every connection in a drain
             elif self.is_draining():

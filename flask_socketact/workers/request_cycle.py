@@ -163,7 +163,7 @@ class RequestCycle:
             connection.server,
             self._cfg,
             Response,
-            (connection, partial(self._must_close, connection)),
+            (connection, partial(self._must_close, connection, request)),
         )
         environ["gunicorn.socket"] = connection.lend_socket()
         environ["wsgi.multithread"] = True
@@ -185,9 +185,11 @@ class RequestCycle:
         with self._loop.lock:
             self._worker.slot[Field.ERRORS] += 1
 
-    def _must_close(self, connection: Connection) -> bool:
+    def _must_close(self, connection: Connection, request: Request) -> bool:
         """Return whether a response that starts now is the last of `connection`."""
         cfg, worker = self._cfg, self._worker
+        if request_body.is_broken(request):
+            return True
         if not worker.alive:
             return not (connection.is_portable and worker.carrier.can_carry() and cfg.keepalive)
         return not cfg.keepalive or len(self._loop.connections) > cfg.worker_connections
