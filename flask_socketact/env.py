@@ -15,6 +15,11 @@ from flask_socketact.errors import SettingsError
 HEADER_TIMEOUT = "SOCKETACT_HEADER_TIMEOUT"
 DEFAULT_HEADER_TIMEOUT = 30.0
 
+#: Most bytes of a request's body that are read before a thread runs the application; 0: none. Read by the thread worker
+#: (workers/connection_loop.py).
+BODY_BUFFER = "SOCKETACT_BODY_BUFFER"
+DEFAULT_BODY_BUFFER = 1024 * 1024
+
 #: How long a worker may take to load the application; gunicorn's ``timeout`` is for requests. Seconds. The master reads
 #: it and kills a worker that takes longer (master/pool.py); just before, the worker logs its stack (workers/base.py).
 LOAD_TIMEOUT = "SOCKETACT_LOAD_TIMEOUT"
@@ -35,6 +40,19 @@ def header_timeout() -> float:
     :raises SettingsError: it is not a positive number.
     """
     return _seconds(HEADER_TIMEOUT) or DEFAULT_HEADER_TIMEOUT
+
+
+def body_buffer() -> int:
+    """Return :data:`BODY_BUFFER`, in bytes.
+
+    :raises SettingsError: it is not a number of bytes.
+    """
+    text = os.environ.get(BODY_BUFFER)
+    if not text:
+        return DEFAULT_BODY_BUFFER
+    if not (text.isascii() and text.isdigit()):
+        raise SettingsError(f"{BODY_BUFFER}={text!r} is not a number of bytes: change it, or remove it")
+    return int(text)
 
 
 def load_timeout() -> float:

@@ -6,11 +6,8 @@ response is sent by the thread that runs the application, which may block.
 
 from __future__ import annotations
 
-import select
 import socket
-import ssl
 import time
-from enum import Enum, auto
 from typing import Any
 
 from gunicorn import http
@@ -18,62 +15,29 @@ from gunicorn.http.message import Request
 
 from flask_socketact.http import request_body
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
-from flask_socketact.http.clock import Clock
 from flask_socketact.http.settings_cache import Settings
+from flask_socketact.http.states import NextRequest, State
+from flask_socketact.http.transport import WOULD_BLOCK, Transport
 from flask_socketact.http.unreader import TrustingRequest, Unreader
+from flask_socketact.http.upload import Upload
 
 #: How long a thread reads the rest of a body that the application did not read, in seconds (as in gthread).
 BODY_REST_TIMEOUT = 5.0
-#: How much is read and discarded at once after we have sent FIN. Bytes.
-DISCARD_SIZE = 64 * 1024
 #: An empty line before a request is not part of it (RFC 9112, section 2.2). Some clients send it after a body.
 EMPTY_LINE = (b"", b"\r", b"\r\n")
 
-#: Nothing has arrived yet, or the send buffer is full.
-WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
-
-class State(Enum):
-    """What a connection waits for. Only methods of `Connection` change it.
-
-    ====================  =====================================================  ====================================
-    from                  by                                                     to
-    ====================  =====================================================  ====================================
-    ``IDLE``              :meth:`~Connection.enqueue`: bytes have arrived        ``QUEUED``
-    ``READING_HEADERS``   :meth:`~Connection.enqueue`: more bytes have arrived   ``QUEUED``
-    ``QUEUED``            :meth:`~Connection.begin_turn`: a thread is free       ``IN_REQUEST``
-    ``IN_REQUEST``        :meth:`~Connection.end_turn`                           ``IDLE`` or ``READING_HEADERS``
-    any                   :meth:`~Connection.begin_close`                        ``CLOSING``
-    ====================  =====================================================  ====================================
-    """
-
-    IDLE = auto()  #: for its client: no part of the next request has arrived
-    READING_HEADERS = auto()  #: for its client: the headers of the next request are incomplete
-    QUEUED = auto()  #: for a thread
-    IN_REQUEST = auto()  #: for the thread that serves it
-    CLOSING = auto()  #: for its client to close: we have sent FIN
-
-
-class NextRequest(Enum):
-    """What has been read from a connection after the last request."""
-
-    NONE = auto()
-    UNPARSED = auto()  #: bytes that the parser has not seen yet; maybe a whole request
-    INCOMPLETE = auto()  #: headers that the parser has found incomplete
-
-
-class Connection:
+class Connection(Transport):
     """A client's connection."""
 
     __slots__ = (
-        *("broken", "client", "clock", "deadline", "fd", "free_since", "is_registered", "lent_socket", "listener"),
-        *("next_request", "parser", "proxy", "served", "server", "sock", "state"),
+        *("body_limit", "client", "closes", "deadline", "free_since", "lent_socket", "listener", "next_request"),
+        *("parser", "proxy", "registered_events", "served", "server", "state", "upload"),
     )
 
     def __init__(self, cfg: Settings, sock: socket.socket, client: Any, server: Any, listener: str | None) -> None:
         """Take over `sock`, a blocking socket. `client` and `server` are addresses, `listener` is a name."""
-        self.sock = sock
-        self.fd = sock.fileno()
+        super().__init__(sock)
         self.client = client
         self.server = server
         self.listener = listener
@@ -85,12 +49,13 @@ class Connection:
         self.served = False  #: a request was served on it, here or in another worker
         self.state = State.IDLE
         self.next_request = NextRequest.NONE
-        self.broken = False  #: sending or receiving has failed
         self.lent_socket: ClientSocket | TLSClientSocket | None = None  #: the application's, during a request
-        self.is_registered = False  #: in the epoll
+        self.body_limit = 0  #: most bytes of a body to read before the application runs
+        self.upload: Upload | None = None  #: the request whose body is being read
+        self.closes = False  #: close the connection when that was sent
+        self.registered_events = 0  #: in the epoll
         self.deadline = 0.0  #: when to close it unless its client sends: CLOCK_MONOTONIC, seconds
         self.free_since = 0.0  #: when the last response here ended: CLOCK_MONOTONIC, seconds; 0.0: there was none
-        self.clock = Clock()
 
     def enqueue(self) -> None:
         """Bytes have arrived: wait for a thread."""
@@ -102,8 +67,22 @@ class Connection:
         self.clock.restart()
 
     def end_turn(self) -> None:
-        """Wait for the next request, or for the rest of its headers."""
-        self.state = State.READING_HEADERS if self.has_next_request else State.IDLE
+        """Wait for the next request, or for the rest of it."""
+        if self.next_request is NextRequest.BODY:
+            self.state = State.READING_BODY
+        else:
+            self.state = State.READING_HEADERS if self.has_next_request else State.IDLE
+
+    def begin_sending(self, *, closes: bool) -> None:
+        """Wait for the client to take the end of a response, and then, perhaps, close."""
+        self.closes = closes
+        self.state = State.SENDING
+        self.sock.setblocking(False)
+
+    def end_sending(self) -> None:
+        """The whole response was sent."""
+        self.unsent = None
+        self.sock.setblocking(True)
 
     @property
     def has_next_request(self) -> bool:
@@ -118,8 +97,8 @@ class Connection:
         """
         return (
             self.is_portable
-            and self.state not in (State.IN_REQUEST, State.CLOSING)
-            and self.next_request is not NextRequest.INCOMPLETE
+            and self.state not in (State.IN_REQUEST, State.SENDING, State.CLOSING)
+            and self.next_request not in (NextRequest.INCOMPLETE, NextRequest.BODY)
         )
 
     @property
@@ -127,30 +106,20 @@ class Connection:
         """Bytes that have been read after the last request."""
         return bytes(self.parser.unreader.buf.getvalue())
 
-    def has_input(self) -> bool:
-        """Return whether unread bytes wait in the kernel."""
-        try:
-            return bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except (OSError, ValueError):  # nothing, or a reset; with TLS it is unknown
-            return False
-
-    @property
-    def is_portable(self) -> bool:
-        """Whether the connection can be handed over at all. TLS cannot: its state is in this process."""
-        return True
-
     def lend_socket(self) -> ClientSocket | TLSClientSocket:
         """Return the application's ``gunicorn.socket``, for one request."""
         self.lent_socket = ClientSocket(self.sock)
         return self.lent_socket
 
     def read_request(self) -> Request | None:
-        """Return the next request; None if its headers are incomplete.
+        """Return the next request; None if its headers are incomplete, or the part of its body that is read in advance.
 
         :raises StopIteration: the client has closed the connection, or we must close it.
         :raises gunicorn.http.errors.ParseException: as gunicorn's parser does.
         :raises OSError: the connection is broken.
         """
+        if self.upload is not None:
+            return self._read_body(self.upload)
         parser, unreader = self.parser, self.parser.unreader
         unreader.begin_headers()
         try:
@@ -172,80 +141,24 @@ class Connection:
             request.proxy_protocol_info = self.proxy
         if not request_body.is_read(request):
             request_body.guard(request)
+            if self.body_limit:
+                return self._read_body(Upload(request, self.body_limit))
         return request
+
+    def _read_body(self, upload: Upload) -> Request | None:
+        try:
+            is_complete = upload.read(self)
+        except OSError:
+            self.broken = True
+            raise
+        self.upload = None if is_complete else upload
+        self.next_request = NextRequest.NONE if is_complete else NextRequest.BODY
+        return upload.request if is_complete else None
 
     def add_unread(self, unread: bytes) -> None:
         """Add bytes of the next request that another worker has read."""
         self.parser.unreader.buf.write(unread)
         self._note_unread()
-
-    def receive_now(self, size: int) -> bytes:
-        """Return the bytes that have arrived, without blocking; b"" if the client has closed.
-
-        :raises BlockingIOError: nothing has arrived.
-        """
-        return self.sock.recv(size, socket.MSG_DONTWAIT)
-
-    # The next three repeat the code around the system call: as a decorator it costs a trivial request 2 % of its time.
-
-    def receive(self, size: int) -> bytes:
-        """Wait for bytes of a body, and return them.
-
-        :raises OSError: the connection is broken.
-        """
-        clock = self.clock
-        clock.waits_for_client = True
-        try:
-            while True:
-                try:
-                    return self.sock.recv(size)
-                except WOULD_BLOCK:  # the application set its duplicate to non-blocking, and so ours
-                    self._wait(select.POLLIN)
-        except OSError:
-            self.broken = True
-            raise
-        finally:
-            clock.waits_for_client = False
-            clock.last_progress = time.monotonic()
-
-    def send(self, data: bytes) -> int:
-        """Send all of `data`, and return its length in bytes.
-
-        :raises OSError: the connection is broken.
-        """
-        clock = self.clock
-        clock.waits_for_client = True
-        try:
-            sent = self._send_some(data)
-            if sent < len(data):
-                view = memoryview(data)
-                while sent < len(data):
-                    sent += self._send_some(view[sent:])
-        except OSError:
-            self.broken = True
-            raise
-        finally:
-            clock.waits_for_client = False
-            clock.last_progress = time.monotonic()
-        return sent
-
-    sendall = send  #: for gunicorn, which sends "100 Continue" and early hints
-
-    def send_file(self, file: Any, offset: int, count: int) -> None:
-        """Send `count` bytes of `file` from `offset` on; fewer if the file was truncated.
-
-        :raises OSError: the connection is broken, or the file cannot be read.
-        """
-        clock = self.clock
-        clock.waits_for_client = True
-        try:
-            self.sock.sendfile(file, offset=offset, count=count)
-        except OSError:
-            self.broken = True
-            raise
-        finally:
-            clock.waits_for_client = False
-            clock.last_progress = time.monotonic()
 
     def finish_request(self, request: Request) -> bool:
         """Discard the rest of the body and the request; return whether the connection can be used again.
@@ -264,18 +177,6 @@ class Connection:
     def _note_unread(self) -> None:
         self.next_request = NextRequest.NONE if self.unread in EMPTY_LINE else NextRequest.UNPARSED
 
-    def _send_some(self, data: bytes | memoryview) -> int:
-        try:
-            return self.sock.send(data)
-        except WOULD_BLOCK:  # as in receive()
-            self._wait(select.POLLOUT)
-            return 0
-
-    def _wait(self, event: int) -> None:
-        poll = select.poll()
-        poll.register(self.sock, event)
-        poll.poll()
-
     def begin_close(self) -> bool:
         """Send FIN; return whether to wait for the client's FIN before closing (RFC 9112, section 9.6).
 
@@ -287,12 +188,3 @@ class Connection:
         except OSError:  # the client has already closed it
             return False
         return not self.is_closed_by_client()
-
-    def is_closed_by_client(self) -> bool:
-        """Discard what has arrived, and return whether the client has closed the connection."""
-        try:
-            return not self.sock.recv(DISCARD_SIZE, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:  # a reset closes it, too
-            return True

@@ -64,14 +64,18 @@ def is_broken(request: Request) -> bool:
     return isinstance(request.body, body.Body) and bool(request.body.failed)
 
 
+def reader_of(request: Request) -> Any:
+    """Return gunicorn's own reader of the body."""
+    reader = request.body.reader
+    return reader.reader if type(reader) is _Reader else reader
+
+
 def is_read(request: Request) -> bool:
     """Return whether the whole body has been read. False if that is unknown without reading on."""
     found = request.body
     if found is None:
         return True
-    reader = found.reader
-    if type(reader) is _Reader:
-        reader = reader.reader
+    reader = reader_of(request)
     return isinstance(reader, body.LengthReader) and reader.length == 0 and not found.failed
 
 

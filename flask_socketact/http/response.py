@@ -55,6 +55,7 @@ class Response(wsgi.Response):
         if isinstance(body, file_wrapper):
             self.write_file(body)
         else:
+            self.sock.is_complete = isinstance(body, list | tuple)
             for chunk in body:
                 self.write(chunk)
         self.close()
@@ -63,7 +64,13 @@ class Response(wsgi.Response):
         super().write(arg)
         self.sock.flush()
 
+    def _emit_body(self, data: bytes) -> None:
+        if self.sent == self.response_length:
+            self.sock.is_complete = True
+        super()._emit_body(data)
+
     def close(self) -> None:
+        self.sock.is_complete = True
         super().close()
         self.sock.flush()
 
@@ -71,22 +78,23 @@ class Response(wsgi.Response):
 class _Writer:
     """Stands for the socket in gunicorn's response writer."""
 
-    __slots__ = ("_buffer", "_connection", "has_sent")
+    __slots__ = ("_buffer", "_connection", "has_sent", "is_complete")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.is_complete = False  #: the application has returned all of the response
         self._buffer: list[bytes] = []
         self.has_sent = False
 
     def sendall(self, data: bytes) -> None:
         if len(data) > _LARGE:
             self.flush()
-            self.has_sent = True
-            self._connection.send(data)
+            self._send(data)
         else:
             self._buffer.append(data)
 
     def sendfile(self, file: Any, offset: int, count: int) -> None:
+        self.is_complete = True
         self.flush()
         self.has_sent = True
         self._connection.send_file(file, offset, count)
@@ -95,5 +103,12 @@ class _Writer:
         if self._buffer:
             data = b"".join(self._buffer)
             self._buffer.clear()
-            self.has_sent = True
+            self._send(data)
+
+    def _send(self, data: bytes) -> None:
+        """Send `data`; leave what the client does not take to the loop, if the response is complete."""
+        self.has_sent = True
+        if self.is_complete:
+            self._connection.send_or_keep(data)
+        else:
             self._connection.send(data)

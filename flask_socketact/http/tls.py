@@ -8,8 +8,10 @@ from typing import Any
 from gunicorn.http.message import Request
 
 from flask_socketact.http.client_socket import TLSClientSocket
-from flask_socketact.http.connection import DISCARD_SIZE, WOULD_BLOCK, Connection, NextRequest
+from flask_socketact.http.connection import Connection
 from flask_socketact.http.settings_cache import Settings
+from flask_socketact.http.states import NextRequest
+from flask_socketact.http.transport import DISCARD_SIZE, WOULD_BLOCK
 
 
 class TLSConnection(Connection):
@@ -53,6 +55,9 @@ class TLSConnection(Connection):
 
     def receive_now(self, size: int) -> bytes:
         return self.sock.recv(size)
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        return self.sock.send(data)
 
     def finish_request(self, request: Request) -> bool:
         can_go_on = super().finish_request(request)

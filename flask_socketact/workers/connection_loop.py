@@ -5,6 +5,7 @@ An unexpected error closes only the connection in which it occurred.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -19,8 +20,9 @@ from gunicorn import sock as gunicorn_sock
 
 from flask_socketact import env
 from flask_socketact.addresses import unmapped
-from flask_socketact.http.connection import Connection, NextRequest, State
+from flask_socketact.http.connection import Connection
 from flask_socketact.http.settings_cache import Settings
+from flask_socketact.http.states import WITHOUT_THREAD, NextRequest, State
 from flask_socketact.http.tls import TLSConnection
 from flask_socketact.linux import descriptors
 from flask_socketact.shared.scoreboard import Field
@@ -44,9 +46,11 @@ class Loop:
         self.lock = threading.Lock()  #: for all changes of connections without a request in flight
         self.ready: deque[Connection] = deque()  #: bytes have arrived, and a thread can serve them
         self.connections: set[Connection] = set()
+        self.without_thread: set[Connection] = set()  #: their requests are in flight, and need no thread now
         self._by_fd: dict[int, Connection] = {}  # the epoll reports descriptors
         self._slot = worker.slot
         self._header_timeout = env.header_timeout()
+        self._body_limit = env.body_buffer()
         self._context = _tls_context(cfg) if cfg.is_ssl else None
         self.epoll = select.epoll()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -89,6 +93,8 @@ class Loop:
         if connection.state is State.CLOSING:
             if connection.is_closed_by_client():
                 self.close(connection)
+        elif connection.state is State.SENDING:
+            self._send_more(connection)
         elif connection.state is not State.QUEUED:
             self.make_ready(connection)
 
@@ -100,11 +106,48 @@ class Loop:
         connection.end_turn()
         if connection.next_request is NextRequest.UNPARSED:
             self.make_ready(connection)
+        elif connection.next_request is NextRequest.BODY:
+            self.note_progress(connection)
+            self.without_thread.add(connection)
         self._register(connection)
 
     def set_deadline(self, connection: Connection, *, begun: bool) -> None:
         """Set the time for the client to complete the headers that it has `begun`, or to begin a request."""
         connection.deadline = time.monotonic() + (self._header_timeout if begun else self.cfg.keepalive)
+
+    def note_progress(self, connection: Connection) -> None:
+        """Set the time for the client to send, or take, something more of a request in flight."""
+        connection.deadline = time.monotonic() + (self.cfg.timeout or math.inf)
+
+    def send_rest(self, connection: Connection, *, closes: bool) -> None:
+        """Send the rest of a response as its client takes it; then wait for the next request, or close."""
+        connection.begin_sending(closes=closes)
+        self.note_progress(connection)
+        self.without_thread.add(connection)
+        self._register(connection, select.EPOLLOUT)
+
+    def _send_more(self, connection: Connection) -> None:
+        unsent = connection.unsent
+        try:
+            is_sent = unsent is None or unsent.send(connection)
+        except OSError:  # the client has disconnected, or the file has become shorter
+            with self.lock:
+                self.close(connection)
+            return
+        self.note_progress(connection)
+        if is_sent:
+            with self.lock:
+                self._end_sending(connection)
+
+    def _end_sending(self, connection: Connection) -> None:
+        connection.end_sending()
+        self.without_thread.discard(connection)
+        if connection.closes:
+            self.close_gracefully(connection)
+        else:
+            connection.free_since = time.monotonic()
+            self.set_deadline(connection, begun=connection.has_next_request)
+            self.rejoin(connection)
 
     def next_ready(self) -> Connection | None:
         """Return the next ready connection; None if there is none."""
@@ -117,8 +160,8 @@ class Loop:
 
     def unregister(self, connection: Connection) -> None:
         """Remove `connection` from the epoll while a thread that is not the leader serves it."""
-        if connection.is_registered:
-            connection.is_registered = False
+        if connection.registered_events:
+            connection.registered_events = 0
             with suppress(OSError):  # the application has closed the descriptor, which removes it from the epoll
                 self.epoll.unregister(connection.fd)
 
@@ -145,6 +188,9 @@ class Loop:
         """Close our copy of `connection`."""
         self.unregister(connection)  # a copy in another process would keep it in the epoll
         self.connections.discard(connection)
+        self.without_thread.discard(connection)
+        if connection.unsent is not None:
+            connection.unsent.discard()
         if self._by_fd.get(connection.fd) is connection:
             del self._by_fd[connection.fd]
         if connection.state is State.QUEUED:
@@ -196,16 +242,19 @@ class Loop:
             if self._context is None
             else TLSConnection(self.cfg, _wrap(client, self._context, self.cfg), address, server, name)
         )
+        connection.body_limit = self._body_limit
         self.connections.add(connection)
         self._by_fd[connection.fd] = connection
         self._slot[Field.ACCEPTED] += 1
         self._slot[Field.OPEN] = len(self.connections)
         return connection
 
-    def _register(self, connection: Connection) -> None:
-        if not connection.is_registered:
-            self.epoll.register(connection.fd, select.EPOLLIN)
-            connection.is_registered = True
+    def _register(self, connection: Connection, events: int = select.EPOLLIN) -> None:
+        if not connection.registered_events:
+            self.epoll.register(connection.fd, events)
+        elif connection.registered_events != events:
+            self.epoll.modify(connection.fd, events)
+        connection.registered_events = events
 
     def _sweep(self, now: float) -> None:
         """Close connections whose deadline has passed, except idle ones whose next request has just arrived."""
@@ -219,8 +268,10 @@ class Loop:
                 continue
             if is_idle and connection.has_input():
                 self.make_ready(connection)
-            else:
+            elif connection.state not in WITHOUT_THREAD or not connection.has_client_progress():
                 self.close(connection)
+            else:
+                connection.deadline = now + self.cfg.timeout
         self._slot[Field.IDLE] = idle
 
 

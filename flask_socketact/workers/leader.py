@@ -16,7 +16,8 @@ import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from flask_socketact.http.connection import Connection, NextRequest
+from flask_socketact.http.connection import Connection
+from flask_socketact.http.states import NextRequest
 from flask_socketact.linux.timer import Alarm
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import HEARTBEAT
@@ -187,10 +188,12 @@ class ThreadPool:
     def _serve(self, thread: RequestThread, connection: Connection) -> bool:
         """Serve `connection`; return whether this thread is the leader afterwards."""
         had_begun = connection.has_next_request
+        if had_begun:
+            self._loop.without_thread.discard(connection)
         connection.begin_turn()
         thread.connection = connection
         self._turns_begun += 1
-        self._slot[Field.IN_FLIGHT] = self._turns_begun - self._turns_ended
+        self.count_in_flight()
         if self._mean_seconds > PROMOTE_AFTER and self._followers:
             with self._loop.lock:
                 if self._leader is thread:  # else a follower has already been promoted
@@ -200,7 +203,7 @@ class ThreadPool:
             with self._loop.lock:
                 is_leader = self._leader is thread
                 has_next = outcome is Outcome.KEEP and connection.next_request is NextRequest.UNPARSED
-                if has_next and not is_leader and not self._worker.carrier.is_carrying:
+                if has_next and connection.unsent is None and not is_leader and not self._worker.carrier.is_carrying:
                     connection.clock.restart()
                     continue  # the request has already been read, so the epoll would not report it
                 thread.connection = None
@@ -217,12 +220,19 @@ class ThreadPool:
                         self._become_follower(thread)
                 return is_leader
 
+    def count_in_flight(self) -> None:
+        """Publish how many requests are in flight. Called each second, too, as the loop may end some."""
+        self._slot[Field.IN_FLIGHT] = self._turns_begun - self._turns_ended + len(self._loop.without_thread)
+
     def _count_ended(self) -> None:
         self._turns_ended += 1
-        self._slot[Field.IN_FLIGHT] = self._turns_begun - self._turns_ended
+        self.count_in_flight()
         self._slot[Field.REQUESTS] = self._worker.nr
 
     def _end_turn(self, connection: Connection, outcome: Outcome, *, is_first_turn: bool) -> None:
+        if connection.unsent is not None:
+            self._loop.send_rest(connection, closes=outcome is Outcome.CLOSE)
+            return
         if outcome is Outcome.CLOSE:
             self._loop.close_gracefully(connection)
             return
@@ -236,8 +246,10 @@ class ThreadPool:
                 self._worker.carrier.carry([connection])
                 if connection not in self._loop.connections:
                     return
-        elif connection.has_next_request and is_first_turn and connection.served:  # a first request's began at accept
-            self._loop.set_deadline(connection, begun=True)
+        elif connection.next_request is NextRequest.BODY or (
+            connection.has_next_request and is_first_turn and connection.served
+        ):
+            self._loop.set_deadline(connection, begun=connection.has_next_request)
         self._loop.rejoin(connection)
 
     def _promote_instead_of(self, connection: Connection) -> None:

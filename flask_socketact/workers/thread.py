@@ -45,6 +45,7 @@ class ThreadWorker(BaseWorker):
         :raises SettingsError: an environment variable has an invalid value.
         """
         env.header_timeout()
+        env.body_buffer()
         if "h2" in cfg.http_protocols or cfg.http2_cleartext != "off":
             log.warning("This worker does not support HTTP/2: clients get HTTP/1.1")
 
@@ -89,6 +90,7 @@ class ThreadWorker(BaseWorker):
             self.beat()
             pool.ensure_leader()
             watch_requests(self, pool.threads, now)
+            pool.count_in_flight()
         poll.poll(1000 * (self._next_check - now))
         self._empty_pipe()
         self.reopen_files()

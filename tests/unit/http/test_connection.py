@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 from gunicorn.config import Config
 
-from flask_socketact.http.connection import Connection, NextRequest, State
+from flask_socketact.http.connection import Connection
 from flask_socketact.http.settings_cache import Settings
+from flask_socketact.http.states import NextRequest, State
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from flask_socketact.http.connection import State
+from flask_socketact.http.states import State
 from flask_socketact.linux import descriptors
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers import connection_loop
