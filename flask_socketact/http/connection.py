@@ -7,7 +7,6 @@ response is sent by the thread that runs the application, which may block.
 from __future__ import annotations
 
 import socket
-import time
 from typing import Any
 
 from gunicorn import http
