@@ -21,7 +21,7 @@ REQUEST = "socketact.request"
 REQUEST_ID = "socketact.request_id"  #: absent until the ID is needed (str); see request_context.py
 
 # Private to one side.
-EXCHANGE = "socketact.exchange"  #: workers/gunicorn_base.py
+EXCHANGE = "socketact.exchange"  #: workers/gunicorn_body.py
 MEMBER = "socketact.member"  #: application/extension.py
 SENT = "socketact.sent"  #: application/deadlines.py
 WAITED = "socketact.waited"  #: application/queue_time.py

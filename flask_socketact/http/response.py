@@ -10,15 +10,17 @@ from gunicorn.http import wsgi
 from gunicorn.http.message import Request
 
 from flask_socketact.bridge import keys, request_context
+from flask_socketact.http import framing
 from flask_socketact.http.connection import Connection
 from flask_socketact.http.settings_cache import Settings
+from flask_socketact.http.unsent import ShorterFileError
 
 #: Larger chunks are sent by themselves, without a copy. Bytes.
 _LARGE = 64 * 1024
 
 
 class Response(wsgi.Response):
-    """gunicorn's response writer, but headers and the first chunk of the body are sent together."""
+    """gunicorn's response writer, but headers and the first chunk of the body are sent together. Framing is exact."""
 
     def __init__(
         self,
@@ -31,7 +33,9 @@ class Response(wsgi.Response):
         """`must_close` returns whether a response that starts now is the last of the connection."""
         super().__init__(request, _Writer(connection), cfg)
         self._must_close = must_close
+        self._produced = 0  # bytes of the application
         self.environ: dict[str, Any] = {}  #: of the request, set before the application runs
+        self.log: Any = None  #: gunicorn's logger, set likewise
 
     @property
     def has_started(self) -> bool:
@@ -50,6 +54,14 @@ class Response(wsgi.Response):
         self.environ = {}  # break the reference cycle, so that no garbage is left
         return headers
 
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]:
+        if exc_info and not self.headers_sent:
+            framing.start_again(self)
+        write: Callable[[bytes], None] = super().start_response(status, headers, exc_info)
+        return write
+
     def send(self, body: Iterable[bytes], file_wrapper: type) -> None:
         """Send all that the application has returned, and end the response."""
         if isinstance(body, file_wrapper):
@@ -57,12 +69,28 @@ class Response(wsgi.Response):
         else:
             self.sock.is_complete = isinstance(body, list | tuple)
             for chunk in body:
-                self.write(chunk)
+                if chunk != b"":  # the application can still replace the headers (PEP 3333)
+                    self.write(chunk)
+                    if framing.is_excessive(self, self._produced):
+                        break
         self.close()
 
     def write(self, arg: bytes) -> None:
         super().write(arg)
         self.sock.flush()
+        self._produced += len(arg)
+
+    def write_file(self, respiter: Any) -> None:
+        region = framing.region_to_send(self, respiter)
+        if region is None:
+            for chunk in respiter:
+                self.write(chunk)
+                if self._omits_body or self.sent == self.response_length:
+                    break
+            self._produced = self.sent  # a file may be longer than what is to be sent of it
+        else:
+            self.send_headers()
+            self.sent += self.sock.send_file(respiter.filelike, *region)
 
     def _emit_body(self, data: bytes) -> None:
         if self.sent == self.response_length:
@@ -71,6 +99,7 @@ class Response(wsgi.Response):
 
     def close(self) -> None:
         self.sock.is_complete = True
+        framing.end(self, self._produced, self.log)
         super().close()
         self.sock.flush()
 
@@ -93,11 +122,16 @@ class _Writer:
         else:
             self._buffer.append(data)
 
-    def sendfile(self, file: Any, offset: int, count: int) -> None:
+    def send_file(self, file: Any, offset: int, count: int) -> int:
+        """Send a part of `file`, the end of the response. Return its length: less than `count` if it became shorter."""
         self.is_complete = True
         self.flush()
-        self.has_sent = True
-        self._connection.send_file(file, offset, count)
+        try:
+            if count:
+                self._connection.send_file(file, offset, count)
+        except ShorterFileError as error:
+            return count - error.left
+        return count
 
     def flush(self) -> None:
         if self._buffer:

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from flask_socketact.http.clock import Clock
-from flask_socketact.http.unsent import Unsent
+from flask_socketact.http.unsent import ShorterFileError, Unsent
 from flask_socketact.linux import socket_queues
 
 #: How much is read and discarded at once after we have sent FIN. Bytes.
@@ -131,7 +131,8 @@ class Transport:
     def send_file(self, file: Any, offset: int, count: int) -> None:
         """Send `count` bytes of `file` from `offset` on. Keep in :attr:`unsent` what the client does not take.
 
-        :raises OSError: the connection is broken, or the file cannot be read, or has become shorter.
+        :raises OSError: the connection is broken, or the file cannot be read.
+        :raises ShorterFileError: the file has become shorter.
         """
         if self.unsent is not None:
             self.unsent.add_file(file, offset, count)
@@ -141,6 +142,9 @@ class Transport:
         self.sock.setblocking(False)  # sendfile(2) has no MSG_DONTWAIT
         try:
             is_sent = unsent.send_all(self)
+        except ShorterFileError:
+            unsent.discard()
+            raise
         except OSError:
             unsent.discard()
             self.broken = True

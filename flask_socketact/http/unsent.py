@@ -8,6 +8,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flask_socketact.errors import SocketActError
+
 if TYPE_CHECKING:
     from flask_socketact.http.transport import Transport
 
@@ -16,6 +18,14 @@ if TYPE_CHECKING:
 MAX_UNSENT = 64 * 1024 * 1024
 #: Most bytes that are sent in one turn of the loop, before other connections have theirs.
 STEP = 1024 * 1024
+
+
+class ShorterFileError(SocketActError):
+    """A file has become shorter while it was sent."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__(f"a file that was sent has become shorter, by {left} bytes")
+        self.left = left  #: bytes that cannot be sent
 
 
 @dataclass
@@ -71,7 +81,8 @@ class Unsent:
     def send(self, connection: Transport) -> bool:
         """Send what the kernel takes now, up to :data:`STEP` bytes; return whether nothing is left.
 
-        :raises OSError: the connection is broken, or a file has become shorter.
+        :raises OSError: the connection is broken.
+        :raises ShorterFileError: a file has become shorter.
         """
         sent = 0
         while self._parts and sent < STEP:
@@ -103,7 +114,7 @@ class Unsent:
             return number
         number = os.sendfile(connection.fd, part.fd, part.offset, min(part.count, STEP))
         if not number:
-            raise OSError("the file has become shorter")
+            raise ShorterFileError(part.count)
         part.offset += number
         part.count -= number
         if not part.count:

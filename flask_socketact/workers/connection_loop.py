@@ -24,6 +24,7 @@ from flask_socketact.http.connection import Connection
 from flask_socketact.http.settings_cache import Settings
 from flask_socketact.http.states import WITHOUT_THREAD, NextRequest, State
 from flask_socketact.http.tls import TLSConnection
+from flask_socketact.http.unsent import ShorterFileError
 from flask_socketact.linux import descriptors
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.acceptor import Acceptor
@@ -130,7 +131,9 @@ class Loop:
         unsent = connection.unsent
         try:
             is_sent = unsent is None or unsent.send(connection)
-        except OSError:  # the client has disconnected, or the file has become shorter
+        except (OSError, ShorterFileError) as error:  # the client has disconnected, perhaps
+            if isinstance(error, ShorterFileError):
+                self._log.error("Closing connection: %s", error)
             with self.lock:
                 self.close(connection)
             return

@@ -14,16 +14,15 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gunicorn.http.wsgi import FileWrapper
-
 from flask_socketact.addresses import unmapped
 from flask_socketact.bridge import keys, request_context
 from flask_socketact.errors import ApplicationError
 from flask_socketact.handover.mailbox import Origin
-from flask_socketact.http import request_body
+from flask_socketact.http import framing, request_body
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import BaseWorker, listener_name
+from flask_socketact.workers.gunicorn_body import Body, Exchange
 from flask_socketact.workers.request_status import status_of
 
 # For type checkers the mixin has a base; at run time the classes that it is mixed into provide it.
@@ -61,21 +60,6 @@ class CarriedClient:
         address = listener.getsockname()
         same_kind = type(address) is type(self.server_address) and address[1:2] == self.server_address[1:2]
         return bool(listener_name(listener) == self.origin.listener and same_kind)
-
-
-class Exchange:
-    """One request with its response and its errors."""
-
-    def __init__(self, response: Any, lent_socket: ClientSocket | TLSClientSocket) -> None:
-        self.response = response  #: gunicorn's
-        self.lent_socket = lent_socket
-        self.failure: BaseException | None = None  #: raised by the application
-        self.write_error: OSError | None = None  #: of the client's socket
-
-    @property
-    def is_client_error(self) -> bool:
-        """Whether the client has disconnected, or has sent a malformed body."""
-        return self.write_error is not None or request_body.is_broken(self.response.req)
 
 
 class GunicornMixin(_Base):
@@ -120,13 +104,13 @@ class GunicornMixin(_Base):
         environ["gunicorn.socket"] = exchange.lent_socket
         request_body.guard(response.req)
         try:
-            with self._converting_errors(exchange):
+            with self.converting_errors(exchange):
                 body = self._application(environ, self._start_response_for(environ, start_response, exchange))
             exchange.lent_socket.restore()
         finally:
             if self.is_child:
                 self.fork_hooks.end_child(exchange.failure)
-        return (_File if isinstance(body, FileWrapper) else _Body)(self, exchange, body)
+        return Body(self, exchange, body)
 
     def _start_response_for(
         self, environ: dict[str, Any], start_response: Callable[..., Any], exchange: Exchange
@@ -142,22 +126,16 @@ class GunicornMixin(_Base):
             elif self.is_draining():
                 exchange.response.force_close()
             if name := environ.get(keys.ID_HEADER):
-                headers.append((name, request_context.id_of(environ)))
-            write = start_response(status, headers, exc_info)
-
-            def write_or_note(data: bytes) -> None:
-                try:
-                    write(data)
-                except OSError as error:
-                    exchange.write_error = error
-                    raise
-
-            return write_or_note
+                headers = [*headers, (name, request_context.id_of(environ))]
+            if exc_info and not exchange.response.headers_sent:
+                framing.start_again(exchange.response)
+            start_response(status, headers, exc_info)
+            return exchange.write
 
         return start
 
     @contextmanager
-    def _converting_errors(self, exchange: Exchange) -> Iterator[None]:
+    def converting_errors(self, exchange: Exchange) -> Iterator[None]:
         """Convert errors of the application that gunicorn would take for errors of the client."""
         try:
             yield
@@ -238,51 +216,6 @@ class GunicornMixin(_Base):
             self.slot[Field.ERRORS] += 1
         self.observe(environ, status, began)
         exchange.failure = None  # break the reference cycle: error, frames, exchange
-
-
-class _Body:
-    """Wraps the iterable that the application has returned."""
-
-    def __init__(self, worker: GunicornMixin, exchange: Exchange, body: Iterable[bytes]) -> None:
-        self._worker = worker
-        self._exchange = exchange
-        self._body = body
-        with worker._converting_errors(exchange):
-            self._chunks = iter(body)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            with self._worker._converting_errors(self._exchange):
-                chunk = next(self._chunks, None)
-                # Before gunicorn sends the headers, so that a 500 can replace the response.
-                if self._exchange.response.status is None:
-                    raise AssertionError("the application returned a body without calling start_response()")
-                if not isinstance(chunk, bytes | None):
-                    raise TypeError(f"{chunk!r:.80} is not a byte string")
-            self._exchange.lent_socket.restore()
-        finally:
-            if self._worker.is_child:
-                self._worker.fork_hooks.end_child(self._exchange.failure)
-        if chunk is None:
-            raise StopIteration
-        return chunk
-
-    def close(self) -> None:
-        close = getattr(self._body, "close", None)
-        if close is not None:
-            with self._worker._converting_errors(self._exchange):
-                close()
-
-
-class _File(_Body, FileWrapper):
-    """The same for a file, which gunicorn sends with sendfile(2) if possible."""
-
-    def __init__(self, worker: GunicornMixin, exchange: Exchange, file: FileWrapper) -> None:
-        super().__init__(worker, exchange, file)
-        self.filelike, self.blksize = file.filelike, file.blksize
 
 
 def _lend(client: Any) -> ClientSocket | TLSClientSocket:

@@ -172,6 +172,7 @@ class RequestCycle:
         if not connection.free_since:
             self._worker.note_wait(connection.sock)
         response.environ = environ
+        response.log = self.log
         return response, environ
 
     def _count_request(self) -> None:

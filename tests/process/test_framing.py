@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process.test_misbehaviour import ALL, BASE, serving, wait_for_errors
-from tests.support.http import answer, connect_and_reset
+from tests.process.test_misbehaviour import ALL, BASE, KEEP_ALIVE, fetch, get, serving, wait_for_errors
+from tests.support.http import REQUEST, answer, connect_and_reset
 from tests.support.server import dial
 
 if TYPE_CHECKING:
@@ -129,3 +129,268 @@ def test_upload_that_our_timeout_cuts_off(folder: Folder, http: socket.socket) -
         server.wait_for_log("disconnected")
         wait_for_errors(server, app, 0)
         assert not (app / "stored").exists()
+
+
+LENGTHS = (
+    BASE
+    + """
+    def pieces(n, size=5):
+        for at in range(0, n, size):
+            yield b"x" * min(size, n - at)
+
+    def misbehave(what, environ, start_response):
+        how, length, size = what.split("/")
+        status = "204 No Content" if how == "204" else "304 Not Modified" if how == "304" else "200 OK"
+        write = start_response(status, [("Content-Length", length)])
+        if how == "write":
+            write(b"x" * int(size))
+            return []
+        if how == "list":
+            return [b"x" * int(size)]
+        return pieces(int(size))
+    """
+)
+
+
+@ALL
+@pytest.mark.parametrize("how", ["pieces", "list", "write"])
+def test_response_that_is_shorter_than_its_length(folder: Folder, http: socket.socket, worker: str, how: str) -> None:
+    with serving(folder(LENGTHS), http, worker) as server, dial(http) as client:
+        client.sendall(f"GET /{how}/30/26 HTTP/1.1\r\nHost: a\r\n\r\n".encode() + REQUEST)
+        assert answer(client).endswith(b"\r\n\r\n" + b"x" * 26)
+        expected = f"The response to GET /{how}/30/26 has only 26 of the 30 bytes of its Content-Length"
+        assert server.log.count(expected) == 1
+        assert server.log.count(" [ERROR] ") == 1
+        assert answer_to(http, f"/{how}/30/0").endswith(b"\r\n\r\n")
+        assert server.log.count(" [ERROR] ") == 2
+        assert "Traceback" not in server.log
+
+
+@ALL
+@pytest.mark.parametrize("how", ["pieces", "list", "write"])
+def test_response_that_is_longer_than_its_length(folder: Folder, http: socket.socket, worker: str, how: str) -> None:
+    with serving(folder(LENGTHS), http, worker) as server, dial(http) as client:
+        client.sendall(
+            f"GET /{how}/7/1000 HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+            + REQUEST.replace(b"app", b"app\r\nConnection: close")
+        )
+        first, _, second = answer(client).partition(b"xxxxxxx")
+        assert first.endswith(b"\r\n\r\n")
+        assert second.startswith(b"HTTP/1.1 200") or (worker == "sync" and not second)
+        assert (
+            server.log.count(f"The response to GET /{how}/7/1000 has more than the 7 bytes of its Content-Length") == 1
+        )
+        assert server.log.count(" [WARNING] ") == 1
+        assert " [ERROR] " not in server.log
+
+
+@KEEP_ALIVE
+def test_responses_without_a_body_may_have_a_length(folder: Folder, http: socket.socket, worker: str) -> None:
+    with serving(folder(LENGTHS), http, worker) as server, dial(http) as client:
+        for request in (b"HEAD /pieces/30/0", b"GET /304/30/0", b"GET /204/30/0", b"HEAD /list/30/26"):
+            client.sendall(request + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.recv(65536).endswith(b"\r\n\r\n")
+        client.sendall(get("/"))
+        assert answer(client).startswith(b"HTTP/1.1 200")
+        assert " [ERROR] " not in server.log
+
+
+def answer_to(http: socket.socket, path: str) -> bytes:
+    """Return the response to a GET request, and check that its headers do not come twice."""
+    received = fetch(http, get(path))
+    assert received.lower().count(b"\r\ncontent-length:") <= 1
+    return received
+
+
+FILES = (
+    BASE
+    + """
+    import gzip, io, tempfile
+
+    with open("file", "wb") as file: file.write(b"0123456789" * 10_000)
+    with gzip.open("file.gz", "wb") as file: file.write(b"0123456789" * 10_000)
+    with open("empty", "wb") as file: pass
+
+    class Upper:
+        def __init__(self, file): self.file = file
+        def fileno(self): return self.file.fileno()
+        def read(self, size=-1): return self.file.read(size).replace(b"0", b"zero")
+        def close(self): self.file.close()
+
+    def opened(how):
+        file = open("empty" if how == "empty" else "file", "rb")
+        if how == "raw":
+            file = open("file", "rb", buffering=0)
+        elif how == "read":
+            file.read(5)
+        elif how == "seeked":
+            file.seek(99_995)
+        elif how == "past":
+            file.seek(100_005)
+        elif how == "lines":
+            io.TextIOWrapper(file).detach().seek(10)
+        elif how == "custom":
+            file = Upper(file)
+        elif how == "gzip":
+            file = gzip.open("file.gz", "rb")
+        elif how == "buffered-gzip":
+            file = io.BufferedReader(gzip.open("file.gz", "rb"))
+        elif how == "decoded":
+            file = open("file", encoding="ascii")
+        elif how == "temporary":
+            file = tempfile.TemporaryFile()
+            file.write(b"written")
+            file.seek(2)
+        elif how == "named":
+            file = tempfile.NamedTemporaryFile()
+            file.write(b"written")
+            file.seek(2)
+        elif how == "memory":
+            file = io.BytesIO(b"memory")
+        return file
+
+    def misbehave(what, environ, start_response):
+        how, _, length = what.partition("/")
+        start_response("200 OK", [("Content-Length", length)] if length else [])
+        body = environ["wsgi.file_wrapper"](opened(how))
+        if how == "subclass":
+            class Twice(environ["wsgi.file_wrapper"]):
+                def __next__(self): return 2 * super().__next__()
+            body = Twice(open("file", "rb"), 50_000)
+        return body
+    """
+)
+CONTENT = b"0123456789" * 10_000
+#: How the file was opened, and the content expected.
+OPENED = {
+    "plain": CONTENT, "empty": b"", "raw": CONTENT, "read": CONTENT[5:], "seeked": CONTENT[99_995:], "past": b"",
+    "lines": CONTENT[10:], "custom": CONTENT.replace(b"0", b"zero"), "gzip": CONTENT, "buffered-gzip": CONTENT,
+    "temporary": b"itten", "named": b"itten", "memory": b"memory",
+    "subclass": 2 * CONTENT[:50_000] + 2 * CONTENT[50_000:],
+}  # fmt: skip
+
+
+def body_of(response: bytes) -> bytes:
+    """Return the content of a response."""
+    head, _, rest = response.partition(b"\r\n\r\n")
+    if b"Transfer-Encoding: chunked" not in head:
+        return rest
+    content = b""
+    while True:
+        size, _, rest = rest.partition(b"\r\n")
+        if not int(size, 16):
+            assert rest == b"\r\n", rest
+            return content
+        content += rest[: int(size, 16)]
+        rest = rest[int(size, 16) + 2 :]
+
+
+@ALL
+def test_file_wrapper_sends_what_the_object_reads(folder: Folder, http: socket.socket, worker: str) -> None:
+    with serving(folder(FILES), http, worker) as server:
+        for how, content in OPENED.items():
+            assert body_of(fetch(http, get(f"/{how}"))) == content, how
+            assert body_of(fetch(http, get(f"/{how}").replace(b"/1.1", b"/1.0"))) == content, how
+            for length in {len(content), len(content) // 2, min(3, len(content))}:
+                assert body_of(fetch(http, get(f"/{how}/{length}"))) == content[:length], (how, length)
+                assert body_of(fetch(http, get(f"/{how}/{length}").replace(b"GET", b"HEAD"))) == b""
+        assert " [ERROR] " not in server.log
+        assert "more than" not in server.log
+        assert fetch(http, get("/decoded")).startswith(b"HTTP/1.1 500")
+        assert fetch(http, get("/decoded/5")).startswith(b"HTTP/1.1 500")
+
+
+@KEEP_ALIVE
+def test_keep_alive_after_files(folder: Folder, http: socket.socket, worker: str) -> None:
+    with serving(folder(FILES), http, worker), dial(http) as client:
+        for how, content in OPENED.items():
+            client.sendall(f"GET /{how}/{len(content)} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            received = b""
+            while b"\r\n\r\n" not in received or len(body_of(received)) < len(content):
+                received += client.recv(65536)
+            assert body_of(received) == content
+        client.sendall(get("/empty"))
+        assert body_of(answer(client)) == b""
+
+
+@ALL
+@pytest.mark.parametrize("how", ["plain", "custom"])
+def test_file_that_shrinks_while_it_is_sent(folder: Folder, http: socket.socket, worker: str, how: str) -> None:
+    """Its connection is closed before the length is reached."""
+    source = FILES.replace("10_000)", "1_000_000)").replace('b"0", b"zero"', 'b"0", b"0"')
+    app = folder(source)
+    with serving(app, http, worker) as server, dial(http) as client:
+        client.sendall(f"GET /{how}/10000000 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        client.recv(1000)
+        (app / "file").write_bytes(b"")
+        assert len(answer(client)) < 10_000_000
+        told = [f"The response to GET /{how}/10000000 has only ", "a file that was sent has become shorter"]
+        server.wait_for(lambda: any(text in server.log for text in told), "an error in the log")
+        assert server.log.count(" [ERROR] ") == 1
+        assert "Traceback" not in server.log
+        (app / "file").write_bytes(b"longer" * 2_000_000)
+        assert len(body_of(fetch(http, get("/plain/10000000")))) == 10_000_000
+
+
+START_AGAIN = (
+    BASE
+    + """
+    def fails_later():
+        yield b""
+        raise RuntimeError("on purpose")
+
+    def misbehave(what, environ, start_response):
+        def error_page(after=None):
+            try:
+                raise RuntimeError("on purpose")
+            except RuntimeError:
+                start_response("503 Busy", [("X-Second", "2")], sys.exc_info())
+            return [b"busy"]
+
+        if what == "written":
+            start_response("200 OK", [("Content-Length", "8")])(b"four")
+            return error_page()
+        if what == "without":
+            start_response("200 OK", [])
+            start_response("503 Busy", [])
+        if what == "invalid":
+            try:
+                start_response("200 OK", [("X-First", "1"), ("X", "a\\nb")])
+            except Exception:
+                return error_page()
+        if what == "upgrade":
+            start_response("101 Switching Protocols", [("Upgrade", "websocket"), ("Connection", "upgrade")])
+        elif what == "204":
+            start_response("204 No Content", [("X-First", "1")])
+        elif what == "length":
+            start_response("200 OK", [("X-First", "1"), ("Content-Length", "1000")])
+        elif what == "late":
+            start_response("200 OK", [("X-First", "1"), ("Content-Length", "1000")])
+            def pieces():
+                yield b""
+                yield from error_page()
+            return pieces()
+        return error_page()
+    """
+)
+
+
+@ALL
+def test_start_response_again(folder: Folder, http: socket.socket, worker: str) -> None:
+    """PEP 3333: with `exc_info` it replaces status and headers, unless they have been sent."""
+    with serving(folder(START_AGAIN), http, worker) as server:
+        for what in ("upgrade", "204", "length", "late", "invalid", "first"):
+            received = fetch(http, get(f"/{what}"))
+            head = received.partition(b"\r\n\r\n")[0]
+            assert head.startswith(b"HTTP/1.1 503 Busy"), (what, received)
+            assert body_of(received) == b"busy", (what, received)
+            assert b"X-Second: 2" in head
+            assert b"X-First" not in head
+            assert b"Upgrade" not in head
+            assert b"Connection: close" in head
+            assert b"Content-Length" not in head
+        received = fetch(http, get("/written"))
+        assert received.startswith(b"HTTP/1.1 200")
+        assert received.endswith(b"\r\n\r\nfour")
+        assert "RuntimeError: on purpose" in server.log
+        assert fetch(http, get("/without")).startswith(b"HTTP/1.1 500")
