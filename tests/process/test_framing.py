@@ -123,7 +123,8 @@ def test_unread_body_that_ends_early_gets_one_response(folder: Folder, http: soc
 
 def test_upload_that_our_timeout_cuts_off(folder: Folder, http: socket.socket) -> None:
     app = folder(UPLOAD_FLASK)
-    with serving(app, http, "thread", "--timeout", "1") as server, dial(http) as client:
+    environ = {"SOCKETACT_BODY_BUFFER": "0"}  # the application reads it
+    with serving(app, http, "thread", "--timeout", "1", environ=environ) as server, dial(http) as client:
         client.sendall(upload("whole", "", b"hello", chunked=False))
         answer(client)
         server.wait_for_log("disconnected")
