@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import os
+import sys
 from typing import TYPE_CHECKING
 
 from gunicorn.http.body import ChunkedReader
+from gunicorn.http.errors import ParseException
 from gunicorn.http.message import Request
 
 from flask_socketact.http import request_body
@@ -17,28 +19,25 @@ if TYPE_CHECKING:
 #: Most bytes that are read at once.
 STEP = 256 * 1024
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-#: The line of the last chunk (RFC 9112, section 7.1). A chunk's data may look like it: then a thread waits for the
-#: rest.
-_LAST_CHUNK = re.compile(rb"(?:^|\r\n)0+[ \t]*(?:;[^\r\n]*)?\r\n")
-#: Longest such line that the parser accepts, with the line end before it. Bytes.
-_MAX_LINE = 8192 + 4
+#: How many bytes the line before a chunk has at most, usually.
+_USUAL_LINE = 64
+_CRLF = b"\r\n"
 
 
 class Upload:
     """A request whose body is read into the buffer of gunicorn's unreader, from which the application reads it.
 
-    The body is still parsed by gunicorn: this only knows whether enough bytes have arrived.
+    The application's reader parses the body. This only knows whether enough bytes have arrived.
     """
 
-    __slots__ = ("_is_chunked", "_searched", "_wanted", "request")
+    __slots__ = ("_chunks", "_wanted", "request")
 
     def __init__(self, request: Request, limit: int) -> None:
         """Take a request with a body. Only its first `limit` bytes are read; the application reads the rest."""
         reader = request_body.reader_of(request)
         self.request = request
-        self._is_chunked = isinstance(reader, ChunkedReader)
-        self._wanted = limit if self._is_chunked else min(limit, reader.length)
-        self._searched = 0  # how far the buffer was searched for the last chunk
+        self._chunks = _Chunks(request) if isinstance(reader, ChunkedReader) else None
+        self._wanted = limit if self._chunks else min(limit, reader.length)
 
     def read(self, connection: Connection) -> bool:
         """Read what has arrived; return whether the application can run now.
@@ -46,29 +45,16 @@ class Upload:
         :raises OSError: the connection is broken.
         """
         buffer = connection.parser.unreader.buf
-        buffer.seek(0, 2)
-        while not self._is_complete(buffer.getbuffer()):
+        buffer.seek(0, os.SEEK_END)
+        while buffer.tell() < self._wanted and not (self._chunks and self._chunks.are_complete(buffer.getbuffer())):
             try:
-                data = connection.receive_now(min(STEP, max(1, self._wanted - buffer.tell())))
+                data = connection.receive_now(min(STEP, self._wanted - buffer.tell()))
             except WOULD_BLOCK:
                 return not self._ask_to_continue(connection)
             if not data:
-                return True  # the application is told that the body has ended early
+                break  # the application is told that the body has ended early
             buffer.write(data)
         return True
-
-    def _is_complete(self, data: memoryview) -> bool:
-        with data:
-            if len(data) >= self._wanted:
-                return True
-            if not self._is_chunked:
-                return False
-            found = _LAST_CHUNK.search(data, self._searched)
-            if found is None:
-                self._searched = max(0, len(data) - _MAX_LINE)
-                return False
-            self._searched = found.start()
-            return bytes(data[found.end() - 2 :]).find(b"\r\n\r\n") >= 0  # the end of the trailers
 
     def _ask_to_continue(self, connection: Connection) -> bool:
         """Send "100 Continue" to a client that waits for it (RFC 9110, section 10.1.1); False: that would block."""
@@ -79,3 +65,71 @@ class Upload:
                 return False
             self.request._expected_100_continue = False  # gunicorn would send it again
         return True
+
+
+class _IncompleteError(Exception):
+    """More bytes must arrive."""
+
+
+class _Arrived:
+    """Stands for gunicorn's unreader: nothing can be read beyond what has arrived."""
+
+    @staticmethod
+    def read(size: int | None = None, read_ahead: int | None = None) -> bytes:  # noqa: ARG004 (gunicorn's)
+        raise _IncompleteError
+
+    @staticmethod
+    def unread(data: bytes) -> None:
+        pass
+
+
+class _Chunks:
+    """How far a chunked body has arrived. The lines between the chunks are parsed by gunicorn."""
+
+    __slots__ = ("_chunk_end", "_line", "_reader")
+
+    def __init__(self, request: Request) -> None:
+        self._reader = ChunkedReader(request, _Arrived)
+        self._line = 0  # where the next line begins
+        self._chunk_end = 0  # where the chunk that is arriving ends, with its CRLF; 0: a line is arriving
+
+    def are_complete(self, data: memoryview) -> bool:
+        """Return whether the body is complete, or malformed, which the application's reader will say."""
+        with data:
+            try:
+                while self._arrive(data):
+                    pass
+            except _IncompleteError:
+                return False
+            except ParseException:
+                return True
+            return True
+
+    def _arrive(self, data: memoryview) -> bool:
+        """Go on to the next chunk; return False if there is none.
+
+        :raises _IncompleteError: it has not arrived.
+        :raises ParseException: the line before it is malformed.
+        """
+        if self._chunk_end:
+            if len(data) < self._chunk_end:
+                raise _IncompleteError
+            if data[self._chunk_end - len(_CRLF) : self._chunk_end] != _CRLF:
+                return False
+            self._line, self._chunk_end = self._chunk_end, 0
+        size, rest = self._parse_line(data)
+        if not 0 < size <= sys.maxsize:  # the last one; or one that the application's reader refuses
+            return False
+        self._chunk_end = self._line + rest + size + len(_CRLF)
+        return True
+
+    def _parse_line(self, data: memoryview) -> tuple[int, int]:
+        """Return the size of the next chunk and the length of its line; 0: the body has ended, with its trailers."""
+        for end in (self._line + _USUAL_LINE, len(data)):  # without a copy of all that has arrived, if that does
+            line = bytes(data[self._line : end])
+            try:
+                size, rest = self._reader.parse_chunk_size(_Arrived, data=line)
+            except _IncompleteError:
+                continue
+            return size, len(line) - len(rest or b"")
+        raise _IncompleteError

@@ -34,6 +34,7 @@ from flask_socketact.workers.base import BaseWorker
 CLOSE_TIMEOUT = 2.0
 #: How often we look for connections whose deadline has passed, in seconds.
 SWEEP_INTERVAL = 1.0
+NO_PROGRESS = "A client has neither sent nor read anything for %s s: disconnected"
 #: Most events read from the epoll at once: while the leader serves the first, the others wait.
 MAX_EVENTS = 64
 
@@ -141,6 +142,14 @@ class Loop:
         if is_sent:
             with self.lock:
                 self._end_sending(connection)
+
+    def _check_progress(self, connection: Connection) -> None:
+        """Disconnect a client that has neither sent nor taken a byte of a request in flight for ``timeout`` seconds."""
+        if connection.has_client_progress():
+            self.note_progress(connection)
+        else:
+            self._log.info(NO_PROGRESS, self.cfg.timeout)
+            self.close(connection)
 
     def _end_sending(self, connection: Connection) -> None:
         connection.end_sending()
@@ -271,10 +280,10 @@ class Loop:
                 continue
             if is_idle and connection.has_input():
                 self.make_ready(connection)
-            elif connection.state not in WITHOUT_THREAD or not connection.has_client_progress():
-                self.close(connection)
+            elif connection.state in WITHOUT_THREAD:
+                self._check_progress(connection)
             else:
-                connection.deadline = now + self.cfg.timeout
+                self.close(connection)
         self._slot[Field.IDLE] = idle
 
 

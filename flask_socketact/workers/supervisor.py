@@ -13,6 +13,7 @@ from flask_socketact.http.connection import Connection
 from flask_socketact.linux import socket_queues
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import BaseWorker
+from flask_socketact.workers.connection_loop import NO_PROGRESS
 from flask_socketact.workers.leader import RequestThread
 
 
@@ -42,7 +43,7 @@ def watch_requests(worker: BaseWorker, threads: Iterable[RequestThread], now: fl
 def _handle_timeout(worker: BaseWorker, thread: RequestThread, connection: Connection) -> None:
     """Disconnect a client, or report a request, without progress for ``timeout`` seconds."""
     if connection.clock.waits_for_client:
-        worker.log.info("A client has neither sent nor read anything for %s s: disconnected", worker.cfg.timeout)
+        worker.log.info(NO_PROGRESS, worker.cfg.timeout)
         with suppress(OSError):  # the client has closed it
             connection.sock.shutdown(socket.SHUT_RDWR)
     elif not thread.reported:

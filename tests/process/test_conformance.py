@@ -26,9 +26,16 @@ ALIVE = b"GET /alive HTTP/1.1\r\nHost: a\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n"
 THREADS = 40
 
+_WHOLE = "the application, even one that does not read the body, runs when the body has arrived"
 #: Cases that may differ, and why.
 REASONS: dict[str, str] = {
     "body 28 b'/fails' cut off": "a client that ends a chunked body too early, and still reads, gets 400",
+}
+#: The beginnings of the names of others.
+REASONS_OF_MANY: dict[str, str] = {
+    "body 25 b'/unread'": _WHOLE,
+    "body 26 b'/unread'": _WHOLE,
+    "body 27 b'/unread'": _WHOLE,
 }
 
 #: The response, up to its end; and whether the connection was closed then.
@@ -232,6 +239,7 @@ def test_responses_are_those_of_gthread(folder: Folder, figure: Callable[[str], 
     ours = ask_all(app, *CONF)
     sent = dict(cases())
     different = {name for name in reference if reference[name] != ours[name]} - REASONS.keys()
+    different = {name for name in different if not name.startswith(tuple(REASONS_OF_MANY))}
     report = [f"{name}: {sent[name]}\n gthread: {reference[name]}\n ours:    {ours[name]}" for name in different]
     assert not different, "\n".join([f"{len(different)} differ", *report[:20]])
     with_response = sum(b"HTTP/1." in first[0] for first, _ in reference.values())

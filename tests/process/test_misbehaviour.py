@@ -535,7 +535,7 @@ def test_hang_after_a_reset_upload(folder: Folder, http: socket.socket) -> None:
     """
     )
     command = (*CONF, "-w", "1", "--timeout", "1", "app:app")
-    with Server(app, *command, listeners={"http": http}) as server:
+    with Server(app, *command, listeners={"http": http}, environ={"SOCKETACT_BODY_BUFFER": "0"}) as server:
         server.wait_until_ready()
         client = dial(http)
         client.sendall(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhe")
