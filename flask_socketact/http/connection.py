@@ -12,7 +12,7 @@ from typing import Any
 from gunicorn import http
 from gunicorn.http.message import Request
 
-from flask_socketact.http import request_body
+from flask_socketact.http import request_body, rules
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.http.settings_cache import Settings
 from flask_socketact.http.states import NextRequest, State
@@ -134,6 +134,7 @@ class Connection(Transport):
         finally:
             unreader.in_headers = False
         self.next_request = NextRequest.NONE
+        rules.check(request)
         if request.proxy_protocol_info:
             self.proxy = request.proxy_protocol_info
         elif self.proxy:

@@ -8,8 +8,10 @@ from functools import cache
 from typing import Any
 
 from gunicorn.http import body
-from gunicorn.http.errors import ChunkMissingTerminator, NoMoreData, ParseException
+from gunicorn.http.errors import ChunkMissingTerminator, InvalidChunkSize, NoMoreData, ParseException
 from gunicorn.http.message import Request
+
+from flask_socketact.http.rules import MAX_LENGTH
 
 
 class IncompleteBody(ChunkMissingTerminator):
@@ -20,6 +22,16 @@ class IncompleteBody(ChunkMissingTerminator):
 
     def __str__(self) -> str:
         return "The request body is incomplete"
+
+
+class LimitedChunkedReader(body.ChunkedReader):
+    """gunicorn's reader of chunked bodies, with a limit on the size of a chunk."""
+
+    def parse_chunk_size(self, unreader: Any, data: bytes | None = None) -> tuple[int, bytes | None]:
+        size, rest = super().parse_chunk_size(unreader, data)
+        if size > MAX_LENGTH:
+            raise InvalidChunkSize(b"%x" % size)
+        return size, rest
 
 
 class _Reader:
@@ -56,7 +68,10 @@ class _Reader:
 def guard(request: Request) -> None:
     """Convert errors of the client while the application reads the body of `request`."""
     if isinstance(request.body, body.Body):  # HTTP/2 has another class
-        request.body.reader = _Reader(request.body.reader)
+        reader = request.body.reader
+        if type(reader) is body.ChunkedReader:  # it has not read anything yet
+            reader = LimitedChunkedReader(request, request.unreader)
+        request.body.reader = _Reader(reader)
 
 
 def is_broken(request: Request) -> bool:

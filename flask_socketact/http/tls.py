@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import Any
 
+from gunicorn import sock as gunicorn_sock
 from gunicorn.http.message import Request
 
 from flask_socketact.http.client_socket import TLSClientSocket
@@ -74,3 +76,19 @@ class TLSConnection(Connection):
             return False
         except (OSError, ValueError):
             return True
+
+
+def wrap(client: socket.socket, context: ssl.SSLContext, cfg: Settings) -> ssl.SSLSocket:
+    """Begin TLS on `client`, a connection that has just been accepted. It does not block."""
+    client.setblocking(False)
+    return context.wrap_socket(
+        client, server_side=True, suppress_ragged_eofs=cfg.suppress_ragged_eofs, do_handshake_on_connect=False
+    )
+
+
+def create_context(cfg: Settings) -> ssl.SSLContext:
+    """Return gunicorn's TLS context, restricted to HTTP/1.1."""
+    context: ssl.SSLContext = gunicorn_sock.ssl_context(cfg)
+    if "h2" in cfg.http_protocols:
+        context.set_alpn_protocols(["http/1.1"])
+    return context

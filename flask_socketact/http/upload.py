@@ -89,7 +89,7 @@ class _Chunks:
     __slots__ = ("_chunk_end", "_line", "_reader")
 
     def __init__(self, request: Request) -> None:
-        self._reader = ChunkedReader(request, _Arrived)
+        self._reader = request_body.LimitedChunkedReader(request, _Arrived)
         self._line = 0  # where the next line begins
         self._chunk_end = 0  # where the chunk that is arriving ends, with its CRLF; 0: a line is arriving
 

@@ -9,17 +9,15 @@ import math
 import os
 import select
 import socket
-import ssl
 import threading
 import time
 from collections import deque
 from contextlib import suppress
 from typing import Any
 
-from gunicorn import sock as gunicorn_sock
-
 from flask_socketact import env
 from flask_socketact.addresses import unmapped
+from flask_socketact.http import tls
 from flask_socketact.http.connection import Connection
 from flask_socketact.http.settings_cache import Settings
 from flask_socketact.http.states import WITHOUT_THREAD, NextRequest, State
@@ -53,7 +51,7 @@ class Loop:
         self._slot = worker.slot
         self._header_timeout = env.header_timeout()
         self._body_limit = env.body_buffer()
-        self._context = _tls_context(cfg) if cfg.is_ssl else None
+        self._context = tls.create_context(cfg) if cfg.is_ssl else None
         self.epoll = select.epoll()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.epoll.register(self._wakeup, select.EPOLLIN)
@@ -252,7 +250,7 @@ class Loop:
         connection = (
             Connection(self.cfg, client, address, server, name)
             if self._context is None
-            else TLSConnection(self.cfg, _wrap(client, self._context, self.cfg), address, server, name)
+            else TLSConnection(self.cfg, tls.wrap(client, self._context, self.cfg), address, server, name)
         )
         connection.body_limit = self._body_limit
         self.connections.add(connection)
@@ -285,18 +283,3 @@ class Loop:
             else:
                 self.close(connection)
         self._slot[Field.IDLE] = idle
-
-
-def _wrap(client: socket.socket, context: ssl.SSLContext, cfg: Settings) -> ssl.SSLSocket:
-    client.setblocking(False)
-    return context.wrap_socket(
-        client, server_side=True, suppress_ragged_eofs=cfg.suppress_ragged_eofs, do_handshake_on_connect=False
-    )
-
-
-def _tls_context(cfg: Settings) -> ssl.SSLContext:
-    """Return gunicorn's TLS context, restricted to HTTP/1.1."""
-    context: ssl.SSLContext = gunicorn_sock.ssl_context(cfg)
-    if "h2" in cfg.http_protocols:
-        context.set_alpn_protocols(["http/1.1"])
-    return context

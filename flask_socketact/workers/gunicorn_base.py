@@ -18,7 +18,7 @@ from flask_socketact.addresses import unmapped
 from flask_socketact.bridge import keys, request_context
 from flask_socketact.errors import ApplicationError
 from flask_socketact.handover.mailbox import Origin
-from flask_socketact.http import framing, request_body
+from flask_socketact.http import framing, request_body, rules
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import BaseWorker, listener_name
@@ -168,6 +168,7 @@ class GunicornMixin(_Base):
             self.slot[Field.OPEN] -= 1
 
     def handle_request(self, listener: Any, request: Any, client: Any, address: Any) -> Any:
+        rules.check(request)
         with self.serving(client):
             return super().handle_request(listener, request, client, address)
 

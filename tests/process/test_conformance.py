@@ -27,8 +27,15 @@ LAST = b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n"
 THREADS = 40
 
 _WHOLE = "the application, even one that does not read the body, runs when the body has arrived"
-#: Cases that may differ, and why.
-REASONS: dict[str, str] = {
+#: What requests that may get another response contain, and why.
+REASONS: dict[bytes, str] = {
+    b" HTTP/1.1\r\n\r\n": "a request of HTTP/1.1 without Host gets 400 (RFC 9112, section 3.2)",
+    b" HTTP/1.2\r\n": "HTTP/1.2 is responded to as HTTP/1.1 (RFC 9110, section 6.2)",
+    b"Content-Length: 99999999999999999999999": "no body is as long as that: 400 at once",
+    b"\nffffffffffffffffff\r\n": "no chunk is as long as that: 400 at once",
+}
+#: The same for names of cases.
+CASES: dict[str, str] = {
     "body 28 b'/fails' cut off": "a client that ends a chunked body too early, and still reads, gets 400",
 }
 #: The beginnings of the names of others.
@@ -126,10 +133,11 @@ ENDS = [b"\r\n\r\n", b"\n\n", b"\r\n\n", b"\n\r\n", b"\r\r", b"\r\n \r\n\r\n"]
 
 
 def header_sections() -> Iterator[tuple[str, bytes]]:
-    for (number, line), field in itertools.product(enumerate(LINES), (b"Connection: close", b"Host: a")):
+    for (number, line), field in itertools.product(enumerate(LINES), (b"Host: a\r\nConnection: close", b"Host: a")):
         yield f"line {number} {field!r}", line + b"\r\n" + field + b"\r\n\r\n"
     for (number, field), version in itertools.product(enumerate(FIELDS), (b"1.1", b"1.0")):
-        yield f"field {number} {version!r}", b"GET / HTTP/" + version + b"\r\n" + field + b"\r\n\r\n"
+        host = b"" if not field or b"host" in field.lower() else b"Host: a\r\n"
+        yield f"field {number} {version!r}", b"GET / HTTP/" + version + b"\r\n" + host + field + b"\r\n\r\n"
     for number, end in enumerate(ENDS):
         yield f"end {number}", b"GET / HTTP/1.1\r\nHost: a" + end
         yield f"line end {number}", b"GET / HTTP/1.1" + end[:2] + b"Host: a\r\n\r\n"
@@ -160,7 +168,7 @@ def limits() -> Iterator[tuple[str, bytes]]:
         field = b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * (length - 3)
         yield f"field of {length}", field
         yield f"field of {length}, ended", field + b"\r\n\r\n"
-    many = b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 110
+    many = b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 110
     yield "many fields", many
     yield "many fields, ended", many + b"\r\n"
 
@@ -238,8 +246,9 @@ def test_responses_are_those_of_gthread(folder: Folder, figure: Callable[[str], 
     reference = ask_all(app, "-k", "gthread")
     ours = ask_all(app, *CONF)
     sent = dict(cases())
-    different = {name for name in reference if reference[name] != ours[name]} - REASONS.keys()
+    different = {name for name in reference if reference[name] != ours[name]} - CASES.keys()
     different = {name for name in different if not name.startswith(tuple(REASONS_OF_MANY))}
+    different = {name for name in different if not any(reason in b"".join(sent[name]) for reason in REASONS)}
     report = [f"{name}: {sent[name]}\n gthread: {reference[name]}\n ours:    {ours[name]}" for name in different]
     assert not different, "\n".join([f"{len(different)} differ", *report[:20]])
     with_response = sum(b"HTTP/1." in first[0] for first, _ in reference.values())

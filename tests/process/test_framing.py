@@ -395,3 +395,49 @@ def test_start_response_again(folder: Folder, http: socket.socket, worker: str) 
         assert received.endswith(b"\r\n\r\nfour")
         assert "RuntimeError: on purpose" in server.log
         assert fetch(http, get("/without")).startswith(b"HTTP/1.1 500")
+
+
+HOST = "Host: a"
+#: Request line and fields, and the status expected.
+RULES = [
+    ("GET / HTTP/1.1", [HOST], 200),
+    ("GET / HTTP/1.0", [], 200),
+    ("GET / HTTP/1.2", [HOST], 200),
+    ("GET / HTTP/1.1", [], 400),
+    ("GET / HTTP/1.2", [], 400),
+    ("GET / HTTP/1.1", ["Host:"], 400),
+    ("GET / HTTP/1.0", ["Host: a/b"], 400),
+    ("GET / HTTP/1.1", ["Host: a, b"], 400),
+    ("GET / HTTP/1.1", [HOST, HOST], 400),
+    ("GET http://b/ HTTP/1.1", [HOST], 200),
+    ("GET http://b/ HTTP/1.1", [], 400),
+    ("GET / HTTP/2.0", [HOST], 400),
+    ("GET / HTTP/0.9", [HOST], 400),
+    ("GET / HTTP/1.10", [HOST], 400),
+    ("POST / HTTP/1.1", [HOST, "Content-Length: 9223372036854775808"], 400),
+    ("POST / HTTP/1.1", [HOST, "Content-Length: " + 4000 * "9"], 400),
+]
+#: Sizes of chunks that are refused at once.
+CHUNKED = b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+SIZES = [b"8000000000000000", b"f" * 17, b"1" + b"0" * 5000]
+
+
+@ALL
+def test_rules_for_requests(folder: Folder, http: socket.socket, worker: str) -> None:
+    app = folder(
+        BASE
+        + """
+    def misbehave(what, environ, start_response):
+        return plain(start_response, (environ["wsgi.input"].read() + environ["HTTP_HOST"].encode()))
+    """
+    )
+    with serving(app, http, worker) as server:
+        for line, fields, status in RULES:
+            received = fetch(http, "\r\n".join([line, *fields, "Connection: close", "", ""]).encode())
+            assert received[9:12] == str(status).encode(), (line, fields, received)
+            assert line.endswith("1.0") or received.startswith(b"HTTP/1.1 ")
+        assert fetch(http, get("http://b:1/x")).endswith(b"b:1")
+        for size in SIZES:
+            received = fetch(http, CHUNKED + size + b"\r\n")
+            assert received.startswith(b"HTTP/1.1 400"), received
+        wait_for_errors(server, app, 0)
