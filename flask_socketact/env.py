@@ -20,6 +20,11 @@ DEFAULT_HEADER_TIMEOUT = 30.0
 BODY_BUFFER = "SOCKETACT_BODY_BUFFER"
 DEFAULT_BODY_BUFFER = 1024 * 1024
 
+#: Most WebSockets that a worker serves at once, each in a thread of its own. Read by the thread worker
+#: (workers/upgrades.py).
+MAX_WEBSOCKETS = "SOCKETACT_MAX_WEBSOCKETS"
+DEFAULT_MAX_WEBSOCKETS = 1000
+
 #: How long a worker may take to load the application; gunicorn's ``timeout`` is for requests. Seconds. The master reads
 #: it and kills a worker that takes longer (master/pool.py); just before, the worker logs its stack (workers/base.py).
 LOAD_TIMEOUT = "SOCKETACT_LOAD_TIMEOUT"
@@ -45,14 +50,17 @@ def header_timeout() -> float:
 def body_buffer() -> int:
     """Return :data:`BODY_BUFFER`, in bytes.
 
-    :raises SettingsError: it is not a number of bytes.
+    :raises SettingsError: it is not a number.
     """
-    text = os.environ.get(BODY_BUFFER)
-    if not text:
-        return DEFAULT_BODY_BUFFER
-    if not (text.isascii() and text.isdigit()):
-        raise SettingsError(f"{BODY_BUFFER}={text!r} is not a number of bytes: change it, or remove it")
-    return int(text)
+    return _number(BODY_BUFFER, DEFAULT_BODY_BUFFER)
+
+
+def max_websockets() -> int:
+    """Return :data:`MAX_WEBSOCKETS`.
+
+    :raises SettingsError: it is not a number.
+    """
+    return _number(MAX_WEBSOCKETS, DEFAULT_MAX_WEBSOCKETS)
 
 
 def load_timeout() -> float:
@@ -74,6 +82,15 @@ def idle_exit() -> float | None:
 def may_overlap(environ: Mapping[str, str]) -> bool:
     """Return whether old and new workers of a service with this environment may run at the same time."""
     return environ.get(OVERLAP) != "no"
+
+
+def _number(variable: str, default: int) -> int:
+    text = os.environ.get(variable)
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit()):
+        raise SettingsError(f"{variable}={text!r} is not a number: change it, or remove it")
+    return int(text)
 
 
 def _seconds(variable: str) -> float | None:

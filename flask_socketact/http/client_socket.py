@@ -69,14 +69,16 @@ class ClientSocket:
 class TLSClientSocket:
     """The same for TLS, whose state cannot be duplicated: it is our socket, and calls that would end it do nothing."""
 
-    __slots__ = ("_ours", "_timeout")
-    is_used = True  #: assumed, since it is not known
+    __slots__ = ("_ours", "_timeout", "is_used")
 
     def __init__(self, ours: ssl.SSLSocket) -> None:
         self._ours = ours
         self._timeout: float | None = None
+        self.is_used = False  #: the application has sent or received on it, as far as is known
 
     def __getattr__(self, name: str) -> Any:
+        if name not in ("getpeername", "getsockname", "getsockopt", "fileno"):
+            self.is_used = True
         return getattr(self._ours, name)
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ class Connection(Transport):
 
     __slots__ = (
         *("body_limit", "client", "closes", "deadline", "free_since", "lent_socket", "listener", "next_request"),
-        *("parser", "proxy", "registered_events", "served", "server", "state", "upload"),
+        *("parser", "proxy", "registered_events", "served", "server", "state", "upload", "upgrade"),
     )
 
     def __init__(self, cfg: Settings, sock: socket.socket, client: Any, server: Any, listener: str | None) -> None:
@@ -51,6 +51,7 @@ class Connection(Transport):
         self.lent_socket: ClientSocket | TLSClientSocket | None = None  #: the application's, during a request
         self.body_limit = 0  #: most bytes of a body to read before the application runs
         self.upload: Upload | None = None  #: the request whose body is being read
+        self.upgrade: Request | None = None  #: a request that changes the protocol, and waits for a thread of its own
         self.closes = False  #: close the connection when that was sent
         self.registered_events = 0  #: in the epoll
         self.deadline = 0.0  #: when to close it unless its client sends: CLOCK_MONOTONIC, seconds
@@ -71,6 +72,10 @@ class Connection(Transport):
             self.state = State.READING_BODY
         else:
             self.state = State.READING_HEADERS if self.has_next_request else State.IDLE
+
+    def begin_upgrade(self) -> None:
+        """A thread of its own serves the connection from now on."""
+        self.state = State.UPGRADED
 
     def begin_sending(self, *, closes: bool) -> None:
         """Wait for the client to take the end of a response, and then, perhaps, close."""
@@ -96,7 +101,7 @@ class Connection(Transport):
         """
         return (
             self.is_portable
-            and self.state not in (State.IN_REQUEST, State.SENDING, State.CLOSING)
+            and self.state not in (State.IN_REQUEST, State.UPGRADED, State.SENDING, State.CLOSING)
             and self.next_request not in (NextRequest.INCOMPLETE, NextRequest.BODY)
         )
 

@@ -61,6 +61,7 @@ class Field(IntEnum):
     HOLDS = 16  #: pieces of work outside requests that a drain waits for
     ERRORS = 17  #: of the requests, those with a status of 500 or above
     AGE = 19  #: gunicorn's: how many workers the master had forked, this one included
+    WEBSOCKETS = 20  #: open WebSockets, which have threads of their own
     WAITED = 18  #: longest wait of a request in the worker's first seconds; nanoseconds
 
 

@@ -119,6 +119,12 @@ class Loop:
         """Set the time for the client to send, or take, something more of a request in flight."""
         connection.deadline = time.monotonic() + (self.cfg.timeout or math.inf)
 
+    def leave_to_thread(self, connection: Connection) -> None:
+        """Leave `connection` to a thread of its own, which speaks another protocol."""
+        self.unregister(connection)
+        connection.begin_upgrade()
+        self.without_thread.add(connection)
+
     def send_rest(self, connection: Connection, *, closes: bool) -> None:
         """Send the rest of a response as its client takes it; then wait for the next request, or close."""
         connection.begin_sending(closes=closes)
@@ -270,7 +276,7 @@ class Loop:
         """Close connections whose deadline has passed, except idle ones whose next request has just arrived."""
         idle = 0
         for connection in list(self.connections):
-            if connection.state in (State.QUEUED, State.IN_REQUEST):
+            if connection.state in (State.QUEUED, State.IN_REQUEST, State.UPGRADED):
                 continue
             is_idle = connection.state is State.IDLE
             idle += is_idle

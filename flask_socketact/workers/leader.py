@@ -23,6 +23,7 @@ from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import HEARTBEAT
 from flask_socketact.workers.drain import DRAIN_POLL
 from flask_socketact.workers.request_cycle import Outcome, RequestCycle
+from flask_socketact.workers.upgrades import Upgrades
 
 if TYPE_CHECKING:
     from flask_socketact.workers.thread import ThreadWorker
@@ -54,7 +55,8 @@ class ThreadPool:
         self._loop = worker.loop
         self._log = worker.log
         self._slot = worker.slot
-        self._cycle = RequestCycle(worker)
+        self.upgrades = Upgrades(worker, self.serve_upgraded)
+        self._cycle = RequestCycle(worker, self.upgrades)
         self.alarm = Alarm(PROMOTE_AFTER)  #: expires when the leader may have been inside one request for too long
         self._promotions: SimpleQueue[None] = SimpleQueue()  # each item wakes one follower
         self.threads: list[RequestThread] = []
@@ -224,12 +226,28 @@ class ThreadPool:
         """Publish how many requests are in flight. Called each second, too, as the loop may end some."""
         self._slot[Field.IN_FLIGHT] = self._turns_begun - self._turns_ended + len(self._loop.without_thread)
 
+    def serve_upgraded(self, connection: Connection) -> None:
+        """Serve a connection in a thread of its own, until the application returns."""
+        connection.clock.restart()
+        outcome = self._cycle.take_turn(connection)
+        with self._loop.lock:
+            self._loop.without_thread.discard(connection)
+            try:
+                self._end_turn(connection, outcome, is_first_turn=False)
+            except Exception:  # noqa: BLE001 (any error closes this connection only)
+                self._loop.close_after_error(connection)
+        self._loop.wake()
+
     def _count_ended(self) -> None:
         self._turns_ended += 1
         self.count_in_flight()
         self._slot[Field.REQUESTS] = self._worker.nr
 
     def _end_turn(self, connection: Connection, outcome: Outcome, *, is_first_turn: bool) -> None:
+        if outcome is Outcome.UPGRADE:
+            self._loop.leave_to_thread(connection)
+            self.upgrades.start(connection)
+            return
         if connection.unsent is not None:
             self._loop.send_rest(connection, closes=outcome is Outcome.CLOSE)
             return

@@ -22,7 +22,8 @@ from flask_socketact.http import request_body
 from flask_socketact.http.connection import Connection
 from flask_socketact.http.response import Response
 from flask_socketact.shared.scoreboard import Field
-from flask_socketact.workers.request_status import status_of
+from flask_socketact.workers.request_status import SWITCHED, status_of
+from flask_socketact.workers.upgrades import Upgrades, is_websocket
 
 if TYPE_CHECKING:
     from flask_socketact.workers.thread import ThreadWorker
@@ -34,13 +35,15 @@ class Outcome(Enum):
     WAIT = auto()  #: wait for the rest of the headers
     KEEP = auto()  #: wait for the next request
     CLOSE = auto()
+    UPGRADE = auto()  #: serve its request in a thread of its own
 
 
 class RequestCycle:
     """Serves requests. All threads of a worker share one object, so it has no state of a request."""
 
-    def __init__(self, worker: ThreadWorker) -> None:
+    def __init__(self, worker: ThreadWorker, upgrades: Upgrades) -> None:
         """`worker` has its loop already."""
+        self._upgrades = upgrades
         self._worker = worker
         self._loop = worker.loop
         self._cfg = worker.loop.cfg
@@ -50,9 +53,13 @@ class RequestCycle:
         """Read a request and serve it, if its headers are complete."""
         request = None
         try:
-            request = connection.read_request()
+            request = connection.upgrade or connection.read_request()
             if request is None:
                 return Outcome.WAIT
+            if connection.upgrade is None and is_websocket(request):
+                connection.upgrade = request
+                return Outcome.UPGRADE if self._upgrades.admit(connection) else Outcome.CLOSE
+            connection.upgrade = None
             outcome = self._serve(connection, request)
             if self._worker.is_child:
                 self._worker.fork_hooks.end_child(None)
@@ -94,8 +101,13 @@ class RequestCycle:
             began = datetime.now()
             response, environ = self._create_response(connection, request)
             self._count_request()
-            self._respond(request, response, environ, began)
+            self._respond(connection, request, response, environ, began)
         except BaseException as error:
+            if response and self._has_upgraded(connection, environ) and not self._worker.is_child:
+                response.status = SWITCHED
+                if not isinstance(error, StopIteration):  # how flask-sock ends
+                    self.log.exception("Error in a WebSocket")
+                return Outcome.CLOSE
             failure = error
             is_begun = response is not None and response.has_started
             if self._worker.is_child or connection.broken or not is_begun or isinstance(error, StopIteration):
@@ -121,11 +133,17 @@ class RequestCycle:
         """
         return "HTTP_UPGRADE" in environ and connection.lent_socket is not None and connection.lent_socket.is_used
 
-    def _respond(self, request: Request, response: Response, environ: dict[str, Any], began: datetime) -> None:
+    def _respond(
+        self, connection: Connection, request: Request, response: Response, environ: dict[str, Any], began: datetime
+    ) -> None:
         body = self._worker.wsgi(environ, response.start_response)
         if self._worker.is_child:
             self._worker.fork_hooks.end_child(None)
+        if self._has_upgraded(connection, environ):
+            response.status = SWITCHED  # whatever the application returns now cannot be sent
         try:
+            if response.status is SWITCHED:
+                return
             response.send(body, environ["wsgi.file_wrapper"])
         finally:
             if response.has_started:  # otherwise an error page replaces it, also in the access log

@@ -46,6 +46,7 @@ class ThreadWorker(BaseWorker):
         """
         env.header_timeout()
         env.body_buffer()
+        env.max_websockets()
         if "h2" in cfg.http_protocols or cfg.http2_cleartext != "off":
             log.warning("This worker does not support HTTP/2: clients get HTTP/1.1")
 
@@ -74,6 +75,7 @@ class ThreadWorker(BaseWorker):
                 has_ended = self._has_ended(pool)
             except BaseException:  # noqa: BLE001 (no error ends the worker)
                 self.note_failure()
+        pool.upgrades.close_all()
 
     def _has_ended(self, pool: ThreadPool) -> bool:
         return pool.is_drained or (pool.is_broken and pool.are_idle) or self._is_overdue()

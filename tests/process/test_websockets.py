@@ -1,0 +1,172 @@
+"""WebSockets in the thread worker, with flask-sock as it is."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import simple_websocket
+
+from flask_socketact.shared import scoreboard
+from flask_socketact.shared.scoreboard import Field, Slot
+from tests.process.conftest import Folder
+from tests.support.http import ask
+from tests.support.server import CONF, Server, dial
+
+APP = """
+import time
+from flask import Flask
+from flask_sock import Sock
+
+app = Flask(__name__)
+sock = Sock(app)
+
+
+@app.get("/")
+def page(): return "ok"
+
+
+@sock.route("/echo")
+def echo(ws):
+    while True:
+        ws.send(ws.receive())
+
+
+@sock.route("/hello")
+def hello(ws): ws.send("hello")
+
+
+@sock.route("/fails")
+def fails(ws):
+    ws.receive()
+    raise RuntimeError("on purpose")
+"""
+
+
+UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+@contextmanager
+def serving(folder: Folder, http: socket.socket, *arguments: str, **environ: str) -> Iterator[tuple[Server, Path]]:
+    app = folder(APP)
+    command = (*CONF, "-w", "1", "--threads", "2", *arguments, "app:app")
+    environment = {"RUNTIME_DIRECTORY": str(app / "state"), **environ}
+    with Server(app, *command, listeners={"http": http}, environ=environment) as server:
+        server.wait_until_ready()
+        yield server, app
+
+
+@contextmanager
+def websocket(http: socket.socket, path: str = "/echo") -> Iterator[simple_websocket.Client]:
+    host, port = http.getsockname()[:2]
+    client = simple_websocket.Client(f"ws://{host}:{port}{path}")
+    try:
+        yield client
+    finally:
+        with suppress(OSError):  # the test has closed it
+            if client.connected:
+                client.close()
+        client.thread.join(5)
+
+
+def slot(server: Server, app: Path) -> Slot:
+    board = scoreboard.read(app / "state", server.process.pid)
+    assert board is not None
+    (found,) = (slot for slot in board.living() if not slot[Field.DRAINING])
+    return found
+
+
+def test_open_websockets_hold_up_no_other_client(folder: Folder, http: socket.socket) -> None:
+    """Six on two threads, which talk and are silent."""
+    with serving(folder, http) as (server, app), ExitStack() as stack:
+        clients = [stack.enter_context(websocket(http)) for _ in range(6)]
+        assert slot(server, app)[Field.WEBSOCKETS] == 6
+        for number, client in enumerate(clients):
+            began = time.monotonic()
+            assert ask(lambda: dial(http)) == (200, b"ok")
+            assert time.monotonic() - began < 2
+            client.send(str(number))
+            assert client.receive(5) == str(number)
+        for client in clients:
+            client.close()
+        server.wait_for(lambda: slot(server, app)[Field.WEBSOCKETS] == 0, "the WebSockets to end")
+        server.wait_for(lambda: slot(server, app)[Field.IN_FLIGHT] == 0, "no request in flight")
+        assert slot(server, app)[Field.OPEN] <= 1
+        assert "Traceback" not in server.log, server.log
+
+
+def test_a_silent_websocket_is_no_hung_request(folder: Folder, http: socket.socket) -> None:
+    """For several times ``timeout`` and the watchdog's time."""
+    with serving(folder, http, "--timeout", "1", WATCHDOG_USEC="4000000") as (server, _), websocket(http) as client:
+        before = server.workers()
+        time.sleep(4)
+        client.send("still here")
+        assert client.receive(5) == "still here"
+        assert server.workers() == before
+        assert "CRITICAL" not in server.log, server.log
+
+
+def test_a_websocket_that_ends_is_no_error(folder: Folder, http: socket.socket) -> None:
+    """Whoever ends it, and however."""
+    with serving(folder, http) as (server, app):
+        for _ in range(5):
+            with websocket(http, "/hello") as client, suppress(simple_websocket.ConnectionClosed):
+                assert client.receive(5) == "hello"  # unless the end of the view has arrived, too
+            with websocket(http) as client:
+                client.send("x")
+                assert client.receive(5) == "x"
+            with websocket(http) as client:
+                client.sock.shutdown(socket.SHUT_RDWR)
+        with websocket(http, "/fails") as client:
+            client.send("x")
+            with pytest.raises(simple_websocket.ConnectionClosed):
+                client.receive(5)
+        server.wait_for(lambda: slot(server, app)[Field.WEBSOCKETS] == 0, "the WebSockets to end")
+        assert slot(server, app)[Field.ERRORS] == 0
+        assert server.log.count("on purpose") == 1
+        assert ask(lambda: dial(http)) == (200, b"ok")
+
+
+def test_more_websockets_than_the_limit_get_503(folder: Folder, http: socket.socket) -> None:
+    with serving(folder, http, SOCKETACT_MAX_WEBSOCKETS="2") as (server, app), ExitStack() as stack:
+        first, _ = (stack.enter_context(websocket(http)) for _ in range(2))
+        with dial(http) as refused:
+            refused.sendall(UPGRADE)
+            assert refused.recv(4096).startswith(b"HTTP/1.1 503")
+        server.wait_for_log("A WebSocket was refused with 503: SOCKETACT_MAX_WEBSOCKETS = 2 are open")
+        first.close()
+        first.thread.join(5)
+        server.wait_for(lambda: slot(server, app)[Field.WEBSOCKETS] == 1, "the first to end")
+        with websocket(http) as client:
+            client.send("x")
+            assert client.receive(5) == "x"
+
+
+def test_a_request_to_upgrade_that_the_application_ignores(folder: Folder, http: socket.socket) -> None:
+    """It gets its response (Flask has no page for WebSockets there), and the connection continues."""
+    with serving(folder, http) as (server, app), dial(http) as client:
+        for _ in range(3):
+            client.sendall(UPGRADE)
+            assert client.recv(4096).startswith(b"HTTP/1.1 400")
+        client.sendall(UPGRADE.replace(b"websocket", b"h2c"))
+        assert client.recv(4096).endswith(b"\r\n\r\nok")
+        assert slot(server, app)[Field.WEBSOCKETS] == 0
+
+
+@pytest.mark.parametrize(("signal", "code"), [(1, 1012), (15, 1001)], ids=["reload", "stop"])
+def test_at_the_end_of_the_drain_time_the_client_gets_a_close_frame(
+    folder: Folder, http: socket.socket, signal: int, code: int
+) -> None:
+    with serving(folder, http, "--graceful-timeout", "2") as (server, _), websocket(http) as client:
+        client.send("x")
+        assert client.receive(5) == "x"
+        began = time.monotonic()
+        server.process.send_signal(signal)
+        with pytest.raises(simple_websocket.ConnectionClosed) as closed:
+            client.receive(10)
+        assert closed.value.reason == code
+        assert 1.5 < time.monotonic() - began < 6
