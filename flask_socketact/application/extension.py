@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from flask import Blueprint, Flask, current_app, has_request_context, request
+from flask import Blueprint, Flask, current_app, request
 
 from flask_socketact.application import config, restrictions, view_options
 from flask_socketact.application.checks import Check, Runner
 from flask_socketact.application.deadlines import Deadlines
+from flask_socketact.application.draining import Draining
 from flask_socketact.application.fallback_middleware import Middleware
 from flask_socketact.application.health import Health
-from flask_socketact.application.hold import Hold
 from flask_socketact.application.policies import Policies
 from flask_socketact.application.server_events import Member
 from flask_socketact.bridge import keys, request_context, server_info
@@ -27,7 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T", bound=Callable[..., Any] | Blueprint)
 
 
-class SocketAct:
+class SocketAct(Draining):
     """Flask extension: health endpoints, metrics, checks, deadlines, holds and breakers.
 
     .. code-block:: python
@@ -104,25 +104,6 @@ class SocketAct:
         return name
 
     @property
-    def draining(self) -> bool:
-        """Whether this worker drains: it accepts no new connections, and exits when its requests have ended.
-
-        It may become true while a request runs, so a long response can read it from time to time. Threads of the
-        application can read it without a request.
-
-        .. code-block:: python
-
-            while not socketact.draining:
-                yield next_event()
-        """
-        is_draining: Callable[[], bool] | None = None
-        if has_request_context():
-            is_draining = request.environ.get(keys.DRAINING)
-        elif server_info.server is not None:
-            is_draining = server_info.server.is_draining
-        return is_draining is not None and is_draining()
-
-    @property
     def request_id(self) -> str:
         """ID of the current request; send it along in requests to other services.
 
@@ -190,24 +171,6 @@ class SocketAct:
             return function
 
         return register
-
-    def hold(self, name: str) -> Hold:
-        """Mark work that a drain waits for, as it waits for requests.
-
-        The result is a context manager, and a decorator of functions and coroutine functions. Use it in a request,
-        after the response, or in a thread of the application.
-
-        .. code-block:: python
-
-            with socketact.hold("send-invoice"):
-                smtp.send_message(invoice)
-
-        When the drain time (gunicorn's ``graceful_timeout``) is over, the worker exits all the same, and logs `name`.
-
-        :param name: Name of the work in the log.
-        :raises ValueError: `name` is empty, or not a string.
-        """
-        return Hold(name)
 
     def deadline(self, seconds: float | None) -> Callable[[T], T]:
         """Limit the time for the responses of a view function or a blueprint.

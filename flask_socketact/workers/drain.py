@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from flask_socketact.bridge import holds, server_info
+from flask_socketact.bridge import drain_calls, holds, server_info
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.systemd import message_ids
 
@@ -64,6 +64,7 @@ class Drain:
         if not self._is_announced:
             self._is_announced = True
             self.begin()
+            drain_calls.begin()
             self._worker.applications.send(server_info.DRAIN_BEGUN)
 
     def finish(self) -> None:

@@ -127,7 +127,7 @@ def test_a_websocket_that_ends_is_no_error(folder: Folder, http: socket.socket) 
                 client.receive(5)
         server.wait_for(lambda: slot(server, app)[Field.WEBSOCKETS] == 0, "the WebSockets to end")
         assert slot(server, app)[Field.ERRORS] == 0
-        assert server.log.count("on purpose") == 1
+        assert server.log.count("RuntimeError: on purpose") == 1
         assert ask(lambda: dial(http)) == (200, b"ok")
 
 
@@ -170,3 +170,49 @@ def test_at_the_end_of_the_drain_time_the_client_gets_a_close_frame(
             client.receive(10)
         assert closed.value.reason == code
         assert 1.5 < time.monotonic() - began < 6
+
+
+AT_DRAIN = (
+    APP.replace(
+        "app = Flask(__name__)",
+        "from flask_socketact import SocketAct\napp = Flask(__name__)\nsocketact = SocketAct(app)",
+    )
+    + """
+
+@sock.route("/chat")
+def chat(ws):
+    with socketact.at_drain(ws.close, 1012, "restart"):
+        while True:
+            ws.send(ws.receive())
+
+
+@sock.route("/wrong")
+def wrong(ws):
+    with socketact.at_drain(lambda: 1 / 0), socketact.at_drain(ws.close, 1012):
+        while True:
+            ws.send(ws.receive())
+"""
+)
+
+
+@pytest.mark.parametrize("signal", [1, 15], ids=["reload", "stop"])
+@pytest.mark.parametrize("path", ["/chat", "/wrong"])
+def test_the_application_tells_its_clients_of_a_drain(
+    folder: Folder, http: socket.socket, signal: int, path: str
+) -> None:
+    """The old worker exits as soon as they have gone, long before the drain time ends."""
+    app = folder(AT_DRAIN)
+    with Server(app, *CONF, "-w", "1", "--threads", "2", "app:app", listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        with ExitStack() as stack:
+            clients = [stack.enter_context(websocket(http, path)) for _ in range(5)]
+            for client in clients:
+                client.send("x")
+                assert client.receive(5) == "x"
+            server.process.send_signal(signal)
+            for client in clients:
+                with pytest.raises(simple_websocket.ConnectionClosed) as closed:
+                    client.receive(10)
+                assert closed.value.reason == 1012
+            server.wait_for(lambda: not set(before) & set(server.workers()), "the old worker to exit", 5)
+        assert server.log.count("A function of at_drain() failed") == (5 if path == "/wrong" else 0)

@@ -1,0 +1,78 @@
+"""What an application can know of a drain, and what it can ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flask import has_request_context, request
+
+from flask_socketact.application.hold import Hold
+from flask_socketact.bridge import drain_calls, keys, server_info
+
+
+class Draining:
+    """The part of the extension that is about drains."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether this worker drains: it accepts no new connections, and exits when its requests have ended.
+
+        It may become true while a request runs, so a long response can read it from time to time. Threads of the
+        application can read it without a request.
+
+        .. code-block:: python
+
+            while not socketact.draining:
+                yield next_event()
+        """
+        is_draining: Callable[[], bool] | None = None
+        if has_request_context():
+            is_draining = request.environ.get(keys.DRAINING)
+        elif server_info.server is not None:
+            is_draining = server_info.server.is_draining
+        return is_draining is not None and is_draining()
+
+    def hold(self, name: str) -> Hold:
+        """Mark work that a drain waits for, as it waits for requests.
+
+        The result is a context manager, and a decorator of functions and coroutine functions. Use it in a request,
+        after the response, or in a thread of the application.
+
+        .. code-block:: python
+
+            with socketact.hold("send-invoice"):
+                smtp.send_message(invoice)
+
+        When the drain time (gunicorn's ``graceful_timeout``) is over, the worker exits all the same, and logs `name`.
+
+        :param name: Name of the work in the log.
+        :raises ValueError: `name` is empty, or not a string.
+        """
+        return Hold(name)
+
+    @contextmanager
+    def at_drain(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> Iterator[None]:
+        """Call a function when this worker begins to drain, if the block is still running then.
+
+        For responses that do not end by themselves, such as WebSockets: their clients can reconnect to the new workers
+        at once.
+
+        .. code-block:: python
+
+            @sock.route("/chat")
+            def chat(ws):
+                with socketact.at_drain(ws.close, 1012, "restart"):
+                    ...
+
+        The function is called once, in a thread of its own; at once, if the worker drains already. An error that it
+        raises is logged. Other servers never call it.
+
+        :param function: Called with the other arguments.
+        """
+        call = drain_calls.add(lambda: function(*args, **kwargs))
+        try:
+            yield
+        finally:
+            drain_calls.discard(call)
