@@ -7,9 +7,10 @@ response is sent by the thread that runs the application, which may block.
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import Any
 
-from gunicorn import http
+from gunicorn import http, util
 from gunicorn.http.message import Request
 
 from flask_socketact.http import request_body, rules
@@ -30,8 +31,8 @@ class Connection(Transport):
     """A client's connection."""
 
     __slots__ = (
-        *("body_limit", "client", "closes", "deadline", "free_since", "lent_socket", "listener", "next_request"),
-        *("parser", "proxy", "registered_events", "served", "server", "state", "upload", "upgrade"),
+        *("body_limit", "client", "closes", "closing_until", "deadline", "free_since", "lent_socket", "listener"),
+        *("next_request", "parser", "proxy", "registered_events", "served", "server", "state", "upload", "upgrade"),
     )
 
     def __init__(self, cfg: Settings, sock: socket.socket, client: Any, server: Any, listener: str | None) -> None:
@@ -53,6 +54,7 @@ class Connection(Transport):
         self.upload: Upload | None = None  #: the request whose body is being read
         self.upgrade: Request | None = None  #: a request that changes the protocol, and waits for a thread of its own
         self.closes = False  #: close the connection when that was sent
+        self.closing_until = 0.0  #: when to close it even if its client sends: CLOCK_MONOTONIC, seconds
         self.registered_events = 0  #: in the epoll
         self.deadline = 0.0  #: when to close it unless its client sends: CLOCK_MONOTONIC, seconds
         self.free_since = 0.0  #: when the last response here ended: CLOCK_MONOTONIC, seconds; 0.0: there was none
@@ -181,6 +183,17 @@ class Connection(Transport):
 
     def _note_unread(self) -> None:
         self.next_request = NextRequest.NONE if self.unread in EMPTY_LINE else NextRequest.UNPARSED
+
+    @property
+    def has_more_body(self) -> bool:
+        """Whether the client has not sent all of a request's body, as far as that is known."""
+        request = self.parser.mesg
+        return request is not None and not request_body.is_read(request)
+
+    def respond_late(self) -> None:
+        """Tell a client that it has taken too long to send its request (408). It need not read that."""
+        with suppress(OSError):
+            util.write_error(self.sock, 408, "Request Timeout", "")
 
     def begin_close(self) -> bool:
         """Send FIN; return whether to wait for the client's FIN before closing (RFC 9112, section 9.6).

@@ -27,9 +27,8 @@ from flask_socketact.linux import descriptors
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.acceptor import Acceptor
 from flask_socketact.workers.base import BaseWorker
+from flask_socketact.workers.closing import Closing
 
-#: How long we wait for the client's FIN after ours, in seconds.
-CLOSE_TIMEOUT = 2.0
 #: How often we look for connections whose deadline has passed, in seconds.
 SWEEP_INTERVAL = 1.0
 NO_PROGRESS = "A client has neither sent nor read anything for %s s: disconnected"
@@ -57,6 +56,7 @@ class Loop:
         self.epoll.register(self._wakeup, select.EPOLLIN)
         self.acceptor = Acceptor(worker, self)
         self._next_sweep = 0.0
+        self._closing = Closing(cfg.timeout)
 
     def wake(self) -> None:
         """Make the leader return from `poll`."""
@@ -91,7 +91,7 @@ class Loop:
 
     def _note_event(self, connection: Connection) -> None:
         if connection.state is State.CLOSING:
-            if connection.is_closed_by_client():
+            if self._closing.is_over(connection):
                 self.close(connection)
         elif connection.state is State.SENDING:
             self._send_more(connection)
@@ -153,7 +153,7 @@ class Loop:
             self.note_progress(connection)
         else:
             self._log.info(NO_PROGRESS, self.cfg.timeout)
-            self.close(connection)
+            self._close_late(connection)
 
     def _end_sending(self, connection: Connection) -> None:
         connection.end_sending()
@@ -183,9 +183,17 @@ class Loop:
 
     def close_gracefully(self, connection: Connection) -> None:
         """Send FIN, and wait for the client's FIN without a thread."""
-        if connection.begin_close():
-            connection.deadline = time.monotonic() + CLOSE_TIMEOUT
+        if self._closing.begin(connection):
             self._register(connection)
+        else:
+            self.close(connection)
+
+    def _close_late(self, connection: Connection) -> None:
+        """Close `connection`, whose deadline has passed. If a request has begun, its client gets 408."""
+        if connection.state in (State.READING_HEADERS, State.READING_BODY):
+            self.without_thread.discard(connection)
+            connection.respond_late()
+            self.close_gracefully(connection)
         else:
             self.close(connection)
 
@@ -230,10 +238,11 @@ class Loop:
                     self.close(connection)
 
     def close_idle_by(self, deadline: float) -> None:
-        """Close idle connections at `deadline` at the latest."""
+        """Close connections without a request at `deadline` at the latest."""
+        self._closing.end_soon()
         with self.lock:
             for connection in self.connections:
-                if connection.state is State.IDLE:
+                if connection.state in (State.IDLE, State.CLOSING):
                     connection.deadline = min(connection.deadline, deadline)
         self._next_sweep = min(self._next_sweep, deadline)
 
@@ -287,5 +296,5 @@ class Loop:
             elif connection.state in WITHOUT_THREAD:
                 self._check_progress(connection)
             else:
-                self.close(connection)
+                self._close_late(connection)
         self._slot[Field.IDLE] = idle

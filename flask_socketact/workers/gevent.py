@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -16,13 +16,11 @@ import gevent.hub
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
-from gevent.socket import wait_read
-from gunicorn import http
+from gunicorn import http, util
 from gunicorn.sock import ssl_context
 from gunicorn.workers import ggevent
 from gunicorn.workers.base import Worker
 
-from flask_socketact.errors import MailboxError
 from flask_socketact.handover import mailbox
 from flask_socketact.http import request_body
 from flask_socketact.http.connection import BODY_REST_TIMEOUT
@@ -30,9 +28,13 @@ from flask_socketact.linux import descriptors
 from flask_socketact.workers.base import HEARTBEAT, BaseWorker, listener_name
 from flask_socketact.workers.child import close_descriptor
 from flask_socketact.workers.drain import DRAIN_POLL, LINGER
-from flask_socketact.workers.gevent_client import Client, end_input
+from flask_socketact.workers.gevent_client import Client, end_input, wait_for_close
+from flask_socketact.workers.gevent_mail import MailReader
 from flask_socketact.workers.gevent_server import Server
 from flask_socketact.workers.gunicorn_base import CarriedClient, GunicornMixin, Listener
+
+#: The connection that this greenlet serves.
+_client: ContextVar[Any] = ContextVar("client")
 
 
 class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
@@ -51,8 +53,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
         self._tls: ssl.SSLContext | None = None
         self._busy: dict[Any, bool] = {}  # whether a request is in flight, for each connection
         self._servers: list[StreamServer] = []
-        self._mailbox_reader: gevent.Greenlet | None = None
-        self._is_reading_mail = False
+        self._mail_reader = MailReader(self)
         self._next_log = 0.0  # of a shortage of descriptors
         self._is_killing = False  # greenlets, because the drain time has expired
         self._wakeup_main = Event()
@@ -87,6 +88,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
         elif not isinstance(client, Client):
             client = Client(descriptors.above_streams(client.detach()), listener.fdname)
         self._busy[client] = False
+        _client.set(client)
         try:
             super().handle(listener, client, address)
         finally:
@@ -102,14 +104,42 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
             return
         if client.served and request.req_number == 1:  # by another worker
             request.req_number += 1
-        super().handle_request(listener, request, client, address)
-        if not request_body.is_read(request) and not self._skip_body(request, client, address):
-            raise StopIteration
+        try:
+            super().handle_request(listener, request, client, address)
+            if not request_body.is_read(request) and not self._skip_body(request, client, address):
+                raise StopIteration  # noqa: TRY301 (as gunicorn does to close a connection)
+        except StopIteration:
+            if not request_body.is_read(request):
+                self._wait_for_close(client, is_sending=True)
+            raise
         client.end_request(bytes(request.unreader.buf.getvalue()))
         if self.carrier.is_carrying and self._is_portable and not self._is_killing:
             self.carrier.carry([client])
             if client.was_handed_over:
                 raise StopIteration
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        super().handle_error(req, client, addr, exc)
+        if isinstance(client, Client):
+            self._wait_for_close(client, is_sending=False)
+
+    def _wait_for_close(self, client: Client, *, is_sending: bool) -> None:
+        wait_for_close(client, self.cfg.timeout, self.is_draining, is_sending=is_sending)
+
+    @contextmanager
+    def timeout_ctx(self) -> Iterator[None]:
+        """Limit the time for headers. A client that has begun to send them gets 408."""
+        timeout = gevent.Timeout(self.cfg.keepalive)
+        try:
+            with timeout:
+                yield
+        except gevent.Timeout as error:
+            if error is not timeout:
+                raise
+            client = _client.get()
+            if isinstance(client, Client) and not client.is_idle:
+                with suppress(OSError):
+                    util.write_error(client, 408, "Request Timeout", "")
 
     def _skip_body(self, request: Any, client: Client, address: Any) -> bool:
         """Discard the rest of the body; return whether its end was reached."""
@@ -223,13 +253,12 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
 
     def _is_needed(self, pools: list[Pool]) -> bool:
         """Return whether a request, a connection or (in a stop) mail is left: the last worker empties the mailbox."""
-        return any(pools) or self._is_reading_mail or (self.board.stopping and self.carrier.has_mail())
+        return any(pools) or self._mail_reader.is_reading or (self.board.stopping and self.carrier.has_mail())
 
     # The mailbox.
 
     def read_mailbox(self, box: mailbox.Mailbox) -> None:
-        if self._mailbox_reader is None or self._mailbox_reader.dead:
-            self._mailbox_reader = gevent.spawn(self._read_mail, box)
+        self._mail_reader.start(box)
 
     def leave_mailbox(self, box: mailbox.Mailbox) -> None:
         """Do nothing: the greenlet that reads it checks ``carrier.is_carrying``."""
@@ -237,52 +266,13 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
     def close_copy(self, connection: Client) -> None:
         connection.close_copy()
 
-    def _read_mail(self, box: mailbox.Mailbox) -> None:
-        """Take over connections from the mailbox, until this worker begins to send its own."""
-        while True:
-            wait_read(box.listener.fileno())
-            if self.carrier.is_carrying:
-                return
-            if self.board.is_superseded:
-                gevent.sleep(DRAIN_POLL)
-                continue
-            is_full = len(self._busy) >= self.worker_connections
-            if is_full or not descriptors.has_room(box.listener.fileno()):
-                gevent.sleep(descriptors.ACCEPT_PAUSE)
-                continue
-            try:
-                sender = box.accept()
-            except (MailboxError, OSError) as error:
-                self.log.warning("Mailbox: %s", error)
-                gevent.sleep(descriptors.ACCEPT_PAUSE)
-                continue
-            if sender is not None:
-                self._read_sender(sender)
+    @property
+    def is_full(self) -> bool:
+        """Whether this worker has as many connections as it may."""
+        return len(self._busy) >= int(self.worker_connections)
 
-    def _read_sender(self, sender: socket.socket) -> None:
-        """Take over the connections of one sender."""
-        self._is_reading_mail = True
-        try:
-            while message := self._receive(sender):
-                for client in self.take_over(*message):
-                    self._serve_carried(client)
-        except (MailboxError, OSError) as error:
-            self.log.warning("Mailbox: %s", error)
-        except Exception:
-            self.log.exception("Unexpected error with the mailbox")
-        finally:
-            sender.close()
-            self._is_reading_mail = False
-
-    @staticmethod
-    def _receive(sender: socket.socket) -> tuple[mailbox.Origin, list[socket.socket], list[str]] | None:
-        while True:
-            try:
-                return mailbox.receive(sender)
-            except BlockingIOError:
-                wait_read(sender.fileno(), timeout=mailbox.SENDER_TIMEOUT)
-
-    def _serve_carried(self, client: CarriedClient) -> None:
+    def serve_carried(self, client: CarriedClient) -> None:
+        """Serve a connection that another worker has handed over."""
         fd = descriptors.above_streams(client.connection.detach())
         origin = client.origin
         ours = Client(fd, origin.listener, served=origin.served, unread=origin.unread)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -11,6 +12,11 @@ import gevent.socket
 from gevent import monkey
 
 from flask_socketact.http.connection import EMPTY_LINE
+from flask_socketact.http.transport import DISCARD_SIZE
+from flask_socketact.workers.closing import CLOSE_TIMEOUT, MAX_CLOSING
+
+#: How often a greenlet that waits for a client to close checks whether the worker drains, in seconds.
+_CHECK_INTERVAL = 0.5
 
 
 class Client(gevent.socket.socket):
@@ -80,9 +86,33 @@ def end_input(client: Any) -> None:
 
     gevent's own ``shutdown`` makes a waiting read fail, even if a request has arrived, and removes TLS.
     """
+    _shut_down(client, socket.SHUT_RD)
+
+
+def wait_for_close(client: Client, timeout: float, is_draining: Callable[[], bool], *, is_sending: bool) -> None:
+    """Send FIN, and discard what `client` sends until it closes: see :class:`~.closing.Closing`.
+
+    A client that `is_sending` may send nothing for `timeout` seconds; 0: no limit.
+    """
+    _shut_down(client, socket.SHUT_WR)
+    now = time.monotonic()
+    last, patience = now + MAX_CLOSING, timeout or MAX_CLOSING
+    deadline = now + (patience if is_sending else CLOSE_TIMEOUT)
+    with suppress(OSError):  # a reset
+        while (now := time.monotonic()) < min(deadline, last) and not is_draining():
+            client.settimeout(min(_CHECK_INTERVAL, deadline - now))
+            try:
+                if not client.recv(DISCARD_SIZE):
+                    return
+            except TimeoutError:
+                continue
+            deadline = time.monotonic() + patience
+
+
+def _shut_down(client: Any, how: int) -> None:
     plain = monkey.get_original("socket", "socket")(fileno=client.fileno())
     try:
         with suppress(OSError):  # the client has closed it
-            plain.shutdown(socket.SHUT_RD)
+            plain.shutdown(how)
     finally:
         plain.detach()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.process.test_misbehaviour import ALL, BASE, KEEP_ALIVE, fetch, get, serving, wait_for_errors
-from tests.support.http import REQUEST, answer, connect_and_reset
-from tests.support.server import dial
+from tests.process.test_misbehaviour import ALL, BASE, CLASSES, KEEP_ALIVE, fetch, get, serving, wait_for_errors
+from tests.support.http import HALF, REQUEST, answer, ask, connect_and_reset, exchange
+from tests.support.server import CONF, Server, dial
 
 if TYPE_CHECKING:
     from tests.process.conftest import Folder
@@ -441,3 +444,87 @@ def test_rules_for_requests(folder: Folder, http: socket.socket, worker: str) ->
             received = fetch(http, CHUNKED + size + b"\r\n")
             assert received.startswith(b"HTTP/1.1 400"), received
         wait_for_errors(server, app, 0)
+
+
+TOO_LARGE = (
+    BASE
+    + """
+    def misbehave(what, environ, start_response):
+        return plain(start_response, b"too large", "413 Content Too Large")
+    """
+)
+
+
+def send_slowly(client: socket.socket, size: int, seconds: float) -> None:
+    """Send `size` bytes in so many seconds, and read nothing meanwhile."""
+    for _ in range(20):
+        client.sendall(bytes(size // 20))
+        time.sleep(seconds / 20)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("worker", ["thread", "gevent"])
+def test_early_response_reaches_a_client_that_still_sends(
+    folder: Folder, http: socket.socket, worker: str, *, chunked: bool
+) -> None:
+    """RFC 9112, section 9.6. It occupies no thread."""
+    size = 40_000_000
+    with serving(folder(TOO_LARGE), http, worker, "--threads", "1", "--timeout", "5") as server, dial(http) as client:
+        framing = f"Transfer-Encoding: chunked\r\n\r\n{size:x}" if chunked else f"Content-Length: {size}\r\n"
+        client.sendall(f"POST /up HTTP/1.1\r\nHost: a\r\n{framing}\r\n".encode())
+        with ThreadPoolExecutor(1) as pool:
+            sending = pool.submit(send_slowly, client, size, 8)  # longer than any timeout here
+            while not sending.done():
+                began = time.monotonic()
+                assert ask(lambda: dial(http))[0] == 200
+                assert time.monotonic() - began < 1
+                time.sleep(0.2)
+            sending.result()
+        assert answer(client).startswith(b"HTTP/1.1 413"), server.log
+        assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("worker", ["thread", "gevent"])
+def test_drain_does_not_wait_for_a_client_that_sends_for_ever(folder: Folder, http: socket.socket, worker: str) -> None:
+    command = (*CONF, "-w", "1", *CLASSES[worker], "app:app")
+    with Server(folder(TOO_LARGE), *command, listeners={"http": http}) as server, dial(http) as client:
+        server.wait_until_ready()
+        client.sendall(b"POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffff\r\n")
+
+        def send_until_reset() -> None:
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    client.sendall(bytes(100_000))
+                    time.sleep(0.001)
+
+        with ThreadPoolExecutor(1) as pool:
+            sending = pool.submit(send_until_reset)
+            time.sleep(4)
+            assert not sending.done()
+            began = time.monotonic()
+            server.process.terminate()
+            server.wait_until_gone()
+            assert time.monotonic() - began < 5
+            sending.result()
+
+
+@pytest.mark.parametrize("worker", ["thread", "gevent"])
+def test_late_request_gets_408(folder: Folder, http: socket.socket, worker: str) -> None:
+    """If a request has begun; a silent client is disconnected without a word."""
+    environ = {"SOCKETACT_HEADER_TIMEOUT": "1"}
+    arguments = ("--keep-alive", "1", "--timeout", "2")
+    with serving(folder(BASE), http, worker, *arguments, environ=environ), contextlib.ExitStack() as stack:
+        silent, begun, later, empty = (stack.enter_context(dial(http)) for _ in range(4))
+        begun.sendall(HALF)
+        exchange(later)
+        later.sendall(HALF)
+        empty.sendall(b"\r\n")
+        for client in (begun, later):
+            received = answer(client)
+            assert received.startswith(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n")
+        for client in (silent, empty):
+            assert answer(client) == b""
+        if worker == "thread":
+            begun = stack.enter_context(dial(http))
+            begun.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello")
+            assert answer(begun).startswith(b"HTTP/1.1 408")

@@ -12,7 +12,7 @@ import pytest
 from flask_socketact.http.states import State
 from flask_socketact.linux import descriptors
 from flask_socketact.shared.scoreboard import Field
-from flask_socketact.workers import connection_loop
+from flask_socketact.workers import closing, connection_loop
 from flask_socketact.workers.connection_loop import Loop
 from flask_socketact.workers.thread import ThreadWorker
 from tests.support import server
@@ -122,7 +122,7 @@ def test_a_client_that_does_not_close_is_cut_off(loop: Loop, dial: Dial) -> None
     _, connection = dial()
     connection.begin_turn()
     loop.close_gracefully(connection)
-    assert connection.deadline - time.monotonic() <= connection_loop.CLOSE_TIMEOUT
+    assert connection.deadline - time.monotonic() <= closing.CLOSE_TIMEOUT
     connection.deadline = 0.0
     sweep(loop)
     assert connection not in loop.connections
