@@ -138,6 +138,7 @@ class Gauges:
         _in_flight.set(slot[Field.IN_FLIGHT])
         _connections.labels("open").set(slot[Field.OPEN])
         _connections.labels("idle").set(slot[Field.IDLE])
+        _connections.labels("websocket").set(slot[Field.WEBSOCKETS])
         # A connection that is being carried in may be counted in only one of the two fields yet.
         accepted = max(self._accepted, slot[Field.ACCEPTED] - slot[Field.CARRIED_IN])
         carried = slot[Field.CARRIED_OUT]

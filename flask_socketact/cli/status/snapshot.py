@@ -60,6 +60,7 @@ class Worker:
     in_flight: int
     connections: int
     idle: int
+    websockets: int  #: of the requests in flight
     held: int  #: holds
     oldest: float  #: age of the oldest request in flight
     memory: int | None  #: resident memory in bytes
@@ -189,6 +190,7 @@ def _worker(slot: Slot, master: int, board: Scoreboard, *, relayed: bool) -> Wor
         in_flight=slot[Field.IN_FLIGHT],
         connections=slot[Field.OPEN],
         idle=slot[Field.IDLE],
+        websockets=slot[Field.WEBSOCKETS],
         held=slot[Field.HOLDS],
         oldest=slot.oldest_age if slot[Field.IN_FLIGHT] else 0.0,  # updated once a second
         memory=proc.resident_memory(slot[Field.PID]),
