@@ -124,8 +124,6 @@ def _waits_for(workers: list[Worker]) -> str:
     oldest = max(each.oldest for each in workers)
     parts = [
         f"{requests} requests{talking}{f', the oldest for {duration(oldest)}' if oldest else ''}" if requests else "",
-        if requests
-        else "",
         f"{held} holds" if held else "",
         f"{idle} idle connections" if idle > 0 else "",
     ]

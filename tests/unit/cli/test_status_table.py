@@ -22,6 +22,7 @@ WORKER = Worker(
     in_flight=1,
     connections=3,
     idle=2,
+    websockets=0,
     held=0,
     oldest=0.0,
     memory=52_000_000,
