@@ -13,7 +13,7 @@ from typing import Any
 from gunicorn import http, util
 from gunicorn.http.message import Request
 
-from flask_socketact.http import request_body, rules
+from flask_socketact.http import proxy_protocol, request_body, rules
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.http.settings_cache import Settings
 from flask_socketact.http.states import NextRequest, State
@@ -142,9 +142,9 @@ class Connection(Transport):
             unreader.in_headers = False
         self.next_request = NextRequest.NONE
         rules.check(request)
-        if request.proxy_protocol_info:
+        if proxy_protocol.tells_address(request.proxy_protocol_info):
             self.proxy = request.proxy_protocol_info
-        elif self.proxy:
+        else:
             request.proxy_protocol_info = self.proxy
         if not request_body.is_read(request):
             request_body.guard(request)

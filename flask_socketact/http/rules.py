@@ -29,6 +29,8 @@ def check(request: Request) -> None:
 
     :raises gunicorn.http.errors.ParseException: the response must be 400.
     """
+    if not isinstance(request, Request):  # of uWSGI's protocol
+        return
     if request.version > VERSION:  # noqa: PLR1730 (a call costs more)
         request.version = VERSION
     host = None

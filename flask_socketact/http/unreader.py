@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from gunicorn.http.message import Request
 from gunicorn.http.unreader import SocketUnreader
+
+from flask_socketact.http.proxy_protocol import ProxyRequest
 
 if TYPE_CHECKING:
     from flask_socketact.http.connection import Connection
@@ -44,7 +45,7 @@ class Unreader(SocketUnreader):
         return self._connection.receive(size)
 
 
-class TrustingRequest(Request):
+class TrustingRequest(ProxyRequest):
     """gunicorn's request, which checks only once per connection whether the peer is a trusted proxy.
 
     Parsing the address for each request takes a twentieth of the time of a trivial one.

@@ -10,6 +10,7 @@ import time
 from types import FrameType
 from typing import Any
 
+from gunicorn.http.errors import InvalidProxyHeader, InvalidProxyLine
 from gunicorn.workers.base import Worker
 
 from flask_socketact import env
@@ -189,6 +190,12 @@ class BaseWorker(Worker):
         """Exit at once (SIGABRT): the master has missed the heartbeat."""
         self.is_told_to_quit = True
         super().handle_abort(sig, frame)
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """As gunicorn's, but an invalid PROXY header of version 2 gets 400, as one of version 1 does."""
+        if isinstance(exc, InvalidProxyHeader):
+            exc = InvalidProxyLine(exc.msg)
+        super().handle_error(req, client, addr, exc)
 
     def init_signals(self) -> None:
         """Handle the relay's signals, too. Child processes of requests get them as well, and ignore them by default."""

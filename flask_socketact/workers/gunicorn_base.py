@@ -18,7 +18,7 @@ from flask_socketact.addresses import unmapped
 from flask_socketact.bridge import keys, request_context
 from flask_socketact.errors import ApplicationError
 from flask_socketact.handover.mailbox import Origin
-from flask_socketact.http import framing, request_body, rules
+from flask_socketact.http import framing, proxy_protocol, request_body, rules
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import BaseWorker, listener_name
@@ -169,6 +169,8 @@ class GunicornMixin(_Base):
 
     def handle_request(self, listener: Any, request: Any, client: Any, address: Any) -> Any:
         rules.check(request)
+        if not proxy_protocol.tells_address(request.proxy_protocol_info):
+            request.proxy_protocol_info = None
         with self.serving(client):
             return super().handle_request(listener, request, client, address)
 
