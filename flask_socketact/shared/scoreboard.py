@@ -61,7 +61,7 @@ class Field(IntEnum):
     HOLDS = 16  #: pieces of work outside requests that a drain waits for
     ERRORS = 17  #: of the requests, those with a status of 500 or above
     AGE = 19  #: gunicorn's: how many workers the master had forked, this one included
-    WEBSOCKETS = 20  #: open WebSockets, which have threads of their own
+    WEBSOCKETS = 20  #: open WebSockets
     WAITED = 18  #: longest wait of a request in the worker's first seconds; nanoseconds
 
 
@@ -93,8 +93,7 @@ class Slot:
     @property
     def oldest_age(self) -> float:
         """Seconds since the oldest request in flight began; 0.0 without one."""
-        began = self[Field.OLDEST]
-        return (time.monotonic_ns() - began) / 1e9 if began else 0.0
+        return (time.monotonic_ns() - self[Field.OLDEST]) / 1e9 if self[Field.OLDEST] else 0.0
 
 
 class Scoreboard:
