@@ -11,10 +11,11 @@ from gunicorn.http import body
 from gunicorn.http.errors import ChunkMissingTerminator, InvalidChunkSize, NoMoreData, ParseException
 from gunicorn.http.message import Request
 
+from flask_socketact.errors import SocketActError
 from flask_socketact.http.rules import MAX_LENGTH
 
 
-class IncompleteBody(ChunkMissingTerminator):
+class IncompleteBodyError(SocketActError, ChunkMissingTerminator):
     """The client has ended the connection before the end of the body.
 
     gunicorn responds with 400 to its base class, for chunked bodies and, here, for others.
@@ -57,8 +58,8 @@ class _Reader:
             if len(data) < wanted:  # gunicorn's reader takes it for the whole body
                 raise NoMoreData  # noqa: TRY301 (as the reader of chunked bodies does)
         except NoMoreData as error:  # gunicorn ignores it, but a half-closed client still gets the response
-            self._error = IncompleteBody, (b"",)
-            raise _as_bad_request(IncompleteBody(b"")) from error
+            self._error = IncompleteBodyError, (b"",)
+            raise _as_bad_request(IncompleteBodyError(b"")) from error
         except (ParseException, OSError) as error:
             self._error = type(error), error.args
             raise _as_bad_request(error) from error
@@ -104,7 +105,7 @@ def discard(parser: Any, request: Request, seconds: float) -> bool:
         return True
     try:
         return bool(parser.finish_body(time.monotonic() + seconds))
-    except IncompleteBody:  # the client has its response already
+    except IncompleteBodyError:  # the client has its response already
         return False
 
 

@@ -10,6 +10,7 @@ from gunicorn.http.body import ChunkedReader
 from gunicorn.http.errors import ParseException
 from gunicorn.http.message import Request
 
+from flask_socketact.errors import SocketActError
 from flask_socketact.http import request_body
 from flask_socketact.http.transport import WOULD_BLOCK
 
@@ -67,7 +68,7 @@ class Upload:
         return True
 
 
-class _IncompleteError(Exception):
+class _IncompleteError(SocketActError):
     """More bytes must arrive."""
 
 
