@@ -5,7 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
+
+from flask_socketact.http import websocket
+from flask_socketact.http.websocket import SentFrames
+
+#: Methods after which we do not know what the application sends.
+_UNFOLLOWED = ("detach", "dup", "sendfile", "sendmsg", "sendmsg_afalg", "sendto", "share")
 
 
 class ClientSocket:
@@ -15,16 +23,22 @@ class ClientSocket:
     gunicorn issue 3026). Reading an address or an option makes no duplicate.
     """
 
-    __slots__ = ("_ours", "_theirs")
+    __slots__ = ("_ours", "_theirs", "frames")
     #: False in a process that the application has forked. It has none of the worker's connections.
     in_worker: ClassVar[bool] = True
+    #: Class of the duplicates. The application may replace the name in the module; the gevent worker sets gevent's.
+    kind: ClassVar[Any] = socket.socket
 
     def __init__(self, ours: socket.socket) -> None:
         self._ours = ours
         self._theirs: socket.socket | None = None
+        self.frames: SentFrames | None = None  #: what the application has sent; None: it has made no use of the socket
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._duplicate(), name)
+        duplicate = self._duplicate()
+        if name in _UNFOLLOWED and self.frames is not None:
+            self.frames.is_unknown = True
+        return getattr(duplicate, name)
 
     def getsockopt(self, *arguments: Any) -> Any:
         """As ``socket.getsockopt``."""
@@ -60,26 +74,67 @@ class ClientSocket:
             self._theirs = socket.socket()
             self._theirs.close()
         elif self._theirs is None:
-            # Looked up in the module at run time: under gevent it is gevent's class.
-            self._theirs = socket.socket(ours.family, ours.type, ours.proto, fileno=os.dup(ours.fileno()))
-            self._theirs.settimeout(None)  # the application may have called socket.setdefaulttimeout()
+            following = websocket.following_class(self.kind)
+            theirs = following(ours.family, ours.type, ours.proto, fileno=os.dup(ours.fileno()))
+            theirs.settimeout(None)  # the application may have called socket.setdefaulttimeout()
+            self.frames = theirs.frames = SentFrames()
+            self._theirs = theirs
         return self._theirs
+
+    def send_close(self, status: int) -> None:
+        """Send a close frame if one may begin now, without waiting; and FIN."""
+        _send_close(self.frames, status, lambda data: self._ours.send(data, socket.MSG_DONTWAIT))
+        with suppress(OSError):  # the client has closed it
+            self._ours.shutdown(socket.SHUT_WR)
 
 
 class TLSClientSocket:
     """The same for TLS, whose state cannot be duplicated: it is our socket, and calls that would end it do nothing."""
 
-    __slots__ = ("_ours", "_timeout", "is_used")
+    __slots__ = ("_ours", "_timeout", "frames")
 
     def __init__(self, ours: ssl.SSLSocket) -> None:
         self._ours = ours
         self._timeout: float | None = None
-        self.is_used = False  #: the application has sent or received on it, as far as is known
+        self.frames: SentFrames | None = None  #: as in `ClientSocket`
 
     def __getattr__(self, name: str) -> Any:
         if name not in ("getpeername", "getsockname", "getsockopt", "fileno"):
-            self.is_used = True
+            self._follow().is_unknown |= name in _UNFOLLOWED
         return getattr(self._ours, name)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether the application has sent or received on it, as far as is known."""
+        return self.frames is not None
+
+    def _follow(self) -> SentFrames:
+        if self.frames is None:
+            self.frames = SentFrames()
+        return self.frames
+
+    def send(self, data: Any, *args: Any) -> int:
+        """As ``socket.send``."""
+        frames = self._follow()
+        with frames.lock:
+            sent = self._ours.send(data, *args)
+            frames.add(memoryview(data).cast("B")[:sent])
+        return sent
+
+    def sendall(self, data: Any, *args: Any) -> None:
+        """As ``socket.sendall``."""
+        view = memoryview(data).cast("B")
+        with self._follow().lock:
+            while view:
+                view = view[self.send(view, *args) :]
+
+    write = send
+
+    def send_close(self, status: int) -> None:
+        """Send a close frame if one may begin now, and FIN."""
+        _send_close(self.frames, status, self._ours.send)
+        with suppress(OSError):  # the client has closed it
+            self._ours.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Do nothing. The worker closes the connection after the request."""
@@ -112,3 +167,16 @@ class TLSClientSocket:
 
     def restore(self) -> None:
         """Do nothing: nothing can be changed."""
+
+
+def _send_close(frames: SentFrames | None, status: int, send: Callable[[bytes], int]) -> None:
+    """Send a close frame, unless the application is sending, or another protocol is spoken."""
+    if frames is None or not frames.lock.acquire(blocking=False):
+        return
+    try:
+        if frames.may_close:
+            frame = websocket.close_frame(status)
+            with suppress(OSError):  # the client has disconnected, or does not read
+                frames.add(frame[: send(frame)])
+    finally:
+        frames.lock.release()

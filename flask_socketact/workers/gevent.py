@@ -13,6 +13,7 @@ from typing import Any
 
 import gevent
 import gevent.hub
+import gevent.socket
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
@@ -23,6 +24,7 @@ from gunicorn.workers.base import Worker
 
 from flask_socketact.handover import mailbox
 from flask_socketact.http import request_body
+from flask_socketact.http.client_socket import ClientSocket
 from flask_socketact.http.connection import BODY_REST_TIMEOUT
 from flask_socketact.linux import descriptors
 from flask_socketact.workers.base import HEARTBEAT, BaseWorker, listener_name
@@ -47,6 +49,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
     def patch(self) -> None:
         names = [listener_name(listener) for listener in self.sockets]
         super().patch()  # replaces the listeners with gevent's sockets, without names
+        ClientSocket.kind = gevent.socket.socket
         self._listeners = [
             Listener(name, listener.getsockname()) for name, listener in zip(names, self.sockets, strict=True)
         ]

@@ -23,7 +23,7 @@ from flask_socketact.http.connection import Connection
 from flask_socketact.http.response import Response
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.request_status import SWITCHED, status_of
-from flask_socketact.workers.upgrades import Upgrades, is_websocket
+from flask_socketact.workers.upgrades import Upgrades, asks_for_upgrade
 
 if TYPE_CHECKING:
     from flask_socketact.workers.thread import ThreadWorker
@@ -56,7 +56,7 @@ class RequestCycle:
             request = connection.upgrade or connection.read_request()
             if request is None:
                 return Outcome.WAIT
-            if connection.upgrade is None and is_websocket(request):
+            if connection.upgrade is None and asks_for_upgrade(request):
                 connection.upgrade = request
                 return Outcome.UPGRADE if self._upgrades.admit(connection) else Outcome.CLOSE
             connection.upgrade = None

@@ -138,6 +138,8 @@ class ThreadWorker(BaseWorker):
             with self.loop.lock:
                 self.carrier.carry(list(self.loop.connections))
         self.loop.close_idle_by(time.monotonic() + LINGER)
+        if self._pool is not None:
+            self._pool.upgrades.end_unanswered()
         if self.loop.connections or self.loop.acceptor.receives_mail:
             return False
         # In a stop the last worker must leave nothing in the mailbox: systemd would start the service again.

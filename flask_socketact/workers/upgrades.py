@@ -5,8 +5,8 @@ They last for hours, so they must not occupy the request threads; and no timeout
 
 from __future__ import annotations
 
-import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -15,22 +15,33 @@ from gunicorn import util
 from gunicorn.http.message import Request
 
 from flask_socketact import env
+from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.http.connection import Connection
+from flask_socketact.http.websocket import GOING_AWAY, SERVICE_RESTART, shut_down
 from flask_socketact.shared.scoreboard import Field
+from flask_socketact.workers.drain import DRAIN_POLL
 
 if TYPE_CHECKING:
     from flask_socketact.workers.thread import ThreadWorker
 
-#: The header as clients send it: RFC 6455, section 4.1, and older ones. Others are served by the request threads.
-_WEBSOCKET = (("UPGRADE", "websocket"), ("UPGRADE", "WebSocket"))
-#: A close frame (RFC 6455, section 5.5.1) with status 1012, service restart, or 1001, going away.
-_CLOSE = {False: b"\x88\x02\x03\xf4", True: b"\x88\x02\x03\xe9"}
+#: How long a client may take to answer a close frame in a drain; then its connection is ended. Seconds.
+ANSWER_TIMEOUT = 1.0
+#: How long a worker that exits waits for clients to close that have got a close frame and FIN. If it exited before, the
+#: kernel would send a reset for what they still send, and they might lose the close frame. Seconds.
+FAREWELL = 0.5
 
 
-def is_websocket(request: Request) -> bool:
-    """Return whether a client asks for the WebSocket protocol."""
-    headers = request.headers
-    return _WEBSOCKET[0] in headers or _WEBSOCKET[1] in headers
+def asks_for_upgrade(request: Request) -> bool:
+    """Return whether a client asks for another protocol (RFC 9110, section 7.8): WebSocket, in general."""
+    for name, value in request.headers:
+        if name == "UPGRADE":
+            return value.lower() != "h2c" and request.version >= (1, 1) and _has_connection_option(request, "upgrade")
+    return False
+
+
+def _has_connection_option(request: Request, option: str) -> bool:
+    values = [value for name, value in request.headers if name == "CONNECTION"]
+    return any(option == word.strip().lower() for value in values for word in value.split(","))
 
 
 class Upgrades:
@@ -67,14 +78,30 @@ class Upgrades:
             self._forget(connection)
             raise
 
+    def end_unanswered(self) -> None:
+        """End the connections whose clients have not answered the application's close frame. Called in a drain."""
+        now = time.monotonic()
+        for connection, lent_socket in self._used():
+            frames = lent_socket.frames
+            if frames is not None and frames.closed_at is not None and now - frames.closed_at > ANSWER_TIMEOUT:
+                shut_down(connection.sock)
+
     def close_all(self) -> None:
-        """Tell the clients that are left that the worker exits: a close frame, and FIN."""
+        """Tell the clients that are left that the worker exits: a close frame where one may begin, and FIN."""
+        left = {}
+        for connection, lent_socket in self._used():
+            lent_socket.send_close(GOING_AWAY if self._worker.board.stopping else SERVICE_RESTART)
+            left[connection] = lent_socket
+        deadline = time.monotonic() + FAREWELL
+        while left and time.monotonic() < deadline:
+            time.sleep(DRAIN_POLL)
+            left = {c: lent for c, lent in self._used() if c in left and not c.is_closed_by_client()}
+
+    def _used(self) -> list[tuple[Connection, ClientSocket | TLSClientSocket]]:
+        """Return the connections on which the application speaks another protocol, and its sockets."""
         with self._lock:
-            connections = [c for c in self._connections if c.lent_socket is not None and c.lent_socket.is_used]
-        for connection in connections:
-            with suppress(OSError):  # the client has disconnected, or does not read
-                connection.send_now(_CLOSE[self._worker.board.stopping])
-                connection.sock.shutdown(socket.SHUT_WR)
+            lent = [(connection, connection.lent_socket) for connection in self._connections]
+        return [(connection, theirs) for connection, theirs in lent if theirs is not None and theirs.is_used]
 
     def _run(self, connection: Connection) -> None:
         try:

@@ -14,12 +14,12 @@ import simple_websocket
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Slot
 from tests.process.conftest import Folder
-from tests.support.http import ask
+from tests.support.http import answer, ask
 from tests.support.server import CONF, Server, dial
 
 APP = """
 import time
-from flask import Flask
+from flask import Flask, request
 from flask_sock import Sock
 
 app = Flask(__name__)
@@ -40,6 +40,29 @@ def echo(ws):
 def hello(ws): ws.send("hello")
 
 
+@sock.route("/half")
+def half(ws):
+    # Sends the beginning of a frame.
+    environ = request.environ
+    environ["gunicorn.socket"].sendall(b"\\x82\\x05ab")
+    time.sleep(60)
+
+
+@app.get("/other")
+def other():
+    client = request.environ["gunicorn.socket"]
+    client.sendall(b"HTTP/1.1 101 Switching Protocols\\r\\nUpgrade: upper\\r\\n\\r\\n")
+    while data := client.recv(100):
+        client.sendall(data.upper())
+    return "ended"
+
+
+@sock.route("/deaf")
+def deaf(ws):
+    ws.send("hello")
+    time.sleep(60)
+
+
 @sock.route("/fails")
 def fails(ws):
     ws.receive()
@@ -47,6 +70,10 @@ def fails(ws):
 """
 
 
+HANDSHAKE = (
+    b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WEBSOCKET\r\n"
+    b"Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
@@ -172,6 +199,39 @@ def test_at_the_end_of_the_drain_time_the_client_gets_a_close_frame(
         assert 1.5 < time.monotonic() - began < 6
 
 
+@pytest.mark.parametrize("path", ["/deaf", "/half"])
+def test_the_client_gets_an_end_and_no_reset(folder: Folder, http: socket.socket, path: str) -> None:
+    """Although it still sends; and no close frame in the middle of another frame."""
+    with serving(folder, http, "--graceful-timeout", "1") as (server, _), dial(http) as client:
+        client.sendall(HANDSHAKE.replace(b"/echo", path.encode()))
+        received = b""
+        while not received.endswith((b"hello", b"ab")):
+            received += client.recv(4096)
+        server.process.send_signal(15)
+        for _ in range(1000):
+            client.sendall(b"\x82\x80\0\0\0\0")
+        assert answer(client) == (b"" if path == "/half" else b"\x88\x02\x03\xe9")
+
+
+def test_another_protocol(folder: Folder, http: socket.socket) -> None:
+    """It has a thread of its own, and gets no close frame of WebSocket, but FIN."""
+    with serving(folder, http, "--graceful-timeout", "1") as (server, app), ExitStack() as stack:
+        clients = [stack.enter_context(dial(http)) for _ in range(4)]
+        for client in clients:
+            client.sendall(UPGRADE.replace(b"GET /", b"GET /other").replace(b"websocket", b"upper"))
+            assert client.recv(4096).startswith(b"HTTP/1.1 101")
+        assert ask(lambda: dial(http)) == (200, b"ok")
+        for client in clients:
+            client.sendall(b"abc")
+            assert client.recv(3) == b"ABC"
+        clients.pop().close()
+        server.wait_for(lambda: slot(server, app)[Field.WEBSOCKETS] == 3, "the first to end")
+        assert slot(server, app)[Field.ERRORS] == 0
+        server.process.send_signal(15)
+        for client in clients:
+            assert answer(client) == b""
+
+
 AT_DRAIN = (
     APP.replace(
         "app = Flask(__name__)",
@@ -184,6 +244,13 @@ def chat(ws):
     with socketact.at_drain(ws.close, 1012, "restart"):
         while True:
             ws.send(ws.receive())
+
+
+@sock.route("/unanswered")
+def unanswered(ws):
+    with socketact.at_drain(ws.close, 1012, "restart"):
+        ws.send("hello")
+        ws.receive()
 
 
 @sock.route("/wrong")
@@ -216,3 +283,21 @@ def test_the_application_tells_its_clients_of_a_drain(
                 assert closed.value.reason == 1012
             server.wait_for(lambda: not set(before) & set(server.workers()), "the old worker to exit", 5)
         assert server.log.count("A function of at_drain() failed") == (5 if path == "/wrong" else 0)
+
+
+def test_a_client_that_does_not_answer_the_close_frame(folder: Folder, http: socket.socket) -> None:
+    """The old worker exits all the same, long before the drain time ends."""
+    app = folder(AT_DRAIN)
+    with Server(app, *CONF, "-w", "1", "--threads", "2", "app:app", listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        with dial(http) as client:
+            client.sendall(HANDSHAKE.replace(b"/echo", b"/unanswered"))
+            received = b""
+            while not received.endswith(b"hello"):
+                received += client.recv(4096)
+            server.process.send_signal(1)
+            server.wait_for_message("READY=1")
+            began = time.monotonic()
+            assert answer(client) == b"\x88\x09\x03\xf4restart"
+            server.wait_for(lambda: not set(before) & set(server.workers()), "the old worker to exit", 5)
+            assert time.monotonic() - began < 3

@@ -1,0 +1,115 @@
+"""What the server sends on a WebSocket (RFC 6455), as far as is needed to add a close frame where a frame may begin."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+#: Statuses of close frames (RFC 6455, section 7.4.1, and IANA's registry).
+GOING_AWAY, SERVICE_RESTART = 1001, 1012
+
+_SWITCHING = b"HTTP/1.1 101"
+_END_OF_HEADERS = b"\r\n\r\n"
+#: Longest response of a handshake, in bytes. What is longer is something else.
+_MAX_HANDSHAKE = 16 * 1024
+_FIN, _CLOSE, _OPCODE = 0x80, 0x08, 0x0F
+_MASKED, _LENGTH = 0x80, 0x7F
+#: Size of the field that holds the length of the payload, by the length in the second byte; otherwise none.
+_LENGTH_SIZES = {126: 2, 127: 8}
+_MASK_SIZE = 4
+
+
+class SentFrames:
+    """Follows the bytes that are sent on one connection: the response of the handshake, and then frames."""
+
+    def __init__(self) -> None:
+        # Looked up in the module at run time: under gevent it is gevent's. Reentrant, as sendall() calls send().
+        self.lock = threading.RLock()  #: held while something is sent
+        self.is_open = False  #: the handshake was completed with 101
+        self.is_unknown = False  #: something was sent that we have not seen
+        self.closed_at: float | None = None  #: when a close frame was sent: CLOCK_MONOTONIC, seconds
+        self._begun = bytearray()  # a handshake or the header of a frame, incomplete
+        self._payload_left = 0  # bytes of the current frame
+
+    @property
+    def may_close(self) -> bool:
+        """Whether a close frame can be sent now."""
+        is_between_frames = not self._begun and not self._payload_left
+        return self.is_open and is_between_frames and self.closed_at is None and not self.is_unknown
+
+    def add(self, data: bytes | bytearray | memoryview) -> None:
+        """Note bytes that were sent."""
+        view = memoryview(data)
+        while view and not self.is_unknown:
+            if self._payload_left:
+                skipped = min(self._payload_left, len(view))
+                self._payload_left -= skipped
+                view = view[skipped:]
+            elif self.is_open:
+                view = self._add_to_header(view)
+            else:
+                view = self._add_to_handshake(view)
+
+    def _add_to_handshake(self, view: memoryview) -> memoryview:
+        before = len(self._begun)
+        self._begun += view
+        end = self._begun.find(_END_OF_HEADERS)
+        if end < 0:
+            self.is_unknown = len(self._begun) > _MAX_HANDSHAKE
+            return view[:0]
+        self.is_open = self._begun.startswith(_SWITCHING)
+        self.is_unknown = not self.is_open
+        self._begun.clear()
+        return view[end + len(_END_OF_HEADERS) - before :]
+
+    def _add_to_header(self, view: memoryview) -> memoryview:
+        """Add one byte to the header of a frame. Headers are short."""
+        header = self._begun
+        header.append(view[0])
+        if len(header) >= 2:  # noqa: PLR2004 (the size of its fixed part)
+            length = header[1] & _LENGTH
+            size = _LENGTH_SIZES.get(length, 0)
+            if len(header) == 2 + size + (_MASK_SIZE if header[1] & _MASKED else 0):
+                self._payload_left = int.from_bytes(header[2 : 2 + size], "big") if size else length
+                if header[0] & _OPCODE == _CLOSE:
+                    self.closed_at = time.monotonic()
+                header.clear()
+        return view[1:]
+
+
+def close_frame(status: int) -> bytes:
+    """Return a close frame of a server (RFC 6455, section 5.5.1)."""
+    return bytes((_FIN | _CLOSE, 2)) + status.to_bytes(2, "big")
+
+
+@cache
+def following_class(base: type[socket.socket]) -> Any:
+    """Return a subclass of a class of sockets that follows what is sent. Under gevent the base is gevent's."""
+
+    class FollowingSocket(base):  # type: ignore[valid-type, misc]
+        """Has the attribute `frames`."""
+
+        def send(self, data: Any, *args: Any) -> int:
+            frames: SentFrames = self.frames
+            with frames.lock:
+                sent: int = super().send(data, *args)
+                frames.add(memoryview(data).cast("B")[:sent])
+            return sent
+
+        def sendall(self, data: Any, *args: Any) -> None:
+            view = memoryview(data).cast("B")
+            with self.frames.lock:
+                while view:
+                    view = view[self.send(view, *args) :]
+
+    return FollowingSocket
+
+
+def shut_down(sock: socket.socket) -> None:
+    """End a connection in both directions: a thread that reads from it gets its end."""
+    with suppress(OSError):  # the client has closed it
+        sock.shutdown(socket.SHUT_RDWR)
