@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import has_request_context, request
 
+from flask_socketact.application import websockets
 from flask_socketact.application.hold import Hold
 from flask_socketact.bridge import drain_calls, keys, server_info
 
@@ -67,11 +68,19 @@ class Draining:
                     ...
 
         The function is called once, in a thread of its own; at once, if the worker drains already. An error that it
-        raises is logged. Other servers never call it.
+        raises is logged, unless it says that the client has gone. Other servers never call it.
 
         :param function: Called with the other arguments.
         """
-        call = drain_calls.add(lambda: function(*args, **kwargs))
+
+        def run() -> None:
+            try:
+                function(*args, **kwargs)
+            except Exception as error:
+                if not websockets.is_closed(error):
+                    raise
+
+        call = drain_calls.add(run)
         try:
             yield
         finally:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from flask import Flask
 
 from flask_socketact import signals
+from flask_socketact.application import websockets
 from flask_socketact.application.checks import Runner
 from flask_socketact.application.policies import Policies
 from flask_socketact.bridge import server_info
@@ -40,11 +41,12 @@ class Member:
         self._gauges = gauges
 
     def loaded(self) -> None:
-        """Check that systemd passes the listeners that the application names.
+        """Check that systemd passes the listeners that the application names, and prepare for a drain.
 
         :raises ValueError: It does not pass one of them.
         """
         self._policies.settle()
+        websockets.close_at_drain(self._app)
 
     def beat(self) -> None:
         """Update the gauges of this process."""

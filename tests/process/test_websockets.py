@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import simple_websocket
+from websocket import create_connection
 
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Slot
 from tests.process.conftest import Folder
-from tests.support.http import answer, ask
+from tests.support.http import REQUEST, answer, ask
 from tests.support.server import CONF, Server, dial
 
 APP = """
@@ -262,12 +264,36 @@ def wrong(ws):
 )
 
 
+SOCKETIO = """
+from flask import Flask
+from flask_socketio import SocketIO
+from flask_socketact import SocketAct
+
+app = Flask(__name__)
+SocketAct(app)
+socketio = SocketIO(app, async_mode="threading")
+
+
+@app.get("/")
+def page(): return "ok"
+
+
+@socketio.on("echo")
+def echo(data): return data
+"""
+
+
+def wait_for_close(client: simple_websocket.Client) -> int:
+    """Return the status of the close frame."""
+    with pytest.raises(simple_websocket.ConnectionClosed) as closed:
+        client.receive(10)
+    return int(closed.value.reason)
+
+
 @pytest.mark.parametrize("signal", [1, 15], ids=["reload", "stop"])
-@pytest.mark.parametrize("path", ["/chat", "/wrong"])
-def test_the_application_tells_its_clients_of_a_drain(
-    folder: Folder, http: socket.socket, signal: int, path: str
-) -> None:
-    """The old worker exits as soon as they have gone, long before the drain time ends."""
+@pytest.mark.parametrize("path", ["/chat", "/wrong", "/echo"])
+def test_clients_are_told_of_a_drain(folder: Folder, http: socket.socket, signal: int, path: str) -> None:
+    """By the view, or by the extension. The old worker exits when they have gone, before the drain time ends."""
     app = folder(AT_DRAIN)
     with Server(app, *CONF, "-w", "1", "--threads", "2", "app:app", listeners={"http": http}) as server:
         before = server.wait_until_ready().workers()
@@ -277,12 +303,40 @@ def test_the_application_tells_its_clients_of_a_drain(
                 client.send("x")
                 assert client.receive(5) == "x"
             server.process.send_signal(signal)
-            for client in clients:
-                with pytest.raises(simple_websocket.ConnectionClosed) as closed:
-                    client.receive(10)
-                assert closed.value.reason == 1012
+            status = 1001 if path == "/echo" and signal == 15 else 1012
+            assert {wait_for_close(client) for client in clients} == {status}
             server.wait_for(lambda: not set(before) & set(server.workers()), "the old worker to exit", 5)
         assert server.log.count("A function of at_drain() failed") == (5 if path == "/wrong" else 0)
+        assert server.log.count("Traceback") == (5 if path == "/wrong" else 0), server.log
+
+
+def test_socketio(folder: Folder, http: socket.socket) -> None:
+    """Flask-SocketIO as it is: its clients, with WebSockets or polling, are told to connect again."""
+    app = folder(SOCKETIO)
+    with Server(app, *CONF, "-w", "1", "--threads", "2", "app:app", listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        with ExitStack() as stack:
+            host, port = http.getsockname()
+            url = f"ws://{host}:{port}/socket.io/?EIO=4&transport=websocket"
+            clients = [create_connection(url, timeout=5) for _ in range(6)]
+            for client in clients:
+                stack.callback(client.shutdown)
+                for sent, received in (("40", "0{"), ('420["echo","x"]', "40{")):
+                    assert str(client.recv()).startswith(received)
+                    client.send(sent)
+                assert client.recv() == '430["x"]'
+            _, content = ask(lambda: dial(http), "/socket.io/?EIO=4&transport=polling")
+            session = json.loads(content[1:])["sid"]
+            polling = stack.enter_context(dial(http))
+            polling.sendall(REQUEST.replace(b"/", f"/socket.io/?EIO=4&transport=polling&sid={session}".encode(), 1))
+            server.process.send_signal(1)
+            server.wait_for_message("READY=1")
+            began = time.monotonic()
+            assert polling.recv(4096).endswith(b"1\r\n1\r\n0\r\n\r\n")  # the packet "close"
+            assert {client.recv_data()[1][:2] for client in clients} == {b"\x03\xf4"}
+            server.wait_for(lambda: not set(before) & set(server.workers()), "the old worker to exit", 5)
+            assert time.monotonic() - began < 3
+        assert "Traceback" not in server.log, server.log
 
 
 def test_a_client_that_does_not_answer_the_close_frame(folder: Folder, http: socket.socket) -> None:
