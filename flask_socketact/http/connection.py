@@ -190,6 +190,11 @@ class Connection(Transport):
         request = self.parser.mesg
         return request is not None and not request_body.is_read(request)
 
+    def forget_request(self) -> None:
+        """Free the request and what has been read of it. Nothing is read on the connection any more, only discarded."""
+        self.parser.mesg = self.upload = None
+        self.parser.unreader.take_buffered()
+
     def respond_late(self) -> None:
         """Tell a client that it has taken too long to send its request (408). It need not read that."""
         with suppress(OSError):

@@ -33,6 +33,7 @@ class Closing:
         connection.deadline = now + CLOSE_TIMEOUT
         if connection.has_more_body:
             self._wait_for_sender(connection, now)
+        connection.forget_request()
         return True
 
     def is_over(self, connection: Connection) -> bool:
