@@ -25,6 +25,11 @@ DEFAULT_BODY_BUFFER = 1024 * 1024
 MAX_WEBSOCKETS = "SOCKETACT_MAX_WEBSOCKETS"
 DEFAULT_MAX_WEBSOCKETS = 1000
 
+#: Most streams (responses that last) that a worker serves at once, each in a thread of its own. Read by the thread
+#: worker (workers/streams.py).
+MAX_STREAMS = "SOCKETACT_MAX_STREAMS"
+DEFAULT_MAX_STREAMS = 1000
+
 #: How long a worker may take to load the application; gunicorn's ``timeout`` is for requests. Seconds. The master reads
 #: it and kills a worker that takes longer (master/pool.py); just before, the worker logs its stack (workers/base.py).
 LOAD_TIMEOUT = "SOCKETACT_LOAD_TIMEOUT"
@@ -61,6 +66,14 @@ def max_websockets() -> int:
     :raises SettingsError: it is not a number.
     """
     return _number(MAX_WEBSOCKETS, DEFAULT_MAX_WEBSOCKETS)
+
+
+def max_streams() -> int:
+    """Return :data:`MAX_STREAMS`.
+
+    :raises SettingsError: it is not a number.
+    """
+    return _number(MAX_STREAMS, DEFAULT_MAX_STREAMS)
 
 
 def load_timeout() -> float:

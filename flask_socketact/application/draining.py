@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import wraps
+from typing import Any, TypeVar, cast
 
-from flask import has_request_context, request
+from flask import abort, current_app, has_request_context, request
 
 from flask_socketact.application import websockets
 from flask_socketact.application.hold import Hold
 from flask_socketact.bridge import drain_calls, keys, server_info
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 class Draining:
@@ -52,6 +56,60 @@ class Draining:
         :raises ValueError: `name` is empty, or not a string.
         """
         return Hold(name)
+
+    def stream(self, view: F) -> F:
+        """Mark a view function whose response may last: it may send nothing for hours, as in long polling.
+
+        .. code-block:: python
+
+            @app.get("/next")
+            @socketact.stream
+            def next_message():
+                return queue.get()
+
+        It is not taken for a request that hangs. In the thread worker it runs in a thread of its own, next to
+        ``threads``; if a worker has ``SOCKETACT_MAX_STREAMS`` of them, the response is 503. Server-sent events
+        (``text/event-stream``) need no mark.
+
+        The decorator stands below that of the route.
+
+        :param view: A view function.
+        :return: A view function.
+        """
+
+        @wraps(view)
+        def last(*args: Any, **kwargs: Any) -> Any:
+            if server_info.server is not None and not server_info.server.begin_stream():
+                abort(503, description="This server has too many streams.")
+            return current_app.ensure_sync(view)(*args, **kwargs)
+
+        return cast("F", last)
+
+    def until_drain(self, items: Iterable[T], wake: Callable[..., object] | None = None, *args: Any) -> Iterator[T]:
+        """Yield what `items` yields, until this worker begins to drain. A stream then ends between two items.
+
+        .. code-block:: python
+
+            def events():
+                queue = subscribe()
+                yield from socketact.until_drain(iter(queue.get, None), queue.put, None)
+
+        :param items: A generator or another iterable. A generator is closed at the end.
+        :param wake: Called with `args` when the drain begins, to wake a generator that waits. What it yields then is
+            yielded, too.
+        """
+        iterator = iter(items)
+        try:
+            with self.at_drain(wake, *args) if wake is not None else nullcontext():
+                while not self.draining:
+                    try:
+                        item = next(iterator)
+                    except StopIteration:
+                        return
+                    yield item
+        finally:
+            if (close := getattr(iterator, "close", None)) is not None:
+                close()
 
     @contextmanager
     def at_drain(self, function: Callable[..., object], *args: Any, **kwargs: Any) -> Iterator[None]:

@@ -28,6 +28,8 @@ class Server:
     board: Scoreboard  #: shared by the master and all its workers
     slot: Slot  #: this worker's slot on the board
     is_draining: Callable[[], bool]
+    #: To be called in a request that may take hours; returns False if there are too many of them.
+    begin_stream: Callable[[], bool] = lambda: True
 
     @property
     def listener_names(self) -> list[str]:

@@ -62,6 +62,7 @@ class Field(IntEnum):
     ERRORS = 17  #: of the requests, those with a status of 500 or above
     AGE = 19  #: gunicorn's: how many workers the master had forked, this one included
     WEBSOCKETS = 20  #: open WebSockets
+    STREAMS = 21  #: of the requests in flight, responses that last; in the thread worker they have threads of their own
     WAITED = 18  #: longest wait of a request in the worker's first seconds; nanoseconds
 
 
@@ -73,8 +74,7 @@ class Slot:
         self._fields = fields
 
     def __getitem__(self, field: int) -> int:
-        value: int = self._fields[field]
-        return value
+        return int(self._fields[field])
 
     def __setitem__(self, field: int, value: int) -> None:
         self._fields[field] = value

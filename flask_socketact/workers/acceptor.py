@@ -173,7 +173,9 @@ class Acceptor:
             len(self._loop.connections) > sibling[Field.OPEN] + max(MAX_AHEAD, sibling[Field.OPEN] // AHEAD_RATIO)
             for sibling in self._board.taken()
             # With one thread, a busy sibling is likely to be free in a moment.
-            if sibling[Field.ACCEPTING] and sibling[Field.IN_FLIGHT] < max(2, sibling[Field.THREADS])
+            if sibling[Field.ACCEPTING]
+            and sibling[Field.IN_FLIGHT] - sibling[Field.WEBSOCKETS] - sibling[Field.STREAMS]
+            < max(2, sibling[Field.THREADS])
         )
 
     def _accept(self, listener: Any) -> bool:

@@ -105,7 +105,9 @@ class BaseWorker(Worker):
         :raises RuntimeError: it called ``sys.exit()`` while it was imported. For SystemExit gunicorn would start the
             worker again and again.
         """
-        server_info.server = server_info.Server(self.named_listeners(), self.board, self.slot, self.is_draining)
+        server_info.server = server_info.Server(
+            self.named_listeners(), self.board, self.slot, self.is_draining, self.begin_stream
+        )
         try:
             metric_files.use()
         except CountersError as error:
@@ -247,6 +249,10 @@ class BaseWorker(Worker):
         """Close our copies of listeners and connections in a process that the application has forked."""
         for listener in self.sockets:
             listener.close()
+
+    def begin_stream(self) -> bool:
+        """The current request may take hours; return whether there is room for it. Called by the application."""
+        return True
 
     def is_draining(self) -> bool:
         """Return whether this worker drains."""

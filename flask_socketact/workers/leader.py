@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import count
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import HEARTBEAT
 from flask_socketact.workers.drain import DRAIN_POLL
 from flask_socketact.workers.request_cycle import Outcome, RequestCycle
+from flask_socketact.workers.streams import RequestThread, Streams
 from flask_socketact.workers.upgrades import Upgrades
 
 if TYPE_CHECKING:
@@ -32,18 +34,6 @@ if TYPE_CHECKING:
 PROMOTE_AFTER = 0.005
 #: Number of requests over which the mean duration is smoothed.
 SMOOTHING = 8
-
-
-class RequestThread:
-    """A thread of the pool, and the connection that it serves."""
-
-    __slots__ = ("connection", "handle", "is_follower", "reported")
-
-    def __init__(self) -> None:
-        self.connection: Connection | None = None
-        self.is_follower = True  #: sleeps until it is promoted
-        self.reported = False  #: its request has run longer than ``timeout``, and this was logged
-        self.handle: threading.Thread
 
 
 class ThreadPool:
@@ -56,6 +46,7 @@ class ThreadPool:
         self._log = worker.log
         self._slot = worker.slot
         self.upgrades = Upgrades(worker, self.serve_upgraded)
+        self.streams = Streams(worker)
         self._cycle = RequestCycle(worker, self.upgrades)
         self.alarm = Alarm(PROMOTE_AFTER)  #: expires when the leader may have been inside one request for too long
         self._promotions: SimpleQueue[None] = SimpleQueue()  # each item wakes one follower
@@ -63,6 +54,7 @@ class ThreadPool:
         self._followers = 0  # number of followers
         self._leader: RequestThread | None = None
         self._supervisor = RequestThread()  # stands for the main thread, as leader in drain_if_all_are_busy()
+        self._numbers = count()
         self._mean_seconds = 0.0  # running mean of request durations
         self._turns_begun = self._turns_ended = 0  # of connections; the difference is in flight
         self.is_drained = False  #: the drain is complete
@@ -75,13 +67,46 @@ class ThreadPool:
 
     def start(self, number: int) -> None:
         """Start `number` threads, and make one of them the leader."""
-        self._followers = number
         self._promotions.put(None)
-        for each in range(number):
-            thread = RequestThread()
-            self.threads.append(thread)
-            thread.handle = threading.Thread(target=self._run, args=(thread,), name=f"request-{each}", daemon=True)
+        for _ in range(number):
+            self._add_thread()
+
+    def _add_thread(self) -> None:
+        """:raises RuntimeError: no thread can be started."""
+        thread = RequestThread()
+        name = f"request-{next(self._numbers)}"
+        thread.handle = threading.Thread(target=self._run, args=(thread,), name=name, daemon=True)
+        self._followers += 1
+        self.threads.append(thread)
+        try:
             thread.handle.start()
+        except RuntimeError:
+            self._followers -= 1
+            self.threads.remove(thread)
+            raise
+
+    def leave(self) -> bool:
+        """Let the calling thread leave the pool to serve a stream, if it is in the pool; return whether it may.
+
+        :raises RuntimeError: no thread can be started in its place.
+        """
+        current = threading.current_thread()
+        thread = next((each for each in self.threads if each.handle is current), None)
+        if thread is None or thread.connection is None:  # it has left, or is not ours
+            return True
+        if not self.streams.admit(thread):
+            return False
+        try:
+            with self._loop.lock:
+                self._add_thread()
+                self.threads.remove(thread)
+                thread.has_left = True
+                if self._leader is thread:
+                    self._promote_instead_of(thread.connection)
+        except RuntimeError:
+            self.streams.forget(thread)
+            raise
+        return True
 
     def promote_if_leader_is_busy(self) -> None:
         """Promote a follower if the leader has been inside one request for too long."""
@@ -117,7 +142,7 @@ class ThreadPool:
                 self._promote_follower()
 
     def _run(self, thread: RequestThread) -> None:
-        while not self.is_drained and not self.is_broken:
+        while not (self.is_drained or self.is_broken or thread.has_left):
             try:
                 self._promotions.get()
                 if self._become_leader(thread):
@@ -126,6 +151,7 @@ class ThreadPool:
                 if self._worker.is_child:
                     self._worker.fork_hooks.end_child(error)
                 self._recover(thread)
+        self.streams.forget(thread)
         self._worker.wake_supervisor()
 
     def _become_leader(self, thread: RequestThread) -> bool:
@@ -139,7 +165,7 @@ class ThreadPool:
             return True
 
     def _become_follower(self, thread: RequestThread) -> None:
-        if not thread.is_follower:
+        if not thread.is_follower and not thread.has_left:
             thread.is_follower = True
             self._followers += 1
 
@@ -205,17 +231,21 @@ class ThreadPool:
             with self._loop.lock:
                 is_leader = self._leader is thread
                 has_next = outcome is Outcome.KEEP and connection.next_request is NextRequest.UNPARSED
-                if has_next and connection.unsent is None and not is_leader and not self._worker.carrier.is_carrying:
+                may_stay = not is_leader and not thread.has_left and not self._worker.carrier.is_carrying
+                if has_next and connection.unsent is None and may_stay:
                     connection.clock.restart()
                     continue  # the request has already been read, so the epoll would not report it
                 thread.connection = None
                 thread.reported = False
                 self._count_ended()
+                self._note_duration(connection, outcome)
                 try:
-                    self._end_turn(connection, outcome, is_first_turn=not had_begun)
+                    self._cycle.end_turn(connection, outcome, is_first_turn=not had_begun)
                 except Exception:  # noqa: BLE001 (any error closes this connection only)
                     self._loop.close_after_error(connection)
-                if not is_leader:
+                if thread.has_left:
+                    self._loop.wake()
+                elif not is_leader:
                     self.alarm.set()  # the leader may be inside a long request
                     is_leader = self._replace_busy_leader(thread)
                     if not is_leader:
@@ -233,7 +263,7 @@ class ThreadPool:
         with self._loop.lock:
             self._loop.without_thread.discard(connection)
             try:
-                self._end_turn(connection, outcome, is_first_turn=False)
+                self._cycle.end_turn(connection, outcome, is_first_turn=False)
             except Exception:  # noqa: BLE001 (any error closes this connection only)
                 self._loop.close_after_error(connection)
         self._loop.wake()
@@ -243,32 +273,10 @@ class ThreadPool:
         self.count_in_flight()
         self._slot[Field.REQUESTS] = self._worker.nr
 
-    def _end_turn(self, connection: Connection, outcome: Outcome, *, is_first_turn: bool) -> None:
-        if outcome is Outcome.UPGRADE:
-            self._loop.leave_to_thread(connection)
-            self.upgrades.start(connection)
-            return
-        if connection.unsent is not None:
-            self._loop.send_rest(connection, closes=outcome is Outcome.CLOSE)
-            return
-        if outcome is Outcome.CLOSE:
-            self._loop.close_gracefully(connection)
-            return
+    def _note_duration(self, connection: Connection, outcome: Outcome) -> None:
         if outcome is Outcome.KEEP:
-            connection.free_since = time.monotonic()
-            seconds = connection.free_since - connection.clock.began
+            seconds = time.monotonic() - connection.clock.began
             self._mean_seconds += (min(seconds, SMOOTHING * PROMOTE_AFTER) - self._mean_seconds) / SMOOTHING
-            self._loop.set_deadline(connection, begun=connection.has_next_request)
-            if self._worker.carrier.is_carrying:
-                connection.end_turn()
-                self._worker.carrier.carry([connection])
-                if connection not in self._loop.connections:
-                    return
-        elif connection.next_request is NextRequest.BODY or (
-            connection.has_next_request and is_first_turn and connection.served
-        ):
-            self._loop.set_deadline(connection, begun=connection.has_next_request)
-        self._loop.rejoin(connection)
 
     def _promote_instead_of(self, connection: Connection) -> None:
         """Promote a follower while the leader is busy with `connection`."""

@@ -7,11 +7,14 @@ request.
 from __future__ import annotations
 
 import ssl
+import time
+from contextlib import suppress
 from datetime import datetime
 from enum import Enum, auto
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from gunicorn import util
 from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
@@ -21,8 +24,10 @@ from flask_socketact.errors import ApplicationError
 from flask_socketact.http import request_body
 from flask_socketact.http.connection import Connection
 from flask_socketact.http.response import Response
+from flask_socketact.http.states import NextRequest
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.request_status import SWITCHED, status_of
+from flask_socketact.workers.streams import is_event_stream
 from flask_socketact.workers.upgrades import Upgrades, asks_for_upgrade
 
 if TYPE_CHECKING:
@@ -75,6 +80,32 @@ class RequestCycle:
                 connection.lent_socket.take_back()
                 connection.lent_socket = None
             request_context.leave()
+
+    def end_turn(self, connection: Connection, outcome: Outcome, *, is_first_turn: bool) -> None:
+        """Return `connection` to the loop, or close it. Called with the loop's lock."""
+        if outcome is Outcome.UPGRADE:
+            self._loop.leave_to_thread(connection)
+            self._upgrades.start(connection)
+            return
+        if connection.unsent is not None:
+            self._loop.send_rest(connection, closes=outcome is Outcome.CLOSE)
+            return
+        if outcome is Outcome.CLOSE:
+            self._loop.close_gracefully(connection)
+            return
+        if outcome is Outcome.KEEP:
+            connection.free_since = time.monotonic()
+            self._loop.set_deadline(connection, begun=connection.has_next_request)
+            if self._worker.carrier.is_carrying:
+                connection.end_turn()
+                self._worker.carrier.carry([connection])
+                if connection not in self._loop.connections:
+                    return
+        elif connection.next_request is NextRequest.BODY or (
+            connection.has_next_request and is_first_turn and connection.served
+        ):
+            self._loop.set_deadline(connection, begun=connection.has_next_request)
+        self._loop.rejoin(connection)
 
     def _respond_to_error(self, connection: Connection, request: Request | None, error: BaseException) -> None:
         """Send an error page for a request that raised `error` before anything was sent, if the connection works."""
@@ -139,10 +170,13 @@ class RequestCycle:
         body = self._worker.wsgi(environ, response.start_response)
         if self._worker.is_child:
             self._worker.fork_hooks.end_child(None)
-        if self._has_upgraded(connection, environ):
-            response.status = SWITCHED  # whatever the application returns now cannot be sent
         try:
-            if response.status is SWITCHED:
+            if self._has_upgraded(connection, environ):
+                response.status = SWITCHED  # whatever the application returns now cannot be sent
+                return
+            is_stream = response.response_length is None and is_event_stream(response.headers)
+            if is_stream and not self._worker.begin_stream():
+                self._refuse(connection, response)
                 return
             response.send(body, environ["wsgi.file_wrapper"])
         finally:
@@ -150,6 +184,14 @@ class RequestCycle:
                 self.log.access(response, request, environ, datetime.now() - began)
             if hasattr(body, "close"):
                 body.close()
+
+    @staticmethod
+    def _refuse(connection: Connection, response: Response) -> None:
+        """Respond with 503 to a request for a stream."""
+        response.status = "503 Service Unavailable"
+        response.force_close()
+        with suppress(OSError):  # the client has disconnected
+            util.write_error(connection.sock, 503, "Service Unavailable", "too many streams")
 
     def _finish(
         self,

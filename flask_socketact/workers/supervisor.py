@@ -14,10 +14,12 @@ from flask_socketact.linux import socket_queues
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import BaseWorker
 from flask_socketact.workers.connection_loop import NO_PROGRESS
-from flask_socketact.workers.leader import RequestThread
+from flask_socketact.workers.streams import RequestThread
 
 
-def watch_requests(worker: BaseWorker, threads: Iterable[RequestThread], now: float) -> None:
+def watch_requests(
+    worker: BaseWorker, threads: Iterable[RequestThread], now: float, streams: Iterable[RequestThread] = ()
+) -> None:
     """Publish the start of the oldest request and the time of the last progress, and handle timeouts.
 
     `now` is CLOCK_MONOTONIC, in seconds.
@@ -36,8 +38,19 @@ def watch_requests(worker: BaseWorker, threads: Iterable[RequestThread], now: fl
         last_progress = now if clock.waits_for_client else max(last_progress, clock.last_progress)
         if worker.cfg.timeout and now - clock.last_progress > worker.cfg.timeout:
             _handle_timeout(worker, thread, connection)
+    for thread in streams:
+        _watch_stream(worker, thread, now)
     worker.slot[Field.OLDEST] = int(oldest * 1e9)
     worker.slot[Field.PROGRESS] = int(last_progress * 1e9)
+
+
+def _watch_stream(worker: BaseWorker, thread: RequestThread, now: float) -> None:
+    """Handle the timeout of a stream: the application may send nothing for hours, but the client must take it."""
+    connection, timeout = thread.connection, worker.cfg.timeout
+    if connection is not None and timeout and connection.clock.waits_for_client:
+        _note_client_progress(connection, now)
+        if now - connection.clock.last_progress > timeout:
+            _handle_timeout(worker, thread, connection)
 
 
 def _handle_timeout(worker: BaseWorker, thread: RequestThread, connection: Connection) -> None:

@@ -47,6 +47,7 @@ class ThreadWorker(BaseWorker):
         env.header_timeout()
         env.body_buffer()
         env.max_websockets()
+        env.max_streams()
         if "h2" in cfg.http_protocols or cfg.http2_cleartext != "off":
             log.warning("This worker does not support HTTP/2: clients get HTTP/1.1")
 
@@ -91,7 +92,7 @@ class ThreadWorker(BaseWorker):
             self.relayed.check_master()
             self.beat()
             pool.ensure_leader()
-            watch_requests(self, pool.threads, now)
+            watch_requests(self, list(pool.threads), now, list(pool.streams.threads))
             pool.count_in_flight()
         poll.poll(1000 * (self._next_check - now))
         self._empty_pipe()
@@ -103,6 +104,9 @@ class ThreadWorker(BaseWorker):
         if self._pool is not None:  # None: forked while the application was loading
             self.loop.close_in_child()
             os.close(self._pool.alarm.fileno())
+
+    def begin_stream(self) -> bool:
+        return self._pool is None or self._pool.leave()
 
     def _is_overdue(self) -> bool:
         """Return whether the drain time has expired. Begin the drain if it is due."""

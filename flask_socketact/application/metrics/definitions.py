@@ -139,6 +139,7 @@ class Gauges:
         _connections.labels("open").set(slot[Field.OPEN])
         _connections.labels("idle").set(slot[Field.IDLE])
         _connections.labels("websocket").set(slot[Field.WEBSOCKETS])
+        _connections.labels("stream").set(slot[Field.STREAMS])
         # A connection that is being carried in may be counted in only one of the two fields yet.
         accepted = max(self._accepted, slot[Field.ACCEPTED] - slot[Field.CARRIED_IN])
         carried = slot[Field.CARRIED_OUT]

@@ -97,7 +97,7 @@ def _cells(each: Worker, seen: Overview) -> list[str]:
         f"{each.requests:,}",
         f"{each.errors:,}",
         f"{each.in_flight:,}",
-        f"{each.connections:,}{f' ({each.websockets:,} WebSockets)' if each.websockets else ''}",
+        f"{each.connections:,}{_lasting([each])}",
         duration(each.oldest) if each.oldest else "",
         "" if each.memory is None else f"{each.memory / 1e6:.1f} MB",
     ]
@@ -116,14 +116,20 @@ def _draining(seen: Overview) -> Iterator[Text]:
         yield Text(f"{name} drains for {since} of at most {limit}, waiting for {_waits_for(workers)}", "yellow")
 
 
+def _lasting(workers: list[Worker]) -> str:
+    """Return how many of the connections last for hours."""
+    counts = {"WebSockets": sum(each.websockets for each in workers), "streams": sum(each.streams for each in workers)}
+    parts = [f"{count:,} {name}" for name, count in counts.items() if count]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
 def _waits_for(workers: list[Worker]) -> str:
     requests, held = sum(each.in_flight for each in workers), sum(each.held for each in workers)
-    websockets = sum(each.websockets for each in workers)
-    talking = f" ({websockets} WebSockets)" if websockets else ""
+    lasting = _lasting(workers)
     idle = sum(each.connections for each in workers) - requests
     oldest = max(each.oldest for each in workers)
     parts = [
-        f"{requests} requests{talking}{f', the oldest for {duration(oldest)}' if oldest else ''}" if requests else "",
+        f"{requests} requests{lasting}{f', the oldest for {duration(oldest)}' if oldest else ''}" if requests else "",
         f"{held} holds" if held else "",
         f"{idle} idle connections" if idle > 0 else "",
     ]

@@ -61,6 +61,7 @@ class Worker:
     connections: int
     idle: int
     websockets: int  #: of the requests in flight
+    streams: int  #: of the requests in flight
     held: int  #: holds
     oldest: float  #: age of the oldest request in flight
     memory: int | None  #: resident memory in bytes
@@ -191,6 +192,7 @@ def _worker(slot: Slot, master: int, board: Scoreboard, *, relayed: bool) -> Wor
         connections=slot[Field.OPEN],
         idle=slot[Field.IDLE],
         websockets=slot[Field.WEBSOCKETS],
+        streams=slot[Field.STREAMS],
         held=slot[Field.HOLDS],
         oldest=slot.oldest_age if slot[Field.IN_FLIGHT] else 0.0,  # updated once a second
         memory=proc.resident_memory(slot[Field.PID]),

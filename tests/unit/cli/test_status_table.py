@@ -23,6 +23,7 @@ WORKER = Worker(
     connections=3,
     idle=2,
     websockets=0,
+    streams=0,
     held=0,
     oldest=0.0,
     memory=52_000_000,

@@ -1,0 +1,167 @@
+"""Streams in the thread worker: server-sent events, long polling."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from flask_socketact.shared.scoreboard import Field
+from tests.process.conftest import Folder
+from tests.process.test_websockets import slot
+from tests.support.http import REQUEST, ask
+from tests.support.server import CONF, Server, dial
+
+APP = """
+import os, queue, time
+from flask import Flask, Response
+from flask_socketact import SocketAct
+
+app = Flask(__name__)
+socketact = SocketAct(app)
+
+
+@app.get("/")
+def page(): return "ok"
+
+
+@app.get("/events")
+def events():
+    def generate():
+        messages = queue.Queue()
+        yield "data: first\\n\\n"
+        yield from socketact.until_drain(iter(messages.get, None), messages.put, None)
+        yield "data: last\\n\\n"
+    return Response(generate(), mimetype="text/event-stream")
+
+
+@app.get("/endless")
+def endless():
+    def generate():
+        while True:
+            yield "data: " + 100_000 * "x" + "\\n\\n"
+    return Response(generate(), mimetype="text/event-stream")
+
+
+@app.get("/ticks")
+def ticks():
+    def generate():
+        while True:
+            time.sleep(0.05)
+            yield "tick"
+    return Response(socketact.until_drain(generate()), mimetype="text/plain")
+
+
+@app.get("/poll")
+@socketact.stream
+def poll():
+    while not os.path.exists("news") and not socketact.draining:
+        time.sleep(0.05)
+    return "news"
+"""
+
+
+def request_to(path: str) -> bytes:
+    return REQUEST.replace(b"/", path.encode(), 1)
+
+
+@contextmanager
+def serving(folder: Folder, http: socket.socket, *arguments: str, **environ: str) -> Iterator[tuple[Server, Path]]:
+    app = folder(APP)
+    command = (*CONF, "-w", "1", "--threads", "2", *arguments, "app:app")
+    environment = {"RUNTIME_DIRECTORY": str(app / "state"), **environ}
+    with Server(app, *command, listeners={"http": http}, environ=environment) as server:
+        server.wait_until_ready()
+        yield server, app
+
+
+def read_until(client: socket.socket, end: bytes) -> bytes:
+    received = b""
+    while end not in received:
+        data = client.recv(65536)
+        assert data, received
+        received += data
+    return received
+
+
+def test_streams_hold_up_no_other_client(folder: Folder, http: socket.socket) -> None:
+    """Six of each kind on two threads, which send nothing for longer than ``timeout`` and the watchdog's time."""
+    with (
+        serving(folder, http, "--timeout", "1", WATCHDOG_USEC="4000000") as (server, app),
+        ExitStack() as stack,
+    ):
+        before = server.workers()
+        streams = [stack.enter_context(dial(http)) for _ in range(6)]
+        polls = [stack.enter_context(dial(http)) for _ in range(6)]
+        for client in streams:
+            client.sendall(request_to("/events"))
+            read_until(client, b"first")
+        for client in polls:
+            client.sendall(request_to("/poll"))
+        server.wait_for(lambda: slot(server, app)[Field.STREAMS] == 12, "the streams")
+        ends = time.monotonic() + 4
+        while time.monotonic() < ends:
+            began = time.monotonic()
+            assert ask(lambda: dial(http)) == (200, b"ok")
+            assert time.monotonic() - began < 1
+        (app / "news").touch()
+        for client in polls:
+            assert b"news" in client.recv(4096)
+            client.sendall(REQUEST * 3)  # the connection continues
+            read_until(client, b"ok")
+        server.wait_for(lambda: slot(server, app)[Field.STREAMS] == 6, "the polls to end")
+        assert slot(server, app)[Field.IN_FLIGHT] == 6
+        assert server.workers() == before
+        assert "CRITICAL" not in server.log, server.log
+
+
+def test_pipelined_requests_after_a_stream(folder: Folder, http: socket.socket) -> None:
+    with serving(folder, http) as (_, app), dial(http) as client:
+        (app / "news").touch()
+        client.sendall(request_to("/poll") * 5 + REQUEST * 5)
+        received = b""
+        while received.count(b"HTTP/1.1 200") < 10 or not received.endswith(b"ok"):
+            received += client.recv(65536)
+        assert received.count(b"news") == 5
+
+
+@pytest.mark.parametrize("signal", [1, 15], ids=["reload", "stop"])
+def test_streams_end_when_the_drain_begins(folder: Folder, http: socket.socket, signal: int) -> None:
+    """With their last chunk, so that the client knows it has all."""
+    with serving(folder, http) as (server, _), ExitStack() as stack:
+        before = server.workers()
+        clients = [stack.enter_context(dial(http)) for _ in range(3)]
+        for client, path in zip(clients, ("/events", "/ticks", "/poll"), strict=True):
+            client.sendall(request_to(path))
+        read_until(clients[0], b"first")
+        read_until(clients[1], b"tick")
+        server.process.send_signal(signal)
+        assert b"last" in read_until(clients[0], b"\r\n0\r\n\r\n")
+        read_until(clients[1], b"\r\n0\r\n\r\n")
+        read_until(clients[2], b"news")
+        server.wait_for(lambda: not set(before) & set(server.workers()), "the old worker to exit", 5)
+        assert "cutting off" not in server.log, server.log
+
+
+def test_more_streams_than_the_limit_get_503(folder: Folder, http: socket.socket) -> None:
+    with serving(folder, http, SOCKETACT_MAX_STREAMS="1") as (server, app), dial(http) as client:
+        client.sendall(request_to("/events"))
+        read_until(client, b"first")
+        for path in ("/events", "/poll"):
+            assert ask(lambda: dial(http), path)[0] == 503
+        assert server.log.count("A stream was refused with 503: SOCKETACT_MAX_STREAMS = 1 are open") == 2
+        client.close()
+        server.wait_for(lambda: slot(server, app)[Field.ERRORS] == 2, "two errors")
+
+
+def test_a_client_that_takes_nothing_of_a_stream_is_disconnected(folder: Folder, http: socket.socket) -> None:
+    with serving(folder, http, "--timeout", "1") as (server, app), dial(http) as client:
+        client.sendall(request_to("/endless"))
+        server.wait_for(lambda: slot(server, app)[Field.STREAMS] == 1, "the stream")
+        server.wait_for_log("A client has neither sent nor read anything for 1 s: disconnected")
+        server.wait_for(lambda: slot(server, app)[Field.STREAMS] == 0, "its end")
+        assert ask(lambda: dial(http)) == (200, b"ok")
