@@ -87,6 +87,16 @@ class ClientSocket:
         with suppress(OSError):  # the client has closed it
             self._ours.shutdown(socket.SHUT_WR)
 
+    @property
+    def worker_fd(self) -> int:
+        """The descriptor of the worker's own socket."""
+        return self._ours.fileno()
+
+    def end(self) -> None:
+        """End the connection in both directions: a thread of the application that reads from it gets its end."""
+        with suppress(OSError):  # the client has closed it
+            self._ours.shutdown(socket.SHUT_RDWR)
+
 
 class TLSClientSocket:
     """The same for TLS, whose state cannot be duplicated: it is our socket, and calls that would end it do nothing."""
@@ -135,6 +145,16 @@ class TLSClientSocket:
         _send_close(self.frames, status, self._ours.send)
         with suppress(OSError):  # the client has closed it
             self._ours.shutdown(socket.SHUT_WR)
+
+    @property
+    def worker_fd(self) -> int:
+        """The descriptor of the worker's own socket."""
+        return self._ours.fileno()
+
+    def end(self) -> None:
+        """End the connection in both directions: a thread of the application that reads from it gets its end."""
+        with suppress(OSError):  # the client has closed it
+            self._ours.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Do nothing. The worker closes the connection after the request."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
 #: Statuses of close frames (RFC 6455, section 7.4.1, and IANA's registry).
 GOING_AWAY, SERVICE_RESTART = 1001, 1012
+#: How long a client may take to answer a close frame in a drain; then its connection is ended. Seconds.
+ANSWER_TIMEOUT = 1.0
+#: How long a worker that exits waits for clients to close that have got a close frame and FIN. If it exited before, the
+#: kernel would send a reset for what they still send, and they might lose the close frame. Seconds.
+FAREWELL = 0.5
 
 _SWITCHING = b"HTTP/1.1 101"
 _END_OF_HEADERS = b"\r\n\r\n"
@@ -107,9 +111,3 @@ def following_class(base: type[socket.socket]) -> Any:
                     view = view[self.send(view, *args) :]
 
     return FollowingSocket
-
-
-def shut_down(sock: socket.socket) -> None:
-    """End a connection in both directions: a thread that reads from it gets its end."""
-    with suppress(OSError):  # the client has closed it
-        sock.shutdown(socket.SHUT_RDWR)

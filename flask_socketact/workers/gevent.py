@@ -26,7 +26,9 @@ from flask_socketact.handover import mailbox
 from flask_socketact.http import request_body
 from flask_socketact.http.client_socket import ClientSocket
 from flask_socketact.http.connection import BODY_REST_TIMEOUT
+from flask_socketact.http.websocket import GOING_AWAY, SERVICE_RESTART
 from flask_socketact.linux import descriptors
+from flask_socketact.workers import gevent_farewell
 from flask_socketact.workers.base import HEARTBEAT, BaseWorker, listener_name
 from flask_socketact.workers.child import close_descriptor
 from flask_socketact.workers.drain import DRAIN_POLL, LINGER
@@ -188,6 +190,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
             server.close()
         self.carrier.begin(self)
         self._drain([server.pool for server in servers])
+        gevent_farewell.close_all(self.upgrades, GOING_AWAY if self.board.stopping else SERVICE_RESTART)
         self._is_killing = True
         for server in servers:
             server.stop(timeout=1)
@@ -233,6 +236,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
 
     def _continue_drain(self, *, lingered: bool) -> None:
         self.notify()
+        gevent_farewell.end_unanswered(self.upgrades)
         waiting = [client for client, busy in self._busy.items() if not busy]
         if self.carrier.is_carrying and self._is_portable:
             self.carrier.carry([client for client in waiting if isinstance(client, Client)])

@@ -23,7 +23,8 @@ from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import BaseWorker, listener_name
 from flask_socketact.workers.gunicorn_body import Body, Exchange
-from flask_socketact.workers.request_status import status_of
+from flask_socketact.workers.request_status import SWITCHED, status_of
+from flask_socketact.workers.streams import is_event_stream
 
 # For type checkers the mixin has a base; at run time the classes that it is mixed into provide it.
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class GunicornMixin(_Base):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.upgrades: set[Exchange] = set()  #: requests to change the protocol, and those that have
         self._began_at: dict[object, float] = {}  # start of each request in flight, the oldest first
 
     def init_process(self) -> None:
@@ -103,14 +105,39 @@ class GunicornMixin(_Base):
         exchange = environ[keys.EXCHANGE] = Exchange(response, _lend(client))
         environ["gunicorn.socket"] = exchange.lent_socket
         request_body.guard(response.req)
+        if "HTTP_UPGRADE" in environ:
+            self.upgrades.add(exchange)
+            self.slot[Field.WEBSOCKETS] = len(self.upgrades)
         try:
             with self.converting_errors(exchange):
                 body = self._application(environ, self._start_response_for(environ, start_response, exchange))
             exchange.lent_socket.restore()
+        except BaseException as error:
+            if self.is_child or not self._has_upgraded(exchange) or self.has_raised(error):
+                raise
+            if not isinstance(error, StopIteration):  # how flask-sock ends
+                self.log.exception("Error in a WebSocket")
+            exchange.response.status = SWITCHED
+            raise StopIteration from None
         finally:
             if self.is_child:
                 self.fork_hooks.end_child(exchange.failure)
-        return Body(self, exchange, body)
+        if not self._has_upgraded(exchange):
+            return Body(self, exchange, body)
+        exchange.response.status = SWITCHED  # whatever the application has returned cannot be sent
+        Body(self, exchange, body).close()
+        raise StopIteration
+
+    def _has_upgraded(self, exchange: Exchange) -> bool:
+        """Return whether the application speaks another protocol on the connection."""
+        return exchange in self.upgrades and exchange.lent_socket.is_used
+
+    def begin_stream(self) -> bool:
+        environ = request_context.environ()
+        if environ is not None and not environ[keys.EXCHANGE].is_stream:
+            environ[keys.EXCHANGE].is_stream = True
+            self.slot[Field.STREAMS] += 1
+        return True
 
     def _start_response_for(
         self, environ: dict[str, Any], start_response: Callable[..., Any], exchange: Exchange
@@ -119,8 +146,8 @@ class GunicornMixin(_Base):
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], None]:
             """Start the response. In a drain it is the last of the connection, unless that can be handed over."""
-            if ("HTTP_UPGRADE" in environ and exchange.lent_socket.is_used) or exchange.is_client_error:
-                exchange.response.force_close()  # an upgrade failed, or the body: what follows is not HTTP
+            if exchange.is_client_error:
+                exchange.response.force_close()  # what follows is not a request
             elif self.is_draining() and self.keeps_connections():
                 exchange.response.must_close = False  # gunicorn closes every connection in a drain
             elif self.is_draining():
@@ -130,6 +157,8 @@ class GunicornMixin(_Base):
             if exc_info and not exchange.response.headers_sent:
                 framing.start_again(exchange.response)
             start_response(status, headers, exc_info)
+            if exchange.response.response_length is None and is_event_stream(headers):
+                self.begin_stream()
             return exchange.write
 
         return start
@@ -212,6 +241,10 @@ class GunicornMixin(_Base):
             return
         exchange: Exchange = environ[keys.EXCHANGE]
         exchange.lent_socket.take_back()
+        if exchange in self.upgrades:
+            self.upgrades.remove(exchange)
+            self.slot[Field.WEBSOCKETS] = len(self.upgrades)
+        self.slot[Field.STREAMS] -= exchange.is_stream
         # gunicorn's own errors are of the client's socket, and its StopIteration closes a connection.
         is_client_error = exchange.is_client_error or (exchange.failure is None and isinstance(failure, OSError))
         status = status_of(exchange.response, exchange.failure, is_client_error=is_client_error)

@@ -22,6 +22,7 @@ class Exchange:
         self.lent_socket = lent_socket
         self.failure: BaseException | None = None  #: raised by the application
         self.write_error: OSError | None = None  #: of the client's socket
+        self.is_stream = False  #: its response may last for hours
         self.produced = 0  #: bytes of the body that the application has returned
 
     @property

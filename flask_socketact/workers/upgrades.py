@@ -17,18 +17,12 @@ from gunicorn.http.message import Request
 from flask_socketact import env
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.http.connection import Connection
-from flask_socketact.http.websocket import GOING_AWAY, SERVICE_RESTART, shut_down
+from flask_socketact.http.websocket import ANSWER_TIMEOUT, FAREWELL, GOING_AWAY, SERVICE_RESTART
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.drain import DRAIN_POLL
 
 if TYPE_CHECKING:
     from flask_socketact.workers.thread import ThreadWorker
-
-#: How long a client may take to answer a close frame in a drain; then its connection is ended. Seconds.
-ANSWER_TIMEOUT = 1.0
-#: How long a worker that exits waits for clients to close that have got a close frame and FIN. If it exited before, the
-#: kernel would send a reset for what they still send, and they might lose the close frame. Seconds.
-FAREWELL = 0.5
 
 
 def asks_for_upgrade(request: Request) -> bool:
@@ -81,10 +75,10 @@ class Upgrades:
     def end_unanswered(self) -> None:
         """End the connections whose clients have not answered the application's close frame. Called in a drain."""
         now = time.monotonic()
-        for connection, lent_socket in self._used():
+        for _, lent_socket in self._used():
             frames = lent_socket.frames
             if frames is not None and frames.closed_at is not None and now - frames.closed_at > ANSWER_TIMEOUT:
-                shut_down(connection.sock)
+                lent_socket.end()
 
     def close_all(self) -> None:
         """Tell the clients that are left that the worker exits: a close frame where one may begin, and FIN."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 
 from flask_socketact.shared.scoreboard import Field
 from tests.process.conftest import Folder
-from tests.process.test_websockets import slot
-from tests.support.http import REQUEST, ask
-from tests.support.server import CONF, Server, dial
+from tests.process.test_websockets import BOTH, serving, slot
+from tests.support.http import REQUEST, ask, read_until
+from tests.support.server import dial
 
 APP = """
 import os, queue, time
@@ -69,29 +67,11 @@ def request_to(path: str) -> bytes:
     return REQUEST.replace(b"/", path.encode(), 1)
 
 
-@contextmanager
-def serving(folder: Folder, http: socket.socket, *arguments: str, **environ: str) -> Iterator[tuple[Server, Path]]:
-    app = folder(APP)
-    command = (*CONF, "-w", "1", "--threads", "2", *arguments, "app:app")
-    environment = {"RUNTIME_DIRECTORY": str(app / "state"), **environ}
-    with Server(app, *command, listeners={"http": http}, environ=environment) as server:
-        server.wait_until_ready()
-        yield server, app
-
-
-def read_until(client: socket.socket, end: bytes) -> bytes:
-    received = b""
-    while end not in received:
-        data = client.recv(65536)
-        assert data, received
-        received += data
-    return received
-
-
-def test_streams_hold_up_no_other_client(folder: Folder, http: socket.socket) -> None:
+@BOTH
+def test_streams_hold_up_no_other_client(folder: Folder, http: socket.socket, worker: str) -> None:
     """Six of each kind on two threads, which send nothing for longer than ``timeout`` and the watchdog's time."""
     with (
-        serving(folder, http, "--timeout", "1", WATCHDOG_USEC="4000000") as (server, app),
+        serving(folder, http, "--timeout", "2", source=APP, worker=worker, WATCHDOG_USEC="4000000") as (server, app),
         ExitStack() as stack,
     ):
         before = server.workers()
@@ -103,7 +83,7 @@ def test_streams_hold_up_no_other_client(folder: Folder, http: socket.socket) ->
         for client in polls:
             client.sendall(request_to("/poll"))
         server.wait_for(lambda: slot(server, app)[Field.STREAMS] == 12, "the streams")
-        ends = time.monotonic() + 4
+        ends = time.monotonic() + 5
         while time.monotonic() < ends:
             began = time.monotonic()
             assert ask(lambda: dial(http)) == (200, b"ok")
@@ -114,13 +94,14 @@ def test_streams_hold_up_no_other_client(folder: Folder, http: socket.socket) ->
             client.sendall(REQUEST * 3)  # the connection continues
             read_until(client, b"ok")
         server.wait_for(lambda: slot(server, app)[Field.STREAMS] == 6, "the polls to end")
-        assert slot(server, app)[Field.IN_FLIGHT] == 6
+        server.wait_for(lambda: slot(server, app)[Field.IN_FLIGHT] == 6, "other requests to end")
         assert server.workers() == before
         assert "CRITICAL" not in server.log, server.log
 
 
-def test_pipelined_requests_after_a_stream(folder: Folder, http: socket.socket) -> None:
-    with serving(folder, http) as (_, app), dial(http) as client:
+@BOTH
+def test_pipelined_requests_after_a_stream(folder: Folder, http: socket.socket, worker: str) -> None:
+    with serving(folder, http, source=APP, worker=worker) as (_, app), dial(http) as client:
         (app / "news").touch()
         client.sendall(request_to("/poll") * 5 + REQUEST * 5)
         received = b""
@@ -129,10 +110,11 @@ def test_pipelined_requests_after_a_stream(folder: Folder, http: socket.socket) 
         assert received.count(b"news") == 5
 
 
+@BOTH
 @pytest.mark.parametrize("signal", [1, 15], ids=["reload", "stop"])
-def test_streams_end_when_the_drain_begins(folder: Folder, http: socket.socket, signal: int) -> None:
+def test_streams_end_when_the_drain_begins(folder: Folder, http: socket.socket, signal: int, worker: str) -> None:
     """With their last chunk, so that the client knows it has all."""
-    with serving(folder, http) as (server, _), ExitStack() as stack:
+    with serving(folder, http, source=APP, worker=worker) as (server, _), ExitStack() as stack:
         before = server.workers()
         clients = [stack.enter_context(dial(http)) for _ in range(3)]
         for client, path in zip(clients, ("/events", "/ticks", "/poll"), strict=True):
@@ -148,7 +130,7 @@ def test_streams_end_when_the_drain_begins(folder: Folder, http: socket.socket, 
 
 
 def test_more_streams_than_the_limit_get_503(folder: Folder, http: socket.socket) -> None:
-    with serving(folder, http, SOCKETACT_MAX_STREAMS="1") as (server, app), dial(http) as client:
+    with serving(folder, http, source=APP, SOCKETACT_MAX_STREAMS="1") as (server, app), dial(http) as client:
         client.sendall(request_to("/events"))
         read_until(client, b"first")
         for path in ("/events", "/poll"):
@@ -159,7 +141,7 @@ def test_more_streams_than_the_limit_get_503(folder: Folder, http: socket.socket
 
 
 def test_a_client_that_takes_nothing_of_a_stream_is_disconnected(folder: Folder, http: socket.socket) -> None:
-    with serving(folder, http, "--timeout", "1") as (server, app), dial(http) as client:
+    with serving(folder, http, "--timeout", "1", source=APP) as (server, app), dial(http) as client:
         client.sendall(request_to("/endless"))
         server.wait_for(lambda: slot(server, app)[Field.STREAMS] == 1, "the stream")
         server.wait_for_log("A client has neither sent nor read anything for 1 s: disconnected")

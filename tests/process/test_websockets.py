@@ -16,7 +16,7 @@ from websocket import create_connection
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Slot
 from tests.process.conftest import Folder
-from tests.support.http import REQUEST, answer, ask
+from tests.support.http import REQUEST, answer, ask, read_until
 from tests.support.server import CONF, Server, dial
 
 APP = """
@@ -79,10 +79,16 @@ HANDSHAKE = (
 UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 
 
+WORKERS = {"thread": ("--threads", "2"), "gevent": ("-k", "flask_socketact.workers.gevent.GeventWorker")}
+BOTH = pytest.mark.parametrize("worker", WORKERS)
+
+
 @contextmanager
-def serving(folder: Folder, http: socket.socket, *arguments: str, **environ: str) -> Iterator[tuple[Server, Path]]:
-    app = folder(APP)
-    command = (*CONF, "-w", "1", "--threads", "2", *arguments, "app:app")
+def serving(
+    folder: Folder, http: socket.socket, *arguments: str, source: str = APP, worker: str = "thread", **environ: str
+) -> Iterator[tuple[Server, Path]]:
+    app = folder(source)
+    command = (*CONF, "-w", "1", *WORKERS[worker], *arguments, "app:app")
     environment = {"RUNTIME_DIRECTORY": str(app / "state"), **environ}
     with Server(app, *command, listeners={"http": http}, environ=environment) as server:
         server.wait_until_ready()
@@ -109,9 +115,10 @@ def slot(server: Server, app: Path) -> Slot:
     return found
 
 
-def test_open_websockets_hold_up_no_other_client(folder: Folder, http: socket.socket) -> None:
+@BOTH
+def test_open_websockets_hold_up_no_other_client(folder: Folder, http: socket.socket, worker: str) -> None:
     """Six on two threads, which talk and are silent."""
-    with serving(folder, http) as (server, app), ExitStack() as stack:
+    with serving(folder, http, worker=worker) as (server, app), ExitStack() as stack:
         clients = [stack.enter_context(websocket(http)) for _ in range(6)]
         assert slot(server, app)[Field.WEBSOCKETS] == 6
         for number, client in enumerate(clients):
@@ -128,20 +135,25 @@ def test_open_websockets_hold_up_no_other_client(folder: Folder, http: socket.so
         assert "Traceback" not in server.log, server.log
 
 
-def test_a_silent_websocket_is_no_hung_request(folder: Folder, http: socket.socket) -> None:
+@BOTH
+def test_a_silent_websocket_is_no_hung_request(folder: Folder, http: socket.socket, worker: str) -> None:
     """For several times ``timeout`` and the watchdog's time."""
-    with serving(folder, http, "--timeout", "1", WATCHDOG_USEC="4000000") as (server, _), websocket(http) as client:
+    with (
+        serving(folder, http, "--timeout", "2", worker=worker, WATCHDOG_USEC="4000000") as (server, _),
+        websocket(http) as client,
+    ):
         before = server.workers()
-        time.sleep(4)
+        time.sleep(5)
         client.send("still here")
         assert client.receive(5) == "still here"
         assert server.workers() == before
         assert "CRITICAL" not in server.log, server.log
 
 
-def test_a_websocket_that_ends_is_no_error(folder: Folder, http: socket.socket) -> None:
+@BOTH
+def test_a_websocket_that_ends_is_no_error(folder: Folder, http: socket.socket, worker: str) -> None:
     """Whoever ends it, and however."""
-    with serving(folder, http) as (server, app):
+    with serving(folder, http, worker=worker) as (server, app):
         for _ in range(5):
             with websocket(http, "/hello") as client, suppress(simple_websocket.ConnectionClosed):
                 assert client.receive(5) == "hello"  # unless the end of the view has arrived, too
@@ -175,22 +187,24 @@ def test_more_websockets_than_the_limit_get_503(folder: Folder, http: socket.soc
             assert client.receive(5) == "x"
 
 
-def test_a_request_to_upgrade_that_the_application_ignores(folder: Folder, http: socket.socket) -> None:
+@BOTH
+def test_a_request_to_upgrade_that_the_application_ignores(folder: Folder, http: socket.socket, worker: str) -> None:
     """It gets its response (Flask has no page for WebSockets there), and the connection continues."""
-    with serving(folder, http) as (server, app), dial(http) as client:
+    with serving(folder, http, worker=worker) as (server, app), dial(http) as client:
         for _ in range(3):
             client.sendall(UPGRADE)
-            assert client.recv(4096).startswith(b"HTTP/1.1 400")
+            assert read_until(client, b"understand.</p>\n").startswith(b"HTTP/1.1 400")
         client.sendall(UPGRADE.replace(b"websocket", b"h2c"))
-        assert client.recv(4096).endswith(b"\r\n\r\nok")
+        read_until(client, b"\r\n\r\nok")
         assert slot(server, app)[Field.WEBSOCKETS] == 0
 
 
+@BOTH
 @pytest.mark.parametrize(("signal", "code"), [(1, 1012), (15, 1001)], ids=["reload", "stop"])
 def test_at_the_end_of_the_drain_time_the_client_gets_a_close_frame(
-    folder: Folder, http: socket.socket, signal: int, code: int
+    folder: Folder, http: socket.socket, signal: int, code: int, worker: str
 ) -> None:
-    with serving(folder, http, "--graceful-timeout", "2") as (server, _), websocket(http) as client:
+    with serving(folder, http, "--graceful-timeout", "2", worker=worker) as (server, _), websocket(http) as client:
         client.send("x")
         assert client.receive(5) == "x"
         began = time.monotonic()
@@ -201,23 +215,23 @@ def test_at_the_end_of_the_drain_time_the_client_gets_a_close_frame(
         assert 1.5 < time.monotonic() - began < 6
 
 
+@BOTH
 @pytest.mark.parametrize("path", ["/deaf", "/half"])
-def test_the_client_gets_an_end_and_no_reset(folder: Folder, http: socket.socket, path: str) -> None:
+def test_the_client_gets_an_end_and_no_reset(folder: Folder, http: socket.socket, path: str, worker: str) -> None:
     """Although it still sends; and no close frame in the middle of another frame."""
-    with serving(folder, http, "--graceful-timeout", "1") as (server, _), dial(http) as client:
+    with serving(folder, http, "--graceful-timeout", "1", worker=worker) as (server, _), dial(http) as client:
         client.sendall(HANDSHAKE.replace(b"/echo", path.encode()))
-        received = b""
-        while not received.endswith((b"hello", b"ab")):
-            received += client.recv(4096)
+        read_until(client, b"ab" if path == "/half" else b"hello")
         server.process.send_signal(15)
         for _ in range(1000):
             client.sendall(b"\x82\x80\0\0\0\0")
         assert answer(client) == (b"" if path == "/half" else b"\x88\x02\x03\xe9")
 
 
-def test_another_protocol(folder: Folder, http: socket.socket) -> None:
+@BOTH
+def test_another_protocol(folder: Folder, http: socket.socket, worker: str) -> None:
     """It has a thread of its own, and gets no close frame of WebSocket, but FIN."""
-    with serving(folder, http, "--graceful-timeout", "1") as (server, app), ExitStack() as stack:
+    with serving(folder, http, "--graceful-timeout", "1", worker=worker) as (server, app), ExitStack() as stack:
         clients = [stack.enter_context(dial(http)) for _ in range(4)]
         for client in clients:
             client.sendall(UPGRADE.replace(b"GET /", b"GET /other").replace(b"websocket", b"upper"))
@@ -290,13 +304,13 @@ def wait_for_close(client: simple_websocket.Client) -> int:
     return int(closed.value.reason)
 
 
+@BOTH
 @pytest.mark.parametrize("signal", [1, 15], ids=["reload", "stop"])
 @pytest.mark.parametrize("path", ["/chat", "/wrong", "/echo"])
-def test_clients_are_told_of_a_drain(folder: Folder, http: socket.socket, signal: int, path: str) -> None:
+def test_clients_are_told_of_a_drain(folder: Folder, http: socket.socket, signal: int, path: str, worker: str) -> None:
     """By the view, or by the extension. The old worker exits when they have gone, before the drain time ends."""
-    app = folder(AT_DRAIN)
-    with Server(app, *CONF, "-w", "1", "--threads", "2", "app:app", listeners={"http": http}) as server:
-        before = server.wait_until_ready().workers()
+    with serving(folder, http, source=AT_DRAIN, worker=worker) as (server, _):
+        before = server.workers()
         with ExitStack() as stack:
             clients = [stack.enter_context(websocket(http, path)) for _ in range(5)]
             for client in clients:
@@ -332,23 +346,21 @@ def test_socketio(folder: Folder, http: socket.socket) -> None:
             server.process.send_signal(1)
             server.wait_for_message("READY=1")
             began = time.monotonic()
-            assert polling.recv(4096).endswith(b"1\r\n1\r\n0\r\n\r\n")  # the packet "close"
+            read_until(polling, b"1\r\n1\r\n0\r\n\r\n")  # the packet "close"
             assert {client.recv_data()[1][:2] for client in clients} == {b"\x03\xf4"}
             server.wait_for(lambda: not set(before) & set(server.workers()), "the old worker to exit", 5)
             assert time.monotonic() - began < 3
         assert "Traceback" not in server.log, server.log
 
 
-def test_a_client_that_does_not_answer_the_close_frame(folder: Folder, http: socket.socket) -> None:
+@BOTH
+def test_a_client_that_does_not_answer_the_close_frame(folder: Folder, http: socket.socket, worker: str) -> None:
     """The old worker exits all the same, long before the drain time ends."""
-    app = folder(AT_DRAIN)
-    with Server(app, *CONF, "-w", "1", "--threads", "2", "app:app", listeners={"http": http}) as server:
-        before = server.wait_until_ready().workers()
+    with serving(folder, http, source=AT_DRAIN, worker=worker) as (server, _):
+        before = server.workers()
         with dial(http) as client:
             client.sendall(HANDSHAKE.replace(b"/echo", b"/unanswered"))
-            received = b""
-            while not received.endswith(b"hello"):
-                received += client.recv(4096)
+            read_until(client, b"hello")
             server.process.send_signal(1)
             server.wait_for_message("READY=1")
             began = time.monotonic()

@@ -45,6 +45,16 @@ def answer(client: socket.socket) -> bytes:
     return received
 
 
+def read_until(client: socket.socket, end: bytes) -> bytes:
+    """Read until `end` has arrived, and return all."""
+    received = b""
+    while end not in received:
+        data = client.recv(65536)
+        assert data, received
+        received += data
+    return received
+
+
 #: Half of a header section.
 HALF = b"GET / HTTP/1.1\r\nHost: a"
 
