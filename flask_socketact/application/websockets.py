@@ -93,3 +93,8 @@ def _close(websocket: Any) -> None:
         except Exception as error:
             if not is_closed(error):
                 raise
+    # If the client has sent a message before it gets the close frame, simple-websocket would be open again, and its
+    # application could send what must not follow a close frame.
+    ignore_input = getattr(websocket.sock, "ignore_input", None)
+    if ignore_input is not None:
+        ignore_input()

@@ -87,6 +87,11 @@ class ClientSocket:
         with suppress(OSError):  # the client has closed it
             self._ours.shutdown(socket.SHUT_WR)
 
+    def ignore_input(self) -> None:
+        """Let the application receive the end of the connection when something arrives. It has sent its close frame."""
+        if self.frames is not None:
+            self.frames.ignores_input = True
+
     @property
     def worker_fd(self) -> int:
         """The descriptor of the worker's own socket."""
@@ -140,11 +145,22 @@ class TLSClientSocket:
 
     write = send
 
+    def recv(self, *args: Any) -> bytes:
+        """As ``socket.recv``."""
+        frames = self._follow()
+        data = self._ours.recv(*args)
+        return b"" if frames.ignores_input else data
+
     def send_close(self, status: int) -> None:
         """Send a close frame if one may begin now, and FIN."""
         _send_close(self.frames, status, self._ours.send)
         with suppress(OSError):  # the client has closed it
             self._ours.shutdown(socket.SHUT_WR)
+
+    def ignore_input(self) -> None:
+        """Let the application receive the end of the connection when something arrives. It has sent its close frame."""
+        if self.frames is not None:
+            self.frames.ignores_input = True
 
     @property
     def worker_fd(self) -> int:

@@ -35,6 +35,7 @@ class SentFrames:
         self.lock = threading.RLock()  #: held while something is sent
         self.is_open = False  #: the handshake was completed with 101
         self.is_unknown = False  #: something was sent that we have not seen
+        self.ignores_input = False  #: the application receives nothing more: it has sent its close frame
         self.closed_at: float | None = None  #: when a close frame was sent: CLOCK_MONOTONIC, seconds
         self._begun = bytearray()  # a handshake or the header of a frame, incomplete
         self._payload_left = 0  # bytes of the current frame
@@ -103,6 +104,10 @@ def following_class(base: type[socket.socket]) -> Any:
                 sent: int = super().send(data, *args)
                 frames.add(memoryview(data).cast("B")[:sent])
             return sent
+
+        def recv(self, *args: Any) -> bytes:
+            data: bytes = super().recv(*args)
+            return b"" if self.frames.ignores_input else data
 
         def sendall(self, data: Any, *args: Any) -> None:
             view = memoryview(data).cast("B")
