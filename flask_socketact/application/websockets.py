@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial, wraps
 from typing import Any
 
@@ -71,7 +71,9 @@ def _closing(threads: Threads | None) -> Threads:
     def make(target: Any, **kwargs: Any) -> Any:
         @wraps(target)
         def read() -> None:
-            call = drain_calls.add(partial(_close, target.__self__))
+            websocket = target.__self__
+            has_one_reader = getattr(websocket.sock, "has_one_reader", None)  # None: a middleware has replaced it
+            call = drain_calls.add(partial(_close, websocket, has_one_reader() if has_one_reader else None))
             try:
                 target()
             finally:
@@ -84,17 +86,14 @@ def _closing(threads: Threads | None) -> Threads:
     return make
 
 
-def _close(websocket: Any) -> None:
+def _close(websocket: Any, reader: Any) -> None:
+    """Close a WebSocket of simple-websocket. `reader` is of ``gunicorn.socket``."""
     time.sleep(_OWN_CLOSE_TIME)
     stops = server_info.server is not None and server_info.server.board.stopping
-    if websocket.connected:
+    with reader.closing() if reader is not None else nullcontext():
         try:
-            websocket.close(*(_STOP if stops else _RESTART))
+            if websocket.connected:
+                websocket.close(*(_STOP if stops else _RESTART))
         except Exception as error:
             if not is_closed(error):
                 raise
-    # If the client has sent a message before it gets the close frame, simple-websocket would be open again, and its
-    # application could send what must not follow a close frame.
-    ignore_input = getattr(websocket.sock, "ignore_input", None)
-    if ignore_input is not None:
-        ignore_input()

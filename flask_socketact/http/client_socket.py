@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from flask_socketact.http import websocket
-from flask_socketact.http.websocket import SentFrames
+from flask_socketact.http.websocket import Reader, SentFrames
 
 #: Methods after which we do not know what the application sends.
 _UNFOLLOWED = ("detach", "dup", "sendfile", "sendmsg", "sendmsg_afalg", "sendto", "share")
@@ -87,10 +87,9 @@ class ClientSocket:
         with suppress(OSError):  # the client has closed it
             self._ours.shutdown(socket.SHUT_WR)
 
-    def ignore_input(self) -> None:
-        """Let the application receive the end of the connection when something arrives. It has sent its close frame."""
-        if self.frames is not None:
-            self.frames.ignores_input = True
+    def has_one_reader(self) -> Reader:
+        """Note that the application uses only one thread to read; return its other threads' means to close."""
+        return _reader_of(self._duplicate().frames)  # type: ignore[attr-defined]  # see following_class()
 
     @property
     def worker_fd(self) -> int:
@@ -147,9 +146,11 @@ class TLSClientSocket:
 
     def recv(self, *args: Any) -> bytes:
         """As ``socket.recv``."""
-        frames = self._follow()
-        data = self._ours.recv(*args)
-        return b"" if frames.ignores_input else data
+        reader = self._follow().reader
+        if reader is None:
+            return self._ours.recv(*args)
+        reader.begin_receive()
+        return reader.end_receive(self._ours.recv(*args))
 
     def send_close(self, status: int) -> None:
         """Send a close frame if one may begin now, and FIN."""
@@ -157,10 +158,9 @@ class TLSClientSocket:
         with suppress(OSError):  # the client has closed it
             self._ours.shutdown(socket.SHUT_WR)
 
-    def ignore_input(self) -> None:
-        """Let the application receive the end of the connection when something arrives. It has sent its close frame."""
-        if self.frames is not None:
-            self.frames.ignores_input = True
+    def has_one_reader(self) -> Reader:
+        """As in `ClientSocket`."""
+        return _reader_of(self._follow())
 
     @property
     def worker_fd(self) -> int:
@@ -203,6 +203,12 @@ class TLSClientSocket:
 
     def restore(self) -> None:
         """Do nothing: nothing can be changed."""
+
+
+def _reader_of(frames: SentFrames) -> Reader:
+    if frames.reader is None:
+        frames.reader = Reader()
+    return frames.reader
 
 
 def _send_close(frames: SentFrames | None, status: int, send: Callable[[bytes], int]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -27,6 +29,43 @@ _LENGTH_SIZES = {126: 2, 127: 8}
 _MASK_SIZE = 4
 
 
+#: How long the application may take to handle what it has received, in seconds.
+_HANDLING_TIME = 1.0
+
+
+class Reader:
+    """Lets one thread of the application, which reads, and another, which closes, take turns.
+
+    simple-websocket opens again when a message arrives after its ``close()``. Then the application could send what must
+    not follow a close frame.
+    """
+
+    def __init__(self) -> None:
+        self._has_ended = False
+        self._lock = threading.Lock()  # held while the application handles what it has received, and while it closes
+
+    def begin_receive(self) -> None:
+        """The application has handled what it has received."""
+        with suppress(RuntimeError):  # it has received nothing yet
+            self._lock.release()
+
+    def end_receive(self, data: bytes) -> bytes:
+        """Return what the application receives: the end of the connection after its close frame."""
+        self._lock.acquire(timeout=_HANDLING_TIME)
+        return b"" if self._has_ended else data
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Send a close frame in this block. What arrives afterwards is ignored."""
+        is_ours = self._lock.acquire(timeout=_HANDLING_TIME)
+        try:
+            yield
+        finally:
+            self._has_ended = True
+            if is_ours:
+                self.begin_receive()
+
+
 class SentFrames:
     """Follows the bytes that are sent on one connection: the response of the handshake, and then frames."""
 
@@ -35,7 +74,7 @@ class SentFrames:
         self.lock = threading.RLock()  #: held while something is sent
         self.is_open = False  #: the handshake was completed with 101
         self.is_unknown = False  #: something was sent that we have not seen
-        self.ignores_input = False  #: the application receives nothing more: it has sent its close frame
+        self.reader: Reader | None = None  #: if the application uses only one thread to read
         self.closed_at: float | None = None  #: when a close frame was sent: CLOCK_MONOTONIC, seconds
         self._begun = bytearray()  # a handshake or the header of a frame, incomplete
         self._payload_left = 0  # bytes of the current frame
@@ -106,8 +145,16 @@ def following_class(base: type[socket.socket]) -> Any:
             return sent
 
         def recv(self, *args: Any) -> bytes:
-            data: bytes = super().recv(*args)
-            return b"" if self.frames.ignores_input else data
+            reader: Reader | None = self.frames.reader
+            if reader is None:
+                return bytes(super().recv(*args))
+            reader.begin_receive()
+            return reader.end_receive(super().recv(*args))
+
+        def close(self) -> None:
+            super().close()
+            if self.frames.reader is not None:
+                self.frames.reader.begin_receive()
 
         def sendall(self, data: Any, *args: Any) -> None:
             view = memoryview(data).cast("B")
