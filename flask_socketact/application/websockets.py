@@ -20,7 +20,7 @@ from flask_socketact.bridge import drain_calls, server_info
 #: What a client is told (RFC 6455, section 7.4.1, and IANA's registry): with 1012 it should connect again.
 _RESTART, _STOP = (1012, "restart"), (1001, "stop")
 #: How long a view that has asked for a call at the drain may take to close by itself, in seconds.
-_OWN_CLOSE_TIME = 0.1
+_OWN_CLOSE_TIME = 0.05
 
 Threads = Callable[..., Any]  #: a class of threads, or a function that is called like one
 
