@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,11 +17,12 @@ from websocket import create_connection
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Slot
 from tests.process.conftest import Folder
-from tests.support.http import REQUEST, answer, ask, read_until
+from tests.support.http import REQUEST, answer, ask, certificate, read_until
 from tests.support.server import CONF, Server, dial
 
 APP = """
 import time
+import simple_websocket
 from flask import Flask, request
 from flask_sock import Sock
 
@@ -57,6 +59,14 @@ def other():
     while data := client.recv(100):
         client.sendall(data.upper())
     return "ended"
+
+
+@app.route("/bare", websocket=True)
+def bare():
+    # Without flask-sock: ConnectionClosed leaves the view.
+    ws = simple_websocket.Server.accept(request.environ)
+    while True:
+        ws.send(ws.receive())
 
 
 @sock.route("/deaf")
@@ -162,6 +172,9 @@ def test_a_websocket_that_ends_is_no_error(folder: Folder, http: socket.socket, 
                 assert client.receive(5) == "x"
             with websocket(http) as client:
                 client.sock.shutdown(socket.SHUT_RDWR)
+            with websocket(http, "/bare") as client:
+                client.send("x")
+                assert client.receive(5) == "x"
         with websocket(http, "/fails") as client:
             client.send("x")
             with pytest.raises(simple_websocket.ConnectionClosed):
@@ -226,6 +239,41 @@ def test_the_client_gets_an_end_and_no_reset(folder: Folder, http: socket.socket
         for _ in range(1000):
             client.sendall(b"\x82\x80\0\0\0\0")
         assert answer(client) == (b"" if path == "/half" else b"\x88\x02\x03\xe9")
+
+
+@BOTH
+def test_with_gunicorns_parser_in_c(folder: Folder, http: socket.socket, worker: str) -> None:
+    pytest.importorskip("gunicorn_h1c")
+    with serving(folder, http, "--http-parser", "fast", worker=worker) as (server, app), ExitStack() as stack:
+        clients = [stack.enter_context(websocket(http)) for _ in range(3)]
+        for client in clients:
+            client.send("x")
+            assert client.receive(5) == "x"
+        assert slot(server, app)[Field.WEBSOCKETS] == 3
+        assert ask(lambda: dial(http)) == (200, b"ok")
+
+
+@BOTH
+def test_over_tls(folder: Folder, http: socket.socket, worker: str, tmp_path: Path) -> None:
+    """Talking, closed by the client, closed by the extension in a drain, and by the worker at its end."""
+    options = (*certificate(tmp_path), "--graceful-timeout", "3")
+    with serving(folder, http, *options, source=AT_DRAIN, worker=worker) as (server, app), ExitStack() as stack:
+        host, port = http.getsockname()
+        insecure = {"cert_reqs": ssl.CERT_NONE}
+        clients = []
+        for path in ("/echo", "/echo", "/deaf", "/echo"):
+            clients.append(create_connection(f"wss://{host}:{port}{path}", timeout=10, sslopt=insecure))
+            stack.callback(clients[-1].shutdown)
+        clients[2].recv()
+        for client in clients[:2]:
+            client.send("x")
+            assert client.recv() == "x"
+        clients.pop().close()
+        assert slot(server, app)[Field.WEBSOCKETS] >= 3
+        server.process.send_signal(1)
+        for client in clients:
+            assert client.recv_data()[1][:2] == b"\x03\xf4"
+        assert "Traceback" not in server.log, server.log
 
 
 @BOTH
