@@ -61,6 +61,8 @@ class ClientSocket:
         """Close the duplicate, if there is one. Called when the request has ended."""
         if self._theirs is not None:
             self._theirs.close()
+            if self._theirs.fileno() >= 0:  # a file of makefile() keeps it open
+                os.close(self._theirs.detach())
             self.restore()
 
     def restore(self) -> None:

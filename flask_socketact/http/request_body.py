@@ -50,7 +50,7 @@ class _Reader:
     def read(self, size: int) -> bytes:
         if self._error is not None:
             kind, arguments = self._error
-            raise _as_bad_request(kind(*arguments))
+            raise as_bad_request(kind(*arguments))
         reader = self.reader
         try:
             wanted = min(size, reader.length) if type(reader) is body.LengthReader else 0
@@ -59,10 +59,10 @@ class _Reader:
                 raise NoMoreData  # noqa: TRY301 (as the reader of chunked bodies does)
         except NoMoreData as error:  # gunicorn ignores it, but a half-closed client still gets the response
             self._error = IncompleteBodyError, (b"",)
-            raise _as_bad_request(IncompleteBodyError(b"")) from error
+            raise as_bad_request(IncompleteBodyError(b"")) from error
         except (ParseException, OSError) as error:
             self._error = type(error), error.args
-            raise _as_bad_request(error) from error
+            raise as_bad_request(error) from error
         return data
 
 
@@ -109,7 +109,7 @@ def discard(parser: Any, request: Request, seconds: float) -> bool:
         return False
 
 
-def _as_bad_request(error: Exception) -> Exception:
+def as_bad_request(error: Exception) -> Exception:
     """Return `error` as a subclass of its type and of werkzeug's BadRequest, if the application uses werkzeug.
 
     Flask responds to it with 400 and logs no traceback. An application can still catch it by its original type.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ssl
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from functools import partial
 from types import FrameType
@@ -197,6 +198,13 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
 
     def keeps_connections(self) -> bool:
         return bool(self._is_portable and self.cfg.keepalive and self.carrier.can_carry())
+
+    def offering_websocket(self, environ: dict[str, Any]) -> AbstractContextManager[None]:
+        if sys.modules.get("geventwebsocket") is None or environ.get("HTTP_UPGRADE", "").lower() != "websocket":
+            return nullcontext()
+        from flask_socketact.workers import gevent_websocket
+
+        return gevent_websocket.offered(environ, lambda: self.board.stopping)
 
     def has_raised(self, error: BaseException) -> bool:
         return self._is_killing and isinstance(error, gevent.GreenletExit)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -105,11 +105,13 @@ class GunicornMixin(_Base):
         exchange = environ[keys.EXCHANGE] = Exchange(response, _lend(client))
         environ["gunicorn.socket"] = exchange.lent_socket
         request_body.guard(response.req)
-        if "HTTP_UPGRADE" in environ:
+        extra: AbstractContextManager[None] = nullcontext()
+        if environ.get("HTTP_UPGRADE", "h2c").lower() != "h2c":
             self.upgrades.add(exchange)
             self.slot[Field.WEBSOCKETS] = len(self.upgrades)
+            extra = self.offering_websocket(environ)
         try:
-            with self.converting_errors(exchange):
+            with self.converting_errors(exchange), extra:
                 body = self._application(environ, self._start_response_for(environ, start_response, exchange))
             exchange.lent_socket.restore()
         except BaseException as error:
@@ -127,6 +129,10 @@ class GunicornMixin(_Base):
         exchange.response.status = SWITCHED  # whatever the application has returned cannot be sent
         Body(self, exchange, body).close()
         raise StopIteration
+
+    def offering_websocket(self, environ: dict[str, Any]) -> AbstractContextManager[None]:  # noqa: ARG002 (gevent's does)
+        """Add to `environ` what libraries for WebSockets use besides ``gunicorn.socket``."""
+        return nullcontext()
 
     def _has_upgraded(self, exchange: Exchange) -> bool:
         """Return whether the application speaks another protocol on the connection."""

@@ -372,11 +372,16 @@ def test_clients_are_told_of_a_drain(folder: Folder, http: socket.socket, signal
         assert server.log.count("Traceback") == (5 if path == "/wrong" else 0), server.log
 
 
-def test_socketio(folder: Folder, http: socket.socket) -> None:
+@pytest.mark.parametrize("library", ["simple-websocket", "gevent-websocket"])
+@BOTH
+def test_socketio(folder: Folder, http: socket.socket, worker: str, library: str) -> None:
     """Flask-SocketIO as it is: its clients, with WebSockets or polling, are told to connect again."""
-    app = folder(SOCKETIO)
-    with Server(app, *CONF, "-w", "1", "--threads", "2", "app:app", listeners={"http": http}) as server:
-        before = server.wait_until_ready().workers()
+    if library == "gevent-websocket":
+        pytest.importorskip("geventwebsocket") if worker == "gevent" else pytest.skip("not with threads")
+    hidden = "import sys\nsys.modules['geventwebsocket'] = None\n" if library == "simple-websocket" else ""
+    source = hidden + SOCKETIO.replace("threading", "threading" if worker == "thread" else "gevent")
+    with serving(folder, http, source=source, worker=worker) as (server, app):
+        before = server.workers()
         with ExitStack() as stack:
             host, port = http.getsockname()
             url = f"ws://{host}:{port}/socket.io/?EIO=4&transport=websocket"
@@ -387,6 +392,7 @@ def test_socketio(folder: Folder, http: socket.socket) -> None:
                     assert str(client.recv()).startswith(received)
                     client.send(sent)
                 assert client.recv() == '430["x"]'
+            assert slot(server, app)[Field.WEBSOCKETS] == 6
             _, content = ask(lambda: dial(http), "/socket.io/?EIO=4&transport=polling")
             session = json.loads(content[1:])["sid"]
             polling = stack.enter_context(dial(http))
@@ -415,3 +421,47 @@ def test_a_client_that_does_not_answer_the_close_frame(folder: Folder, http: soc
             assert answer(client) == b"\x88\x09\x03\xf4restart"
             server.wait_for(lambda: not set(before) & set(server.workers()), "the old worker to exit", 5)
             assert time.monotonic() - began < 3
+
+
+GEVENT_WEBSOCKET = """
+import geventwebsocket
+from flask import Flask, request
+
+app = Flask(__name__)
+
+
+@app.get("/")
+def page(): return "ok"
+
+
+@app.route("/echo", websocket=True)
+def echo():
+    ws = request.environ["wsgi.websocket"]
+    while (message := ws.receive()) is not None:
+        ws.send(message)
+    return ""
+"""
+
+
+@pytest.mark.parametrize(("signal", "code"), [(1, 1012), (15, 1001)], ids=["reload", "stop"])
+def test_gevent_websocket(folder: Folder, http: socket.socket, signal: int, code: int) -> None:
+    """As it is, and without the extension. Its clients are told of a drain; what ends is no error."""
+    pytest.importorskip("geventwebsocket")
+    with serving(folder, http, source=GEVENT_WEBSOCKET, worker="gevent") as (server, app):
+        before = server.workers()
+        with ExitStack() as stack:
+            clients = [stack.enter_context(websocket(http)) for _ in range(3)]
+            for client in clients:
+                client.send("x")
+                assert client.receive(5) == "x"
+            assert slot(server, app)[Field.WEBSOCKETS] == 3
+            clients.pop().close()
+            server.wait_for(lambda: slot(server, app)[Field.WEBSOCKETS] == 2, "the last to end")
+            assert slot(server, app)[Field.ERRORS] == 0
+            with dial(http) as refused:
+                refused.sendall(HANDSHAKE.replace(b"Sec-WebSocket-Key: ", b"Sec-WebSocket-Key: x"))
+                assert refused.recv(4096).startswith(b"HTTP/1.1 400")
+            server.process.send_signal(signal)
+            assert {wait_for_close(client) for client in clients} == {code}
+            server.wait_for(lambda: not set(before) & set(server.workers()), "the old worker to exit", 5)
+        assert "Traceback" not in server.log, server.log
