@@ -17,9 +17,7 @@ from flask_socketact.workers.connection_loop import NO_PROGRESS
 from flask_socketact.workers.streams import RequestThread
 
 
-def watch_requests(
-    worker: BaseWorker, threads: Iterable[RequestThread], now: float, streams: Iterable[RequestThread] = ()
-) -> None:
+def watch_requests(worker: BaseWorker, threads: Iterable[RequestThread], now: float) -> None:
     """Publish the start of the oldest request and the time of the last progress, and handle timeouts.
 
     `now` is CLOCK_MONOTONIC, in seconds.
@@ -31,26 +29,36 @@ def watch_requests(
             last_progress = now
             continue
         clock = connection.clock
-        if clock.waits_for_client:
-            _note_client_progress(connection, now)
+        _watch(worker, thread, connection, now)
         oldest = min(oldest or clock.began, clock.began)
         # Waiting for a slow client counts as progress of the worker.
         last_progress = now if clock.waits_for_client else max(last_progress, clock.last_progress)
-        if worker.cfg.timeout and now - clock.last_progress > worker.cfg.timeout:
-            _handle_timeout(worker, thread, connection)
-    for thread in streams:
-        _watch_stream(worker, thread, now)
     worker.slot[Field.OLDEST] = int(oldest * 1e9)
     worker.slot[Field.PROGRESS] = int(last_progress * 1e9)
 
 
-def _watch_stream(worker: BaseWorker, thread: RequestThread, now: float) -> None:
-    """Handle the timeout of a stream: the application may send nothing for hours, but the client must take it."""
-    connection, timeout = thread.connection, worker.cfg.timeout
-    if connection is not None and timeout and connection.clock.waits_for_client:
+def watch_others(
+    worker: BaseWorker, streams: Iterable[RequestThread], upgrades: Iterable[RequestThread], now: float
+) -> None:
+    """Handle timeouts in threads outside the pool.
+
+    The application of a stream may send nothing for hours, but the client must take what it sends.
+    """
+    for thread in streams:
+        connection = thread.connection
+        if connection is not None and connection.clock.waits_for_client:
+            _watch(worker, thread, connection, now)
+    for thread in upgrades:
+        if thread.connection is not None:
+            _watch(worker, thread, thread.connection, now)
+
+
+def _watch(worker: BaseWorker, thread: RequestThread, connection: Connection, now: float) -> None:
+    """Handle the timeout of one request."""
+    if connection.clock.waits_for_client:
         _note_client_progress(connection, now)
-        if now - connection.clock.last_progress > timeout:
-            _handle_timeout(worker, thread, connection)
+    if worker.cfg.timeout and now - connection.clock.last_progress > worker.cfg.timeout:
+        _handle_timeout(worker, thread, connection)
 
 
 def _handle_timeout(worker: BaseWorker, thread: RequestThread, connection: Connection) -> None:

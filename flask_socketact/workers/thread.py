@@ -24,7 +24,7 @@ from flask_socketact.workers.base import HEARTBEAT, BaseWorker
 from flask_socketact.workers.connection_loop import Loop
 from flask_socketact.workers.drain import LINGER
 from flask_socketact.workers.leader import ThreadPool
-from flask_socketact.workers.supervisor import watch_requests
+from flask_socketact.workers.supervisor import watch_others, watch_requests
 
 
 class ThreadWorker(BaseWorker):
@@ -92,7 +92,8 @@ class ThreadWorker(BaseWorker):
             self.relayed.check_master()
             self.beat()
             pool.ensure_leader()
-            watch_requests(self, list(pool.threads), now, list(pool.streams.threads))
+            watch_requests(self, list(pool.threads), now)
+            watch_others(self, list(pool.streams.threads), pool.upgrades.requests(), now)
             pool.count_in_flight()
         poll.poll(1000 * (self._next_check - now))
         self._empty_pipe()

@@ -20,6 +20,7 @@ from flask_socketact.http.connection import Connection
 from flask_socketact.http.websocket import ANSWER_TIMEOUT, FAREWELL, GOING_AWAY, SERVICE_RESTART
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.drain import DRAIN_POLL
+from flask_socketact.workers.streams import RequestThread
 
 if TYPE_CHECKING:
     from flask_socketact.workers.thread import ThreadWorker
@@ -46,14 +47,14 @@ class Upgrades:
         self._worker = worker
         self._serve = serve
         self._limit = env.max_websockets()
-        self._connections: set[Connection] = set()
+        self._threads: dict[Connection, RequestThread] = {}
         self._lock = threading.Lock()
 
     def admit(self, connection: Connection) -> bool:
         """Return whether there is room for one more; respond with 503 otherwise."""
         with self._lock:
-            if len(self._connections) < self._limit:
-                self._connections.add(connection)
+            if len(self._threads) < self._limit:
+                self._threads[connection] = RequestThread()
                 self._count()
                 return True
         self._worker.log.warning("A WebSocket was refused with 503: %s = %s are open", env.MAX_WEBSOCKETS, self._limit)
@@ -66,8 +67,11 @@ class Upgrades:
 
         :raises RuntimeError: no thread can be started.
         """
+        thread = self._threads[connection]
+        thread.handle = threading.Thread(target=self._run, args=(connection,), name="websocket", daemon=True)
+        thread.connection = connection
         try:
-            threading.Thread(target=self._run, args=(connection,), name="websocket", daemon=True).start()
+            thread.handle.start()
         except RuntimeError:
             self._forget(connection)
             raise
@@ -94,8 +98,15 @@ class Upgrades:
     def _used(self) -> list[tuple[Connection, ClientSocket | TLSClientSocket]]:
         """Return the connections on which the application speaks another protocol, and its sockets."""
         with self._lock:
-            lent = [(connection, connection.lent_socket) for connection in self._connections]
+            lent = [(connection, connection.lent_socket) for connection in self._threads]
         return [(connection, theirs) for connection, theirs in lent if theirs is not None and theirs.is_used]
+
+    def requests(self) -> list[RequestThread]:
+        """Return the threads whose applications have not used the socket: their requests are like any other."""
+        with self._lock:
+            threads = list(self._threads.items())
+        lent = [(thread, connection.lent_socket) for connection, thread in threads]
+        return [thread for thread, theirs in lent if theirs is not None and not theirs.is_used]
 
     def _run(self, connection: Connection) -> None:
         try:
@@ -105,8 +116,8 @@ class Upgrades:
 
     def _forget(self, connection: Connection) -> None:
         with self._lock:
-            self._connections.discard(connection)
+            self._threads.pop(connection, None)
             self._count()
 
     def _count(self) -> None:
-        self._worker.slot[Field.WEBSOCKETS] = len(self._connections)
+        self._worker.slot[Field.WEBSOCKETS] = len(self._threads)

@@ -61,6 +61,10 @@ def other():
     return "ended"
 
 
+@app.get("/hangs")
+def hangs(): time.sleep(60)
+
+
 @app.route("/bare", websocket=True)
 def bare():
     # Without flask-sock: ConnectionClosed leaves the view.
@@ -183,6 +187,19 @@ def test_a_websocket_that_ends_is_no_error(folder: Folder, http: socket.socket, 
         assert slot(server, app)[Field.ERRORS] == 0
         assert server.log.count("RuntimeError: on purpose") == 1
         assert ask(lambda: dial(http)) == (200, b"ok")
+
+
+def test_a_request_to_upgrade_that_hangs_is_reported(folder: Folder, http: socket.socket) -> None:
+    """It has not become a WebSocket."""
+    with (
+        serving(folder, http, "--timeout", "1", "--graceful-timeout", "1") as (server, _),
+        dial(http) as client,
+    ):
+        before = server.workers()
+        client.sendall(UPGRADE.replace(b"GET /", b"GET /hangs").replace(b"websocket", b"other"))
+        server.wait_for_log("A request has run longer than timeout = 1 s: this worker is replaced")
+        assert "time.sleep(60)" in server.log
+        server.wait_for(lambda: not set(before) & set(server.workers()), "another worker")
 
 
 def test_more_websockets_than_the_limit_get_503(folder: Folder, http: socket.socket) -> None:
