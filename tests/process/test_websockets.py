@@ -316,7 +316,8 @@ def test_another_protocol(folder: Folder, http: socket.socket, worker: str) -> N
 AT_DRAIN = (
     APP.replace(
         "app = Flask(__name__)",
-        "from flask_socketact import SocketAct\napp = Flask(__name__)\nsocketact = SocketAct(app)",
+        "from flask_socketact import SocketAct\napp = Flask(__name__)\n"
+        "app.config['SOCKETACT_METRICS'] = '/metrics'\nsocketact = SocketAct(app)",
     )
     + """
 
@@ -367,6 +368,14 @@ def wait_for_close(client: simple_websocket.Client) -> int:
     with pytest.raises(simple_websocket.ConnectionClosed) as closed:
         client.receive(10)
     return int(closed.value.reason)
+
+
+@BOTH
+def test_metrics_count_open_websockets(folder: Folder, http: socket.socket, worker: str) -> None:
+    with serving(folder, http, source=AT_DRAIN, worker=worker), websocket(http) as first, websocket(http):
+        first.send("x")
+        assert first.receive(5) == "x"
+        assert b'socketact_connections{state="websocket"} 2.0' in ask(lambda: dial(http), "/metrics")[1]
 
 
 @BOTH

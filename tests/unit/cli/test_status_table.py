@@ -76,6 +76,14 @@ def test_the_oldest_request_is_shown_with_its_age(capsys: pytest.CaptureFixture[
     assert " 3.00 s " in row(capsys, replace(WORKER, oldest=3.0))
 
 
+def test_websockets_and_streams_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    talking = replace(WORKER, connections=1500, in_flight=1200, websockets=1100, streams=20)
+    assert " 1,500 (1,100 WebSockets, 20 streams) " in row(capsys, talking)
+    draining = replace(talking, state="draining", draining_for=1.0, websockets=0)
+    (line,) = (each for each in shown(capsys, replace(SERVICE, workers=(draining,))) if " drains for " in each)
+    assert line.endswith("1200 requests (20 streams); 300 idle connections")
+
+
 def test_a_worker_of_another_master_is_shown_with_that(capsys: pytest.CaptureFixture[str]) -> None:
     assert row(capsys, replace(WORKER, master=99, state="relayed")).startswith("101 99/2 relayed ")
 
