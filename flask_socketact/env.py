@@ -26,7 +26,7 @@ MAX_WEBSOCKETS = "SOCKETACT_MAX_WEBSOCKETS"
 DEFAULT_MAX_WEBSOCKETS = 1000
 
 #: Most streams (responses that last) that a worker serves at once, each in a thread of its own. Read by the thread
-#: worker (workers/streams.py).
+#: worker (workers/lasting.py).
 MAX_STREAMS = "SOCKETACT_MAX_STREAMS"
 DEFAULT_MAX_STREAMS = 1000
 

@@ -23,7 +23,7 @@ class ClientSocket:
     gunicorn issue 3026). Reading an address or an option makes no duplicate.
     """
 
-    __slots__ = ("_ours", "_theirs", "frames")
+    __slots__ = ("_ours", "_theirs", "frames", "on_use")
     #: False in a process that the application has forked. It has none of the worker's connections.
     in_worker: ClassVar[bool] = True
     #: Class of the duplicates. The application may replace the name in the module; the gevent worker sets gevent's.
@@ -33,6 +33,7 @@ class ClientSocket:
         self._ours = ours
         self._theirs: socket.socket | None = None
         self.frames: SentFrames | None = None  #: what the application has sent; None: it has made no use of the socket
+        self.on_use: Callable[[], None] | None = None  #: called before the application first uses the socket
 
     def __getattr__(self, name: str) -> Any:
         duplicate = self._duplicate()
@@ -59,6 +60,7 @@ class ClientSocket:
 
     def take_back(self) -> None:
         """Close the duplicate, if there is one. Called when the request has ended."""
+        self.on_use = None
         if self._theirs is not None:
             self._theirs.close()
             if self._theirs.fileno() >= 0:  # a file of makefile() keeps it open
@@ -76,6 +78,8 @@ class ClientSocket:
             self._theirs = socket.socket()
             self._theirs.close()
         elif self._theirs is None:
+            if self.on_use is not None:
+                self.on_use()
             following = websocket.following_class(self.kind)
             theirs = following(ours.family, ours.type, ours.proto, fileno=os.dup(ours.fileno()))
             theirs.settimeout(None)  # the application may have called socket.setdefaulttimeout()
@@ -107,12 +111,13 @@ class ClientSocket:
 class TLSClientSocket:
     """The same for TLS, whose state cannot be duplicated: it is our socket, and calls that would end it do nothing."""
 
-    __slots__ = ("_ours", "_timeout", "frames")
+    __slots__ = ("_ours", "_timeout", "frames", "on_use")
 
     def __init__(self, ours: ssl.SSLSocket) -> None:
         self._ours = ours
         self._timeout: float | None = None
         self.frames: SentFrames | None = None  #: as in `ClientSocket`
+        self.on_use: Callable[[], None] | None = None  #: as in `ClientSocket`
 
     def __getattr__(self, name: str) -> Any:
         if name not in ("getpeername", "getsockname", "getsockopt", "fileno"):
@@ -126,6 +131,8 @@ class TLSClientSocket:
 
     def _follow(self) -> SentFrames:
         if self.frames is None:
+            if self.on_use is not None:
+                self.on_use()
             self.frames = SentFrames()
         return self.frames
 
@@ -201,7 +208,8 @@ class TLSClientSocket:
         return self._timeout
 
     def take_back(self) -> None:
-        """Do nothing: there is no duplicate."""
+        """Called when the request has ended. There is no duplicate."""
+        self.on_use = None
 
     def restore(self) -> None:
         """Do nothing: nothing can be changed."""

@@ -32,7 +32,7 @@ class Connection(Transport):
 
     __slots__ = (
         *("body_limit", "client", "closes", "closing_until", "deadline", "free_since", "lent_socket", "listener"),
-        *("next_request", "parser", "proxy", "registered_events", "served", "server", "state", "upload", "upgrade"),
+        *("next_request", "parser", "proxy", "registered_events", "served", "server", "state", "upload"),
     )
 
     def __init__(self, cfg: Settings, sock: socket.socket, client: Any, server: Any, listener: str | None) -> None:
@@ -52,7 +52,6 @@ class Connection(Transport):
         self.lent_socket: ClientSocket | TLSClientSocket | None = None  #: the application's, during a request
         self.body_limit = 0  #: most bytes of a body to read before the application runs
         self.upload: Upload | None = None  #: the request whose body is being read
-        self.upgrade: Request | None = None  #: a request that changes the protocol, and waits for a thread of its own
         self.closes = False  #: close the connection when that was sent
         self.closing_until = 0.0  #: when to close it even if its client sends: CLOCK_MONOTONIC, seconds
         self.registered_events = 0  #: in the epoll
@@ -74,10 +73,6 @@ class Connection(Transport):
             self.state = State.READING_BODY
         else:
             self.state = State.READING_HEADERS if self.has_next_request else State.IDLE
-
-    def begin_upgrade(self) -> None:
-        """A thread of its own serves the connection from now on."""
-        self.state = State.UPGRADED
 
     def begin_sending(self, *, closes: bool) -> None:
         """Wait for the client to take the end of a response, and then, perhaps, close."""
@@ -103,7 +98,7 @@ class Connection(Transport):
         """
         return (
             self.is_portable
-            and self.state not in (State.IN_REQUEST, State.UPGRADED, State.SENDING, State.CLOSING)
+            and self.state not in (State.IN_REQUEST, State.SENDING, State.CLOSING)
             and self.next_request not in (NextRequest.INCOMPLETE, NextRequest.BODY)
         )
 

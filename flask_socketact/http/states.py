@@ -18,8 +18,6 @@ class State(Enum):
     ``IN_REQUEST``        :meth:`~.Connection.end_turn`                           ``IDLE``, ``READING_HEADERS`` or
                                                                                  ``READING_BODY``
     ``IN_REQUEST``        :meth:`~.Connection.begin_sending`                      ``SENDING``
-    ``IN_REQUEST``        :meth:`~.Connection.begin_upgrade`                     ``UPGRADED``
-    ``UPGRADED``          :meth:`~.Connection.end_turn`                          as above
     ``SENDING``           :meth:`~.Connection.end_turn`                           as above
     any                   :meth:`~.Connection.begin_close`                        ``CLOSING``
     ====================  =====================================================  ====================================
@@ -30,7 +28,6 @@ class State(Enum):
     READING_BODY = auto()  #: for its client: the first part of a body is incomplete
     QUEUED = auto()  #: for a thread
     IN_REQUEST = auto()  #: for the thread that serves it
-    UPGRADED = auto()  #: for the thread that speaks another protocol on it
     SENDING = auto()  #: for its client to take the end of a response
     CLOSING = auto()  #: for its client to close: we have sent FIN
 

@@ -6,7 +6,6 @@ import socket
 import ssl
 from typing import Any
 
-from gunicorn import sock as gunicorn_sock
 from gunicorn.http.message import Request
 
 from flask_socketact.http.client_socket import TLSClientSocket
@@ -84,11 +83,3 @@ def wrap(client: socket.socket, context: ssl.SSLContext, cfg: Settings) -> ssl.S
     return context.wrap_socket(
         client, server_side=True, suppress_ragged_eofs=cfg.suppress_ragged_eofs, do_handshake_on_connect=False
     )
-
-
-def create_context(cfg: Settings) -> ssl.SSLContext:
-    """Return gunicorn's TLS context, restricted to HTTP/1.1."""
-    context: ssl.SSLContext = gunicorn_sock.ssl_context(cfg)
-    if "h2" in cfg.http_protocols:
-        context.set_alpn_protocols(["http/1.1"])
-    return context

@@ -15,6 +15,8 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
+from gunicorn import sock as gunicorn_sock
+
 from flask_socketact import env
 from flask_socketact.addresses import unmapped
 from flask_socketact.http import tls
@@ -50,7 +52,7 @@ class Loop:
         self._slot = worker.slot
         self._header_timeout = env.header_timeout()
         self._body_limit = env.body_buffer()
-        self._context = tls.create_context(cfg) if cfg.is_ssl else None
+        self._context = gunicorn_sock.ssl_context(cfg) if cfg.is_ssl else None
         self.epoll = select.epoll()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.epoll.register(self._wakeup, select.EPOLLIN)
@@ -118,12 +120,6 @@ class Loop:
     def note_progress(self, connection: Connection) -> None:
         """Set the time for the client to send, or take, something more of a request in flight."""
         connection.deadline = time.monotonic() + (self.cfg.timeout or math.inf)
-
-    def leave_to_thread(self, connection: Connection) -> None:
-        """Leave `connection` to a thread of its own, which speaks another protocol."""
-        self.unregister(connection)
-        connection.begin_upgrade()
-        self.without_thread.add(connection)
 
     def send_rest(self, connection: Connection, *, closes: bool) -> None:
         """Send the rest of a response as its client takes it; then wait for the next request, or close."""
@@ -285,7 +281,7 @@ class Loop:
         """Close connections whose deadline has passed, except idle ones whose next request has just arrived."""
         idle = 0
         for connection in list(self.connections):
-            if connection.state in (State.QUEUED, State.IN_REQUEST, State.UPGRADED):
+            if connection.state in (State.QUEUED, State.IN_REQUEST):
                 continue
             is_idle = connection.state is State.IDLE
             idle += is_idle

@@ -23,8 +23,8 @@ from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import BaseWorker, listener_name
 from flask_socketact.workers.gunicorn_body import Body, Exchange
+from flask_socketact.workers.lasting import is_event_stream
 from flask_socketact.workers.request_status import SWITCHED, status_of
-from flask_socketact.workers.streams import is_event_stream
 
 # For type checkers the mixin has a base; at run time the classes that it is mixed into provide it.
 if TYPE_CHECKING:

@@ -17,14 +17,15 @@ from itertools import count
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from flask_socketact import env
 from flask_socketact.http.connection import Connection
 from flask_socketact.http.states import NextRequest
 from flask_socketact.linux.timer import Alarm
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import HEARTBEAT
 from flask_socketact.workers.drain import DRAIN_POLL
+from flask_socketact.workers.lasting import LastingRequests, RequestThread
 from flask_socketact.workers.request_cycle import Outcome, RequestCycle
-from flask_socketact.workers.streams import RequestThread, Streams
 from flask_socketact.workers.upgrades import Upgrades
 
 if TYPE_CHECKING:
@@ -45,9 +46,9 @@ class ThreadPool:
         self._loop = worker.loop
         self._log = worker.log
         self._slot = worker.slot
-        self.upgrades = Upgrades(worker, self.serve_upgraded)
-        self.streams = Streams(worker)
-        self._cycle = RequestCycle(worker, self.upgrades)
+        self.upgrades = Upgrades(worker)
+        self.streams = LastingRequests(worker, "stream", env.MAX_STREAMS, env.max_streams(), Field.STREAMS)
+        self._cycle = RequestCycle(worker, self.upgrades, self._begin_upgrade)
         self.alarm = Alarm(PROMOTE_AFTER)  #: expires when the leader may have been inside one request for too long
         self._promotions: SimpleQueue[None] = SimpleQueue()  # each item wakes one follower
         self.threads: list[RequestThread] = []
@@ -74,8 +75,8 @@ class ThreadPool:
     def _add_thread(self) -> None:
         """:raises RuntimeError: no thread can be started."""
         thread = RequestThread()
-        name = f"request-{next(self._numbers)}"
-        thread.handle = threading.Thread(target=self._run, args=(thread,), name=name, daemon=True)
+        thread.handle = threading.Thread(target=self._run, args=(thread,), daemon=True)
+        thread.handle.name = f"request-{next(self._numbers)}"
         self._followers += 1
         self.threads.append(thread)
         try:
@@ -85,28 +86,39 @@ class ThreadPool:
             self.threads.remove(thread)
             raise
 
-    def leave(self) -> bool:
+    def begin_stream(self) -> bool:
         """Let the calling thread leave the pool to serve a stream, if it is in the pool; return whether it may.
 
         :raises RuntimeError: no thread can be started in its place.
         """
-        current = threading.current_thread()
-        thread = next((each for each in self.threads if each.handle is current), None)
+        thread = next((each for each in self.threads if each.handle is threading.current_thread()), None)
         if thread is None or thread.connection is None:  # it has left, or is not ours
             return True
-        if not self.streams.admit(thread):
+        if not self.streams.reserve():
             return False
         try:
-            with self._loop.lock:
-                self._add_thread()
-                self.threads.remove(thread)
-                thread.has_left = True
-                if self._leader is thread:
-                    self._promote_instead_of(thread.connection)
+            self._leave(thread, thread.connection, self.streams)
         except RuntimeError:
-            self.streams.forget(thread)
+            self.streams.release()
             raise
         return True
+
+    def _begin_upgrade(self, connection: Connection) -> None:
+        """Let the thread that serves `connection` leave the pool. There is room: that was reserved.
+
+        :raises RuntimeError: no thread can be started in its place.
+        """
+        for thread in [each for each in self.threads if each.connection is connection]:
+            self._leave(thread, connection, self.upgrades)
+
+    def _leave(self, thread: RequestThread, connection: Connection, lasting: LastingRequests) -> None:
+        with self._loop.lock:
+            self._add_thread()
+            self.threads.remove(thread)
+            thread.left_to = lasting
+            lasting.add(thread)
+            if self._leader is thread:
+                self._promote_instead_of(connection)
 
     def promote_if_leader_is_busy(self) -> None:
         """Promote a follower if the leader has been inside one request for too long."""
@@ -142,7 +154,7 @@ class ThreadPool:
                 self._promote_follower()
 
     def _run(self, thread: RequestThread) -> None:
-        while not (self.is_drained or self.is_broken or thread.has_left):
+        while not (self.is_drained or self.is_broken or thread.left_to):
             try:
                 self._promotions.get()
                 if self._become_leader(thread):
@@ -151,7 +163,8 @@ class ThreadPool:
                 if self._worker.is_child:
                     self._worker.fork_hooks.end_child(error)
                 self._recover(thread)
-        self.streams.forget(thread)
+        if thread.left_to is not None:
+            thread.left_to.remove(thread)
         self._worker.wake_supervisor()
 
     def _become_leader(self, thread: RequestThread) -> bool:
@@ -165,7 +178,7 @@ class ThreadPool:
             return True
 
     def _become_follower(self, thread: RequestThread) -> None:
-        if not thread.is_follower and not thread.has_left:
+        if not thread.is_follower and not thread.left_to:
             thread.is_follower = True
             self._followers += 1
 
@@ -231,7 +244,7 @@ class ThreadPool:
             with self._loop.lock:
                 is_leader = self._leader is thread
                 has_next = outcome is Outcome.KEEP and connection.next_request is NextRequest.UNPARSED
-                may_stay = not is_leader and not thread.has_left and not self._worker.carrier.is_carrying
+                may_stay = not is_leader and not thread.left_to and not self._worker.carrier.is_carrying
                 if has_next and connection.unsent is None and may_stay:
                     connection.clock.restart()
                     continue  # the request has already been read, so the epoll would not report it
@@ -243,7 +256,7 @@ class ThreadPool:
                     self._cycle.end_turn(connection, outcome, is_first_turn=not had_begun)
                 except Exception:  # noqa: BLE001 (any error closes this connection only)
                     self._loop.close_after_error(connection)
-                if thread.has_left:
+                if thread.left_to:
                     self._loop.wake()
                 elif not is_leader:
                     self.alarm.set()  # the leader may be inside a long request
@@ -255,18 +268,6 @@ class ThreadPool:
     def count_in_flight(self) -> None:
         """Publish how many requests are in flight. Called each second, too, as the loop may end some."""
         self._slot[Field.IN_FLIGHT] = self._turns_begun - self._turns_ended + len(self._loop.without_thread)
-
-    def serve_upgraded(self, connection: Connection) -> None:
-        """Serve a connection in a thread of its own, until the application returns."""
-        connection.clock.restart()
-        outcome = self._cycle.take_turn(connection)
-        with self._loop.lock:
-            self._loop.without_thread.discard(connection)
-            try:
-                self._cycle.end_turn(connection, outcome, is_first_turn=False)
-            except Exception:  # noqa: BLE001 (any error closes this connection only)
-                self._loop.close_after_error(connection)
-        self._loop.wake()
 
     def _count_ended(self) -> None:
         self._turns_ended += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from enum import Enum, auto
@@ -26,8 +27,8 @@ from flask_socketact.http.connection import Connection
 from flask_socketact.http.response import Response
 from flask_socketact.http.states import NextRequest
 from flask_socketact.shared.scoreboard import Field
+from flask_socketact.workers.lasting import is_event_stream
 from flask_socketact.workers.request_status import SWITCHED, status_of
-from flask_socketact.workers.streams import is_event_stream
 from flask_socketact.workers.upgrades import Upgrades, asks_for_upgrade
 
 if TYPE_CHECKING:
@@ -40,15 +41,15 @@ class Outcome(Enum):
     WAIT = auto()  #: wait for the rest of the headers
     KEEP = auto()  #: wait for the next request
     CLOSE = auto()
-    UPGRADE = auto()  #: serve its request in a thread of its own
 
 
 class RequestCycle:
     """Serves requests. All threads of a worker share one object, so it has no state of a request."""
 
-    def __init__(self, worker: ThreadWorker, upgrades: Upgrades) -> None:
-        """`worker` has its loop already."""
+    def __init__(self, worker: ThreadWorker, upgrades: Upgrades, begin_upgrade: Callable[[Connection], None]) -> None:
+        """`worker` has its loop already. `begin_upgrade` is called when the application first uses the socket."""
         self._upgrades = upgrades
+        self._begin_upgrade = begin_upgrade
         self._worker = worker
         self._loop = worker.loop
         self._cfg = worker.loop.cfg
@@ -58,14 +59,11 @@ class RequestCycle:
         """Read a request and serve it, if its headers are complete."""
         request = None
         try:
-            request = connection.upgrade or connection.read_request()
+            request = connection.read_request()
             if request is None:
                 return Outcome.WAIT
-            if connection.upgrade is None and asks_for_upgrade(request):
-                connection.upgrade = request
-                return Outcome.UPGRADE if self._upgrades.admit(connection) else Outcome.CLOSE
-            connection.upgrade = None
-            outcome = self._serve(connection, request)
+            serve = self._serve_upgrade if asks_for_upgrade(request) else self._serve
+            outcome = serve(connection, request)
             if self._worker.is_child:
                 self._worker.fork_hooks.end_child(None)
         except BaseException as error:  # noqa: BLE001 (any error ends only this request)
@@ -83,10 +81,6 @@ class RequestCycle:
 
     def end_turn(self, connection: Connection, outcome: Outcome, *, is_first_turn: bool) -> None:
         """Return `connection` to the loop, or close it. Called with the loop's lock."""
-        if outcome is Outcome.UPGRADE:
-            self._loop.leave_to_thread(connection)
-            self._upgrades.start(connection)
-            return
         if connection.unsent is not None:
             self._loop.send_rest(connection, closes=outcome is Outcome.CLOSE)
             return
@@ -121,6 +115,17 @@ class RequestCycle:
             self.log.debug("ssl connection closed")
         else:
             self._worker.handle_error(request, connection.sock, connection.client, error)
+
+    def _serve_upgrade(self, connection: Connection, request: Request) -> Outcome:
+        """Serve a request for another protocol, if there is room for one more connection."""
+        if not self._upgrades.reserve():
+            _refuse(connection, "too many WebSockets")
+            return Outcome.CLOSE
+        try:
+            return self._serve(connection, request)
+        finally:
+            if connection.lent_socket is None or not connection.lent_socket.is_used:
+                self._upgrades.release()
 
     def _serve(self, connection: Connection, request: Request) -> Outcome:
         """Run the application, and send its response."""
@@ -176,7 +181,9 @@ class RequestCycle:
                 return
             is_stream = response.response_length is None and is_event_stream(response.headers)
             if is_stream and not self._worker.begin_stream():
-                self._refuse(connection, response)
+                response.status = "503 Service Unavailable"
+                response.force_close()
+                _refuse(connection, "too many streams")
                 return
             response.send(body, environ["wsgi.file_wrapper"])
         finally:
@@ -184,14 +191,6 @@ class RequestCycle:
                 self.log.access(response, request, environ, datetime.now() - began)
             if hasattr(body, "close"):
                 body.close()
-
-    @staticmethod
-    def _refuse(connection: Connection, response: Response) -> None:
-        """Respond with 503 to a request for a stream."""
-        response.status = "503 Service Unavailable"
-        response.force_close()
-        with suppress(OSError):  # the client has disconnected
-            util.write_error(connection.sock, 503, "Service Unavailable", "too many streams")
 
     def _finish(
         self,
@@ -225,7 +224,9 @@ class RequestCycle:
             Response,
             (connection, partial(self._must_close, connection, request)),
         )
-        environ["gunicorn.socket"] = connection.lend_socket()
+        environ["gunicorn.socket"] = lent_socket = connection.lend_socket()
+        if "HTTP_UPGRADE" in environ and asks_for_upgrade(request):
+            lent_socket.on_use = partial(self._begin_upgrade, connection)
         environ["wsgi.multithread"] = True
         self._worker.describe_request(environ, connection.listener, request)
         environ[keys.FREE_SINCE] = connection.free_since
@@ -254,3 +255,8 @@ class RequestCycle:
         if not worker.alive:
             return not (connection.is_portable and worker.carrier.can_carry() and cfg.keepalive)
         return not cfg.keepalive or len(self._loop.connections) > cfg.worker_connections
+
+
+def _refuse(connection: Connection, reason: str) -> None:
+    with suppress(OSError):  # the client has disconnected
+        util.write_error(connection.sock, 503, "Service Unavailable", reason)

@@ -14,7 +14,7 @@ from flask_socketact.linux import socket_queues
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import BaseWorker
 from flask_socketact.workers.connection_loop import NO_PROGRESS
-from flask_socketact.workers.streams import RequestThread
+from flask_socketact.workers.lasting import RequestThread
 
 
 def watch_requests(worker: BaseWorker, threads: Iterable[RequestThread], now: float) -> None:
@@ -37,10 +37,8 @@ def watch_requests(worker: BaseWorker, threads: Iterable[RequestThread], now: fl
     worker.slot[Field.PROGRESS] = int(last_progress * 1e9)
 
 
-def watch_others(
-    worker: BaseWorker, streams: Iterable[RequestThread], upgrades: Iterable[RequestThread], now: float
-) -> None:
-    """Handle timeouts in threads outside the pool.
+def watch_streams(worker: BaseWorker, streams: Iterable[RequestThread], now: float) -> None:
+    """Handle timeouts of streams.
 
     The application of a stream may send nothing for hours, but the client must take what it sends.
     """
@@ -48,9 +46,6 @@ def watch_others(
         connection = thread.connection
         if connection is not None and connection.clock.waits_for_client:
             _watch(worker, thread, connection, now)
-    for thread in upgrades:
-        if thread.connection is not None:
-            _watch(worker, thread, thread.connection, now)
 
 
 def _watch(worker: BaseWorker, thread: RequestThread, connection: Connection, now: float) -> None:

@@ -8,6 +8,8 @@ import socket
 import time
 from typing import Any
 
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 from gunicorn.workers import sync
 
 from flask_socketact.errors import MailboxError
@@ -16,6 +18,7 @@ from flask_socketact.linux import descriptors
 from flask_socketact.workers.base import HEARTBEAT, BaseWorker, listener_name
 from flask_socketact.workers.drain import DRAIN_POLL, LINGER
 from flask_socketact.workers.gunicorn_base import CarriedClient, GunicornMixin, Listener
+from flask_socketact.workers.protocols import refuse_http2
 
 #: Errors that gunicorn's loop treats as an empty queue. Any other error would end the worker.
 _EMPTY_QUEUE = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
@@ -27,6 +30,14 @@ class SyncWorker(GunicornMixin, BaseWorker, sync.SyncWorker):
     A slow client blocks the worker, as with gunicorn's: put a proxy in front. On a connection that a worker of another
     class has handed over, one more request is served, and then it is closed.
     """
+
+    @classmethod
+    def check_config(cls, cfg: Config, log: Logger) -> None:  # noqa: ARG003 (gunicorn's)
+        """Check the settings. Called in the master.
+
+        :raises SettingsError: HTTP/2 is asked for.
+        """
+        refuse_http2(cfg)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

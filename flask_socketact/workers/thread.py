@@ -24,7 +24,8 @@ from flask_socketact.workers.base import HEARTBEAT, BaseWorker
 from flask_socketact.workers.connection_loop import Loop
 from flask_socketact.workers.drain import LINGER
 from flask_socketact.workers.leader import ThreadPool
-from flask_socketact.workers.supervisor import watch_others, watch_requests
+from flask_socketact.workers.protocols import refuse_http2
+from flask_socketact.workers.supervisor import watch_requests, watch_streams
 
 
 class ThreadWorker(BaseWorker):
@@ -39,17 +40,16 @@ class ThreadWorker(BaseWorker):
     wsgi: Callable[..., Iterable[bytes]]
 
     @classmethod
-    def check_config(cls, cfg: Config, log: Logger) -> None:
+    def check_config(cls, cfg: Config, log: Logger) -> None:  # noqa: ARG003 (gunicorn's)
         """Check the settings. Called in the master.
 
-        :raises SettingsError: an environment variable has an invalid value.
+        :raises SettingsError: an environment variable has an invalid value, or HTTP/2 is asked for.
         """
         env.header_timeout()
         env.body_buffer()
         env.max_websockets()
         env.max_streams()
-        if "h2" in cfg.http_protocols or cfg.http2_cleartext != "off":
-            log.warning("This worker does not support HTTP/2: clients get HTTP/1.1")
+        refuse_http2(cfg)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -93,7 +93,7 @@ class ThreadWorker(BaseWorker):
             self.beat()
             pool.ensure_leader()
             watch_requests(self, list(pool.threads), now)
-            watch_others(self, list(pool.streams.threads), pool.upgrades.requests(), now)
+            watch_streams(self, list(pool.streams.threads), now)
             pool.count_in_flight()
         poll.poll(1000 * (self._next_check - now))
         self._empty_pipe()
@@ -107,7 +107,7 @@ class ThreadWorker(BaseWorker):
             os.close(self._pool.alarm.fileno())
 
     def begin_stream(self) -> bool:
-        return self._pool is None or self._pool.leave()
+        return self._pool is None or self._pool.begin_stream()
 
     def _is_overdue(self) -> bool:
         """Return whether the drain time has expired. Begin the drain if it is due."""

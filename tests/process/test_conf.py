@@ -13,7 +13,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.support.http import ask
+from tests.support.http import ask, certificate
 from tests.support.server import CONF, GUNICORN, Server
 
 COMMAND = str(Path(sys.executable).with_name("flask-socketact"))
@@ -136,3 +136,15 @@ def test_example_runs_under_flask_run() -> None:
         status, content = ask(lambda: socket.create_connection(("127.0.0.1", int(address[1])), timeout=10))
         process.terminate()
     assert (status, content.endswith(b"by listener None\n")) == (200, True)
+
+
+@pytest.mark.parametrize("worker", ["thread.ThreadWorker", "sync.SyncWorker"])
+def test_http2_is_refused_at_the_start(plain: Path, http: socket.socket, worker: str) -> None:
+    """Clients are not given HTTP/1.1 without a word."""
+    protocols = ("--http-protocols", "h2,h1", *certificate(plain))
+    command = (*CONF, "-k", f"flask_socketact.workers.{worker}", *protocols, "app:app")
+    with Server(plain, *command, listeners={"http": http}) as server:
+        assert server.wait_until_gone() == 1
+        assert f"{worker.split('.')[1]} does not speak HTTP/2. Remove h2: nginx or HAProxy can speak it" in server.log
+        assert "Traceback" not in server.log
+        assert not any("READY" in message for message in server.messages)

@@ -86,6 +86,22 @@ def fails(ws):
 """
 
 
+COUNTING = """
+
+running = set()
+
+
+@app.route("/counted", websocket=True)
+def counted():
+    this = object()
+    running.add(this)
+    time.sleep(0.2)
+    number = len(running)
+    running.discard(this)
+    return f"{number} views"
+"""
+
+
 HANDSHAKE = (
     b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WEBSOCKET\r\n"
     b"Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -200,6 +216,18 @@ def test_a_request_to_upgrade_that_hangs_is_reported(folder: Folder, http: socke
         server.wait_for_log("A request has run longer than timeout = 1 s: this worker is replaced")
         assert "time.sleep(60)" in server.log
         server.wait_for(lambda: not set(before) & set(server.workers()), "another worker")
+
+
+def test_who_asks_for_an_upgrade_runs_no_more_views_at_once(folder: Folder, http: socket.socket) -> None:
+    """Only a view that uses the socket leaves the request threads. Otherwise any client could run 1,000 views."""
+    source = APP + COUNTING
+    with serving(folder, http, source=source) as (server, app), ExitStack() as stack:
+        clients = [stack.enter_context(dial(http)) for _ in range(6)]
+        for client in clients:
+            client.sendall(UPGRADE.replace(b"GET /", b"GET /counted"))
+        counts = [int(read_until(client, b"views").split(b"\r\n\r\n")[1].split()[0]) for client in clients]
+        assert max(counts) == 2  # as many as there are threads
+        assert slot(server, app)[Field.WEBSOCKETS] == 0
 
 
 def test_more_websockets_than_the_limit_get_503(folder: Folder, http: socket.socket) -> None:

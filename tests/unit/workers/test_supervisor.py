@@ -13,7 +13,7 @@ from gunicorn.config import Config
 from flask_socketact.http.connection import Connection
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.connection_loop import Loop
-from flask_socketact.workers.streams import RequestThread
+from flask_socketact.workers.lasting import RequestThread
 from flask_socketact.workers.supervisor import watch_requests
 from flask_socketact.workers.thread import ThreadWorker
 from tests.support.control_groups import SERVICE, SLICE, ControlGroups
