@@ -1,10 +1,10 @@
-"""The application of the benchmarks: a trivial view, and one that waits."""
+"""The application of the benchmarks: a trivial view, one that waits, and one that takes an upload."""
 
 from __future__ import annotations
 
 import time
 
-from flask import Flask
+from flask import Flask, request
 
 app = Flask(__name__)
 
@@ -20,3 +20,8 @@ def hello() -> str:
 def wait() -> str:
     time.sleep(WAIT)
     return "waited\n"
+
+
+@app.post("/upload")
+def upload() -> str:
+    return str(len(request.get_data()))
