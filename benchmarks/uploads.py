@@ -95,12 +95,9 @@ def main(server: str, number: int, size: int, rounds: int, path: str) -> None:
             answered += uploads.answered
         used.append(max(memory) - memory[0])
     before, after = statistics.median(without), statistics.median(slowed)
-    print(
-        f"{server}, {path}: p99 {before:.2f} ms; with {number} slow uploads {after:.2f} ms, ratio {after / before:.2f}"
-    )
-    print(
-        f"(medians of {rounds} starts); {answered} of {rounds * number} uploads answered; {max(used):.0f} MB more memory"
-    )
+    print(f"{server}, {path}: p99 {before:.2f} ms; with {number} slow uploads {after:.2f} ms", end=", ")
+    print(f"ratio {after / before:.2f} (medians of {rounds} starts)")
+    print(f"{answered} of {rounds * number} uploads answered; {max(used):.0f} MB more memory")
 
 
 if __name__ == "__main__":
