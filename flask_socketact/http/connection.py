@@ -153,9 +153,12 @@ class Connection(Transport):
         except OSError:
             self.broken = True
             raise
-        self.upload = None if is_complete else upload
-        self.next_request = NextRequest.NONE if is_complete else NextRequest.BODY
-        return upload.request if is_complete else None
+        if not is_complete:
+            self.upload, self.next_request = upload, NextRequest.BODY
+            return None
+        upload.release()
+        self.upload, self.next_request = None, NextRequest.NONE
+        return upload.request
 
     def add_unread(self, unread: bytes) -> None:
         """Add bytes of the next request that another worker has read."""
@@ -187,8 +190,16 @@ class Connection(Transport):
 
     def forget_request(self) -> None:
         """Free the request and what has been read of it. Nothing is read on the connection any more, only discarded."""
+        self.release()
         self.parser.mesg = self.upload = None
         self.parser.unreader.take_buffered()
+
+    def release(self) -> None:
+        """Release the memory and the files of a request or a response that the loop has for the connection."""
+        if self.upload is not None:
+            self.upload.release()
+        if self.unsent is not None:
+            self.unsent.discard()
 
     def respond_late(self) -> None:
         """Tell a client that it has taken too long to send its request (408). It need not read that."""

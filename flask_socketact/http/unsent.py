@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flask_socketact.errors import SocketActError
+from flask_socketact.http.memory import Memory
 
 if TYPE_CHECKING:
     from flask_socketact.http.transport import Transport
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 #: Most bytes of responses that one worker keeps for clients that do not take them; a thread waits for the client of one
 #: more.
 MAX_UNSENT = 64 * 1024 * 1024
+_memory = Memory(MAX_UNSENT)
 #: Most bytes that are sent in one turn of the loop, before other connections have theirs.
 STEP = 1024 * 1024
 
@@ -33,29 +34,6 @@ class _FileRange:
     fd: int  #: a duplicate: the application closes its file
     offset: int
     count: int
-
-
-class _Memory:
-    """How much of responses this worker keeps, in bytes."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._used = 0
-
-    def take(self, size: int) -> bool:
-        """Take `size` bytes; return False if there are not so many left."""
-        with self._lock:
-            if self._used + size > MAX_UNSENT:
-                return False
-            self._used += size
-            return True
-
-    def give_back(self, size: int) -> None:
-        with self._lock:
-            self._used -= size
-
-
-_memory = _Memory()
 
 
 class Unsent:

@@ -12,6 +12,7 @@ from gunicorn.http.message import Request
 
 from flask_socketact.errors import SocketActError
 from flask_socketact.http import request_body
+from flask_socketact.http.memory import Memory
 from flask_socketact.http.transport import WOULD_BLOCK
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 #: Most bytes that are read at once.
 STEP = 256 * 1024
+#: Most bytes of bodies that one worker reads in advance. The application reads the rest of one more, in a thread.
+MAX_WAITING = 128 * 1024 * 1024
+_memory = Memory(MAX_WAITING)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: How many bytes the line before a chunk has at most, usually.
 _USUAL_LINE = 64
@@ -31,7 +35,7 @@ class Upload:
     The application's reader parses the body. This only knows whether enough bytes have arrived.
     """
 
-    __slots__ = ("_chunks", "_wanted", "request")
+    __slots__ = ("_chunks", "_taken", "_wanted", "request")
 
     def __init__(self, request: Request, limit: int) -> None:
         """Take a request with a body. Only its first `limit` bytes are read; the application reads the rest."""
@@ -39,6 +43,7 @@ class Upload:
         self.request = request
         self._chunks = _Chunks(request) if isinstance(reader, ChunkedReader) else None
         self._wanted = limit if self._chunks else min(limit, reader.length)
+        self._taken = 0  # bytes of memory
 
     def read(self, connection: Connection) -> bool:
         """Read what has arrived; return whether the application can run now.
@@ -55,7 +60,21 @@ class Upload:
             if not data:
                 break  # the application is told that the body has ended early
             buffer.write(data)
+            if not self._take(buffer.tell()):
+                break  # the application reads the rest
         return True
+
+    def _take(self, size: int) -> bool:
+        """Take memory for all `size` bytes of the buffer; return False if other bodies use too much."""
+        if not _memory.take(size - self._taken):
+            return False
+        self._taken = size
+        return True
+
+    def release(self) -> None:
+        """Give the memory back for others: a thread serves the request now, or the connection is closed."""
+        _memory.give_back(self._taken)
+        self._taken = 0
 
     def _ask_to_continue(self, connection: Connection) -> bool:
         """Send "100 Continue" to a client that waits for it (RFC 9110, section 10.1.1); False: that would block."""

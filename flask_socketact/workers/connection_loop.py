@@ -209,8 +209,7 @@ class Loop:
         self.unregister(connection)  # a copy in another process would keep it in the epoll
         self.connections.discard(connection)
         self.without_thread.discard(connection)
-        if connection.unsent is not None:
-            connection.unsent.discard()
+        connection.release()
         if self._by_fd.get(connection.fd) is connection:
             del self._by_fd[connection.fd]
         if connection.state is State.QUEUED:

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import pytest
 from gunicorn.config import Config
 
+from flask_socketact.http import upload
 from flask_socketact.http.connection import Connection
+from flask_socketact.http.memory import Memory
 from flask_socketact.http.settings_cache import Settings
 from flask_socketact.http.states import NextRequest, State
 
@@ -49,6 +51,43 @@ def test_incomplete_headers_are_not_movable(pair: tuple[Connection, socket.socke
     connection.begin_turn()
     assert connection.read_request() is not None
     assert connection.next_request is NextRequest.NONE
+
+
+def test_bodies_that_wait_share_the_memory(
+    pair: tuple[Connection, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it is used up, the application gets the request at once, and waits for the rest of the body."""
+    memory = Memory(5)
+    monkeypatch.setattr(upload, "_memory", memory)
+    connection, client = pair
+    connection.body_limit = 1000
+    client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+    assert connection.read_request() is None
+    client.sendall(b"abcd")
+    assert connection.read_request() is None
+    assert not memory.take(5)
+    client.sendall(b"ef")
+    request = connection.read_request()
+    assert request is not None
+    assert memory.take(5)  # given back
+    client.sendall(b"ghi")
+    assert request.body.read() == b"abcdefghi"
+
+
+def test_a_body_that_waits_gives_its_memory_back_when_the_connection_closes(
+    pair: tuple[Connection, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Memory(5)
+    monkeypatch.setattr(upload, "_memory", memory)
+    connection, client = pair
+    connection.body_limit = 1000
+    client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+    assert connection.read_request() is None
+    client.sendall(b"abcd")
+    assert connection.read_request() is None
+    for _ in range(2):
+        connection.release()
+    assert memory.take(5)
 
 
 @pytest.mark.parametrize("unread", [b"", b"\r", b"\r\n"])
