@@ -30,7 +30,7 @@ from flask_socketact.workers.drain import DRAIN_POLL, Drain
 from flask_socketact.workers.relayed import Relayed
 from flask_socketact.workers.signal_handlers import SignalHandlers
 
-#: How often a worker sends a heartbeat to the master, in seconds.
+#: How often a worker sends a heartbeat to the master, in seconds; more often if ``timeout`` is shorter than twice that.
 HEARTBEAT = 1.0
 #: How long a new worker measures the time that clients have waited for it, in seconds.
 MEASURE_WAITS_FOR = 10.0
@@ -63,6 +63,7 @@ class BaseWorker(Worker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.heartbeat = min(HEARTBEAT, self.timeout or HEARTBEAT)  # gunicorn's attribute is half of the setting
         self.applications = Applications(self.log)
         self.carrier = Carrier(self)
         self.drain = Drain(self)

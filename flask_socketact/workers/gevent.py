@@ -30,7 +30,7 @@ from flask_socketact.http.connection import BODY_REST_TIMEOUT
 from flask_socketact.http.websocket import GOING_AWAY, SERVICE_RESTART
 from flask_socketact.linux import descriptors
 from flask_socketact.workers import gevent_farewell
-from flask_socketact.workers.base import HEARTBEAT, BaseWorker, listener_name
+from flask_socketact.workers.base import BaseWorker, listener_name
 from flask_socketact.workers.child import close_descriptor
 from flask_socketact.workers.drain import DRAIN_POLL, LINGER
 from flask_socketact.workers.gevent_client import Client, end_input, wait_for_close
@@ -182,7 +182,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
         while self.alive:
             try:
                 self.notify()
-                self._wakeup_main.wait(HEARTBEAT)
+                self._wakeup_main.wait(self.heartbeat)
             except BaseException:  # noqa: BLE001 (no error ends the worker)
                 self.note_failure()
         self.slot.begin_drain()

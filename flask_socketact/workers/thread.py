@@ -20,7 +20,7 @@ from gunicorn.glogging import Logger
 from flask_socketact import env
 from flask_socketact.handover.mailbox import Mailbox
 from flask_socketact.http.connection import Connection
-from flask_socketact.workers.base import HEARTBEAT, BaseWorker
+from flask_socketact.workers.base import BaseWorker
 from flask_socketact.workers.connection_loop import Loop
 from flask_socketact.workers.drain import LINGER
 from flask_socketact.workers.leader import ThreadPool
@@ -87,7 +87,7 @@ class ThreadWorker(BaseWorker):
             pool.drain_if_all_are_busy()
         now = time.monotonic()
         if now >= self._next_check or self.relayed.stop_signaled:
-            self._next_check = now + HEARTBEAT
+            self._next_check = now + self.heartbeat
             self.notify()
             self.relayed.check_master()
             self.beat()

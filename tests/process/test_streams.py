@@ -71,7 +71,7 @@ def request_to(path: str) -> bytes:
 def test_streams_hold_up_no_other_client(folder: Folder, http: socket.socket, worker: str) -> None:
     """Six of each kind on two threads, which send nothing for longer than ``timeout`` and the watchdog's time."""
     with (
-        serving(folder, http, "--timeout", "2", source=APP, worker=worker, WATCHDOG_USEC="4000000") as (server, app),
+        serving(folder, http, "--timeout", "1", source=APP, worker=worker, WATCHDOG_USEC="4000000") as (server, app),
         ExitStack() as stack,
     ):
         before = server.workers()
@@ -141,9 +141,9 @@ def test_more_streams_than_the_limit_get_503(folder: Folder, http: socket.socket
 
 
 def test_a_client_that_takes_nothing_of_a_stream_is_disconnected(folder: Folder, http: socket.socket) -> None:
-    with serving(folder, http, "--timeout", "2", source=APP) as (server, app), dial(http) as client:
+    with serving(folder, http, "--timeout", "1", source=APP) as (server, app), dial(http) as client:
         client.sendall(request_to("/endless"))
         server.wait_for(lambda: slot(server, app)[Field.STREAMS] == 1, "the stream")
-        server.wait_for_log("A client has neither sent nor read anything for 2 s: disconnected")
+        server.wait_for_log("A client has neither sent nor read anything for 1 s: disconnected")
         server.wait_for(lambda: slot(server, app)[Field.STREAMS] == 0, "its end")
         assert ask(lambda: dial(http)) == (200, b"ok")
