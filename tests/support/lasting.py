@@ -19,7 +19,7 @@ from tests.support.http import Client
 if TYPE_CHECKING:
     from tests.support.http import Connect
 
-#: How often an echo is asked for, in seconds.
+#: How often an echo is asked for, by default; and how often a client that listens looks whether it shall end. Seconds.
 PAUSE = 0.2
 #: The end of a response in chunks.
 LAST_CHUNK = b"\r\n0\r\n\r\n"
@@ -59,8 +59,12 @@ class WebSocket:
 class Lasting:
     """Many clients at once, for the length of a ``with`` block."""
 
-    def __init__(self, connect: Connect, *, echo: int, idle: int, streams: int, keep_alive: int) -> None:
+    def __init__(
+        self, connect: Connect, *, echo: int, idle: int, streams: int, keep_alive: int, pause: float = PAUSE
+    ) -> None:
+        """Numbers of clients of each kind. `pause` is how long one that talks waits after an echo, in seconds."""
         self._connect = connect
+        self._pause = pause
         self._is_ending = False
         self.failures: list[str] = []
         self.closes: list[tuple[float, int]] = []  #: when a close frame came, with its status
@@ -125,7 +129,7 @@ class Lasting:
                     assert isinstance(event, TextMessage)
                     assert event.data == str(number)
                     self.echoes += 1
-                    time.sleep(PAUSE)
+                    time.sleep(self._pause)
 
     def _listen(self) -> None:
         with self._connect() as sock:
@@ -163,6 +167,6 @@ class Lasting:
                 if status != 200 or client.closed_by_server:
                     raise RequestError(f"status {status}, closed: {client.closed_by_server}")
                 self.responses += 1
-                time.sleep(0.05)
+                time.sleep(self._pause / 4)
         finally:
             client.close()

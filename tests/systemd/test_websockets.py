@@ -1,6 +1,7 @@
 """WebSockets and streams over restarts, reloads and a stop: each connects again, and no other client notices.
 
-With SOCKETACT_LASTING=1 in the environment there are 200 WebSockets that talk, 50 idle ones, and 20 streams.
+With SOCKETACT_LASTING=1 in the environment there are 200 WebSockets that talk, 50 idle ones, and 20 streams. With
+SOCKETACT_LASTING_SECONDS=3600 they last for an hour, with the default settings.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.http import Connect
-from tests.support.lasting import Lasting
+from tests.support.lasting import PAUSE, Lasting
 from tests.support.machine import Machine, drop_in, release
 
 APP = """
@@ -52,6 +53,9 @@ CLIENTS = (
     else {"echo": 30, "idle": 10, "streams": 12, "keep_alive": 6}
 )
 OPERATIONS = ("restart", "reload") * 2 + ("restart",) + ("reload", "restart", "restart") * IS_FULL
+#: How long they last without a restart, in seconds. Less than a minute is tested with shorter timeouts.
+SECONDS = float(os.environ.get("SOCKETACT_LASTING_SECONDS", "8"))
+SHORT = SECONDS < 60
 #: Most seconds after the command until the last close frame has come, and until the last old worker has exited.
 LAST_CLOSE, LAST_WORKER = 1.0, 3.0
 
@@ -92,3 +96,26 @@ def test_websockets_and_streams_over_restarts(
         f"the last {latest_close:.2f} s after the command, the last old worker {latest_worker:.2f} s after it; "
         f"{clients.responses} responses on keep-alive connections; stopped in {stopped:.2f} s"
     )
+
+
+@pytest.mark.parametrize("worker", ["thread.ThreadWorker", "gevent.GeventWorker"])
+@pytest.mark.timeout(SECONDS + 180)
+def test_they_last(machine: Machine, tcp: Connect, figure: Callable[[str], None], worker: str) -> None:
+    """Silent or not, no timeout ends them."""
+    release(machine, APP)
+    arguments = f"-k flask_socketact.workers.{worker}" + " --timeout 2 --keep-alive 2" * SHORT
+    watchdog = "WatchdogSec=4\n" * SHORT
+    drop_in(machine, "app.service", f"[Service]\n{watchdog}Environment=GUNICORN_CMD_ARGS='{arguments}'\n")
+    machine.systemctl("start", "app")
+    before = machine.workers("app")
+    with Lasting(tcp, **CLIENTS, pause=PAUSE if SHORT else 5.0) as clients:
+        machine.wait_for(clients.are_open, "all clients to connect", 20)
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline and clients.are_open():
+            time.sleep(PAUSE)
+        assert clients.are_open(), f"{SECONDS - deadline + time.monotonic():.0f} s: {clients.failures}"
+        assert not clients.failures
+        assert not clients.closes
+        assert machine.workers("app") == before
+        clients.end()
+    figure(f"{SECONDS:.0f} s, {clients.echoes} echoes, {clients.responses} responses on keep-alive connections")
