@@ -49,14 +49,16 @@ def end(response: Response, produced: int, log: Any) -> None:
         )
 
 
-def region_to_send(response: Response, body: FileWrapper) -> tuple[int, int] | None:
-    """Return offset and size, in bytes, of what sendfile(2) can send for `body`; None: it must be read.
+def region_to_send(response: Response, body: FileWrapper, *, over_tls: bool = False) -> tuple[int, int] | None:
+    """Return offset and size, in bytes, of what can be sent from the descriptor of `body`; None: it must be read.
 
     Only a plain file, as ``open()`` returns it, has the same bytes as its descriptor: objects that wrap, decode or
     compress another file have its descriptor, too. Without Content-Length a file that shrinks could not be told.
     """
     file, length = body.filelike, response.response_length
-    if type(body) is not FileWrapper or length is None or response._omits_body or not _may_use_sendfile(response):
+    if type(body) is not FileWrapper or length is None or response._omits_body:
+        return None
+    if isinstance(response, HTTP2Response) or not response.can_sendfile() or (response.cfg.is_ssl and not over_tls):
         return None
     if type(file) not in (io.BufferedReader, io.BufferedRandom, io.FileIO):
         return None
@@ -68,7 +70,3 @@ def region_to_send(response: Response, body: FileWrapper) -> tuple[int, int] | N
         return None
     offset = file.tell()  # not the descriptor's, which is ahead of it
     return offset, max(0, min(length - response.sent, status.st_size - offset))
-
-
-def _may_use_sendfile(response: Response) -> bool:
-    return not (response.cfg.is_ssl or isinstance(response, HTTP2Response)) and bool(response.can_sendfile())

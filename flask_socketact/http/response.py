@@ -81,7 +81,7 @@ class Response(wsgi.Response):
         self._produced += len(arg)
 
     def write_file(self, respiter: Any) -> None:
-        region = framing.region_to_send(self, respiter)
+        region = framing.region_to_send(self, respiter, over_tls=True)
         if region is None:
             for chunk in respiter:
                 self.write(chunk)

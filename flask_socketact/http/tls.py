@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from typing import Any
@@ -13,6 +14,10 @@ from flask_socketact.http.connection import Connection
 from flask_socketact.http.settings_cache import Settings
 from flask_socketact.http.states import NextRequest
 from flask_socketact.http.transport import DISCARD_SIZE, WOULD_BLOCK
+
+#: Most bytes in one record (RFC 8446, section 5.1). We send one at a time: what OpenSSL could not send must be offered
+#: again from the same byte on, and not be shorter (SSL_write(3)).
+_RECORD = 16 * 1024
 
 
 class TLSConnection(Connection):
@@ -58,7 +63,22 @@ class TLSConnection(Connection):
         return self.sock.recv(size)
 
     def send_now(self, data: bytes | memoryview) -> int:
-        return self.sock.send(data)
+        view, sent = memoryview(data), 0
+        timeout = self.sock.gettimeout()
+        self.sock.setblocking(False)
+        try:
+            while sent < len(view):
+                sent += self.sock.send(view[sent : sent + _RECORD])
+        except WOULD_BLOCK as error:
+            if not sent:
+                raise BlockingIOError from error
+        finally:
+            self.sock.settimeout(timeout)
+        return sent
+
+    def send_file_now(self, fd: int, offset: int, count: int) -> int:
+        data = os.pread(fd, min(count, _RECORD), offset)
+        return self.send_now(data) if data else 0
 
     def finish_request(self, request: Request) -> bool:
         can_go_on = super().finish_request(request)

@@ -90,7 +90,7 @@ class Unsent:
             else:
                 self._parts[0] = part[number:]
             return number
-        number = os.sendfile(connection.fd, part.fd, part.offset, min(part.count, STEP))
+        number = connection.send_file_now(part.fd, part.offset, min(part.count, STEP))
         if not number:
             raise ShorterFileError(part.count)
         part.offset += number

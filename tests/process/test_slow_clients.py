@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from flask_socketact.shared.scoreboard import Field
 from tests.process.conftest import Folder
-from tests.support.http import answer, ask
+from tests.support.http import answer, ask, certificate
 from tests.support.server import CONF, Server, dial
 
 THREADS = 2
@@ -90,18 +91,27 @@ def read_response(client: socket.socket) -> tuple[bytes, bytes]:
         return headers, file.read(length)
 
 
-def test_unfinished_uploads_and_unread_responses_occupy_no_thread(folder: Folder, http: socket.socket) -> None:
+@pytest.mark.parametrize("kind", ["plain", "tls"])
+def test_unfinished_uploads_and_unread_responses_occupy_no_thread(
+    folder: Folder, http: socket.socket, kind: str, tmp_path: Path
+) -> None:
     """Eight of each, on two threads. All of them are finished afterwards, on the same connections."""
-    with serving(folder, http), ExitStack() as stack:
-        uploads = [stack.enter_context(dial(http)) for _ in range(8)]
-        readers = [stack.enter_context(dial(http)) for _ in range(9)]
+    options = certificate(tmp_path) if kind == "tls" else ()
+    context = ssl.create_default_context(cafile=str(tmp_path / "cert.pem")) if kind == "tls" else None
+
+    def connect() -> socket.socket:
+        return context.wrap_socket(dial(http), server_hostname="localhost") if context else dial(http)
+
+    with serving(folder, http, *options), ExitStack() as stack:
+        uploads = [stack.enter_context(connect()) for _ in range(8)]
+        readers = [stack.enter_context(connect()) for _ in range(9)]
         for client in uploads:
             client.sendall(post("/upload", f"Content-Length: {SIZE}") + BODY[:10])
         for number, client in enumerate(readers):
             client.sendall(get(("/big", "/file", "/list")[number % 3]))
         for _ in range(20):
             began = time.monotonic()
-            assert ask(lambda: dial(http)) == (200, b"ok")
+            assert ask(connect) == (200, b"ok")
             assert time.monotonic() - began < 2, "a slow client holds a thread"
         for client in uploads:
             client.sendall(BODY[10:])
