@@ -4,9 +4,8 @@ One thread is the leader: it polls, and serves the requests that arrive itself. 
 a few milliseconds, a follower is promoted to leader; at once, if requests usually take longer than that. So short
 requests are never passed between threads, and do not compete for the interpreter's lock.
 
-A follower sleeps until it is promoted. A former leader becomes a follower when its request has ended, or leader again
-if the new leader is inside a long request. While all threads are inside requests, the last leader remains the leader,
-and no thread polls.
+A follower sleeps until it is promoted. When its request has ended, a former leader is a follower, or leader again if
+the new one is inside a long request. While all threads are inside requests, the last leader remains it, and none polls.
 """
 
 from __future__ import annotations
