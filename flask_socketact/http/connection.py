@@ -21,8 +21,9 @@ from flask_socketact.http.transport import WOULD_BLOCK, Transport
 from flask_socketact.http.unreader import TrustingRequest, Unreader
 from flask_socketact.http.upload import Upload
 
-#: How long a thread reads the rest of a body that the application did not read, in seconds (as in gthread).
-BODY_REST_TIMEOUT = 5.0
+#: How long a thread waits for the rest of a body that the application did not read, in seconds: it may be on its way.
+#: If the client sends it later, the connection is closed, which needs no thread.
+BODY_REST_TIMEOUT = 0.05
 #: An empty line before a request is not part of it (RFC 9112, section 2.2). Some clients send it after a body.
 EMPTY_LINE = (b"", b"\r", b"\r\n")
 
@@ -144,7 +145,7 @@ class Connection(Transport):
         if not request_body.is_read(request):
             request_body.guard(request)
             if self.body_limit:
-                return self._read_body(Upload(request, self.body_limit))
+                return self._read_body(Upload(request, self.body_limit, self.parser.unreader.begin_upload()))
         return request
 
     def _read_body(self, upload: Upload) -> Request | None:
@@ -157,6 +158,7 @@ class Connection(Transport):
             self.upload, self.next_request = upload, NextRequest.BODY
             return None
         upload.release()
+        self.parser.unreader.end_upload()
         self.upload, self.next_request = None, NextRequest.NONE
         return upload.request
 
@@ -174,6 +176,7 @@ class Connection(Transport):
         if not request_body.discard(self.parser, request, BODY_REST_TIMEOUT):
             return False
         self.parser.mesg = None  # an idle connection keeps no headers
+        self.parser.unreader.end_body()
         self.served = True
         if self.parser.unreader.buf.tell():
             self._note_unread()

@@ -66,7 +66,7 @@ def region_to_send(response: Response, body: FileWrapper, *, over_tls: bool = Fa
         return None
     file.flush()
     status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:  # a file of /proc has no size, but content
         return None
     offset = file.tell()  # not the descriptor's, which is ahead of it
     return offset, max(0, min(length - response.sent, status.st_size - offset))

@@ -181,8 +181,14 @@ class Transport:
         try:
             while unsent is not None and not unsent.send(self):
                 self._wait(select.POLLOUT)
+        except (OSError, ShorterFileError) as error:
+            self.broken = isinstance(error, OSError)
+            raise
         finally:
             self.clock.waits_for_client = False
+            self.clock.last_progress = time.monotonic()
+            if unsent is not None:
+                unsent.discard()
 
     def _send_some(self, data: bytes | memoryview) -> int:
         try:

@@ -46,11 +46,15 @@ class Unsent:
         self._size = 0  # bytes in memory
 
     def add(self, data: bytes | memoryview) -> bool:
-        """Keep `data`; return False if this worker keeps too much already."""
+        """Keep a copy of `data`; return False if this worker keeps too much already.
+
+        The original may be a part of something larger. The copy is in pieces, which are freed one by one.
+        """
         if not _memory.take(len(data)):
             return False
         self._size += len(data)
-        self._parts.append(memoryview(data))
+        view = memoryview(data)
+        self._parts.extend(memoryview(bytes(view[start : start + STEP])) for start in range(0, len(view), STEP))
         return True
 
     def add_file(self, file: Any, offset: int, count: int) -> None:
@@ -82,7 +86,7 @@ class Unsent:
 
     def _send_part(self, connection: Transport, part: memoryview | _FileRange) -> int:
         if isinstance(part, memoryview):
-            number = connection.send_now(part[:STEP])
+            number = connection.send_now(part)
             self._size -= number
             _memory.give_back(number)
             if number == len(part):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,8 @@ from flask_socketact.http.memory import Memory
 from flask_socketact.http.transport import WOULD_BLOCK
 
 if TYPE_CHECKING:
+    import io
+
     from flask_socketact.http.connection import Connection
 
 #: Most bytes that are read at once.
@@ -30,17 +31,18 @@ _CRLF = b"\r\n"
 
 
 class Upload:
-    """A request whose body is read into the buffer of gunicorn's unreader, from which the application reads it.
+    """A request whose body is read into a buffer of the unreader, from which the application reads it.
 
     The application's reader parses the body. This only knows whether enough bytes have arrived.
     """
 
-    __slots__ = ("_chunks", "_taken", "_wanted", "request")
+    __slots__ = ("_buffer", "_chunks", "_taken", "_wanted", "request")
 
-    def __init__(self, request: Request, limit: int) -> None:
+    def __init__(self, request: Request, limit: int, buffer: io.BytesIO) -> None:
         """Take a request with a body. Only its first `limit` bytes are read; the application reads the rest."""
         reader = request_body.reader_of(request)
         self.request = request
+        self._buffer = buffer
         self._chunks = _Chunks(request) if isinstance(reader, ChunkedReader) else None
         self._wanted = limit if self._chunks else min(limit, reader.length)
         self._taken = 0  # bytes of memory
@@ -50,8 +52,7 @@ class Upload:
 
         :raises OSError: the connection is broken.
         """
-        buffer = connection.parser.unreader.buf
-        buffer.seek(0, os.SEEK_END)
+        buffer = self._buffer
         while buffer.tell() < self._wanted and not (self._chunks and self._chunks.are_complete(buffer.getbuffer())):
             try:
                 data = connection.receive_now(min(STEP, self._wanted - buffer.tell()))
@@ -106,12 +107,13 @@ class _Arrived:
 class _Chunks:
     """How far a chunked body has arrived. The lines between the chunks are parsed by gunicorn."""
 
-    __slots__ = ("_chunk_end", "_line", "_reader")
+    __slots__ = ("_chunk_end", "_line", "_reader", "_searched")
 
     def __init__(self, request: Request) -> None:
         self._reader = request_body.LimitedChunkedReader(request, _Arrived)
         self._line = 0  # where the next line begins
         self._chunk_end = 0  # where the chunk that is arriving ends, with its CRLF; 0: a line is arriving
+        self._searched = 0  # up to where the end of the trailers has been looked for; 0: they have not begun
 
     def are_complete(self, data: memoryview) -> bool:
         """Return whether the body is complete, or malformed, which the application's reader will say."""
@@ -137,11 +139,25 @@ class _Chunks:
             if data[self._chunk_end - len(_CRLF) : self._chunk_end] != _CRLF:
                 return False
             self._line, self._chunk_end = self._chunk_end, 0
+        if self._searched and not self._have_trailers_arrived(data):
+            raise _IncompleteError
         size, rest = self._parse_line(data)
         if not 0 < size <= sys.maxsize:  # the last one; or one that the application's reader refuses
             return False
         self._chunk_end = self._line + rest + size + len(_CRLF)
         return True
+
+    def _have_trailers_arrived(self, data: memoryview) -> bool:
+        """Return whether it is time to parse the trailers: they have ended, or are too long, or have a bare LF."""
+        new = bytes(data[self._searched - len(_CRLF + _CRLF) + 1 :])
+        if (
+            _CRLF + _CRLF in new
+            or new.count(b"\n") != new.count(_CRLF)
+            or len(data) - self._line > self._reader.limit_trailer_section
+        ):
+            return True
+        self._searched = len(data)
+        return False
 
     def _parse_line(self, data: memoryview) -> tuple[int, int]:
         """Return the size of the next chunk and the length of its line; 0: the body has ended, with its trailers."""

@@ -143,14 +143,6 @@ class Loop:
             with self.lock:
                 self._end_sending(connection)
 
-    def _check_progress(self, connection: Connection) -> None:
-        """Disconnect a client that has neither sent nor taken a byte of a request in flight for ``timeout`` seconds."""
-        if connection.has_client_progress():
-            self.note_progress(connection)
-        else:
-            self._log.info(NO_PROGRESS, self.cfg.timeout)
-            self._close_late(connection)
-
     def _end_sending(self, connection: Connection) -> None:
         connection.end_sending()
         self.without_thread.discard(connection)
@@ -186,6 +178,8 @@ class Loop:
 
     def _close_late(self, connection: Connection) -> None:
         """Close `connection`, whose deadline has passed. If a request has begun, its client gets 408."""
+        if connection.state in WITHOUT_THREAD:
+            self._log.info(NO_PROGRESS, self.cfg.timeout)
         if connection.state in (State.READING_HEADERS, State.READING_BODY):
             self.without_thread.discard(connection)
             connection.respond_late()
@@ -284,12 +278,12 @@ class Loop:
                 continue
             is_idle = connection.state is State.IDLE
             idle += is_idle
+            if connection.state is State.SENDING and connection.has_client_progress():
+                self.note_progress(connection)
             if connection.deadline > now:
                 continue
             if is_idle and connection.has_input():
                 self.make_ready(connection)
-            elif connection.state in WITHOUT_THREAD:
-                self._check_progress(connection)
             else:
                 self._close_late(connection)
         self._slot[Field.IDLE] = idle

@@ -26,7 +26,6 @@ from gunicorn.workers.base import Worker
 from flask_socketact.handover import mailbox
 from flask_socketact.http import request_body
 from flask_socketact.http.client_socket import ClientSocket
-from flask_socketact.http.connection import BODY_REST_TIMEOUT
 from flask_socketact.http.websocket import GOING_AWAY, SERVICE_RESTART
 from flask_socketact.linux import descriptors
 from flask_socketact.workers import gevent_farewell
@@ -38,6 +37,8 @@ from flask_socketact.workers.gevent_mail import MailReader
 from flask_socketact.workers.gevent_server import Server
 from flask_socketact.workers.gunicorn_base import CarriedClient, GunicornMixin, Listener
 
+#: How long a greenlet waits for the rest of a body that the application did not read, in seconds (as in gunicorn's).
+BODY_REST_TIMEOUT = 5.0
 #: The connection that this greenlet serves.
 _client: ContextVar[Any] = ContextVar("client")
 
