@@ -6,6 +6,8 @@ thread lives as long as the WebSocket, so ours asks for the call at the drain.
 
 from __future__ import annotations
 
+import errno
+import importlib
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +24,9 @@ _RESTART, _STOP = (1012, "restart"), (1001, "stop")
 #: How long a view that has asked for a call at the drain may take to close by itself, in seconds.
 _OWN_CLOSE_TIME = 0.05
 
+#: Errors of simple-websocket, and of wsproto, when a WebSocket is closed or is being closed.
+_CLOSED = ("ConnectionClosed", "LocalProtocolError")
+
 Threads = Callable[..., Any]  #: a class of threads, or a function that is called like one
 
 
@@ -36,7 +41,8 @@ def close_at_drain(app: Flask) -> None:
 
 def is_closed(error: BaseException) -> bool:
     """Return whether `error` says that the client of a WebSocket has gone."""
-    return isinstance(error, ConnectionError) or type(error).__name__ == "ConnectionClosed"
+    is_ours = isinstance(error, OSError) and error.errno == errno.EBADF  # the request has just ended
+    return is_ours or isinstance(error, ConnectionError) or type(error).__name__ in _CLOSED
 
 
 def _close_socketio(app: Flask, engine: Any) -> None:
@@ -62,7 +68,8 @@ def _end_polling(engine: Any) -> None:
     for session in list(engine.sockets):
         with suppress(KeyError):  # it has just ended
             if engine.transport(session) == "polling":
-                engine.disconnect(session)
+                # Without waiting: a client that has gone would hold up the others.
+                engine.start_background_task(engine.sockets[session].close, wait=False)
 
 
 def _closing(threads: Threads | None) -> Threads:
@@ -72,6 +79,7 @@ def _closing(threads: Threads | None) -> Threads:
         @wraps(target)
         def read() -> None:
             websocket = target.__self__
+            websocket.send = partial(_send, websocket, websocket.send)
             has_one_reader = getattr(websocket.sock, "has_one_reader", None)  # None: a middleware has replaced it
             call = drain_calls.add(partial(_close, websocket, has_one_reader() if has_one_reader else None))
             try:
@@ -84,6 +92,17 @@ def _closing(threads: Threads | None) -> Threads:
         return threads(target=read, **kwargs)
 
     return make
+
+
+def _send(websocket: Any, send: Callable[[Any], None], data: Any) -> None:
+    """Send a message on a WebSocket of simple-websocket. If it is closed meanwhile, say so, as for the next message."""
+    try:
+        send(data)
+    except Exception as error:
+        if not is_closed(error) or type(error).__name__ == "ConnectionClosed":
+            raise
+        closed = importlib.import_module("simple_websocket").ConnectionClosed
+        raise closed(websocket.close_reason, websocket.close_message) from error
 
 
 def _close(websocket: Any, reader: Any) -> None:

@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import Any, ClassVar
 
 from flask_socketact.http import websocket
-from flask_socketact.http.websocket import Reader, SentFrames
+from flask_socketact.http.websocket import ANSWER_TIMEOUT, Reader, SentFrames
+from flask_socketact.linux import socket_queues
 
 #: Methods after which we do not know what the application sends.
 _UNFOLLOWED = ("detach", "dup", "sendfile", "sendmsg", "sendmsg_afalg", "sendto", "share")
@@ -58,14 +59,32 @@ class ClientSocket:
         """Whether a duplicate was made."""
         return self._theirs is not None
 
-    def take_back(self) -> None:
-        """Close the duplicate, if there is one. Called when the request has ended."""
+    def take_back(self, status: int) -> None:
+        """Close the duplicate, if there is one. Called when the request has ended.
+
+        If the application has not closed its WebSocket, its client gets a close frame with `status`.
+        """
         self.on_use = None
         if self._theirs is not None:
+            self._end_frames(status)
             self._theirs.close()
             if self._theirs.fileno() >= 0:  # a file of makefile() keeps it open
                 os.close(self._theirs.detach())
             self.restore()
+
+    def _end_frames(self, status: int) -> None:
+        if self.frames is not None:
+            self.frames.wait_for_handler()
+            _close(self.frames, status, self._send_now)
+            self.frames.is_unknown = True
+
+    def _send_now(self, data: bytes) -> int:
+        return self._ours.send(data, socket.MSG_DONTWAIT)
+
+    def close_in_child(self) -> None:
+        """Close the duplicate in a process that the application has forked. That sends nothing."""
+        if self._theirs is not None:
+            self._theirs.close()
 
     def restore(self) -> None:
         """Make our socket blocking again if the application changed that: both share ``O_NONBLOCK`` (fcntl(2))."""
@@ -89,9 +108,17 @@ class ClientSocket:
 
     def send_close(self, status: int) -> None:
         """Send a close frame if one may begin now, without waiting; and FIN."""
-        _send_close(self.frames, status, lambda data: self._ours.send(data, socket.MSG_DONTWAIT))
-        with suppress(OSError):  # the client has closed it
-            self._ours.shutdown(socket.SHUT_WR)
+        _close(self.frames, status, self._send_now)
+        _shut_down(self._ours, socket.SHUT_WR)
+
+    def close_when_possible(self, status: int) -> None:
+        """Send a close frame as soon as one may begin. It may have to wait."""
+        if self.frames is not None:
+            self.frames.close_when_possible(status, self._send_now)
+
+    def is_unanswered(self, now: float) -> bool:
+        """Return whether the client had the time to answer a close frame."""
+        return _is_unanswered(self.frames, self._ours, now)
 
     def has_one_reader(self) -> Reader:
         """Note that the application uses only one thread to read; return its other threads' means to close."""
@@ -104,8 +131,7 @@ class ClientSocket:
 
     def end(self) -> None:
         """End the connection in both directions: a thread of the application that reads from it gets its end."""
-        with suppress(OSError):  # the client has closed it
-            self._ours.shutdown(socket.SHUT_RDWR)
+        _shut_down(self._ours, socket.SHUT_RDWR)
 
 
 class TLSClientSocket:
@@ -140,6 +166,7 @@ class TLSClientSocket:
         """As ``socket.send``."""
         frames = self._follow()
         with frames.lock:
+            frames.check_open()
             sent = self._ours.send(data, *args)
             frames.add(memoryview(data).cast("B")[:sent])
         return sent
@@ -155,17 +182,23 @@ class TLSClientSocket:
 
     def recv(self, *args: Any) -> bytes:
         """As ``socket.recv``."""
-        reader = self._follow().reader
-        if reader is None:
-            return self._ours.recv(*args)
-        reader.begin_receive()
-        return reader.end_receive(self._ours.recv(*args))
+        frames = self._follow()
+        frames.begin_receive()
+        return frames.end_receive(self._ours.recv(*args))
 
     def send_close(self, status: int) -> None:
         """Send a close frame if one may begin now, and FIN."""
-        _send_close(self.frames, status, self._ours.send)
-        with suppress(OSError):  # the client has closed it
-            self._ours.shutdown(socket.SHUT_WR)
+        _close(self.frames, status, self._ours.send)
+        _shut_down(self._ours, socket.SHUT_WR)
+
+    def close_when_possible(self, status: int) -> None:
+        """As in `ClientSocket`."""
+        if self.frames is not None:
+            self.frames.close_when_possible(status, self._ours.send)
+
+    def is_unanswered(self, now: float) -> bool:
+        """As in `ClientSocket`."""
+        return _is_unanswered(self.frames, self._ours, now)
 
     def has_one_reader(self) -> Reader:
         """As in `ClientSocket`."""
@@ -178,11 +211,12 @@ class TLSClientSocket:
 
     def end(self) -> None:
         """End the connection in both directions: a thread of the application that reads from it gets its end."""
-        with suppress(OSError):  # the client has closed it
-            self._ours.shutdown(socket.SHUT_RDWR)
+        _shut_down(self._ours, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Do nothing. The worker closes the connection after the request."""
+        if self.frames is not None:
+            self.frames.begin_receive()
 
     def detach(self) -> int:
         """Return a duplicate of the descriptor. The caller owns it."""
@@ -207,9 +241,16 @@ class TLSClientSocket:
         """Return the timeout that the application has set."""
         return self._timeout
 
-    def take_back(self) -> None:
-        """Called when the request has ended. There is no duplicate."""
+    def take_back(self, status: int) -> None:
+        """As in `ClientSocket`. There is no duplicate."""
         self.on_use = None
+        if self.frames is not None:
+            self.frames.wait_for_handler()
+            _close(self.frames, status, self._ours.send)
+            self.frames.is_unknown = True
+
+    def close_in_child(self) -> None:
+        """Do nothing: the worker's own socket is closed."""
 
     def restore(self) -> None:
         """Do nothing: nothing can be changed."""
@@ -221,14 +262,23 @@ def _reader_of(frames: SentFrames) -> Reader:
     return frames.reader
 
 
-def _send_close(frames: SentFrames | None, status: int, send: Callable[[bytes], int]) -> None:
+def _close(frames: SentFrames | None, status: int, send: Callable[[bytes], int]) -> None:
     """Send a close frame, unless the application is sending, or another protocol is spoken."""
-    if frames is None or not frames.lock.acquire(blocking=False):
-        return
-    try:
-        if frames.may_close:
-            frame = websocket.close_frame(status)
-            with suppress(OSError):  # the client has disconnected, or does not read
-                frames.add(frame[: send(frame)])
-    finally:
-        frames.lock.release()
+    if frames is not None:
+        with suppress(OSError):  # the client has disconnected, or does not read
+            frames.close(status, send)
+
+
+def _is_unanswered(frames: SentFrames | None, ours: socket.socket, now: float) -> bool:
+    if frames is None or frames.closed_at is None:
+        return False
+    if socket_queues.unsent(ours):  # the close frame, or a message before it, is on its way to a slow reader
+        frames.closed_at = now
+    return now - frames.closed_at > ANSWER_TIMEOUT
+
+
+def _shut_down(ours: socket.socket, how: int) -> None:
+    """Shut a connection down, but not by ``SSLSocket.shutdown``: it forgets the state of TLS, and readers fail then."""
+    kind: Any = next(kind for kind in type(ours).__mro__ if kind.__name__ == "socket")  # under gevent it is gevent's
+    with suppress(OSError):  # the client has closed it
+        kind.shutdown(ours, how)

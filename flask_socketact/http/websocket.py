@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
 #: Statuses of close frames (RFC 6455, section 7.4.1, and IANA's registry).
-GOING_AWAY, SERVICE_RESTART = 1001, 1012
+NORMAL_CLOSURE, GOING_AWAY, SERVICE_RESTART = 1000, 1001, 1012
 #: How long a client may take to answer a close frame in a drain; then its connection is ended. Seconds.
 ANSWER_TIMEOUT = 1.0
 #: How long a worker that exits waits for clients to close that have got a close frame and FIN. If it exited before, the
@@ -31,6 +32,10 @@ _MASK_SIZE = 4
 
 #: How long the application may take to handle what it has received, in seconds.
 _HANDLING_TIME = 1.0
+#: The same, when its view has ended.
+_LAST_HANDLING_TIME = 0.1
+#: How often we look whether a frame, or the application, has ended. Seconds.
+_POLL = 0.002
 
 
 class Reader:
@@ -76,6 +81,8 @@ class SentFrames:
         self.is_unknown = False  #: something was sent that we have not seen
         self.reader: Reader | None = None  #: if the application uses only one thread to read
         self.closed_at: float | None = None  #: when a close frame was sent: CLOCK_MONOTONIC, seconds
+        self.is_ended = False  #: we have sent it: the application must not send anything after it
+        self.handler: int | None = None  #: the thread of the application that handles what it has received
         self._begun = bytearray()  # a handshake or the header of a frame, incomplete
         self._payload_left = 0  # bytes of the current frame
 
@@ -84,6 +91,50 @@ class SentFrames:
         """Whether a close frame can be sent now."""
         is_between_frames = not self._begun and not self._payload_left
         return self.is_open and is_between_frames and self.closed_at is None and not self.is_unknown
+
+    def begin_receive(self) -> None:
+        """The application has handled what it has received."""
+        self.handler = None
+        if self.reader is not None:
+            self.reader.begin_receive()
+
+    def end_receive(self, data: bytes) -> bytes:
+        """Return what the application receives. It handles that until it receives again, or closes."""
+        self.handler = threading.get_ident() if data else None
+        return data if self.reader is None else self.reader.end_receive(data)
+
+    def check_open(self) -> None:
+        """:raises BrokenPipeError: we have sent a close frame, after which the application must not send anything."""
+        if self.is_ended:
+            raise BrokenPipeError(errno.EPIPE, "The worker has closed the WebSocket")
+
+    def wait_for_handler(self) -> None:
+        """Let another thread of the application handle what it has received: it may answer a close frame."""
+        deadline = time.monotonic() + _LAST_HANDLING_TIME
+        while self.handler not in (None, threading.get_ident()) and time.monotonic() < deadline:
+            time.sleep(_POLL)
+
+    def close(self, status: int, send: Callable[[bytes], int]) -> bool:
+        """Send a close frame, if one may begin now; return whether that was possible, or none is needed.
+
+        :raises OSError: the client has disconnected, or does not read.
+        """
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            if self.may_close:
+                frame = close_frame(status)
+                self.is_ended = True
+                self.add(frame[: send(frame)])
+            return not self.is_open or self.closed_at is not None or self.is_unknown
+        finally:
+            self.lock.release()
+
+    def close_when_possible(self, status: int, send: Callable[[bytes], int]) -> None:
+        """The same, but wait for the end of the current frame, or of the WebSocket."""
+        with suppress(OSError):
+            while not self.close(status, send):
+                time.sleep(_POLL)
 
     def add(self, data: bytes | bytearray | memoryview) -> None:
         """Note bytes that were sent."""
@@ -138,28 +189,32 @@ def following_class(base: type[socket.socket]) -> Any:
         """Has the attribute `frames`."""
 
         def send(self, data: Any, *args: Any) -> int:
+            if self.gettimeout() is None:  # gevent's would send a part, which simple-websocket does not expect
+                self.sendall(data, *args)
+                return len(memoryview(data).cast("B"))
+            return self._send(memoryview(data).cast("B"), *args)
+
+        def _send(self, view: memoryview, *args: Any) -> int:
             frames: SentFrames = self.frames
             with frames.lock:
-                sent: int = super().send(data, *args)
-                frames.add(memoryview(data).cast("B")[:sent])
+                frames.check_open()
+                sent: int = super().send(view, *args)
+                frames.add(view[:sent])
             return sent
 
         def recv(self, *args: Any) -> bytes:
-            reader: Reader | None = self.frames.reader
-            if reader is None:
-                return bytes(super().recv(*args))
-            reader.begin_receive()
-            return reader.end_receive(super().recv(*args))
+            frames: SentFrames = self.frames
+            frames.begin_receive()
+            return frames.end_receive(bytes(super().recv(*args)))
 
         def close(self) -> None:
             super().close()
-            if self.frames.reader is not None:
-                self.frames.reader.begin_receive()
+            self.frames.begin_receive()
 
         def sendall(self, data: Any, *args: Any) -> None:
             view = memoryview(data).cast("B")
             with self.frames.lock:
                 while view:
-                    view = view[self.send(view, *args) :]
+                    view = view[self._send(view, *args) :]
 
     return FollowingSocket

@@ -63,6 +63,14 @@ def seconds_since_data(connection: Any) -> float:
         return 0.0
 
 
+def unsent(connection: socket.socket) -> int:
+    """Return how many bytes the client has not acknowledged; 0 if it has disconnected."""
+    try:
+        return int(struct.unpack("=i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0])
+    except (OSError, ValueError):
+        return 0
+
+
 def progress(connection: socket.socket) -> tuple[int, ...]:
     """Return counters that change when the client of `connection` sends or reads anything.
 

@@ -241,6 +241,8 @@ class Loop:
         for connection in self.connections:
             with suppress(OSError):
                 connection.sock.close()
+            if connection.lent_socket is not None:
+                connection.lent_socket.close_in_child()
         self.epoll.close()
         os.close(self._wakeup)
 

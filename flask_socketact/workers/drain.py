@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flask_socketact.bridge import drain_calls, holds, server_info
+from flask_socketact.http.websocket import GOING_AWAY, NORMAL_CLOSURE, SERVICE_RESTART
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.systemd import message_ids
 
@@ -58,6 +59,13 @@ class Drain:
             self.began = time.monotonic()
             with suppress(RuntimeError):  # no thread can be started: the master kills a worker that does not exit
                 _start_thread(self._exit_when_overdue, ())
+
+    @property
+    def close_status(self) -> int:
+        """The status of the close frame of a WebSocket that ends now (RFC 6455, section 7.4.1)."""
+        if self._worker.alive:
+            return NORMAL_CLOSURE
+        return GOING_AWAY if self._worker.board.stopping else SERVICE_RESTART
 
     def announce(self) -> None:
         """Tell applications that the drain has begun. Further calls do nothing."""

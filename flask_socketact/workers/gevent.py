@@ -26,7 +26,6 @@ from gunicorn.workers.base import Worker
 from flask_socketact.handover import mailbox
 from flask_socketact.http import request_body
 from flask_socketact.http.client_socket import ClientSocket
-from flask_socketact.http.websocket import GOING_AWAY, SERVICE_RESTART
 from flask_socketact.linux import descriptors
 from flask_socketact.workers import gevent_farewell
 from flask_socketact.workers.base import BaseWorker, listener_name
@@ -187,12 +186,12 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
             except BaseException:  # noqa: BLE001 (no error ends the worker)
                 self.note_failure()
         self.slot.begin_drain()
-        self.drain.announce()
         for server in servers:
             server.close()
         self.carrier.begin(self)
+        self.drain.announce()  # now clients that connect again get another worker
         self._drain([server.pool for server in servers])
-        gevent_farewell.close_all(self.upgrades, GOING_AWAY if self.board.stopping else SERVICE_RESTART)
+        gevent_farewell.close_all(self.upgrades, self.drain.close_status)
         self._is_killing = True
         for server in servers:
             server.stop(timeout=1)
@@ -205,7 +204,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
             return nullcontext()
         from flask_socketact.workers import gevent_websocket
 
-        return gevent_websocket.offered(environ, lambda: self.board.stopping)
+        return gevent_websocket.offered(environ, lambda: self.drain.close_status)
 
     def has_raised(self, error: BaseException) -> bool:
         return self._is_killing and isinstance(error, gevent.GreenletExit)

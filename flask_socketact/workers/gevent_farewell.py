@@ -10,7 +10,7 @@ import gevent
 from gevent import monkey
 
 from flask_socketact.http.transport import DISCARD_SIZE
-from flask_socketact.http.websocket import ANSWER_TIMEOUT, FAREWELL
+from flask_socketact.http.websocket import FAREWELL
 from flask_socketact.workers.drain import DRAIN_POLL
 from flask_socketact.workers.gunicorn_body import Exchange
 
@@ -22,8 +22,7 @@ def end_unanswered(exchanges: Collection[Exchange]) -> None:
     """End the connections whose clients have not answered the application's close frame."""
     now = time.monotonic()
     for exchange in exchanges:
-        frames = exchange.lent_socket.frames
-        if frames is not None and frames.closed_at is not None and now - frames.closed_at > ANSWER_TIMEOUT:
+        if exchange.lent_socket.is_unanswered(now):
             exchange.lent_socket.end()
 
 

@@ -13,7 +13,6 @@ from geventwebsocket.handler import WebSocketHandler
 
 from flask_socketact.bridge import drain_calls
 from flask_socketact.http import request_body
-from flask_socketact.http.websocket import GOING_AWAY, SERVICE_RESTART
 
 
 class LazyWebSocket:
@@ -22,22 +21,24 @@ class LazyWebSocket:
     So an application can also use simple-websocket, which has its own handshake.
     """
 
-    def __init__(self, environ: dict[str, Any]) -> None:
+    def __init__(self, environ: dict[str, Any], close_status: Callable[[], int]) -> None:
+        """`close_status` returns that of its close frame in a drain."""
         self._environ = environ
+        self._close_status = close_status
         self._opened: Any = None
+        self._at_drain: drain_calls.Call | None = None
 
     def __getattr__(self, name: str) -> Any:
         if self._opened is None:
             self._opened = _Handshake(self._environ).complete()
+            lent_socket = self._environ["gunicorn.socket"]
+            self._at_drain = drain_calls.add(lambda: lent_socket.close_when_possible(self._close_status()))
         return getattr(self._opened, name)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the application uses it."""
-        return self._opened is not None
 
     def end(self) -> None:
         """Close it, if the application has not."""
+        if self._at_drain is not None:
+            drain_calls.discard(self._at_drain)
         if self._opened is not None and not self._opened.closed:
             self._opened.close()
         self._environ = {}  # break the reference cycle
@@ -77,18 +78,10 @@ class _Handshake(WebSocketHandler):
 
 
 @contextmanager
-def offered(environ: dict[str, Any], is_stopping: Callable[[], bool]) -> Iterator[None]:
+def offered(environ: dict[str, Any], close_status: Callable[[], int]) -> Iterator[None]:
     """Offer ``wsgi.websocket`` in this block. When a drain begins, its client gets a close frame."""
-    lent_socket = environ["gunicorn.socket"]
-
-    def close() -> None:
-        if websocket.is_open:
-            lent_socket.send_close(GOING_AWAY if is_stopping() else SERVICE_RESTART)
-
-    websocket = environ["wsgi.websocket"] = LazyWebSocket(environ)
-    call = drain_calls.add(close)
+    websocket = environ["wsgi.websocket"] = LazyWebSocket(environ, close_status)
     try:
         yield
     finally:
-        drain_calls.discard(call)
         websocket.end()

@@ -134,6 +134,11 @@ class GunicornMixin(_Base):
         """Add to `environ` what libraries for WebSockets use besides ``gunicorn.socket``."""
         return nullcontext()
 
+    def close_in_child(self) -> None:
+        super().close_in_child()
+        for exchange in self.upgrades:
+            exchange.lent_socket.close_in_child()
+
     def _has_upgraded(self, exchange: Exchange) -> bool:
         """Return whether the application speaks another protocol on the connection."""
         return exchange in self.upgrades and exchange.lent_socket.is_used
@@ -246,7 +251,7 @@ class GunicornMixin(_Base):
             self.slot[Field.ERRORS] += failure is not None
             return
         exchange: Exchange = environ[keys.EXCHANGE]
-        exchange.lent_socket.take_back()
+        exchange.lent_socket.take_back(self.drain.close_status)
         if exchange in self.upgrades:
             self.upgrades.remove(exchange)
             self.slot[Field.WEBSOCKETS] = len(self.upgrades)

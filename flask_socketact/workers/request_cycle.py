@@ -75,7 +75,7 @@ class RequestCycle:
             return outcome
         finally:
             if connection.lent_socket is not None:
-                connection.lent_socket.take_back()
+                connection.lent_socket.take_back(self._worker.drain.close_status)
                 connection.lent_socket = None
             request_context.leave()
 

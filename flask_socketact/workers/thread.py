@@ -95,7 +95,8 @@ class ThreadWorker(BaseWorker):
             watch_requests(self, list(pool.threads), now)
             watch_streams(self, list(pool.streams.threads), now)
             pool.count_in_flight()
-        poll.poll(1000 * (self._next_check - now))
+        until = self._next_check if self.alive else min(self._next_check, self.drain.deadline)
+        poll.poll(1000 * max(0.0, until - now))
         self._empty_pipe()
         self.reopen_files()
         pool.promote_if_leader_is_busy()
@@ -114,9 +115,10 @@ class ThreadWorker(BaseWorker):
         if self.alive:
             return False
         if not self._is_announced:
-            self._is_announced = True
             self.loop.wake()
-            self.drain.announce()
+            if self.carrier.has_begun or self._pool is None or self._pool.is_broken:
+                self._is_announced = True
+                self.drain.announce()  # now clients that connect again get another worker
         return time.monotonic() > self.drain.deadline
 
     def wake_supervisor(self) -> None:
@@ -156,6 +158,7 @@ class ThreadWorker(BaseWorker):
             self.loop.acceptor.unwatch_sources()
         self.loop.acceptor.stop_accepting()
         self.carrier.begin(self)
+        self.wake_supervisor()
 
     def read_mailbox(self, box: Mailbox) -> None:
         self.loop.acceptor.read_mailbox(box)

@@ -9,7 +9,7 @@ from gunicorn.http.message import Request
 from flask_socketact import env
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.http.connection import Connection
-from flask_socketact.http.websocket import ANSWER_TIMEOUT, FAREWELL, GOING_AWAY, SERVICE_RESTART
+from flask_socketact.http.websocket import FAREWELL
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.base import BaseWorker
 from flask_socketact.workers.drain import DRAIN_POLL
@@ -43,15 +43,14 @@ class Upgrades(LastingRequests):
         """End the connections whose clients have not answered the application's close frame. Called in a drain."""
         now = time.monotonic()
         for _, lent_socket in self._open():
-            frames = lent_socket.frames
-            if frames is not None and frames.closed_at is not None and now - frames.closed_at > ANSWER_TIMEOUT:
+            if lent_socket.is_unanswered(now):
                 lent_socket.end()
 
     def close_all(self) -> None:
         """Tell the clients that are left that the worker exits: a close frame where one may begin, and FIN."""
         left = {}
         for connection, lent_socket in self._open():
-            lent_socket.send_close(GOING_AWAY if self.worker.board.stopping else SERVICE_RESTART)
+            lent_socket.send_close(self.worker.drain.close_status)
             left[connection] = lent_socket
         deadline = time.monotonic() + FAREWELL
         while left and time.monotonic() < deadline:
