@@ -66,17 +66,12 @@ class ClientSocket:
         """
         self.on_use = None
         if self._theirs is not None:
-            self._end_frames(status)
+            if self.frames is not None:
+                self.frames.end(status, self._send_now)
             self._theirs.close()
             if self._theirs.fileno() >= 0:  # a file of makefile() keeps it open
                 os.close(self._theirs.detach())
             self.restore()
-
-    def _end_frames(self, status: int) -> None:
-        if self.frames is not None:
-            self.frames.wait_for_handler()
-            _close(self.frames, status, self._send_now)
-            self.frames.is_unknown = True
 
     def _send_now(self, data: bytes) -> int:
         return self._ours.send(data, socket.MSG_DONTWAIT)
@@ -245,9 +240,7 @@ class TLSClientSocket:
         """As in `ClientSocket`. There is no duplicate."""
         self.on_use = None
         if self.frames is not None:
-            self.frames.wait_for_handler()
-            _close(self.frames, status, self._ours.send)
-            self.frames.is_unknown = True
+            self.frames.end(status, self._ours.send)
 
     def close_in_child(self) -> None:
         """Do nothing: the worker's own socket is closed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import socket
 import threading
 import time
@@ -108,7 +109,7 @@ class SentFrames:
         if self.is_ended:
             raise BrokenPipeError(errno.EPIPE, "The worker has closed the WebSocket")
 
-    def wait_for_handler(self) -> None:
+    def _wait_for_handler(self) -> None:
         """Let another thread of the application handle what it has received: it may answer a close frame."""
         deadline = time.monotonic() + _LAST_HANDLING_TIME
         while self.handler not in (None, threading.get_ident()) and time.monotonic() < deadline:
@@ -130,11 +131,18 @@ class SentFrames:
         finally:
             self.lock.release()
 
-    def close_when_possible(self, status: int, send: Callable[[bytes], int]) -> None:
-        """The same, but wait for the end of the current frame, or of the WebSocket."""
+    def close_when_possible(self, status: int, send: Callable[[bytes], int], seconds: float = math.inf) -> None:
+        """The same, but wait for the end of the current frame, or of the WebSocket, up to some seconds."""
+        deadline = time.monotonic() + seconds
         with suppress(OSError):
-            while not self.close(status, send):
+            while not self.close(status, send) and time.monotonic() < deadline:
                 time.sleep(_POLL)
+
+    def end(self, status: int, send: Callable[[bytes], int]) -> None:
+        """The request has ended. Let the application's other threads finish what they are doing, and send a close frame."""
+        self._wait_for_handler()
+        self.close_when_possible(status, send, _LAST_HANDLING_TIME)
+        self.is_unknown = True
 
     def add(self, data: bytes | bytearray | memoryview) -> None:
         """Note bytes that were sent."""
