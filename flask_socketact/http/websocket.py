@@ -139,7 +139,7 @@ class SentFrames:
                 time.sleep(_POLL)
 
     def end(self, status: int, send: Callable[[bytes], int]) -> None:
-        """The request has ended. Let the application's other threads finish what they are doing, and send a close frame."""
+        """The request has ended: let the application's other threads finish what they do, and send a close frame."""
         self._wait_for_handler()
         self.close_when_possible(status, send, _LAST_HANDLING_TIME)
         self.is_unknown = True
