@@ -117,6 +117,8 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
         except StopIteration:
             if not request_body.is_read(request):
                 self._wait_for_close(client, is_sending=True)
+            elif any(name == "UPGRADE" for name, _ in request.headers):
+                self._wait_for_close(client, is_sending=False)  # a WebSocket has ended
             raise
         client.end_request(bytes(request.unreader.buf.getvalue()))
         if self.carrier.is_carrying and self._is_portable and not self._is_killing:

@@ -13,6 +13,7 @@ from gevent import monkey
 
 from flask_socketact.http.connection import EMPTY_LINE
 from flask_socketact.http.transport import DISCARD_SIZE
+from flask_socketact.linux import socket_queues
 from flask_socketact.workers.closing import CLOSE_TIMEOUT, MAX_CLOSING
 
 #: How often a greenlet that waits for a client to close checks whether the worker drains, in seconds.
@@ -92,14 +93,17 @@ def end_input(client: Any) -> None:
 def wait_for_close(client: Client, timeout: float, is_draining: Callable[[], bool], *, is_sending: bool) -> None:
     """Send FIN, and discard what `client` sends until it closes: see :class:`~.closing.Closing`.
 
-    A client that `is_sending` may send nothing for `timeout` seconds; 0: no limit.
+    A client that `is_sending` may send nothing for `timeout` seconds; 0: no limit. In a drain it is waited for only while
+    it takes what was sent.
     """
     _shut_down(client, socket.SHUT_WR)
-    now = time.monotonic()
-    last, patience = now + MAX_CLOSING, timeout or MAX_CLOSING
-    deadline = now + (patience if is_sending else CLOSE_TIMEOUT)
+    began = time.monotonic()
+    last, patience = began + MAX_CLOSING, timeout or MAX_CLOSING
+    deadline = began + (patience if is_sending else CLOSE_TIMEOUT)
     with suppress(OSError):  # a reset
-        while (now := time.monotonic()) < min(deadline, last) and not is_draining():
+        while (now := time.monotonic()) < min(deadline, last):
+            if is_draining() and now > began + CLOSE_TIMEOUT and not socket_queues.unsent(client):
+                return
             client.settimeout(min(_CHECK_INTERVAL, deadline - now))
             try:
                 if not client.recv(DISCARD_SIZE):
