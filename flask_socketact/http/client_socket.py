@@ -77,9 +77,16 @@ class ClientSocket:
         return self._ours.send(data, socket.MSG_DONTWAIT)
 
     def close_in_child(self) -> None:
-        """Close the duplicate in a process that the application has forked. That sends nothing."""
-        if self._theirs is not None:
-            self._theirs.close()
+        """Take the connection away from the duplicate, in a process that the application has forked.
+
+        Its number stays in use: gevent cannot close it there, and a file that gets it must not be written to.
+        """
+        if self.frames is not None:
+            self.frames.is_unknown = True
+        if self._theirs is not None and self._theirs.fileno() >= 0:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, self._theirs.fileno(), inheritable=False)
+            os.close(null)
 
     def restore(self) -> None:
         """Make our socket blocking again if the application changed that: both share ``O_NONBLOCK`` (fcntl(2))."""
@@ -243,7 +250,9 @@ class TLSClientSocket:
             self.frames.end(status, self._ours.send)
 
     def close_in_child(self) -> None:
-        """Do nothing: the worker's own socket is closed."""
+        """As in `ClientSocket`."""
+        if self.frames is not None:
+            self.frames.is_unknown = True
 
     def restore(self) -> None:
         """Do nothing: nothing can be changed."""

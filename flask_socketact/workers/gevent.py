@@ -36,8 +36,7 @@ from flask_socketact.workers.gevent_mail import MailReader
 from flask_socketact.workers.gevent_server import Server
 from flask_socketact.workers.gunicorn_base import CarriedClient, GunicornMixin, Listener
 
-#: How long a greenlet waits for the rest of a body that the application did not read, in seconds (as in gunicorn's).
-BODY_REST_TIMEOUT = 5.0
+BODY_REST_TIMEOUT = 5.0  #: for what the application did not read, in seconds (as in gunicorn's)
 #: The connection that this greenlet serves.
 _client: ContextVar[Any] = ContextVar("client")
 
@@ -45,8 +44,7 @@ _client: ContextVar[Any] = ContextVar("client")
 class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
     """Greenlets: ``-k flask_socketact.workers.gevent.GeventWorker`` (extra ``[gevent]``).
 
-    Unlike gunicorn's, it hands its connections over in a drain, or closes idle ones after a short time; it also drains
-    when its master has died; and it exits as soon as its work is done.
+    Unlike gunicorn's, it hands its connections over in a drain, drains when its master has died, and exits when done.
     """
 
     def patch(self) -> None:
@@ -216,6 +214,8 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
 
         The hub is referenced, because gevent switches to a hub that is garbage-collected.
         """
+        for exchange in self.upgrades:
+            exchange.lent_socket.close_in_child()
         for sock in (*self.sockets, *self._busy):  # by number: gevent's close() needs the hub
             close_descriptor(sock.fileno())
         self._parents_hub = hub = gevent.get_hub()

@@ -93,8 +93,8 @@ def end_input(client: Any) -> None:
 def wait_for_close(client: Client, timeout: float, is_draining: Callable[[], bool], *, is_sending: bool) -> None:
     """Send FIN, and discard what `client` sends until it closes: see :class:`~.closing.Closing`.
 
-    A client that `is_sending` may send nothing for `timeout` seconds; 0: no limit. In a drain it is waited for only while
-    it takes what was sent.
+    A client that `is_sending` may send nothing for `timeout` seconds; 0: no limit. In a drain it is waited for only
+    while it takes what was sent.
     """
     _shut_down(client, socket.SHUT_WR)
     began = time.monotonic()

@@ -134,11 +134,6 @@ class GunicornMixin(_Base):
         """Add to `environ` what libraries for WebSockets use besides ``gunicorn.socket``."""
         return nullcontext()
 
-    def close_in_child(self) -> None:
-        super().close_in_child()
-        for exchange in self.upgrades:
-            exchange.lent_socket.close_in_child()
-
     def _has_upgraded(self, exchange: Exchange) -> bool:
         """Return whether the application speaks another protocol on the connection."""
         return exchange in self.upgrades and exchange.lent_socket.is_used

@@ -93,6 +93,8 @@ class SyncWorker(GunicornMixin, BaseWorker, sync.SyncWorker):
 
     def close_in_child(self) -> None:
         super().close_in_child()
+        for exchange in self.upgrades:
+            exchange.lent_socket.close_in_child()
         for client in self._carried:
             client.close()
 

@@ -250,6 +250,8 @@ FILES = (
             file = tempfile.NamedTemporaryFile()
             file.write(b"written")
             file.seek(2)
+        elif how == "proc":
+            file = open("/proc/self/comm", "rb")
         elif how == "memory":
             file = io.BytesIO(b"memory")
         return file
@@ -270,7 +272,7 @@ CONTENT = b"0123456789" * 10_000
 OPENED = {
     "plain": CONTENT, "empty": b"", "raw": CONTENT, "read": CONTENT[5:], "seeked": CONTENT[99_995:], "past": b"",
     "lines": CONTENT[10:], "custom": CONTENT.replace(b"0", b"zero"), "gzip": CONTENT, "buffered-gzip": CONTENT,
-    "temporary": b"itten", "named": b"itten", "memory": b"memory",
+    "temporary": b"itten", "named": b"itten", "memory": b"memory", "proc": b"gunicorn\n",
     "subclass": 2 * CONTENT[:50_000] + 2 * CONTENT[50_000:],
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -41,6 +42,9 @@ def app(environ, start_response):
     elif path == "/file":
         start_response("200 OK", [("Content-Length", str(len(BIG)))])
         return environ["wsgi.file_wrapper"](open("big", "rb"))
+    elif path == "/pieces":
+        start_response("200 OK", [])
+        return [BIG] * 12
     elif path == "/list":
         start_response("200 OK", [])
         return [BIG, b"end"]
@@ -192,6 +196,58 @@ def test_clients_that_make_progress_are_not_disconnected(folder: Folder, http: s
         assert received > SIZE
         assert answer(silent).startswith(b"HTTP/1.1 408")
         server.wait_for_log("A client has neither sent nor read anything for 1 s: disconnected")
+
+
+def test_small_chunks_cost_no_more_than_large_ones(folder: Folder, http: socket.socket) -> None:
+    """100,000 of them, for which copying the whole body each time would take minutes."""
+    request = post("/upload", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n" * 100_000 + b"0\r\n\r\n"
+    with serving(folder, http), dial(http) as client:
+        client.settimeout(20)
+        client.sendall(request)
+        assert read_response(client)[1].startswith(b"500000 ")
+
+
+def test_long_trailers_in_pieces(folder: Folder, http: socket.socket) -> None:
+    """They are not parsed again for each piece; a malformed one is told at once."""
+    trailers = b"".join(b"X-%d: %s\r\n" % (number, b"y" * 1000) for number in range(90))
+    with serving(folder, http), dial(http) as client:
+        request = post("/upload", "Transfer-Encoding: chunked") + b"5\r\nhello\r\n0\r\n" + trailers + b"\r\n"
+        for start in range(0, len(request), 50):
+            client.sendall(request[start : start + 50])
+        assert read_response(client)[1].startswith(b"5 ")
+        client.sendall(request[:-2])
+        time.sleep(0.2)
+        client.sendall(b"X: y\n")
+        assert read_response(client)[0].startswith(b"HTTP/1.1 400")
+
+
+def test_clients_that_disconnect_leave_room_for_other_responses(folder: Folder, http: socket.socket) -> None:
+    """For a response in pieces that is more than a worker keeps; a thread waits for its client."""
+    with serving(folder, http, "--timeout", "20") as (server, _), ExitStack() as stack:
+        for _ in range(2):
+            with dial(http) as client:
+                client.sendall(get("/pieces"))
+                client.recv(1000)
+                time.sleep(0.5)  # the thread waits
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        for _ in range(4):
+            stack.enter_context(dial(http)).sendall(get("/big"))
+        began = time.monotonic()
+        assert ask(lambda: dial(http)) == (200, b"ok")
+        assert time.monotonic() - began < 2, "a slow client holds a thread"
+        assert "Traceback" not in server.log, server.log
+
+
+def test_the_rest_of_an_upload_after_the_response_occupies_no_thread(folder: Folder, http: socket.socket) -> None:
+    """However little of it is left."""
+    with serving(folder, http, SOCKETACT_BODY_BUFFER="1000"), ExitStack() as stack:
+        for _ in range(6):
+            client = stack.enter_context(dial(http))
+            client.sendall(post("/unread", "Content-Length: 20000") + BODY[:10_000])
+            assert read_response(client)[1] == b"unread"
+        began = time.monotonic()
+        assert ask(lambda: dial(http)) == (200, b"ok")
+        assert time.monotonic() - began < 2, "a slow client holds a thread"
 
 
 @pytest.mark.parametrize("path", ["/upload", "/big", "/file"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,10 +14,12 @@ from pathlib import Path
 import pytest
 import simple_websocket
 from websocket import create_connection
+from wsproto.events import CloseConnection, Ping, TextMessage
 
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Slot
 from tests.process.conftest import Folder
+from tests.support import lasting
 from tests.support.http import REQUEST, answer, ask, certificate, read_until
 from tests.support.server import CONF, Server, dial
 
@@ -341,10 +344,12 @@ def test_another_protocol(folder: Folder, http: socket.socket, worker: str) -> N
             assert answer(client) == b""
 
 
+#: More than the buffers of the kernel take.
+BIG = 16_000_000
 AT_DRAIN = (
     APP.replace(
         "app = Flask(__name__)",
-        "from flask_socketact import SocketAct\napp = Flask(__name__)\n"
+        f"import os\nfrom flask_socketact import SocketAct\nBIG = {BIG}\napp = Flask(__name__)\n"
         "app.config['SOCKETACT_METRICS'] = '/metrics'\nsocketact = SocketAct(app)",
     )
     + """
@@ -360,6 +365,22 @@ def chat(ws):
 def unanswered(ws):
     with socketact.at_drain(ws.close, 1012, "restart"):
         ws.send("hello")
+        ws.receive()
+
+
+@sock.route("/big")
+def big(ws):
+    ws.receive()
+    ws.send(bytes(BIG))
+    ws.receive()
+
+
+@sock.route("/fork")
+def fork(ws):
+    ws.receive()
+    if child := os.fork():
+        os.waitpid(child, 0)
+        ws.send("parent")
         ws.receive()
 
 
@@ -449,6 +470,7 @@ def test_socketio(folder: Folder, http: socket.socket, worker: str, library: str
             assert slot(server, app)[Field.WEBSOCKETS] == 6
             _, content = ask(lambda: dial(http), "/socket.io/?EIO=4&transport=polling")
             session = json.loads(content[1:])["sid"]
+            ask(lambda: dial(http), "/socket.io/?EIO=4&transport=polling")  # a client that has gone
             polling = stack.enter_context(dial(http))
             polling.sendall(REQUEST.replace(b"/", f"/socket.io/?EIO=4&transport=polling&sid={session}".encode(), 1))
             server.process.send_signal(1)
@@ -519,3 +541,85 @@ def test_gevent_websocket(folder: Folder, http: socket.socket, signal: int, code
             assert {wait_for_close(client) for client in clients} == {code}
             server.wait_for(lambda: not set(before) & set(server.workers()), "the old worker to exit", 5)
         assert "Traceback" not in server.log, server.log
+
+
+@BOTH
+def test_a_client_that_closes_gets_its_status_back(folder: Folder, http: socket.socket, worker: str) -> None:
+    """Although the view ends at the same time."""
+    with serving(folder, http, worker=worker) as (server, _):
+        for _ in range(50):
+            with dial(http) as sock:
+                client = lasting.WebSocket(sock, "/echo")
+                sock.sendall(client.protocol.send(CloseConnection(code=3000)))
+                event = client.receive()
+                assert isinstance(event, CloseConnection)
+                assert event.code == 3000
+        assert "Traceback" not in server.log, server.log
+
+
+@BOTH
+@pytest.mark.parametrize("path", ["/echo", "/chat"])
+def test_clients_that_talk_all_the_time_get_a_close_frame(
+    folder: Folder, http: socket.socket, path: str, worker: str
+) -> None:
+    """Whatever is sent at the same moment. Nothing is reported as an error; each client connects to the new worker."""
+    closes: list[int] = []
+    failures: list[str] = []
+    ends = threading.Event()
+
+    def talk() -> None:
+        try:
+            while not ends.is_set():
+                with dial(http) as sock:
+                    client = lasting.WebSocket(sock, path)
+                    client.send("a")
+                    while isinstance(event := client.receive(), TextMessage):
+                        client.send(event.data)
+                    assert isinstance(event, CloseConnection), event
+                    closes.append(int(event.code))
+        except Exception as error:  # noqa: BLE001 (in a thread)
+            failures.append(repr(error))
+
+    with serving(folder, http, source=AT_DRAIN, worker=worker) as (server, app):
+        threads = [threading.Thread(target=talk) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        for number in range(1, 4):
+            server.wait_for(lambda: slot(server, app)[Field.WEBSOCKETS] == len(threads), "all to connect")
+            if number == 3:
+                ends.set()
+            server.process.send_signal(1)
+            server.wait_for(lambda: len(closes) + len(failures) >= number * len(threads), "all to be told")  # noqa: B023
+        for thread in threads:
+            thread.join(20)
+        assert not failures
+        assert closes == [1012] * len(closes)
+        assert "Traceback" not in server.log, server.log
+
+
+@BOTH
+def test_a_slow_reader_gets_its_message_and_a_close_frame(folder: Folder, http: socket.socket, worker: str) -> None:
+    """Larger than the buffers; although it sends at the same time, and reads the close frame only seconds later."""
+    with serving(folder, http, source=AT_DRAIN, worker=worker) as (server, _), dial(http) as sock:
+        client = lasting.WebSocket(sock, "/big")
+        client.send("now")
+        server.process.send_signal(1)
+        server.wait_for_log("Reloaded: ")
+        for _ in range(10):
+            sock.sendall(client.protocol.send(Ping()))
+            time.sleep(0.15)
+        received = 0
+        while not isinstance(event := client.receive(), CloseConnection):
+            received += len(getattr(event, "data", b""))
+        assert received == BIG
+        assert int(event.code) == 1012
+
+
+@BOTH
+def test_a_forked_child_does_not_close_the_websocket(folder: Folder, http: socket.socket, worker: str) -> None:
+    with serving(folder, http, source=AT_DRAIN, worker=worker) as (_, _), dial(http) as sock:
+        client = lasting.WebSocket(sock, "/fork")
+        client.send("now")
+        event = client.receive()
+        assert isinstance(event, TextMessage), event
+        assert event.data == "parent"

@@ -32,28 +32,28 @@ class WebSocket:
         """:raises ProtocolError: the handshake fails.
         :raises OSError: the connection does."""
         self._sock = sock
-        self._protocol = WSConnection(ConnectionType.CLIENT)
-        sock.sendall(self._protocol.send(Request(host="app", target=path)))
+        self.protocol = WSConnection(ConnectionType.CLIENT)
+        sock.sendall(self.protocol.send(Request(host="app", target=path)))
         first = self.receive()
         if not isinstance(first, AcceptConnection):
             raise ProtocolError(f"{first}")
 
     def send(self, text: str) -> None:
-        self._sock.sendall(self._protocol.send(TextMessage(data=text)))
+        self._sock.sendall(self.protocol.send(TextMessage(data=text)))
 
     def receive(self) -> Event:
         """:raises EOFError: the connection has ended without a close frame.
         :raises TimeoutError: nothing has come."""
         while True:
-            for event in self._protocol.events():
+            for event in self.protocol.events():
                 if isinstance(event, CloseConnection):
-                    with contextlib.suppress(OSError):
-                        self._sock.sendall(self._protocol.send(event.response()))
+                    with contextlib.suppress(OSError, ProtocolError):  # it has closed before
+                        self._sock.sendall(self.protocol.send(event.response()))
                 return event
             data = self._sock.recv(65536)
             if not data:
                 raise EOFError("no close frame")
-            self._protocol.receive_data(data)
+            self.protocol.receive_data(data)
 
 
 class Lasting:
