@@ -6,17 +6,19 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from gunicorn import util
 from gunicorn.http import wsgi
 from gunicorn.http.message import Request
 
 from flask_socketact.bridge import keys, request_context
-from flask_socketact.http import framing
+from flask_socketact.http import framing, validated
 from flask_socketact.http.connection import Connection
 from flask_socketact.http.settings_cache import Settings
 from flask_socketact.http.unsent import ShorterFileError
 
 #: Larger chunks are sent by themselves, without a copy. Bytes.
 _LARGE = 64 * 1024
+_WHOLE = (list, tuple)
 
 
 class Response(wsgi.Response):
@@ -32,6 +34,8 @@ class Response(wsgi.Response):
     ) -> None:
         """`must_close` returns whether a response that starts now is the last of the connection."""
         super().__init__(request, _Writer(connection), cfg)
+        self.status: Any
+        self.status_code: int | None
         self._must_close = must_close
         self._produced = 0  # bytes of the application
         self.environ: dict[str, Any] = {}  #: of the request, set before the application runs
@@ -47,7 +51,14 @@ class Response(wsgi.Response):
             raise AssertionError("the application returned a body without calling start_response()")
         if self._must_close():
             self.force_close()
-        headers: list[str] = super().default_headers()
+        version = self.req.version
+        connection = "upgrade" if self.upgrade else "close" if self.should_close() else "keep-alive"
+        headers = [
+            f"HTTP/{version[0]}.{version[1]} {self.status}\r\nServer: {self.version}\r\n"
+            f"Date: {validated.http_date()}\r\nConnection: {connection}\r\n"
+        ]
+        if self.chunked:
+            headers.append("Transfer-Encoding: chunked\r\n")
         header = self.environ.get(keys.ID_HEADER)
         if header is not None:
             headers.append(f"{header}: {request_context.id_of(self.environ)}\r\n")
@@ -59,19 +70,38 @@ class Response(wsgi.Response):
     ) -> Callable[[bytes], None]:
         if exc_info and not self.headers_sent:
             framing.start_again(self)
-        write: Callable[[bytes], None] = super().start_response(status, headers, exc_info)
-        return write
+        code = validated.statuses.get(status) if type(status) is str else None
+        if code is None or self.status is not None or self.req.method == "HEAD":
+            super().start_response(status, headers, exc_info)
+            validated.remember_status(status, self.status_code)
+            return self.write
+        self.status, self.status_code, self._omits_body = status, code, False
+        self.process_headers(headers)
+        self.chunked = self.response_length is None and self.is_chunked()
+        return self.write
+
+    def process_headers(self, headers: list[tuple[str, str]]) -> None:
+        for name, value in headers:
+            is_length = validated.names.get(name) if type(name) is str else None
+            if is_length is None or not validated.is_value(value):
+                super().process_headers([(name, value)])
+                validated.remember_name(name)
+                continue
+            stripped = value.strip(" \t")
+            if is_length:
+                self.response_length = int(stripped)
+            self.headers.append((name, stripped))
 
     def send(self, body: Iterable[bytes], file_wrapper: type) -> None:
         """Send all that the application has returned, and end the response."""
         if isinstance(body, file_wrapper):
             self.write_file(body)
         else:
-            self.sock.is_complete = isinstance(body, list | tuple)
+            self.sock.is_complete = type(body) in _WHOLE
             for chunk in body:
                 if chunk != b"":  # the application can still replace the headers (PEP 3333)
                     self.write(chunk)
-                    if framing.is_excessive(self, self._produced):
+                    if self._produced != self.sent and framing.is_excessive(self, self._produced):
                         break
         self.close()
 
@@ -95,11 +125,12 @@ class Response(wsgi.Response):
     def _emit_body(self, data: bytes) -> None:
         if self.sent == self.response_length:
             self.sock.is_complete = True
-        super()._emit_body(data)
+        util.write(self.sock, data, self.chunked)
 
     def close(self) -> None:
         self.sock.is_complete = True
-        framing.end(self, self._produced, self.log)
+        if not self._produced == self.sent == self.response_length:
+            framing.end(self, self._produced, self.log)
         super().close()
         self.sock.flush()
 

@@ -23,6 +23,7 @@ from gunicorn.http.message import Request
 from flask_socketact.bridge import keys, request_context
 from flask_socketact.errors import ApplicationError
 from flask_socketact.http import request_body
+from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.http.connection import Connection
 from flask_socketact.http.response import Response
 from flask_socketact.http.states import NextRequest
@@ -62,8 +63,7 @@ class RequestCycle:
             request = connection.read_request()
             if request is None:
                 return Outcome.WAIT
-            serve = self._serve_upgrade if asks_for_upgrade(request) else self._serve
-            outcome = serve(connection, request)
+            outcome = self._serve(connection, request)
             if self._worker.is_child:
                 self._worker.fork_hooks.end_child(None)
         except BaseException as error:  # noqa: BLE001 (any error ends only this request)
@@ -75,7 +75,7 @@ class RequestCycle:
             return outcome
         finally:
             if connection.lent_socket is not None:
-                connection.lent_socket.take_back(self._worker.drain.close_status)
+                self._take_back(connection.lent_socket)
                 connection.lent_socket = None
             request_context.leave()
 
@@ -116,16 +116,13 @@ class RequestCycle:
         else:
             self._worker.handle_error(request, connection.sock, connection.client, error)
 
-    def _serve_upgrade(self, connection: Connection, request: Request) -> Outcome:
-        """Serve a request for another protocol, if there is room for one more connection."""
-        if not self._upgrades.reserve():
-            _refuse(connection, "too many WebSockets")
-            return Outcome.CLOSE
-        try:
-            return self._serve(connection, request)
-        finally:
-            if connection.lent_socket is None or not connection.lent_socket.is_used:
-                self._upgrades.release()
+    def _take_back(self, lent_socket: ClientSocket | TLSClientSocket) -> None:
+        """End the application's use of the socket with its request."""
+        if lent_socket.is_used:
+            lent_socket.take_back(self._worker.drain.close_status)
+        elif lent_socket.on_use is not None:
+            lent_socket.on_use = None
+            self._upgrades.release()
 
     def _serve(self, connection: Connection, request: Request) -> Outcome:
         """Run the application, and send its response."""
@@ -136,6 +133,12 @@ class RequestCycle:
             self._cfg.pre_request(self._worker, request)
             began = datetime.now()
             response, environ = self._create_response(connection, request)
+            if (
+                "HTTP_UPGRADE" in environ
+                and asks_for_upgrade(request)
+                and not self._admit_upgrade(connection, response)
+            ):
+                return Outcome.CLOSE
             self._count_request()
             self._respond(connection, request, response, environ, began)
         except BaseException as error:
@@ -224,9 +227,7 @@ class RequestCycle:
             Response,
             (connection, partial(self._must_close, connection, request)),
         )
-        environ["gunicorn.socket"] = lent_socket = connection.lend_socket()
-        if "HTTP_UPGRADE" in environ and asks_for_upgrade(request):
-            lent_socket.on_use = partial(self._begin_upgrade, connection)
+        environ["gunicorn.socket"] = connection.lend_socket()
         environ["wsgi.multithread"] = True
         self._worker.describe_request(environ, connection.listener, request)
         environ[keys.FREE_SINCE] = connection.free_since
@@ -235,6 +236,16 @@ class RequestCycle:
         response.environ = environ
         response.log = self.log
         return response, environ
+
+    def _admit_upgrade(self, connection: Connection, response: Response) -> bool:
+        """Return whether there is room for one more connection with another protocol; respond with 503 otherwise."""
+        lent_socket = connection.lent_socket
+        if lent_socket is not None and self._upgrades.reserve():
+            lent_socket.on_use = partial(self._begin_upgrade, connection)
+            return True
+        response.status = "503 Service Unavailable"
+        _refuse(connection, "too many WebSockets")
+        return False
 
     def _count_request(self) -> None:
         worker = self._worker
