@@ -17,24 +17,99 @@ from flask_socketact.linux import socket_queues
 _UNFOLLOWED = ("detach", "dup", "sendfile", "sendmsg", "sendmsg_afalg", "sendto", "share")
 
 
-class ClientSocket:
+class _LentSocket:
+    """What the worker does with the socket that it lends to an application, with and without TLS."""
+
+    __slots__ = ("_ours", "frames", "on_use")
+    _ours: Any
+
+    def __init__(self, ours: socket.socket) -> None:
+        self._ours = ours
+        self.frames: SentFrames | None = None  #: what the application has sent; None: it has made no use of the socket
+        self.on_use: Callable[[], None] | None = None  #: called before the application first uses the socket
+
+    def _follow(self) -> SentFrames:
+        """Return `frames`. From now on the application uses the socket."""
+        raise NotImplementedError
+
+    def _send_now(self, data: bytes) -> int:
+        raise NotImplementedError
+
+    def send_close(self, status: int) -> None:
+        """Send a close frame if one may begin now, unless the application is sending; and FIN."""
+        if self.frames is not None:
+            with suppress(OSError):  # the client has disconnected, or does not read
+                self.frames.close(status, self._send_now)
+        self._shut_down(socket.SHUT_WR)
+
+    def close_when_possible(self, status: int) -> None:
+        """Send a close frame as soon as one may begin. It may have to wait."""
+        if self.frames is not None:
+            self.frames.close_when_possible(status, self._send_now)
+
+    def end_unanswered(self, now: float) -> None:
+        """End the connection in both directions if the client had the time to answer a close frame.
+
+        A thread of the application that reads from it gets its end. `now` is CLOCK_MONOTONIC, in seconds.
+        """
+        frames = self.frames
+        if frames is None or frames.closed_at is None:
+            return
+        if socket_queues.unsent(self._ours):  # the close frame, or a message before it, is on its way to a slow reader
+            frames.closed_at = now
+        if now - frames.closed_at > ANSWER_TIMEOUT:
+            self._shut_down(socket.SHUT_RDWR)
+
+    def has_one_reader(self) -> Reader:
+        """Note that the application uses only one thread to read; return its other threads' means to close."""
+        frames = self._follow()
+        if frames.reader is None:
+            frames.reader = Reader()
+        return frames.reader
+
+    @property
+    def worker_fd(self) -> int:
+        """The descriptor of the worker's own socket."""
+        return int(self._ours.fileno())
+
+    def take_back(self, status: int) -> None:
+        """End the application's use of the socket. Called when the request has ended.
+
+        If the application has not closed its WebSocket, its client gets a close frame with `status`.
+        """
+        self.on_use = None
+        if self.frames is not None:
+            self.frames.end(status, self._send_now)
+
+    def close_in_child(self) -> None:
+        """Send nothing any more, in a process that the application has forked."""
+        if self.frames is not None:
+            self.frames.is_unknown = True
+
+    def _shut_down(self, how: int) -> None:
+        """Do so, but not by ``SSLSocket.shutdown``: it forgets the state of TLS, and readers fail then."""
+        # Under gevent the class is gevent's.
+        kind: Any = next(kind for kind in type(self._ours).__mro__ if kind.__name__ == "socket")
+        with suppress(OSError):  # the client has closed it
+            kind.shutdown(self._ours, how)
+
+
+class ClientSocket(_LentSocket):
     """A duplicate of a connection's socket, made on first use.
 
     The application may close it, detach it, or set a timeout; our socket does not change (simple-websocket closes it,
     gunicorn issue 3026). Reading an address or an option makes no duplicate.
     """
 
-    __slots__ = ("_ours", "_theirs", "frames", "on_use")
+    __slots__ = ("_theirs",)
     #: False in a process that the application has forked. It has none of the worker's connections.
     in_worker: ClassVar[bool] = True
     #: Class of the duplicates. The application may replace the name in the module; the gevent worker sets gevent's.
     kind: ClassVar[Any] = socket.socket
 
     def __init__(self, ours: socket.socket) -> None:
-        self._ours = ours
+        super().__init__(ours)
         self._theirs: socket.socket | None = None
-        self.frames: SentFrames | None = None  #: what the application has sent; None: it has made no use of the socket
-        self.on_use: Callable[[], None] | None = None  #: called before the application first uses the socket
 
     def __getattr__(self, name: str) -> Any:
         duplicate = self._duplicate()
@@ -60,29 +135,22 @@ class ClientSocket:
         return self._theirs is not None
 
     def take_back(self, status: int) -> None:
-        """Close the duplicate, if there is one. Called when the request has ended.
-
-        If the application has not closed its WebSocket, its client gets a close frame with `status`.
-        """
-        self.on_use = None
+        super().take_back(status)
         if self._theirs is not None:
-            if self.frames is not None:
-                self.frames.end(status, self._send_now)
             self._theirs.close()
             if self._theirs.fileno() >= 0:  # a file of makefile() keeps it open
                 os.close(self._theirs.detach())
             self.restore()
 
     def _send_now(self, data: bytes) -> int:
-        return self._ours.send(data, socket.MSG_DONTWAIT)
+        return int(self._ours.send(data, socket.MSG_DONTWAIT))
 
     def close_in_child(self) -> None:
         """Take the connection away from the duplicate, in a process that the application has forked.
 
         Its number stays in use: gevent cannot close it there, and a file that gets it must not be written to.
         """
-        if self.frames is not None:
-            self.frames.is_unknown = True
+        super().close_in_child()
         if self._theirs is not None and self._theirs.fileno() >= 0:
             null = os.open(os.devnull, os.O_RDWR)
             os.dup2(null, self._theirs.fileno(), inheritable=False)
@@ -108,44 +176,19 @@ class ClientSocket:
             self._theirs = theirs
         return self._theirs
 
-    def send_close(self, status: int) -> None:
-        """Send a close frame if one may begin now, without waiting; and FIN."""
-        _close(self.frames, status, self._send_now)
-        _shut_down(self._ours, socket.SHUT_WR)
-
-    def close_when_possible(self, status: int) -> None:
-        """Send a close frame as soon as one may begin. It may have to wait."""
-        if self.frames is not None:
-            self.frames.close_when_possible(status, self._send_now)
-
-    def is_unanswered(self, now: float) -> bool:
-        """Return whether the client had the time to answer a close frame."""
-        return _is_unanswered(self.frames, self._ours, now)
-
-    def has_one_reader(self) -> Reader:
-        """Note that the application uses only one thread to read; return its other threads' means to close."""
-        return _reader_of(self._duplicate().frames)  # type: ignore[attr-defined]  # see following_class()
-
-    @property
-    def worker_fd(self) -> int:
-        """The descriptor of the worker's own socket."""
-        return self._ours.fileno()
-
-    def end(self) -> None:
-        """End the connection in both directions: a thread of the application that reads from it gets its end."""
-        _shut_down(self._ours, socket.SHUT_RDWR)
+    def _follow(self) -> SentFrames:
+        frames: SentFrames = self._duplicate().frames  # type: ignore[attr-defined]  # see following_class()
+        return frames
 
 
-class TLSClientSocket:
+class TLSClientSocket(_LentSocket):
     """The same for TLS, whose state cannot be duplicated: it is our socket, and calls that would end it do nothing."""
 
-    __slots__ = ("_ours", "_timeout", "frames", "on_use")
+    __slots__ = ("_timeout",)
 
     def __init__(self, ours: ssl.SSLSocket) -> None:
-        self._ours = ours
+        super().__init__(ours)
         self._timeout: float | None = None
-        self.frames: SentFrames | None = None  #: as in `ClientSocket`
-        self.on_use: Callable[[], None] | None = None  #: as in `ClientSocket`
 
     def __getattr__(self, name: str) -> Any:
         if name not in ("getpeername", "getsockname", "getsockopt", "fileno"):
@@ -169,7 +212,7 @@ class TLSClientSocket:
         frames = self._follow()
         with frames.lock:
             frames.check_open()
-            sent = self._ours.send(data, *args)
+            sent = int(self._ours.send(data, *args))
             frames.add(memoryview(data).cast("B")[:sent])
         return sent
 
@@ -188,32 +231,8 @@ class TLSClientSocket:
         frames.begin_receive()
         return frames.end_receive(self._ours.recv(*args))
 
-    def send_close(self, status: int) -> None:
-        """Send a close frame if one may begin now, and FIN."""
-        _close(self.frames, status, self._ours.send)
-        _shut_down(self._ours, socket.SHUT_WR)
-
-    def close_when_possible(self, status: int) -> None:
-        """As in `ClientSocket`."""
-        if self.frames is not None:
-            self.frames.close_when_possible(status, self._ours.send)
-
-    def is_unanswered(self, now: float) -> bool:
-        """As in `ClientSocket`."""
-        return _is_unanswered(self.frames, self._ours, now)
-
-    def has_one_reader(self) -> Reader:
-        """As in `ClientSocket`."""
-        return _reader_of(self._follow())
-
-    @property
-    def worker_fd(self) -> int:
-        """The descriptor of the worker's own socket."""
-        return self._ours.fileno()
-
-    def end(self) -> None:
-        """End the connection in both directions: a thread of the application that reads from it gets its end."""
-        _shut_down(self._ours, socket.SHUT_RDWR)
+    def _send_now(self, data: bytes) -> int:
+        return int(self._ours.send(data))
 
     def close(self) -> None:
         """Do nothing. The worker closes the connection after the request."""
@@ -243,44 +262,5 @@ class TLSClientSocket:
         """Return the timeout that the application has set."""
         return self._timeout
 
-    def take_back(self, status: int) -> None:
-        """As in `ClientSocket`. There is no duplicate."""
-        self.on_use = None
-        if self.frames is not None:
-            self.frames.end(status, self._ours.send)
-
-    def close_in_child(self) -> None:
-        """As in `ClientSocket`."""
-        if self.frames is not None:
-            self.frames.is_unknown = True
-
     def restore(self) -> None:
         """Do nothing: nothing can be changed."""
-
-
-def _reader_of(frames: SentFrames) -> Reader:
-    if frames.reader is None:
-        frames.reader = Reader()
-    return frames.reader
-
-
-def _close(frames: SentFrames | None, status: int, send: Callable[[bytes], int]) -> None:
-    """Send a close frame, unless the application is sending, or another protocol is spoken."""
-    if frames is not None:
-        with suppress(OSError):  # the client has disconnected, or does not read
-            frames.close(status, send)
-
-
-def _is_unanswered(frames: SentFrames | None, ours: socket.socket, now: float) -> bool:
-    if frames is None or frames.closed_at is None:
-        return False
-    if socket_queues.unsent(ours):  # the close frame, or a message before it, is on its way to a slow reader
-        frames.closed_at = now
-    return now - frames.closed_at > ANSWER_TIMEOUT
-
-
-def _shut_down(ours: socket.socket, how: int) -> None:
-    """Shut a connection down, but not by ``SSLSocket.shutdown``: it forgets the state of TLS, and readers fail then."""
-    kind: Any = next(kind for kind in type(ours).__mro__ if kind.__name__ == "socket")  # under gevent it is gevent's
-    with suppress(OSError):  # the client has closed it
-        kind.shutdown(ours, how)

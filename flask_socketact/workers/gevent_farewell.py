@@ -22,8 +22,7 @@ def end_unanswered(exchanges: Collection[Exchange]) -> None:
     """End the connections whose clients have not answered the application's close frame."""
     now = time.monotonic()
     for exchange in exchanges:
-        if exchange.lent_socket.is_unanswered(now):
-            exchange.lent_socket.end()
+        exchange.lent_socket.end_unanswered(now)
 
 
 def close_all(exchanges: Collection[Exchange], status: int) -> None:

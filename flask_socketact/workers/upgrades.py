@@ -33,7 +33,7 @@ class Upgrades(LastingRequests):
     """Those of one worker.
 
     A request for one is like any other until the application uses the socket: only then its thread leaves the pool. So
-    nobody can have more than ``threads`` views run at once by asking for an upgrade.
+    a client cannot have more than ``threads`` views run at once by asking for upgrades.
     """
 
     def __init__(self, worker: BaseWorker) -> None:
@@ -43,8 +43,7 @@ class Upgrades(LastingRequests):
         """End the connections whose clients have not answered the application's close frame. Called in a drain."""
         now = time.monotonic()
         for _, lent_socket in self._open():
-            if lent_socket.is_unanswered(now):
-                lent_socket.end()
+            lent_socket.end_unanswered(now)
 
     def close_all(self) -> None:
         """Tell the clients that are left that the worker exits: a close frame where one may begin, and FIN."""
