@@ -221,7 +221,7 @@ def test_a_request_to_upgrade_that_hangs_is_reported(folder: Folder, http: socke
         server.wait_for(lambda: not set(before) & set(server.workers()), "another worker")
 
 
-def test_who_asks_for_an_upgrade_runs_no_more_views_at_once(folder: Folder, http: socket.socket) -> None:
+def test_a_client_that_asks_for_upgrades_runs_no_more_views_at_once(folder: Folder, http: socket.socket) -> None:
     """Only a view that uses the socket leaves the request threads. Otherwise any client could run 1,000 views."""
     source = APP + COUNTING
     with serving(folder, http, source=source) as (server, app), ExitStack() as stack:
