@@ -18,7 +18,9 @@ CANNOT_BOOT = 3  #: exit status
 
 def main() -> int:
     interrupt_on_terminate()
-    print("demo: booting a systemd in a container; its files are removed afterwards", flush=True)
+    print(
+        "demo: booting a systemd in a container; its files, as the reports in /root, are removed afterwards", flush=True
+    )
     with ExitStack() as stack:
         try:
             machine = stack.enter_context(Machine())
