@@ -13,7 +13,6 @@ from types import FrameType
 from typing import Any
 
 import gevent
-import gevent.hub
 import gevent.socket
 from gevent.event import Event
 from gevent.pool import Pool
@@ -27,7 +26,7 @@ from flask_socketact.handover import mailbox
 from flask_socketact.http import request_body
 from flask_socketact.http.client_socket import ClientSocket
 from flask_socketact.linux import descriptors
-from flask_socketact.workers import gevent_farewell
+from flask_socketact.workers import gevent_child, gevent_farewell
 from flask_socketact.workers.base import BaseWorker, listener_name
 from flask_socketact.workers.child import close_descriptor
 from flask_socketact.workers.drain import DRAIN_POLL, LINGER
@@ -50,6 +49,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
     def patch(self) -> None:
         names = [listener_name(listener) for listener in self.sockets]
         super().patch()  # replaces the listeners with gevent's sockets, without names
+        gevent_child.notice_children()
         ClientSocket.kind = gevent.socket.socket
         self._listeners = [
             Listener(name, listener.getsockname()) for name, listener in zip(names, self.sockets, strict=True)
@@ -210,18 +210,11 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
         return self._is_killing and isinstance(error, gevent.GreenletExit)
 
     def close_in_child(self) -> None:
-        """Also discard the hub, with which the child would run the parent's greenlets.
-
-        The hub is referenced, because gevent switches to a hub that is garbage-collected.
-        """
         for exchange in self.upgrades:
             exchange.lent_socket.close_in_child()
         for sock in (*self.sockets, *self._busy):  # by number: gevent's close() needs the hub
             close_descriptor(sock.fileno())
-        self._parents_hub = hub = gevent.get_hub()
-        hub.loop.destroy()
-        gevent.hub.set_loop(None)
-        gevent.hub.set_hub(None)
+        self._parents_hub = gevent_child.discard_hub()
 
     def _serve(self, listener: Any, origin: Listener) -> StreamServer:
         listener.setblocking(True)

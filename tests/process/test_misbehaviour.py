@@ -380,6 +380,24 @@ def test_child_of_a_view_does_not_serve(
 
 
 @ALL
+def test_first_child_that_exits_at_once_is_waited_for(folder: Folder, http: socket.socket, worker: str) -> None:
+    """It has exited before the fork returns in its parent."""
+    app = folder(
+        FORKS
+        + """
+    def wait():
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:  # gevent's sleep() would run its loop
+            pass
+
+    os.register_at_fork(after_in_parent=wait)
+"""
+    )
+    with serving(app, http, worker):
+        assert fetch(http, get("/leave")).endswith(b"\r\n\r\n9")
+
+
+@ALL
 def test_long_lived_child_holds_no_sockets(folder: Folder, worker: str) -> None:
     """It holds no client's connection, which the client sees closed, and no listener."""
     app = folder(
