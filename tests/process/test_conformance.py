@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.process.conftest import Folder
-
 #: Long enough for a response, short enough to wait in vain. Seconds.
 SILENCE = 0.6
+#: The same on a busy machine, for the few cases that seem to differ.
+LONG_SILENCE = 3.0
+MOST_ASKED_AGAIN = 20
 ALIVE = b"GET /alive HTTP/1.1\r\nHost: a\r\n\r\n"
 #: Sent after each case, to see whether the connection still works.
 LAST = b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -194,23 +196,24 @@ def cases() -> Iterator[tuple[str, list[bytes]]]:
         yield f"{name} cut off", [data[: len(data) * 2 // 3], b""]
 
 
-def converse(http: socket.socket, pieces: list[bytes]) -> tuple[Response, Response]:
+def converse(http: socket.socket, pieces: list[bytes], silence: float = SILENCE) -> tuple[Response, Response]:
     """Send the chunks and one more request; return the response to each."""
     with dial(http) as client:
         first = b"".join(send(client, piece, 0.02)[0] for piece in pieces[:-1])
-        rest, closed = send(client, pieces[-1], SILENCE)
-        return (neutral(first + rest), closed), send(client, LAST, SILENCE)
+        rest, closed = send(client, pieces[-1], silence)
+        return (neutral(first + rest), closed), send(client, LAST, silence)
 
 
 def send(client: socket.socket, data: bytes, silence: float) -> Response:
     """Send data, or the end, and read until the server is silent or has closed."""
     received = b""
     client.settimeout(silence)
-    try:
+    with suppress(OSError):  # the server has closed, perhaps with a response that we have not read yet
         if data:
             client.sendall(data)
         else:
             client.shutdown(socket.SHUT_WR)
+    try:
         while data := client.recv(65536):
             received += data
     except TimeoutError:
@@ -221,38 +224,57 @@ def send(client: socket.socket, data: bytes, silence: float) -> Response:
 
 
 def neutral(received: bytes) -> bytes:
-    return re.sub(rb"Date: [^\r]*\r\n", b"", received)
+    """Remove what depends on the time: the date, and how much had been read when a limit was found exceeded."""
+    received = re.sub(rb"Date: [^\r]*\r\n", b"", received)
+    return re.sub(rb"too large \(\d+ ", b"too large (n ", received)
 
 
-def ask_all(folder: Path, *arguments: str) -> dict[str, tuple[Response, Response]]:
+@contextmanager
+def serving(folder: Path, *arguments: str) -> Iterator[socket.socket]:
+    folder.mkdir()
+    (folder / "app.py").write_text(ECHO)
     with (
         tcp() as http,
         Server(
             folder, *arguments, "-w", "1", "--threads", str(2 * THREADS), "--keep-alive", "60", "app:app",
             listeners={"http": http},
         ) as server,
-        ThreadPoolExecutor(THREADS) as pool,
     ):  # fmt: skip
         server.wait_until_ready()
-        names, pieces = zip(*cases(), strict=True)
+        yield http
+
+
+def ask_all(http: socket.socket) -> dict[str, tuple[Response, Response]]:
+    names, pieces = zip(*cases(), strict=True)
+    with ThreadPoolExecutor(THREADS) as pool:
         answers = dict(zip(names, pool.map(lambda sent: converse(http, sent), pieces), strict=True))
-        assert len(answers) == len(names)
-        return answers
+    assert len(answers) == len(names)
+    return answers
+
+
+def has_reason(name: str, sent: list[bytes]) -> bool:
+    """Return whether the response to a case may differ."""
+    return (
+        name in CASES or name.startswith(tuple(REASONS_OF_MANY)) or any(reason in b"".join(sent) for reason in REASONS)
+    )
 
 
 @pytest.mark.untraced  # an error page says how much has been read, which depends on the time
-def test_responses_are_those_of_gthread(folder: Folder, figure: Callable[[str], None]) -> None:
-    app = folder(ECHO)
-    reference = ask_all(app, "-k", "gthread")
-    ours = ask_all(app, *CONF)
+def test_responses_are_those_of_gthread(tmp_path: Path, figure: Callable[[str], None]) -> None:
     sent = dict(cases())
-    different = {name for name in reference if reference[name] != ours[name]} - CASES.keys()
-    different = {name for name in different if not name.startswith(tuple(REASONS_OF_MANY))}
-    different = {name for name in different if not any(reason in b"".join(sent[name]) for reason in REASONS)}
-    report = [f"{name}: {sent[name]}\n gthread: {reference[name]}\n ours:    {ours[name]}" for name in different]
-    assert not different, "\n".join([f"{len(different)} differ", *report[:20]])
+    with serving(tmp_path / "gthread", "-k", "gthread") as theirs, serving(tmp_path / "ours", *CONF) as ours:
+        reference, answers = ask_all(theirs), ask_all(ours)
+        differ = [name for name in sent if reference[name] != answers[name] and not has_reason(name, sent[name])]
+        # A busy machine responds after our time of silence: those few are asked again, one at a time, with more of it.
+        assert len(differ) <= MOST_ASKED_AGAIN, differ
+        for name in differ:
+            again = [converse(http, sent[name], LONG_SILENCE) for http in (theirs, ours)]
+            assert again[0] == again[1], f"{name}: {sent[name]}\n gthread: {again[0]}\n ours:    {again[1]}"
     with_response = sum(b"HTTP/1." in first[0] for first, _ in reference.values())
     survived = sum(b"200 OK" in second[0] for _, second in reference.values())
     assert with_response > len(reference) / 2
     assert 50 < survived < len(reference)
-    figure(f"{len(reference)} requests, 0 differences; {with_response} with a response, {survived} connections went on")
+    figure(
+        f"{len(reference)} requests, 0 differences ({len(differ)} asked again); {with_response} with a response, "
+        f"{survived} connections went on"
+    )
