@@ -15,6 +15,7 @@ from gunicorn.http.message import Request
 
 from flask_socketact.http import proxy_protocol, request_body, rules
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
+from flask_socketact.http.plain import PlainParser, PlainRequest
 from flask_socketact.http.settings_cache import Settings
 from flask_socketact.http.states import NextRequest, State
 from flask_socketact.http.transport import WOULD_BLOCK, Transport
@@ -33,7 +34,7 @@ class Connection(Transport):
 
     __slots__ = (
         *("body_limit", "client", "closes", "closing_until", "deadline", "free_since", "lent_socket", "listener"),
-        *("next_request", "parser", "proxy", "registered_events", "served", "server", "state", "upload"),
+        *("next_request", "parser", "plain", "proxy", "registered_events", "served", "server", "state", "upload"),
     )
 
     def __init__(self, cfg: Settings, sock: socket.socket, client: Any, server: Any, listener: str | None) -> None:
@@ -46,6 +47,7 @@ class Connection(Transport):
         self.parser.unreader = Unreader(self)
         if self.parser.mesg_class is Request:
             self.parser.mesg_class = TrustingRequest
+        self.plain: PlainParser | None = None  #: the parser of plain requests; None: gunicorn parses all
         self.proxy: dict[str, Any] | None = None  #: from the PROXY protocol, for all requests of the connection
         self.served = False  #: a request was served on it, here or in another worker
         self.state = State.IDLE
@@ -122,30 +124,57 @@ class Connection(Transport):
         """
         if self.upload is not None:
             return self._read_body(self.upload)
-        parser, unreader = self.parser, self.parser.unreader
-        unreader.begin_headers()
         try:
-            request = next(parser)
+            request = self._parse_plain() or self._parse_with_gunicorn()
         except WOULD_BLOCK:
-            parser.req_count -= 1
-            has_begun = unreader.restore_headers() not in EMPTY_LINE
-            self.next_request = NextRequest.INCOMPLETE if has_begun else NextRequest.NONE
             return None
         except OSError:
             self.broken = True
             raise
+        self.next_request = NextRequest.NONE
+        if not request_body.is_read(request):
+            request_body.guard(request)
+            if self.body_limit:
+                return self._read_body(Upload(request, self.body_limit, self.parser.unreader.begin_upload()))
+        return request
+
+    def _parse_plain(self) -> PlainRequest | None:
+        """Return the next request if it is plain, and its headers have come in one piece.
+
+        :raises BlockingIOError: nothing has arrived.
+        """
+        if self.plain is None or self.next_request is NextRequest.INCOMPLETE:
+            return None
+        unreader = self.parser.unreader
+        data = unreader.take_buffered() if unreader.buf.tell() else self.receive_now(unreader.mxchunk)
+        request = self.plain.parse(self.parser, data)
+        if request is None:
+            unreader.buf.write(data)
+        else:
+            request.proxy_protocol_info = self.proxy
+        return request
+
+    def _parse_with_gunicorn(self) -> Request:
+        """Return the next request.
+
+        :raises BlockingIOError: its headers are incomplete.
+        """
+        parser, unreader = self.parser, self.parser.unreader
+        unreader.begin_headers()
+        try:
+            request: Request = next(parser)
+        except WOULD_BLOCK:
+            parser.req_count -= 1
+            has_begun = unreader.restore_headers() not in EMPTY_LINE
+            self.next_request = NextRequest.INCOMPLETE if has_begun else NextRequest.NONE
+            raise
         finally:
             unreader.in_headers = False
-        self.next_request = NextRequest.NONE
         rules.check(request)
         if proxy_protocol.tells_address(request.proxy_protocol_info):
             self.proxy = request.proxy_protocol_info
         else:
             request.proxy_protocol_info = self.proxy
-        if not request_body.is_read(request):
-            request_body.guard(request)
-            if self.body_limit:
-                return self._read_body(Upload(request, self.body_limit, self.parser.unreader.begin_upload()))
         return request
 
     def _read_body(self, upload: Upload) -> Request | None:

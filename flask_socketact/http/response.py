@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,14 +23,7 @@ _WHOLE = (list, tuple)
 class Response(wsgi.Response):
     """gunicorn's response writer, but headers and the first chunk of the body are sent together. Framing is exact."""
 
-    def __init__(
-        self,
-        request: Request,
-        sock: socket.socket,  # noqa: ARG002 (gunicorn passes it)
-        cfg: Settings,
-        connection: Connection,
-        must_close: Callable[[], bool],
-    ) -> None:
+    def __init__(self, request: Request, connection: Connection, cfg: Settings, must_close: Callable[[], bool]) -> None:
         """`must_close` returns whether a response that starts now is the last of the connection."""
         super().__init__(request, _Writer(connection), cfg)
         self.status: Any

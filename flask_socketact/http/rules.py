@@ -41,7 +41,7 @@ def check(request: Request) -> None:
     if host is None:
         if request.version == VERSION:
             raise InvalidHeader("HOST", req=request)
-    elif not _is_host(host):
+    elif not is_host(host):
         raise InvalidHeader("HOST", req=request)
     if request.uri[0] != "/":
         _check_target(request)
@@ -51,7 +51,8 @@ def check(request: Request) -> None:
 
 
 @lru_cache(1024)
-def _is_host(value: str) -> bool:
+def is_host(value: str) -> bool:
+    """Return whether `value` is valid as that of the Host header."""
     found = _HOST.fullmatch(value)
     if found is None:
         return False
@@ -68,7 +69,7 @@ def _check_target(request: Request) -> None:
     if request.method == "CONNECT" or request.uri == "*":
         return
     found = _ABSOLUTE.fullmatch(request.uri)
-    if found is None or not _is_host(found["host"]):
+    if found is None or not is_host(found["host"]):
         raise InvalidRequestLine(request.uri)
     others = [(name, value) for name, value in request.headers if name != "HOST"]
     request.headers = [("HOST", found["host"]), *others]

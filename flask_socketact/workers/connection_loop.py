@@ -21,6 +21,7 @@ from flask_socketact import env
 from flask_socketact.addresses import unmapped
 from flask_socketact.http import tls
 from flask_socketact.http.connection import Connection
+from flask_socketact.http.plain import PlainParser
 from flask_socketact.http.settings_cache import Settings
 from flask_socketact.http.states import WITHOUT_THREAD, NextRequest, State
 from flask_socketact.http.tls import TLSConnection
@@ -52,6 +53,7 @@ class Loop:
         self._slot = worker.slot
         self._header_timeout = env.header_timeout()
         self._body_limit = env.body_buffer()
+        self._plain = PlainParser.create(cfg)
         self._context = gunicorn_sock.ssl_context(cfg) if cfg.is_ssl else None
         self.epoll = select.epoll()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -258,7 +260,7 @@ class Loop:
             if self._context is None
             else TLSConnection(self.cfg, tls.wrap(client, self._context, self.cfg), address, server, name)
         )
-        connection.body_limit = self._body_limit
+        connection.body_limit, connection.plain = self._body_limit, self._plain
         self.connections.add(connection)
         self._by_fd[connection.fd] = connection
         self._slot[Field.ACCEPTED] += 1

@@ -25,6 +25,8 @@ from flask_socketact.errors import ApplicationError
 from flask_socketact.http import request_body
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.http.connection import Connection
+from flask_socketact.http.environ import base_environ, plain_environ
+from flask_socketact.http.plain import PlainRequest
 from flask_socketact.http.response import Response
 from flask_socketact.http.states import NextRequest
 from flask_socketact.shared.scoreboard import Field
@@ -54,6 +56,7 @@ class RequestCycle:
         self._worker = worker
         self._loop = worker.loop
         self._cfg = worker.loop.cfg
+        self._base_environ = base_environ(self._cfg)
         self.log = worker.log
 
     def take_turn(self, connection: Connection) -> Outcome:
@@ -218,17 +221,16 @@ class RequestCycle:
 
     def _create_response(self, connection: Connection, request: Request) -> tuple[Response, dict[str, Any]]:
         """Return the response object for a request, and the environ for the application."""
-        response, environ = wsgi.create(
-            request,
-            connection,
-            connection.client,
-            connection.server,
-            self._cfg,
-            Response,
-            (connection, partial(self._must_close, connection, request)),
-        )
+        must_close = partial(self._must_close, connection, request)
+        if self._base_environ is not None and isinstance(request, PlainRequest):
+            response = Response(request, connection, self._cfg, must_close)
+            environ = plain_environ(self._base_environ, connection, request, response)
+        else:
+            response, environ = wsgi.create(
+                request, connection, connection.client, connection.server, self._cfg, Response, (must_close,)
+            )
+            environ["wsgi.multithread"] = True
         environ["gunicorn.socket"] = connection.lend_socket()
-        environ["wsgi.multithread"] = True
         self._worker.describe_request(environ, connection.listener, request)
         environ[keys.FREE_SINCE] = connection.free_since
         if not connection.free_since:
