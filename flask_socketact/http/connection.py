@@ -158,6 +158,7 @@ class Connection(Transport):
         """Return the next request.
 
         :raises BlockingIOError: its headers are incomplete.
+        :raises gunicorn.http.errors.ParseException: as gunicorn's parser does.
         """
         parser, unreader = self.parser, self.parser.unreader
         unreader.begin_headers()
@@ -165,8 +166,10 @@ class Connection(Transport):
             request: Request = next(parser)
         except WOULD_BLOCK:
             parser.req_count -= 1
-            has_begun = unreader.restore_headers() not in EMPTY_LINE
-            self.next_request = NextRequest.INCOMPLETE if has_begun else NextRequest.NONE
+            headers = unreader.restore_headers()
+            if parser.req_count or parser.cfg.proxy_protocol == "off":
+                rules.check_beginning(headers)
+            self.next_request = NextRequest.NONE if headers in EMPTY_LINE else NextRequest.INCOMPLETE
             raise
         finally:
             unreader.in_headers = False

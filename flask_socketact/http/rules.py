@@ -50,6 +50,16 @@ def check(request: Request) -> None:
         raise InvalidHeader("CONTENT-LENGTH", req=request)
 
 
+def check_beginning(headers: bytes) -> None:
+    """Check what has arrived of a request that gunicorn's parser takes for incomplete. In C, it waits for more than the
+    end of some malformed ones.
+
+    :raises gunicorn.http.errors.InvalidRequestLine: the header section has ended.
+    """
+    if b"\r\n\r\n" in headers[len(b"\r\n") + 1 :]:  # an empty line may come first
+        raise InvalidRequestLine(headers.lstrip().partition(b"\r\n")[0].decode("latin-1"))
+
+
 @lru_cache(1024)
 def is_host(value: str) -> bool:
     """Return whether `value` is valid as that of the Host header."""

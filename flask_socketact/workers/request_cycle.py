@@ -6,6 +6,7 @@ request.
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gunicorn import util
+from gunicorn.config import PostRequest, PreRequest
 from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
@@ -56,8 +58,19 @@ class RequestCycle:
         self._worker = worker
         self._loop = worker.loop
         self._cfg = worker.loop.cfg
-        self._base_environ = base_environ(self._cfg)
         self.log = worker.log
+        self._pre_request, self._post_request = self._hooks()
+        # A hook may change the request: then gunicorn makes the environ of all.
+        self._base_environ = base_environ(self._cfg) if self._cfg.pre_request is PreRequest.default else None
+
+    def _hooks(self) -> tuple[Callable[..., object] | None, Callable[..., object] | None]:
+        """Return the hooks ``pre_request`` and ``post_request``; None for one that does nothing."""
+        before, after = self._cfg.pre_request, self._cfg.post_request
+        if before is PreRequest.default and not logging.getLogger("gunicorn.error").isEnabledFor(
+            logging.DEBUG
+        ):  # it only logs
+            before = None
+        return before, None if after is PostRequest.default else after
 
     def take_turn(self, connection: Connection) -> Outcome:
         """Read a request and serve it, if its headers are complete."""
@@ -133,7 +146,8 @@ class RequestCycle:
         environ: dict[str, Any] = {}
         failure: BaseException | None = None
         try:
-            self._cfg.pre_request(self._worker, request)
+            if self._pre_request is not None:
+                self._pre_request(self._worker, request)
             began = datetime.now()
             response, environ = self._create_response(connection, request)
             if (
@@ -214,10 +228,11 @@ class RequestCycle:
             if status is None or status >= "5":
                 self._count_error()
         self._worker.observe(environ, status, connection.clock.began)
-        try:
-            self._cfg.post_request(self._worker, request, environ, response)
-        except BaseException:
-            self.log.exception("Exception in post_request hook")
+        if self._post_request is not None:
+            try:
+                self._post_request(self._worker, request, environ, response)
+            except BaseException:
+                self.log.exception("Exception in post_request hook")
 
     def _create_response(self, connection: Connection, request: Request) -> tuple[Response, dict[str, Any]]:
         """Return the response object for a request, and the environ for the application."""

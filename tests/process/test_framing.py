@@ -12,7 +12,6 @@ import pytest
 
 from tests.process.test_misbehaviour import ALL, BASE, CLASSES, KEEP_ALIVE, fetch, get, serving, wait_for_errors
 from tests.support.http import HALF, REQUEST, answer, ask, connect_and_reset, exchange
-from tests.support.messages import HAS_FAST_PARSER
 from tests.support.server import CONF, Server, dial
 
 if TYPE_CHECKING:
@@ -408,7 +407,7 @@ HOST = "Host: a"
 RULES = [
     ("GET / HTTP/1.1", [HOST], 200),
     ("GET / HTTP/1.0", [], 200),
-    ("GET / HTTP/1.2", [HOST], 400 if HAS_FAST_PARSER else 200),
+    ("GET / HTTP/1.2", [HOST], 400),
     ("GET / HTTP/1.1", [], 400),
     ("GET / HTTP/1.2", [], 400),
     ("GET / HTTP/1.1", ["Host:"], 400),

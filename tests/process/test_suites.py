@@ -11,7 +11,7 @@ import pytest
 
 from tests.process.test_misbehaviour import ALL, CLASSES
 from tests.support.http import answer
-from tests.support.messages import BEGINNINGS, FAST_PARSER, HAS_FAST_PARSER, SUITES
+from tests.support.messages import BEGINNINGS, IN_C, IN_C_WAITS, SUITES
 from tests.support.server import CONF, Server, dial
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: How long a server is waited for that may say nothing more, in seconds.
 SILENCE = 0.7
+#: gunicorn's, in C and in Python.
+PARSERS = pytest.mark.parametrize("parser", ["fast", "python"])
 GTHREAD = ("-k", "gthread", "--threads", "8", "--keep-alive", "30")
 
 ECHO = """
@@ -79,10 +81,12 @@ def behaviours(folder: Path, http: socket.socket, *arguments: str, at_once: int)
     return found
 
 
-def expected(worker: str) -> dict[str, str]:
+def expected(worker: str, parser: str) -> dict[str, str]:
     found = {name: result for suite in SUITES.values() for name, (_, result) in suite.items()}
-    if HAS_FAST_PARSER:
-        found |= FAST_PARSER
+    if parser == "fast":
+        found |= IN_C
+        if worker != "thread":
+            found |= IN_C_WAITS
     if worker == "sync":  # without keep-alive
         found = {name: re.sub(r"^((?:100 )?\d+).*", r"\1 close", result) for name, result in found.items()}
     return found | {f"beginning {beginning!r}": "" for beginning in BEGINNINGS}
@@ -94,20 +98,23 @@ def test_each_case_has_a_name_of_its_own() -> None:
     assert len(SUITES["dropseed"]) == 33
 
 
+@PARSERS
 @ALL
-def test_requests(folder: Folder, http: socket.socket, worker: str, figure: Callable[[str], None]) -> None:
-    arguments = (*CONF, *CLASSES[worker], "--keep-alive", "30")
+def test_requests(folder: Folder, http: socket.socket, worker: str, parser: str, figure: Callable[[str], None]) -> None:
+    arguments = (*CONF, *CLASSES[worker], "--keep-alive", "30", "--http-parser", parser)
     found = behaviours(folder(ECHO), http, *arguments, at_once=1 if worker == "sync" else 8)
-    wrong = {name: (found[name], result) for name, result in expected(worker).items() if found[name] != result}
+    wrong = {name: (found[name], result) for name, result in expected(worker, parser).items() if found[name] != result}
     assert not wrong, "\n".join(f"{name}: {seen!r}, not {wanted!r}" for name, (seen, wanted) in wrong.items())
     figure(f"{len(found)} cases, all as expected")
 
 
-def test_differences_to_gthread(folder: Folder, http: socket.socket) -> None:
-    found = behaviours(folder(ECHO), http, *GTHREAD, at_once=4)
-    different = {name for name, result in expected("thread").items() if found[name] != result}
-    alike = {*FAST_PARSER, "overflowing length", "length of 2^63"}  # that parser refuses them, too
-    known = DIFFERENCES.keys() - (alike if HAS_FAST_PARSER else set())
+@PARSERS
+def test_differences_to_gthread(folder: Folder, http: socket.socket, parser: str) -> None:
+    found = behaviours(folder(ECHO), http, *GTHREAD, "--http-parser", parser, at_once=4)
+    different = {name for name, result in expected("thread", parser).items() if found[name] != result}
+    known = set(DIFFERENCES)
+    if parser == "fast":
+        known = (known | set(IN_C_WAITS)) - {*IN_C, "overflowing length", "length of 2^63"}  # it refuses them, too
     assert different == known, {name: found[name] for name in different ^ known}
 
 

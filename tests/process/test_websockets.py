@@ -290,9 +290,8 @@ def test_the_client_gets_an_end_and_no_reset(folder: Folder, http: socket.socket
 
 
 @BOTH
-def test_with_gunicorns_parser_in_c(folder: Folder, http: socket.socket, worker: str) -> None:
-    pytest.importorskip("gunicorn_h1c")
-    with serving(folder, http, "--http-parser", "fast", worker=worker) as (server, app), ExitStack() as stack:
+def test_with_gunicorns_parser_in_python(folder: Folder, http: socket.socket, worker: str) -> None:
+    with serving(folder, http, "--http-parser", "python", worker=worker) as (server, app), ExitStack() as stack:
         clients = [stack.enter_context(websocket(http)) for _ in range(3)]
         for client in clients:
             client.send("x")

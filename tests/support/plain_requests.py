@@ -90,13 +90,8 @@ def requests(draw: st.DrawFn) -> bytes:
     length, body = parts["body"]
     usual = draw(st.lists(st.sampled_from(BROWSER + NGINX), max_size=6, unique=True))
     fields = [field for field in (parts["host"], *usual, parts["field"], parts["scheme"], length) if field]
-    return (
-        b" ".join([parts["method"], parts["target"], parts["version"]])
-        + b"\r\n"
-        + b"\r\n".join(fields)
-        + b"\r\n\r\n"
-        + body
-    )
+    line: bytes = b" ".join([parts["method"], parts["target"], parts["version"]])
+    return b"\r\n".join([line, *fields]) + b"\r\n\r\n" + bytes(body)
 
 
 UNUSUAL: dict[str, list[Any]] = {

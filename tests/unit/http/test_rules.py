@@ -9,13 +9,14 @@ from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 
 from flask_socketact.http import rules
-from tests.support.messages import HAS_FAST_PARSER
 
 
-def read(line: str, *fields: str) -> Request:
+def read(line: str, *fields: str, parser: str = "auto") -> Request:
     """Parse a request, and check it."""
+    cfg = Config()
+    cfg.set("http_parser", parser)
     data = "\r\n".join([line, *fields, "", ""]).encode("latin-1")
-    request = Request(Config(), IterUnreader([data]), ("127.0.0.1", 1))
+    request = Request(cfg, IterUnreader([data]), ("127.0.0.1", 1))
     rules.check(request)
     return request
 
@@ -67,9 +68,10 @@ def test_host_of_an_absolute_target() -> None:
             read(f"GET {target} HTTP/1.1", "Host: a")
 
 
-@pytest.mark.parametrize("sent", ["1.0", "1.1", *([] if HAS_FAST_PARSER else ["1.2", "1.9"])])
+@pytest.mark.parametrize("sent", ["1.0", "1.1", "1.2", "1.9"])
 def test_later_minor_versions_are_ours(sent: str) -> None:
-    assert read(f"GET / HTTP/{sent}", "Host: a").version == ((1, 0) if sent == "1.0" else (1, 1))
+    """For the parser in Python; the one in C refuses them."""
+    assert read(f"GET / HTTP/{sent}", "Host: a", parser="python").version == ((1, 0) if sent == "1.0" else (1, 1))
 
 
 def test_lengths() -> None:

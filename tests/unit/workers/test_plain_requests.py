@@ -6,7 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -170,3 +170,18 @@ def test_a_plain_request_after_one_that_is_not(both: BothWays) -> None:
     expecting = b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n"
     both.exchange([expecting, PLAIN["wrk's"]])
     assert [type(request) is PlainRequest for request in both.requests] == [False, True]
+
+
+def test_a_hook_may_change_a_request(worker: ThreadWorker, cfg: Config) -> None:
+    cfg.set("pre_request", lambda _worker, request: request.headers.append(("X-HOOK", "set")))
+    both = BothWays(worker, cfg)
+    with closing(both.plain), closing(both.gunicorns):
+        assert b"('HTTP_X_HOOK', 'set')" in both.exchange([PLAIN["wrk's"]])
+
+
+def test_http_parser_python_switches_it_off(worker: ThreadWorker, cfg: Config) -> None:
+    cfg.set("http_parser", "python")
+    both = BothWays(worker, cfg)
+    with closing(both.plain), closing(both.gunicorns):
+        both.exchange([PLAIN["wrk's"]])
+    assert [type(request) is PlainRequest for request in both.requests] == [False]
