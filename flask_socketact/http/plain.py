@@ -69,12 +69,13 @@ class PlainRequest(TrustingRequest):
         self.uri = found["path"].decode("latin-1")
         target = _TARGET.fullmatch(self.uri)
         host = fields.get("HTTP_HOST")
-        length = fields.get("CONTENT_LENGTH", "0")
+        length = fields.get("CONTENT_LENGTH")
+        connection = fields.get("HTTP_CONNECTION")
         if (
             target is None
             or host is None
             or not rules.is_host(host)
-            or not _LENGTH.fullmatch(length)
+            or not (length is None or _LENGTH.fullmatch(length))
             or len(fields) != len(self._found)  # a header is repeated
             or found["minor_version"] != 1
             or self.method == "CONNECT"
@@ -83,9 +84,9 @@ class PlainRequest(TrustingRequest):
         self.path, query = target.groups("")
         self.query = query
         self.scheme = scheme
-        self.must_close: bool = fields.get("HTTP_CONNECTION", "").strip(" \t").lower() == "close"
+        self.must_close = connection is not None and connection.strip(" \t").lower() == "close"
         self.cfg, self.unreader, self.peer_addr = parser.cfg, parser.unreader, parser.source_addr
-        self.body = body.Body(body.LengthReader(self.unreader, int(length)))
+        self.body = body.Body(body.LengthReader(self.unreader, int(length or 0)))
         self.req_number = parser.req_count + 1
         self.proxy_protocol_info: Any = None
 

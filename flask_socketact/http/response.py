@@ -98,9 +98,31 @@ class Response(wsgi.Response):
         self.close()
 
     def write(self, arg: bytes) -> None:
-        super().write(arg)
-        self.sock.flush()
+        if self._is_whole(arg):
+            self._send_whole(arg)
+        else:
+            super().write(arg)
+            self.sock.flush()
         self._produced += len(arg)
+
+    def _is_whole(self, arg: bytes) -> bool:
+        """Return whether `arg` is all of the body, as in most responses."""
+        return (
+            type(arg) is bytes
+            and len(arg) == self.response_length
+            and len(arg) <= _LARGE
+            and not self.headers_sent
+            and not self._omits_body
+        )
+
+    def _send_whole(self, content: bytes) -> None:
+        """Send headers and body at once. gunicorn's way takes ten calls more."""
+        lines = self.default_headers()
+        lines += [f"{name}: {value}\r\n" for name, value in self.headers]
+        headers = "".join([*lines, "\r\n"]).encode("latin-1")
+        self.headers_sent = True
+        self.sent = len(content)
+        self.sock.send_all(headers + content)
 
     def write_file(self, respiter: Any) -> None:
         region = framing.region_to_send(self, respiter, over_tls=True)
@@ -120,6 +142,8 @@ class Response(wsgi.Response):
         util.write(self.sock, data, self.chunked)
 
     def close(self) -> None:
+        if self._produced == self.sent == self.response_length and self.headers_sent:
+            return  # all was sent
         self.sock.is_complete = True
         if not self._produced == self.sent == self.response_length:
             framing.end(self, self._produced, self.log)
@@ -144,6 +168,11 @@ class _Writer:
             self._send(data)
         else:
             self._buffer.append(data)
+
+    def send_all(self, data: bytes) -> None:
+        """Send a whole response."""
+        self.is_complete = True
+        self._send(data)
 
     def send_file(self, file: Any, offset: int, count: int) -> int:
         """Send a part of `file`, the end of the response. Return its length: less than `count` if it became shorter."""
