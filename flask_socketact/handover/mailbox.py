@@ -115,10 +115,26 @@ def accept(listener: Any) -> tuple[socket.socket, Any]:
 class Mailbox:
     """The mailbox, as workers read and write it."""
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, *, is_private: bool = False) -> None:
         """Take the listener, and make it non-blocking."""
         listener.setblocking(False)
         self.listener = listener
+        self.is_private = is_private  #: nothing but the workers of this master reads it: it ends with them
+
+    @classmethod
+    def create(cls) -> Mailbox:
+        """Make a private mailbox. Its address is abstract (unix(7)): nothing stays in the file system.
+
+        :raises OSError: it cannot be made.
+        """
+        listener = Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            listener.bind("")  # the kernel chooses an address
+            listener.listen(socket.SOMAXCONN)
+        except OSError:
+            listener.close()
+            raise
+        return cls(listener, is_private=True)
 
     def send(self, connections: Iterable[tuple[Origin, int]], batch: int) -> Iterator[list[int]]:
         """Send connections, and yield their descriptors message by message. The caller closes what was sent.

@@ -95,6 +95,7 @@ class Arbiter(Pool):
             raise SettingsError(f"workers = {self.num_workers} would serve no request: set workers or WEB_CONCURRENCY")
         if self._names:
             self._take_listeners()
+        self.mailbox = self.mailbox or listeners.create_mailbox(self.log)
         self.old.look()
         super().start()
         if not env.may_overlap(os.environ):

@@ -46,6 +46,16 @@ def take(names: dict[int, str], cfg: Config, log: Logger) -> tuple[list[Any], Ma
     return listeners, Mailbox(socket.socket(fileno=mailboxes[0])) if mailboxes else None
 
 
+def create_mailbox(log: Logger) -> Mailbox | None:
+    """Return a mailbox for a service to which systemd has given none: its workers hand connections over to each other,
+    and in a reload."""
+    try:
+        return Mailbox.create()
+    except OSError as error:
+        log.warning("Workers cannot hand connections over to each other: no mailbox (%s)", error.strerror)
+        return None
+
+
 def keep(listeners: list[Any], cfg: Config, log: Logger) -> None:
     """Warn of settings that contradict `listeners`, and set them to what the listeners are.
 

@@ -15,6 +15,7 @@ from flask_socketact.errors import MailboxError
 from flask_socketact.handover import mailbox
 from flask_socketact.linux import descriptors
 from flask_socketact.shared.scoreboard import Field
+from flask_socketact.workers.balance import can_serve
 from flask_socketact.workers.base import BaseWorker, listener_name
 from flask_socketact.workers.drain import DRAIN_POLL
 
@@ -66,7 +67,7 @@ class Acceptor:
         if worker.mailbox:
             self.read_mailbox(worker.mailbox)
         self._yield_until = 0.0  # accept nothing before, unless we are no longer ahead
-        self._blocked_until = 0.0  # accept nothing before
+        self._blocked_until = self._leave_mail_until = 0.0  # accept nothing, or read no mail, before
         self._lacks_descriptors = False
         self._first_reserved = descriptors.first_reserved()
         self._next_log = 0.0
@@ -105,11 +106,15 @@ class Acceptor:
             return self._yield_until - now
         if len(self._loop.connections) >= self._loop.cfg.worker_connections:
             return descriptors.ACCEPT_PAUSE
-        for fd in self._sources.keys() - self._watched:
+        wanted = self._sources.keys() - self._watched
+        wait = self._leave_mail_until - now
+        if wait > 0.0 and self._mailbox is not None:
+            wanted.discard(self._mailbox.listener.fileno())
+        for fd in wanted:
             self._epoll.register(fd, _IN_EXCLUSIVE)
             self._watched.add(fd)
         self._slot[Field.ACCEPTING] = bool(self._listeners)
-        return RECHECK_INTERVAL
+        return wait if wait > 0.0 else RECHECK_INTERVAL
 
     def unwatch_sources(self) -> None:
         """Leave new connections to other workers, and pass on those for which the kernel may have woken us."""
@@ -143,6 +148,13 @@ class Acceptor:
         self._mailbox = None
         box.knock()
 
+    def leave_mail(self, until: float) -> None:
+        """Leave the mailbox to siblings until then (CLOCK_MONOTONIC, seconds)."""
+        self._leave_mail_until = until
+        if self._mailbox is not None:
+            self._unwatch(self._mailbox.listener.fileno())
+            self._mailbox.knock()  # the kernel may have woken us
+
     @property
     def receives_mail(self) -> bool:
         return bool(self._senders)
@@ -172,10 +184,7 @@ class Acceptor:
         return any(
             len(self._loop.connections) > sibling[Field.OPEN] + max(MAX_AHEAD, sibling[Field.OPEN] // AHEAD_RATIO)
             for sibling in self._board.taken()
-            # With one thread, a busy sibling is likely to be free in a moment.
-            if sibling[Field.ACCEPTING]
-            and sibling[Field.IN_FLIGHT] - sibling[Field.WEBSOCKETS] - sibling[Field.STREAMS]
-            < max(2, sibling[Field.THREADS])
+            if can_serve(sibling)
         )
 
     def _accept(self, listener: Any) -> bool:
@@ -186,10 +195,8 @@ class Acceptor:
             if error.errno in descriptors.NO_RESOURCES:
                 self._make_room(error.strerror or str(error))
             elif error.errno not in _NO_CONNECTION:
-                now = time.monotonic()
-                self._blocked_until = now + descriptors.ACCEPT_PAUSE
-                if now >= self._next_log:
-                    self._next_log = now + descriptors.LOG_INTERVAL
+                self._blocked_until = time.monotonic() + descriptors.ACCEPT_PAUSE
+                if self._may_log():
                     self._log.exception("Cannot accept a connection")
             return False
         if self._carrier.pass_on(client, listener_name(listener)):
@@ -212,10 +219,17 @@ class Acceptor:
         self._blocked_until = now + descriptors.ACCEPT_PAUSE
         self._lacks_descriptors = True
         self._slot[Field.ACCEPTING] = 0
-        if now >= self._next_log:
-            self._next_log = now + descriptors.LOG_INTERVAL
+        if self._may_log():
             self._log.error("Cannot accept a connection (%s): raise LimitNOFILE= of the service", reason)
         self._loop.close_oldest_idle(now)
+
+    def _may_log(self) -> bool:
+        """Return whether it is time for another line about what cannot be accepted."""
+        now = time.monotonic()
+        if now < self._next_log:
+            return False
+        self._next_log = now + descriptors.LOG_INTERVAL
+        return True
 
     def _has_room(self) -> bool:
         """Return whether a new connection leaves the application its reserve of descriptors."""
@@ -229,8 +243,9 @@ class Acceptor:
             return False
         try:
             sender = box.accept()
-        except MailboxError as error:
-            self._log.warning("Mailbox: %s", error)
+        except MailboxError as error:  # any user can connect to a private mailbox
+            if self._may_log():
+                self._log.warning("Mailbox: %s", error)
             return True
         except OSError as error:
             self._make_room(error.strerror or str(error))

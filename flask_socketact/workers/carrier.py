@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from flask_socketact.errors import MailboxError
 from flask_socketact.handover import mailbox
@@ -50,7 +50,7 @@ class Carrier:
 
     def __init__(self, worker: BaseWorker) -> None:
         self._worker = worker
-        self._owner: ConnectionOwner  # set by begin()
+        self.owner = cast("ConnectionOwner", worker)
         self.has_begun = False  #: begin() was called
         self.is_carrying = False  #: connections go to the mailbox as soon as they have no request in flight
 
@@ -59,6 +59,8 @@ class Carrier:
         worker = self._worker
         if worker.board.stopping or worker.board.is_deaf:
             return False
+        if worker.mailbox is not None and worker.mailbox.is_private:
+            return any(slot[Field.ACCEPTING] and slot.index != worker.slot.index for slot in worker.board.taken())
         if not worker.relayed.is_moved() or worker.relayed.next_is_ready:
             return True  # a sibling, or the next generation, which systemd starts even if the master has died
         return any(not sibling[Field.DRAINING] for sibling in worker.board.taken())
@@ -106,12 +108,25 @@ class Carrier:
             if not (origin.is_new and self.pass_on(connection, origin.listener)):
                 yield connection, address
 
-    def begin(self, owner: ConnectionOwner) -> None:
+    @property
+    def can_give(self) -> bool:
+        """Whether connections can be given to siblings now, outside a drain."""
+        worker = self._worker
+        return worker.mailbox is not None and not self.has_begun and not self.is_superseded() and self.has_successor()
+
+    def give(self, connections: Iterable[Movable]) -> None:
+        """Send `connections` to siblings, outside a drain. Those that the mailbox does not take remain ours."""
+        if self._worker.mailbox is not None:
+            try:
+                self._send(self._worker.mailbox, connections, 1)
+            except MailboxError as error:
+                self._worker.log.debug("Mailbox: %s", error)
+
+    def begin(self) -> None:
         """Begin to hand connections over, if another worker can take them. Called once, when the drain begins."""
-        self._owner = owner
         is_carrying = self.can_carry()
         if is_carrying and self._worker.mailbox:
-            owner.leave_mailbox(self._worker.mailbox)
+            self.owner.leave_mailbox(self._worker.mailbox)
         self.has_begun = True
         self.is_carrying = is_carrying  # last: from now on other threads send, too
 
@@ -123,10 +138,12 @@ class Carrier:
 
     def carry(self, connections: Iterable[Movable]) -> None:
         """Send those of `connections` to the mailbox that can be handed over now."""
-        worker, owner = self._worker, self._owner
+        worker = self._worker
         if worker.mailbox is not None and self.can_carry():
+            receivers = sum(1 for sibling in worker.board.taken() if not sibling[Field.DRAINING])
+            movable = [each for each in connections if each.is_movable]
             try:
-                self._send(worker.mailbox, connections, owner)
+                self._send(worker.mailbox, movable, mailbox.batch_size(len(movable), receivers))
             except MailboxError as error:
                 worker.log.warning("Mailbox: %s", error)
             else:
@@ -134,21 +151,22 @@ class Carrier:
         self.is_carrying = False
         worker.log.warning("Idle connections are closed from now on, not handed over")
         if worker.mailbox and worker.board.stopping:  # no other worker may be left to read what we have sent
-            owner.read_mailbox(worker.mailbox)
+            self.owner.read_mailbox(worker.mailbox)
 
-    def _send(self, box: mailbox.Mailbox, connections: Iterable[Movable], owner: ConnectionOwner) -> None:
-        """:raises MailboxError: the mailbox is full; the remaining connections are still ours."""
+    def _send(self, box: mailbox.Mailbox, connections: Iterable[Movable], batch: int) -> None:
+        """Send movable connections, at most `batch` in a message.
+
+        :raises MailboxError: the mailbox is full; the remaining connections are still ours.
+        """
         worker = self._worker
-        movable = {c.fd: c for c in connections if c.is_movable and len(c.unread) <= mailbox.MAX_UNREAD}
+        movable = {c.fd: c for c in connections if len(c.unread) <= mailbox.MAX_UNREAD}
         origins = [(mailbox.Origin(c.listener, c.served, _pairs(c.proxy), c.unread), fd) for fd, c in movable.items()]
-        receivers = sum(1 for sibling in worker.board.taken() if not sibling[Field.DRAINING])
-        batch = mailbox.batch_size(len(movable), receivers)
         if descriptors.first_reserved() < descriptors.LOW_LIMIT:
             batch = min(batch, descriptors.RESERVE - 1)
         for fds in box.send(origins, batch):
             worker.slot[Field.CARRIED_OUT] += len(fds)
             for fd in fds:
-                owner.close_copy(movable[fd])
+                self.owner.close_copy(movable[fd])
 
 
 def _pairs(proxy: dict[str, Any] | None) -> tuple[tuple[str, Any], ...] | None:

@@ -29,6 +29,7 @@ from flask_socketact.http.unsent import ShorterFileError
 from flask_socketact.linux import descriptors
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.acceptor import Acceptor
+from flask_socketact.workers.balance import Balance
 from flask_socketact.workers.base import BaseWorker
 from flask_socketact.workers.closing import Closing
 
@@ -59,6 +60,7 @@ class Loop:
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.epoll.register(self._wakeup, select.EPOLLIN)
         self.acceptor = Acceptor(worker, self)
+        self.balance = Balance(worker, self)
         self._next_sweep = 0.0
         self._closing = Closing(cfg.timeout)
 
@@ -69,7 +71,7 @@ class Loop:
     def poll(self, timeout: float) -> None:
         """Wait for events, at most `timeout` seconds. Connections with new bytes become `ready`."""
         now = time.monotonic()
-        timeout = min(timeout, self.acceptor.watch_sources(now))
+        timeout = min(timeout, self.balance.look(now), self.acceptor.watch_sources(now))
         if now >= self._next_sweep:
             self._next_sweep = now + SWEEP_INTERVAL
             with self.lock:
@@ -263,6 +265,7 @@ class Loop:
         connection.body_limit, connection.plain = self._body_limit, self._plain
         self.connections.add(connection)
         self._by_fd[connection.fd] = connection
+        self.balance.has_new = True
         self._slot[Field.ACCEPTED] += 1
         self._slot[Field.OPEN] = len(self.connections)
         return connection

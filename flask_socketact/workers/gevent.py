@@ -188,7 +188,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
         self.slot.begin_drain()
         for server in servers:
             server.close()
-        self.carrier.begin(self)
+        self.carrier.begin()
         self.drain.announce()  # now clients that connect again get another worker
         self._drain([server.pool for server in servers])
         gevent_farewell.close_all(self.upgrades, self.drain.close_status)

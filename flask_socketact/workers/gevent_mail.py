@@ -44,7 +44,10 @@ class MailReader:
                 continue
             try:
                 sender = box.accept()
-            except (MailboxError, OSError) as error:
+            except MailboxError as error:
+                worker.log.warning("Mailbox: %s", error)
+                continue
+            except OSError as error:
                 worker.log.warning("Mailbox: %s", error)
                 gevent.sleep(descriptors.ACCEPT_PAUSE)
                 continue

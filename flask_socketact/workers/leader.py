@@ -51,9 +51,8 @@ class ThreadPool:
         self.alarm = Alarm(PROMOTE_AFTER)  #: expires when the leader may have been inside one request for too long
         self._promotions: SimpleQueue[None] = SimpleQueue()  # each item wakes one follower
         self.threads: list[RequestThread] = []
-        self._followers = 0  # number of followers
-        self._leader: RequestThread | None = None
-        self._supervisor = RequestThread()  # stands for the main thread, as leader in drain_if_all_are_busy()
+        self.followers = 0  #: number of followers
+        self.leader: RequestThread | None = None
         self._numbers = count()
         self._mean_seconds = 0.0  # running mean of request durations
         self._turns_begun = self._turns_ended = 0  # of connections; the difference is in flight
@@ -76,12 +75,12 @@ class ThreadPool:
         thread = RequestThread()
         thread.handle = threading.Thread(target=self._run, args=(thread,), daemon=True)
         thread.handle.name = f"request-{next(self._numbers)}"
-        self._followers += 1
+        self.followers += 1
         self.threads.append(thread)
         try:
             thread.handle.start()
         except RuntimeError:
-            self._followers -= 1
+            self.followers -= 1
             self.threads.remove(thread)
             raise
 
@@ -116,15 +115,15 @@ class ThreadPool:
             self.threads.remove(thread)
             thread.left_to = lasting
             lasting.add(thread)
-            if self._leader is thread:
+            if self.leader is thread:
                 self._promote_instead_of(connection)
 
     def promote_if_leader_is_busy(self) -> None:
         """Promote a follower if the leader has been inside one request for too long."""
         self.alarm.clear()
         with self._loop.lock:
-            connection = self._leader.connection if self._leader else None
-            if not self._followers:
+            connection = self.leader.connection if self.leader else None
+            if not self.followers:
                 return
             if connection is None:
                 if self._loop.ready:  # the leader is between two requests, and the next may be long
@@ -134,23 +133,6 @@ class ThreadPool:
                 self._promote_instead_of(connection)
             else:
                 self.alarm.set()
-
-    def drain_if_all_are_busy(self) -> None:
-        """Continue the drain in the supervisor while all threads are inside requests.
-
-        Otherwise the idle connections would wait until a thread is free.
-        """
-        with self._loop.lock:
-            leader = self._leader
-            if leader is None or leader.connection is None or self._followers:
-                return
-            self._loop.unregister(leader.connection)
-            self._leader = self._supervisor
-        self._worker.continue_drain()
-        with self._loop.lock:
-            self._leader = leader
-            if self._followers:  # a thread, maybe the leader, has finished its request meanwhile
-                self._promote_follower()
 
     def _run(self, thread: RequestThread) -> None:
         while not (self.is_drained or self.is_broken or thread.left_to):
@@ -169,17 +151,17 @@ class ThreadPool:
     def _become_leader(self, thread: RequestThread) -> bool:
         """Become the leader, unless there is one already; return whether this thread is the leader."""
         with self._loop.lock:
-            if self._leader is not None:
+            if self.leader is not None:
                 return False
-            self._leader = thread
+            self.leader = thread
             thread.is_follower = False
-            self._followers -= 1
+            self.followers -= 1
             return True
 
     def _become_follower(self, thread: RequestThread) -> None:
         if not thread.is_follower and not thread.left_to:
             thread.is_follower = True
-            self._followers += 1
+            self.followers += 1
 
     def _recover(self, thread: RequestThread) -> None:
         """Recover from an unexpected error: close the connection, and make sure that there is a leader.
@@ -195,8 +177,8 @@ class ThreadPool:
                 self._loop.close(connection)
             cannot_go_on = self._worker.fails_often()
             self._become_follower(thread)
-            if self._leader is thread:
-                self._leader = None
+            if self.leader is thread:
+                self.leader = None
             if cannot_go_on:
                 self.is_broken = True
                 self._worker.give_up()
@@ -205,7 +187,7 @@ class ThreadPool:
     def ensure_leader(self) -> None:
         """Promote a follower if there is no leader: an error may have interrupted a promotion."""
         with self._loop.lock:
-            if self._leader is None and self._followers:
+            if self.leader is None and self.followers:
                 self._promotions.put(None)
 
     def _lead(self, thread: RequestThread) -> None:
@@ -234,14 +216,14 @@ class ThreadPool:
         thread.connection = connection
         self._turns_begun += 1
         self.count_in_flight()
-        if self._mean_seconds > PROMOTE_AFTER and self._followers:
+        if self._mean_seconds > PROMOTE_AFTER and self.followers:
             with self._loop.lock:
-                if self._leader is thread:  # else a follower has already been promoted
+                if self.leader is thread:  # else a follower has already been promoted
                     self._promote_instead_of(connection)
         while True:
             outcome = self._cycle.take_turn(connection)
             with self._loop.lock:
-                is_leader = self._leader is thread
+                is_leader = self.leader is thread
                 has_next = outcome is Outcome.KEEP and connection.next_request is NextRequest.UNPARSED
                 may_stay = not is_leader and not thread.left_to and not self._worker.carrier.is_carrying
                 if has_next and connection.unsent is None and may_stay:
@@ -280,21 +262,22 @@ class ThreadPool:
 
     def _promote_instead_of(self, connection: Connection) -> None:
         """Promote a follower while the leader is busy with `connection`."""
-        if self._followers:
+        if self.followers:
             self._loop.unregister(connection)
-            self._promote_follower()
+            self.promote_follower()
 
-    def _promote_follower(self) -> None:
-        self._leader = None
+    def promote_follower(self) -> None:
+        """Wake a follower, which becomes the leader. Called with the loop's lock."""
+        self.leader = None
         self._promotions.put(None)
 
     def _replace_busy_leader(self, thread: RequestThread) -> bool:
         """Become the leader if the leader is inside a request that is, or usually is, long; return whether we did."""
-        connection = self._leader.connection if self._leader else None
+        connection = self.leader.connection if self.leader else None
         if connection is None:
             return False
         if self._mean_seconds <= PROMOTE_AFTER and time.monotonic() - connection.clock.began < PROMOTE_AFTER:
             return False
         self._loop.unregister(connection)
-        self._leader = thread
+        self.leader = thread
         return True

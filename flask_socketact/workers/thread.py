@@ -25,6 +25,7 @@ from flask_socketact.workers.connection_loop import Loop
 from flask_socketact.workers.drain import LINGER
 from flask_socketact.workers.leader import ThreadPool
 from flask_socketact.workers.protocols import refuse_http2
+from flask_socketact.workers.stand_in import StandIn
 from flask_socketact.workers.supervisor import watch_requests, watch_streams
 
 
@@ -64,6 +65,7 @@ class ThreadWorker(BaseWorker):
     def run(self) -> None:
         self.loop = Loop(self)
         self._pool = pool = ThreadPool(self)
+        stand_in = StandIn(self, pool)
         pool.start(self.cfg.threads)
         poll = select.poll()
         poll.register(self.PIPE[0], select.POLLIN)
@@ -72,7 +74,7 @@ class ThreadWorker(BaseWorker):
         has_ended = False
         while not has_ended:
             try:
-                self._supervise(pool, poll)
+                self._supervise(pool, stand_in, poll)
                 has_ended = self._has_ended(pool)
             except BaseException:  # noqa: BLE001 (no error ends the worker)
                 self.note_failure()
@@ -81,10 +83,9 @@ class ThreadWorker(BaseWorker):
     def _has_ended(self, pool: ThreadPool) -> bool:
         return pool.is_drained or (pool.is_broken and pool.are_idle) or self._is_overdue()
 
-    def _supervise(self, pool: ThreadPool, poll: select.poll) -> None:
+    def _supervise(self, pool: ThreadPool, stand_in: StandIn, poll: select.poll) -> None:
         """Do what is due, and wait for a signal, the alarm or the next heartbeat."""
-        if not self.alive:
-            pool.drain_if_all_are_busy()
+        pause = stand_in.lead_if_all_are_busy()
         now = time.monotonic()
         if now >= self._next_check or self.relayed.stop_signaled:
             self._next_check = now + self.heartbeat
@@ -96,7 +97,7 @@ class ThreadWorker(BaseWorker):
             watch_streams(self, list(pool.streams.threads), now)
             pool.count_in_flight()
         until = self._next_check if self.alive else min(self._next_check, self.drain.deadline)
-        poll.poll(1000 * max(0.0, until - now))
+        poll.poll(1000 * max(0.0, min(until - now, pause)))
         self._empty_pipe()
         self.reopen_files()
         pool.promote_if_leader_is_busy()
@@ -157,7 +158,7 @@ class ThreadWorker(BaseWorker):
         if self.carrier.is_superseded():
             self.loop.acceptor.unwatch_sources()
         self.loop.acceptor.stop_accepting()
-        self.carrier.begin(self)
+        self.carrier.begin()
         self.wake_supervisor()
 
     def read_mailbox(self, box: Mailbox) -> None:

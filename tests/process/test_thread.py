@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -10,7 +9,6 @@ import socket
 import ssl
 import threading
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -28,29 +26,12 @@ from tests.support.http import (
     exchange,
     in_drain,
 )
-from tests.support.server import CONF, Server, dial, tcp
+from tests.support.server import CONF, Server, dial
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.process.conftest import Folder
-
-
-@pytest.mark.parametrize("at_once", [False, True])
-def test_connections_spread_over_the_workers(plain: Path, at_once: bool) -> None:
-    for _ in range(5):
-        with tcp() as http, Server(plain, *CONF, "--workers", "2", "app:app", listeners={"http": http}) as server:
-            server.wait_until_ready()
-            with contextlib.ExitStack() as stack:
-                if at_once:
-                    clients = [stack.enter_context(dial(http)) for _ in range(16)]
-                    with ThreadPoolExecutor(16) as pool:
-                        answers = list(pool.map(exchange, clients))
-                else:
-                    answers = [exchange(stack.enter_context(dial(http))) for _ in range(16)]
-            counts = Counter(str(content["pid"]) for content in answers)
-            assert len(counts) == 2
-            assert min(counts.values()) >= 6, counts
 
 
 def test_never_more_requests_at_once_than_threads(folder: Folder, http: socket.socket) -> None:

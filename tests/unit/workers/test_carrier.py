@@ -184,7 +184,8 @@ def test_idle_connections_are_carried_and_others_stay(
     carrier: Carrier, worker: ThreadWorker, dial: Dial, box: Mailbox
 ) -> None:
     holder = ConnectionOwner()
-    carrier.begin(holder)
+    carrier.owner = holder
+    carrier.begin()
     assert (carrier.is_carrying, holder.reads) == (True, [False])
     (_, idle), (_, busy), (_, unread), (_, too_much), (_, proxied) = (dial() for _ in range(5))
     busy.begin_turn()
@@ -207,14 +208,16 @@ def test_the_mailbox_is_read_on_when_nothing_can_be_carried(carrier: Carrier, wo
     """No other worker may be left to read what others have sent."""
     worker.board.stopping = True
     holder = ConnectionOwner()
-    carrier.begin(holder)
+    carrier.owner = holder
+    carrier.begin()
     assert (carrier.has_begun, carrier.is_carrying, holder.reads) == (True, False, [])
 
 
 def carry_to_nobody(carrier: Carrier, dial: Dial) -> tuple[ConnectionOwner, Connection]:
     _, idle = dial()
     holder = ConnectionOwner()
-    carrier.begin(holder)
+    carrier.owner = holder
+    carrier.begin()
     return holder, idle
 
 
@@ -243,7 +246,7 @@ def test_a_service_that_stops_during_a_drain_reads_what_it_has_sent(
 
 def test_without_a_mailbox_nothing_is_carried(carrier: Carrier, worker: ThreadWorker) -> None:
     worker.mailbox = None
-    carrier.begin(ConnectionOwner())
+    carrier.begin()
     assert not carrier.is_carrying
     assert not carrier.has_mail()
     client, end = socket.socketpair()

@@ -13,6 +13,7 @@ import pytest
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.connection_loop import Loop
 from flask_socketact.workers.leader import PROMOTE_AFTER, ThreadPool
+from flask_socketact.workers.stand_in import StandIn
 from flask_socketact.workers.thread import ThreadWorker
 from tests.support import server
 from tests.unit.workers.conftest import Dial
@@ -108,9 +109,9 @@ def test_no_follower_is_promoted_before_the_leader_has_been_busy_for_a_while(
     with server.dial(listener) as slow:
         get(slow, "/wait")
         application.wait_for_request()
-        leader = threads._leader
+        leader = threads.leader
         threads.promote_if_leader_is_busy()
-        assert threads._leader is leader
+        assert threads.leader is leader
         application.may_go_on.set()
         thread_of(slow)
 
@@ -223,7 +224,7 @@ def test_a_drain_goes_on_while_all_threads_are_busy(
             time.sleep(PROMOTE_AFTER)
             threads.promote_if_leader_is_busy()
         worker.alive = False
-        threads.drain_if_all_are_busy()
+        StandIn(worker, threads).lead_if_all_are_busy()
         assert worker.slot[Field.CARRIED_OUT] == 1
         assert idle not in worker.loop.connections
         application.may_go_on.set()

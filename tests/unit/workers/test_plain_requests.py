@@ -68,7 +68,7 @@ class Way:
         if not plain:
             self._loop._plain = None
         self._pool = ThreadPool(worker)
-        self._pool._leader = self._thread = RequestThread()
+        self._pool.leader = self._thread = RequestThread()
 
     def exchange(self, pieces: list[bytes], peer: Any, server: Any) -> tuple[bytes, bool]:
         """Send `pieces`, and then the end; return the responses, and whether the server closed before the end."""
