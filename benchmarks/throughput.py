@@ -6,6 +6,7 @@ wrk; uWSGI and granian take part if they are installed next to this Python.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -21,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+
+from benchmarks.picture import Bar, draw
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
@@ -44,6 +48,40 @@ SERVERS = {
 }
 
 
+#: The headers of a browser, and what nginx adds, for wrk.
+BEHIND_NGINX = """
+wrk.headers["Host"] = "www.example.org"
+wrk.headers["X-Real-IP"] = "203.0.113.9"
+wrk.headers["X-Forwarded-For"] = "203.0.113.9"
+wrk.headers["X-Forwarded-Proto"] = "https"
+wrk.headers["X-Request-Id"] = "7f3c9a2b5d1e4f60"
+wrk.headers["User-Agent"] = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/143.0.0.0"
+wrk.headers["Accept"] = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
+wrk.headers["Accept-Encoding"] = "gzip, deflate, br, zstd"
+wrk.headers["Accept-Language"] = "de-DE,de;q=0.9,en;q=0.8"
+wrk.headers["Sec-Fetch-Site"] = "same-origin"
+wrk.headers["Sec-Fetch-Mode"] = "navigate"
+wrk.headers["Cookie"] = "session=eyJ1c2VyIjoxfQ.aSrVQQ.Q2lhbyBhIHR1dHRp; theme=dark"
+"""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What wrk requests."""
+
+    path: str
+    script: str = ""  #: in Lua
+
+
+KINDS = {
+    "trivial": Kind("/"),
+    "api": Kind("/api/items/42?page=3&q=%C3%A4", BEHIND_NGINX),
+    "upload": Kind("/upload", 'wrk.method = "POST" wrk.body = string.rep("x", 10240)'),
+    "page": Kind("/page", BEHIND_NGINX),
+    "wait": Kind("/wait"),  # for 50 ms
+}
+
+
 @dataclass(frozen=True)
 class Run:
     """What wrk measured in one start of a server."""
@@ -51,6 +89,7 @@ class Run:
     rate: float  #: requests per second
     p50: float  #: milliseconds
     p99: float
+    cpu: float  #: microseconds of all processes for a request
     memory: float  #: MB of all processes; shared pages are divided among them
     errors: str
 
@@ -115,21 +154,28 @@ def responds(port: int) -> bool:
         return False
 
 
-def measure(name: str, threads: int, connections: int, seconds: float, path: str) -> Run:
+def measure(name: str, threads: int, connections: int, seconds: float, kind: str) -> Run:
     with serving(name, threads) as (process, port):
-        output = wrk(port, path, connections, seconds)
+        before = cpu_seconds(process.pid)
+        output = wrk(port, KINDS[kind].path, connections, seconds, KINDS[kind].script)
+        used = cpu_seconds(process.pid) - before
         memory = proportional_memory(process.pid)
     errors = re.search(r"Socket errors:.*|Non-2xx.*", output)
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    rate, number = re.search(r"Requests/sec:\s+([\d.]+)", output), re.search(r"(\d+) requests in", output)
     assert rate is not None, output
-    return Run(float(rate[1]), latency(output, 50), latency(output, 99), memory, errors[0] if errors else "")
+    assert number is not None, output
+    cpu = 1e6 * used / int(number[1])
+    return Run(float(rate[1]), latency(output, 50), latency(output, 99), cpu, memory, errors[0] if errors else "")
 
 
-def wrk(port: int, path: str, connections: int, seconds: float) -> str:
+def wrk(port: int, path: str, connections: int, seconds: float, script: str = "") -> str:
     """Run wrk against a server, and return its output."""
-    arguments = [f"--connections={connections}", f"--duration={seconds:g}s", f"http://127.0.0.1:{port}{path}"]
-    command = ["wrk", "--threads=1", "--latency", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+        file.write(script)
+        file.flush()
+        arguments = [f"--connections={connections}", f"--duration={seconds:g}s", f"--script={file.name}"]
+        command = ["wrk", "--threads=1", "--latency", *arguments, f"http://127.0.0.1:{port}{path}"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def latency(output: str, percent: int) -> float:
@@ -145,6 +191,12 @@ def proportional_memory(pid: int) -> float:
     return sum(int(kb) for text in texts for kb in re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)) / 1024
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return how long a process and its descendants have run, in seconds (proc_pid_stat(5), utime and stime)."""
+    fields = [(process / "stat").read_text().rpartition(")")[2].split() for process in processes(pid)]
+    return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
+
+
 def processes(pid: int) -> Iterator[Path]:
     """Yield a process and its descendants, as folders of /proc."""
     process = Path(f"/proc/{pid}")
@@ -156,22 +208,18 @@ def processes(pid: int) -> Iterator[Path]:
 
 def report(runs: dict[str, list[Run]]) -> None:
     """Print a table; the ratios are to the medians of gthread."""
-    print(
-        "| server | req/s: median (worst to best start) | p50 ms | p99 ms | memory MB | req/s, p99, memory to gthread |"
-    )
-    print("|---|---|---|---|---|---|")
+    print("| server | req/s: median (worst to best start) | p50 ms | p99 ms | CPU µs | memory MB | to gthread |")
+    print("|---|---|---|---|---|---|---|")
     medians = {name: [statistics.median(column) for column in columns(starts)] for name, starts in runs.items()}
     reference = medians.get(REFERENCE)
     for name, starts in runs.items():
         rates = [run.rate for run in starts]
-        rate, p50, p99, memory = medians[name]
-        ratios = ""
-        if reference:
-            ratios = f"{rate / reference[0]:.2f}, {p99 / reference[2]:.2f}, {memory / reference[3]:.2f}"
+        rate, p50, p99, cpu, memory = medians[name]
+        ratio = f"{rate / reference[0]:.2f}" if reference else ""
         errors = "; ".join({run.errors for run in starts if run.errors})
         print(
-            f"| {name} | {rate:,.0f} ({min(rates):,.0f} to {max(rates):,.0f}) | {p50:.2f} | {p99:.2f} | {memory:.0f} "
-            f"| {ratios} {errors}|",
+            f"| {name} | {rate:,.0f} ({min(rates):,.0f} to {max(rates):,.0f}) | {p50:.2f} | {p99:.2f} | {cpu:.0f} "
+            f"| {memory:.0f} | {ratio} {errors}|",
             flush=True,
         )
 
@@ -179,36 +227,53 @@ def report(runs: dict[str, list[Run]]) -> None:
 def columns(starts: list[Run]) -> list[list[float]]:
     return [
         [run.rate for run in starts],
-        *([getattr(run, name) for run in starts] for name in ("p50", "p99", "memory")),
+        *([getattr(run, name) for run in starts] for name in ("p50", "p99", "cpu", "memory")),
     ]
 
 
 @click.command()
-@click.option("--threads", multiple=True, type=int, default=(1, 4, 16), help="Threads of each of the two workers.")
-@click.option("--connections", multiple=True, type=int, default=(16, 256, 2000), help="wrk's keep-alive connections.")
-@click.option("--starts", default=3, help="Starts of each server.")
+@click.option("--threads", multiple=True, type=int, default=(4,), help="Threads of each of the two workers.")
+@click.option("--connections", multiple=True, type=int, default=(16, 64, 256), help="wrk's keep-alive connections.")
+@click.option("--starts", default=7, help="Starts of each server.")
 @click.option("--seconds", default=3.0, help="Duration of the load on each start.")
-@click.option("--path", type=click.Choice(["/", "/wait"]), default="/", help="/wait sleeps 50 ms.")
+@click.option(
+    "--kind", "kinds", multiple=True, type=click.Choice(list(KINDS)), default=("trivial",), help="Of requests."
+)
+@click.option("--svg", type=click.Path(path_type=Path), help="Draw the first table there.")
 @click.option("--server", "servers", multiple=True, type=click.Choice(list(SERVERS)), help="Default: all installed.")
 def main(
     threads: tuple[int, ...],
     connections: tuple[int, ...],
     starts: int,
     seconds: float,
-    path: str,
+    kinds: tuple[str, ...],
+    svg: Path | None,
     servers: tuple[str, ...],
 ) -> None:
     """Measure servers with two workers on this machine."""
-    for thread_count in threads:
-        for connection_count in connections:
-            print(
-                f"\n{thread_count} threads, {connection_count} connections, {path}, {starts} starts of {seconds:g} s\n"
-            )
-            runs: dict[str, list[Run]] = defaultdict(list)
-            for _ in range(starts):
-                for name in servers or installed():
-                    runs[name].append(measure(name, thread_count, connection_count, seconds, path))
-            report(runs)
+    for kind, thread_count, connection_count in itertools.product(kinds, threads, connections):
+        print(f"\n{kind}: {thread_count} threads, {connection_count} connections, {starts} starts of {seconds:g} s\n")
+        runs: dict[str, list[Run]] = defaultdict(list)
+        for _ in range(starts):
+            for name in servers or installed():
+                runs[name].append(measure(name, thread_count, connection_count, seconds, kind))
+        report(runs)
+        if svg is not None:
+            svg.write_text(picture(kind, thread_count, connection_count, runs))
+            svg = None
+
+
+def picture(kind: str, threads: int, connections: int, runs: dict[str, list[Run]]) -> str:
+    starts = len(next(iter(runs.values())))
+    rates = {name: [run.rate for run in each] for name, each in runs.items()}
+    bars = [Bar(name, statistics.median(each), min(each), max(each)) for name, each in rates.items()]
+    return draw(
+        f"Requests per second: Flask, {kind} view, {connections} keep-alive connections",
+        f"{WORKERS} workers of {threads} threads on {os.cpu_count()} cores, shared with wrk. "
+        f"Median of {starts} starts; the line: worst to best.",
+        bars,
+        ours=next(iter(SERVERS)),
+    )
 
 
 if __name__ == "__main__":
