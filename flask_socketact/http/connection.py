@@ -15,7 +15,7 @@ from gunicorn.http.message import Request
 
 from flask_socketact.http import proxy_protocol, request_body, rules
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
-from flask_socketact.http.plain import PlainParser, PlainRequest
+from flask_socketact.http.plain import PlainParser, PlainRequest, has_no_body
 from flask_socketact.http.settings_cache import Settings
 from flask_socketact.http.states import NextRequest, State
 from flask_socketact.http.transport import WOULD_BLOCK, Transport
@@ -132,7 +132,7 @@ class Connection(Transport):
             self.broken = True
             raise
         self.next_request = NextRequest.NONE
-        if not request_body.is_read(request):
+        if not has_no_body(request) and not request_body.is_read(request):
             request_body.guard(request)
             if self.body_limit:
                 return self._read_body(Upload(request, self.body_limit, self.parser.unreader.begin_upload()))
@@ -205,10 +205,11 @@ class Connection(Transport):
         :raises gunicorn.http.errors.ParseException: the rest of the body is malformed.
         :raises OSError: the connection is broken.
         """
-        if not request_body.discard(self.parser, request, BODY_REST_TIMEOUT):
-            return False
+        if not has_no_body(request):
+            if not request_body.discard(self.parser, request, BODY_REST_TIMEOUT):
+                return False
+            self.parser.unreader.end_body()
         self.parser.mesg = None  # an idle connection keeps no headers
-        self.parser.unreader.end_body()
         self.served = True
         if self.parser.unreader.buf.tell():
             self._note_unread()

@@ -86,7 +86,9 @@ class PlainRequest(TrustingRequest):
         self.scheme = scheme
         self.must_close = connection is not None and connection.strip(" \t").lower() == "close"
         self.cfg, self.unreader, self.peer_addr = parser.cfg, parser.unreader, parser.source_addr
-        self.body = body.Body(body.LengthReader(self.unreader, int(length or 0)))
+        size = int(length or 0)
+        self.has_body = size > 0
+        self.body = body.Body(body.LengthReader(self.unreader, size))
         self.req_number = parser.req_count + 1
         self.proxy_protocol_info: Any = None
 
@@ -106,6 +108,11 @@ class PlainRequest(TrustingRequest):
     @property
     def remote_addr(self) -> Any:
         return self.peer_addr
+
+
+def has_no_body(request: Request) -> bool:
+    """Return whether it is known at once that a request has no body, as most have none."""
+    return type(request) is PlainRequest and not request.has_body
 
 
 class PlainParser:

@@ -71,13 +71,13 @@ class Slot:
 
     def __init__(self, fields: memoryview, index: int) -> None:
         self.index = index
-        self._fields = fields
+        self.fields = fields  #: for what is written for each request
 
     def __getitem__(self, field: int) -> int:
-        return int(self._fields[field])
+        return int(self.fields[field])
 
     def __setitem__(self, field: int, value: int) -> None:
-        self._fields[field] = value
+        self.fields[field] = value
 
     def begin_drain(self) -> None:
         """Note that the worker accepts no new connections from now on. A second call changes nothing."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 PROMOTE_AFTER = 0.005
 #: Number of requests over which the mean duration is smoothed.
 SMOOTHING = 8
+_IN_FLIGHT, _REQUESTS = int(Field.IN_FLIGHT), int(Field.REQUESTS)  # an index of an enum takes longer
 
 
 class ThreadPool:
@@ -44,7 +45,7 @@ class ThreadPool:
         self._worker = worker
         self._loop = worker.loop
         self._log = worker.log
-        self._slot = worker.slot
+        self._fields = worker.slot.fields
         self.upgrades = Upgrades(worker)
         self.streams = LastingRequests(worker, "stream", env.MAX_STREAMS, env.max_streams(), Field.STREAMS)
         self._cycle = RequestCycle(worker, self.upgrades, self._begin_upgrade)
@@ -248,12 +249,12 @@ class ThreadPool:
 
     def count_in_flight(self) -> None:
         """Publish how many requests are in flight. Called each second, too, as the loop may end some."""
-        self._slot[Field.IN_FLIGHT] = self._turns_begun - self._turns_ended + len(self._loop.without_thread)
+        self._fields[_IN_FLIGHT] = self._turns_begun - self._turns_ended + len(self._loop.without_thread)
 
     def _count_ended(self) -> None:
         self._turns_ended += 1
         self.count_in_flight()
-        self._slot[Field.REQUESTS] = self._worker.nr
+        self._fields[_REQUESTS] = self._worker.nr
 
     def _note_duration(self, connection: Connection, outcome: Outcome) -> None:
         if outcome is Outcome.KEEP:

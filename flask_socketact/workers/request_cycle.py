@@ -31,6 +31,7 @@ from flask_socketact.http.environ import base_environ, plain_environ
 from flask_socketact.http.plain import PlainRequest
 from flask_socketact.http.response import Response
 from flask_socketact.http.states import NextRequest
+from flask_socketact.logs.logger import Logger
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.lasting import is_event_stream
 from flask_socketact.workers.request_status import SWITCHED, status_of
@@ -59,6 +60,8 @@ class RequestCycle:
         self._loop = worker.loop
         self._cfg = worker.loop.cfg
         self.log = worker.log
+        #: False if our own logger would do nothing.
+        self._logs_access = type(worker.log) is not Logger or worker.log.writes_access
         self._pre_request, self._post_request = self._hooks()
         # A hook may change the request: then gunicorn makes the environ of all.
         self._base_environ = base_environ(self._cfg) if self._cfg.pre_request is PreRequest.default else None
@@ -148,7 +151,7 @@ class RequestCycle:
         try:
             if self._pre_request is not None:
                 self._pre_request(self._worker, request)
-            began = datetime.now()
+            began = datetime.now() if self._logs_access else None
             response, environ = self._create_response(connection, request)
             if (
                 "HTTP_UPGRADE" in environ
@@ -175,7 +178,7 @@ class RequestCycle:
             if not self._worker.is_child:
                 self._finish(connection, request, response, environ, failure)
             failure = None  # break the reference cycle: error, this frame, body
-        if self._has_upgraded(connection, environ) or response.should_close():
+        if ("HTTP_UPGRADE" in environ and self._has_upgraded(connection, environ)) or response.should_close():
             return Outcome.CLOSE
         if not connection.finish_request(request):
             return Outcome.CLOSE
@@ -190,13 +193,18 @@ class RequestCycle:
         return "HTTP_UPGRADE" in environ and connection.lent_socket is not None and connection.lent_socket.is_used
 
     def _respond(
-        self, connection: Connection, request: Request, response: Response, environ: dict[str, Any], began: datetime
+        self,
+        connection: Connection,
+        request: Request,
+        response: Response,
+        environ: dict[str, Any],
+        began: datetime | None,
     ) -> None:
         body = self._worker.wsgi(environ, response.start_response)
         if self._worker.is_child:
             self._worker.fork_hooks.end_child(None)
         try:
-            if self._has_upgraded(connection, environ):
+            if "HTTP_UPGRADE" in environ and self._has_upgraded(connection, environ):
                 response.status = SWITCHED  # whatever the application returns now cannot be sent
                 return
             is_stream = response.response_length is None and is_event_stream(response.headers)
@@ -207,7 +215,9 @@ class RequestCycle:
                 return
             response.send(body, environ["wsgi.file_wrapper"])
         finally:
-            if response.has_started:  # otherwise an error page replaces it, also in the access log
+            if (
+                began is not None and response.has_started
+            ):  # otherwise an error page replaces it, also in the access log
                 self.log.access(response, request, environ, datetime.now() - began)
             if hasattr(body, "close"):
                 body.close()
