@@ -52,6 +52,7 @@ class Carrier:
         self._worker = worker
         self.owner = cast("ConnectionOwner", worker)
         self.has_begun = False  #: begin() was called
+        self._given = 0  # connections, before the drain
         self.is_carrying = False  #: connections go to the mailbox as soon as they have no request in flight
 
     def has_successor(self) -> bool:
@@ -124,11 +125,17 @@ class Carrier:
 
     def begin(self) -> None:
         """Begin to hand connections over, if another worker can take them. Called once, when the drain begins."""
+        self._given = self._worker.slot[Field.CARRIED_OUT]
         is_carrying = self.can_carry()
         if is_carrying and self._worker.mailbox:
             self.owner.leave_mailbox(self._worker.mailbox)
         self.has_begun = True
         self.is_carrying = is_carrying  # last: from now on other threads send, too
+
+    @property
+    def carried(self) -> int:
+        """How many connections were handed over in the drain."""
+        return self._worker.slot[Field.CARRIED_OUT] - self._given
 
     def can_carry(self) -> bool:
         """Return whether connections can be handed over. If no worker reads them, systemd would start the service."""

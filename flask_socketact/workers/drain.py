@@ -126,8 +126,9 @@ class Drain:
         )
 
     def _log_end(self) -> None:
-        log, slot = self._worker.log, self._worker.slot
-        if carried := slot[Field.CARRIED_OUT]:
+        worker = self._worker
+        log, slot = worker.log, worker.slot
+        if carried := worker.carrier.carried:
             fields = message_ids.CARRIED | {"CONNECTIONS": carried}
             log.info("Handed over %s idle connections to other workers", carried, extra=fields)
         if not slot[Field.OPEN]:

@@ -215,9 +215,8 @@ class RequestCycle:
                 return
             response.send(body, environ["wsgi.file_wrapper"])
         finally:
-            if (
-                began is not None and response.has_started
-            ):  # otherwise an error page replaces it, also in the access log
+            # If it has not started, an error page replaces it, in the access log, too.
+            if began is not None and response.has_started:
                 self.log.access(response, request, environ, datetime.now() - began)
             if hasattr(body, "close"):
                 body.close()
