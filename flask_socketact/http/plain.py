@@ -14,6 +14,7 @@ from typing import Any
 
 import gunicorn_h1c
 from gunicorn.http import body
+from gunicorn.http.errors import ParseException
 from gunicorn.http.message import Request, _check_fast_parser
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import IterUnreader
@@ -123,7 +124,10 @@ class PlainParser:
         """Return the parser for these settings; None if they leave only gunicorn's way."""
         if cfg.protocol != "http" or cfg.casefold_http_method or not _check_fast_parser(cfg):
             return None
-        return cls(cfg)
+        try:
+            return cls(cfg)
+        except ParseException:  # the limits refuse even the shortest request
+            return None
 
     def __init__(self, cfg: Settings) -> None:
         limits = Request(cfg, IterUnreader([_EXAMPLE]), None, req_number=2)  # gunicorn computes them for each request

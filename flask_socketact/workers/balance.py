@@ -54,7 +54,7 @@ class Balance:
             return wait
         self._compared, self.has_new = now, False
         surplus = self._surplus() if len(self._loop.connections) > 1 else 0
-        if surplus:
+        if surplus and self._worker.carrier.can_give:
             with self._loop.lock:
                 idle = (each for each in self._loop.connections if each.state is State.IDLE and each.is_movable)
                 self._worker.carrier.give(list(islice(idle, surplus)))
@@ -71,7 +71,7 @@ class Balance:
 
     def give_waiting(self) -> None:
         """Give connections whose requests wait for a thread to siblings that have free ones."""
-        free = self.free_threads()
+        free = self.free_threads() if self._worker.carrier.can_give else 0
         with self._loop.lock:
             waiting = (each for each in self._loop.ready if each.is_movable)
             self._worker.carrier.give(list(islice(waiting, free)))
@@ -81,8 +81,8 @@ class Balance:
         return sum(max(0, sibling[Field.THREADS] - busy_threads(sibling)) for sibling in self.siblings())
 
     def siblings(self) -> list[Slot]:
-        """Return the other workers that accept connections; none if we cannot give them any."""
+        """Return the other workers that accept connections; none in a drain. Fast: it is called often."""
         worker = self._worker
-        if not worker.alive or not worker.carrier.can_give:
+        if not worker.alive or worker.mailbox is None:
             return []
         return [slot for slot in worker.board.taken() if slot[Field.ACCEPTING] and slot.index != worker.slot.index]

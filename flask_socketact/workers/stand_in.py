@@ -35,7 +35,7 @@ class StandIn:
         if not self._worker.alive:
             self._lead(self._worker.continue_drain)
         elif self._are_all_busy() and self._loop.balance.siblings():
-            if self._loop.balance.free_threads():
+            if self._loop.balance.free_threads() and self._worker.carrier.can_give:
                 self._lead(self._give_waiting)
             return LOOK_INTERVAL
         return math.inf

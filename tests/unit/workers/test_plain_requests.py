@@ -29,6 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "trusts all": {"forwarded_allow_ips": "*", "forwarder_headers": "SCRIPT_NAME,X_Y"},
     "other schemes": {"secure_scheme_headers": {"X-FORWARDED-SSL": "on", "x-lower": "on", "X_Y": "a"}},
     "small limits": {"limit_request_line": 60, "limit_request_fields": 6, "limit_request_field_size": 100},
+    "limits below any request": {"limit_request_line": 5},
     "no limits": {"limit_request_line": 0, "limit_request_fields": 0, "limit_request_field_size": 0},
     "maps dangerously": {"header_map": "dangerous", "forwarder_headers": ""},
     "unconventional": {"permit_unconventional_http_method": True, "permit_unconventional_http_version": True},
