@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import gunicorn_h1c
+from gunicorn.config import PreRequest
 from gunicorn.http import body
 from gunicorn.http.errors import ParseException
 from gunicorn.http.message import Request, _check_fast_parser
@@ -59,8 +60,8 @@ class PlainRequest(TrustingRequest):
     fragment = ""
     _expected_100_continue = False
 
-    def __init__(self, parser: RequestParser, found: dict[str, Any], scheme: str) -> None:
-        """Take the result of ``gunicorn_h1c.parse_request``.
+    def __init__(self, parser: RequestParser, found: dict[str, Any], example: Request) -> None:
+        """Take the result of ``gunicorn_h1c.parse_request``. Settings are those of an `example` that gunicorn made.
 
         :raises NotPlainError: the request is not plain.
         """
@@ -84,7 +85,7 @@ class PlainRequest(TrustingRequest):
             raise NotPlainError
         self.path, query = target.groups("")
         self.query = query
-        self.scheme = scheme
+        self.scheme = example.scheme
         self.must_close = connection is not None and connection.strip(" \t").lower() == "close"
         self.cfg, self.unreader, self.peer_addr = parser.cfg, parser.unreader, parser.source_addr
         size = int(length or 0)
@@ -92,6 +93,7 @@ class PlainRequest(TrustingRequest):
         self.body = body.Body(body.LengthReader(self.unreader, size))
         self.req_number = parser.req_count + 1
         self.proxy_protocol_info: Any = None
+        self._example = example
 
     def should_close(self) -> bool:
         return self.must_close
@@ -106,9 +108,15 @@ class PlainRequest(TrustingRequest):
     def trailers(self) -> list[tuple[str, str]]:
         return []
 
-    @property
+    @cached_property
     def remote_addr(self) -> Any:
         return self.peer_addr
+
+    def __getattr__(self, name: str) -> Any:
+        """Return one of gunicorn's attributes that are the same for all requests, such as limits."""
+        if name == "_example":
+            raise AttributeError(name)
+        return getattr(self._example, name)
 
 
 def has_no_body(request: Request) -> bool:
@@ -124,23 +132,24 @@ class PlainParser:
         """Return the parser for these settings; None if they leave only gunicorn's way."""
         if cfg.protocol != "http" or cfg.casefold_http_method or not _check_fast_parser(cfg):
             return None
+        if cfg.pre_request is not PreRequest.default:  # it may change all that gunicorn's request has
+            return None
         try:
             return cls(cfg)
         except ParseException:  # the limits refuse even the shortest request
             return None
 
     def __init__(self, cfg: Settings) -> None:
-        limits = Request(cfg, IterUnreader([_EXAMPLE]), None, req_number=2)  # gunicorn computes them for each request
+        self._example = example = Request(cfg, IterUnreader([_EXAMPLE]), None, req_number=2)
         self._arguments = (
             0,
-            limits._fast_limit_request_line,
-            limits.limit_request_fields,
-            limits.limit_request_field_size,
+            example._fast_limit_request_line,
+            example.limit_request_fields,
+            example.limit_request_field_size,
             cfg.permit_unconventional_http_method,
             cfg.permit_unconventional_http_version,
         )
         self._begins_with_proxy = cfg.proxy_protocol != "off"
-        self._scheme = limits.scheme
         self._schemes: dict[str, str] = {}  # headers of a trusted proxy by their keys, and their values for https
         for name, value in cfg.secure_scheme_headers.items():
             if name == name.upper():  # gunicorn finds no others
@@ -149,11 +158,12 @@ class PlainParser:
 
     def parse(self, parser: RequestParser, data: bytes) -> PlainRequest | None:
         """Return the request at the beginning of `data`, and buffer what follows it; None: it is not plain."""
-        if self._begins_with_proxy and not parser.req_count:
+        # gunicorn measures the request line after an empty line itself.
+        if data.startswith(b"\r") or (self._begins_with_proxy and not parser.req_count):
             return None
         try:
             found = gunicorn_h1c.parse_request(data, *self._arguments)
-            request = PlainRequest(parser, found, self._scheme)
+            request = PlainRequest(parser, found, self._example)
             if not self._schemes.keys().isdisjoint(request.fields):
                 self._note_scheme(request)
         except (gunicorn_h1c.ParseError, gunicorn_h1c.IncompleteError, NotPlainError):

@@ -30,6 +30,7 @@ class Response(wsgi.Response):
         self.status_code: int | None
         self._must_close = must_close
         self._produced = 0  # bytes of the application
+        self.may_upgrade = False  #: the client asks for another protocol
         self.environ: dict[str, Any] = {}  #: of the request, set before the application runs
         self.log: Any = None  #: gunicorn's logger, set likewise
 

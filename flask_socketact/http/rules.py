@@ -14,6 +14,8 @@ from gunicorn.http.message import Request
 MAX_LENGTH = 2**63 - 1
 #: The version that we speak. A later minor version is responded to with it (RFC 9110, section 6.2).
 VERSION = (1, 1)
+#: Longer values are no names of DNS (RFC 1035), and are not remembered: a client could fill memory with them.
+_LONGEST_REMEMBERED = 255
 #: uri-host [ ":" port ] (RFC 9110, section 7.2, and RFC 3986, section 3.2). An empty host is not valid in an http URI.
 _HOST = re.compile(
     r"(?:(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+"
@@ -60,9 +62,17 @@ def check_beginning(headers: bytes) -> None:
         raise InvalidRequestLine(headers.lstrip().partition(b"\r\n")[0].decode("latin-1"))
 
 
-@lru_cache(1024)
 def is_host(value: str) -> bool:
     """Return whether `value` is valid as that of the Host header."""
+    return _is_usual_host(value) if len(value) <= _LONGEST_REMEMBERED else _is_host(value)
+
+
+@lru_cache(1024)
+def _is_usual_host(value: str) -> bool:
+    return _is_host(value)
+
+
+def _is_host(value: str) -> bool:
     found = _HOST.fullmatch(value)
     if found is None:
         return False

@@ -25,14 +25,20 @@ _date = (0, "")
 
 
 def remember_status(status: str, code: int | None) -> None:
-    """Remember a status that gunicorn has accepted."""
-    if code is not None and code >= _FIRST_FINAL and code not in _WITHOUT_BODY and len(statuses) < _MAX:
+    """Remember a status that gunicorn has accepted. Subclasses of str may behave in any way, and are not remembered."""
+    if (
+        type(status) is str
+        and code is not None
+        and code >= _FIRST_FINAL
+        and code not in _WITHOUT_BODY
+        and len(statuses) < _MAX
+    ):
         statuses[status] = code
 
 
 def remember_name(name: str) -> None:
-    """Remember a name that gunicorn has accepted."""
-    if not util.is_hoppish(name) and len(names) < _MAX:
+    """Remember a name that gunicorn has accepted, as above."""
+    if type(name) is str and not util.is_hoppish(name) and len(names) < _MAX:
         names[name] = name.lower() == CONTENT_LENGTH
 
 

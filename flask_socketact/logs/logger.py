@@ -99,11 +99,6 @@ class Logger(glogging.Logger):
         """Whether gunicorn's own access log is on. It is off while the access log goes to the journal."""
         return not self._journals_access and bool(super().access_log_enabled)
 
-    @property
-    def writes_access(self) -> bool:
-        """Whether `access` writes anything."""
-        return self._journals_access or self.access_log_enabled
-
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> None:
         """Log a response, as ``access_log_format`` says."""
         super().access(resp, req, environ, request_time)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn import util
 from gunicorn.config import PostRequest, PreRequest
+from gunicorn.glogging import Logger as GunicornLogger
 from gunicorn.http import wsgi
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.message import Request
@@ -31,7 +32,6 @@ from flask_socketact.http.environ import base_environ, plain_environ
 from flask_socketact.http.plain import PlainRequest
 from flask_socketact.http.response import Response
 from flask_socketact.http.states import NextRequest
-from flask_socketact.logs.logger import Logger
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.workers.lasting import is_event_stream
 from flask_socketact.workers.request_status import SWITCHED, status_of
@@ -60,20 +60,11 @@ class RequestCycle:
         self._loop = worker.loop
         self._cfg = worker.loop.cfg
         self.log = worker.log
-        #: False if our own logger would do nothing.
-        self._logs_access = type(worker.log) is not Logger or worker.log.writes_access
-        self._pre_request, self._post_request = self._hooks()
-        # A hook may change the request: then gunicorn makes the environ of all.
-        self._base_environ = base_environ(self._cfg) if self._cfg.pre_request is PreRequest.default else None
-
-    def _hooks(self) -> tuple[Callable[..., object] | None, Callable[..., object] | None]:
-        """Return the hooks ``pre_request`` and ``post_request``; None for one that does nothing."""
-        before, after = self._cfg.pre_request, self._cfg.post_request
-        if before is PreRequest.default and not logging.getLogger("gunicorn.error").isEnabledFor(
-            logging.DEBUG
-        ):  # it only logs
-            before = None
-        return before, None if after is PostRequest.default else after
+        self._base_environ = base_environ(self._cfg)
+        # gunicorn's own hooks: one logs at level debug, the other does nothing.
+        self._only_logs = self._cfg.pre_request is PreRequest.default and type(self.log).debug is GunicornLogger.debug
+        self._has_post_request = self._cfg.post_request is not PostRequest.default
+        self._is_enabled_for = logging.getLogger("gunicorn.error").isEnabledFor
 
     def take_turn(self, connection: Connection) -> Outcome:
         """Read a request and serve it, if its headers are complete."""
@@ -149,20 +140,16 @@ class RequestCycle:
         environ: dict[str, Any] = {}
         failure: BaseException | None = None
         try:
-            if self._pre_request is not None:
-                self._pre_request(self._worker, request)
-            began = datetime.now() if self._logs_access else None
+            if not self._only_logs or self._is_enabled_for(logging.DEBUG):
+                self._cfg.pre_request(self._worker, request)
+            began = datetime.now()
             response, environ = self._create_response(connection, request)
-            if (
-                "HTTP_UPGRADE" in environ
-                and asks_for_upgrade(request)
-                and not self._admit_upgrade(connection, response)
-            ):
+            if response.may_upgrade and asks_for_upgrade(request) and not self._admit_upgrade(connection, response):
                 return Outcome.CLOSE
             self._count_request()
             self._respond(connection, request, response, environ, began)
         except BaseException as error:
-            if response and self._has_upgraded(connection, environ) and not self._worker.is_child:
+            if response and self._has_upgraded(connection, response) and not self._worker.is_child:
                 response.status = SWITCHED
                 if not isinstance(error, StopIteration):  # how flask-sock ends
                     self.log.exception("Error in a WebSocket")
@@ -178,33 +165,28 @@ class RequestCycle:
             if not self._worker.is_child:
                 self._finish(connection, request, response, environ, failure)
             failure = None  # break the reference cycle: error, this frame, body
-        if ("HTTP_UPGRADE" in environ and self._has_upgraded(connection, environ)) or response.should_close():
+        if self._has_upgraded(connection, response) or response.should_close():
             return Outcome.CLOSE
         if not connection.finish_request(request):
             return Outcome.CLOSE
         return Outcome.KEEP
 
     @staticmethod
-    def _has_upgraded(connection: Connection, environ: dict[str, Any]) -> bool:
+    def _has_upgraded(connection: Connection, response: Response) -> bool:
         """Return whether the application has used the socket for another protocol.
 
         A normal response then means that it has failed, and what follows on the connection is not HTTP.
         """
-        return "HTTP_UPGRADE" in environ and connection.lent_socket is not None and connection.lent_socket.is_used
+        return response.may_upgrade and connection.lent_socket is not None and connection.lent_socket.is_used
 
     def _respond(
-        self,
-        connection: Connection,
-        request: Request,
-        response: Response,
-        environ: dict[str, Any],
-        began: datetime | None,
+        self, connection: Connection, request: Request, response: Response, environ: dict[str, Any], began: datetime
     ) -> None:
         body = self._worker.wsgi(environ, response.start_response)
         if self._worker.is_child:
             self._worker.fork_hooks.end_child(None)
         try:
-            if "HTTP_UPGRADE" in environ and self._has_upgraded(connection, environ):
+            if self._has_upgraded(connection, response):
                 response.status = SWITCHED  # whatever the application returns now cannot be sent
                 return
             is_stream = response.response_length is None and is_event_stream(response.headers)
@@ -215,8 +197,7 @@ class RequestCycle:
                 return
             response.send(body, environ["wsgi.file_wrapper"])
         finally:
-            # If it has not started, an error page replaces it, in the access log, too.
-            if began is not None and response.has_started:
+            if response.has_started:  # otherwise an error page replaces it, also in the access log
                 self.log.access(response, request, environ, datetime.now() - began)
             if hasattr(body, "close"):
                 body.close()
@@ -237,9 +218,9 @@ class RequestCycle:
             if status is None or status >= "5":
                 self._count_error()
         self._worker.observe(environ, status, connection.clock.began)
-        if self._post_request is not None:
+        if self._has_post_request:
             try:
-                self._post_request(self._worker, request, environ, response)
+                self._cfg.post_request(self._worker, request, environ, response)
             except BaseException:
                 self.log.exception("Exception in post_request hook")
 
@@ -259,6 +240,7 @@ class RequestCycle:
         environ[keys.FREE_SINCE] = connection.free_since
         if not connection.free_since:
             self._worker.note_wait(connection.sock)
+        response.may_upgrade = "HTTP_UPGRADE" in environ  # the application may remove it
         response.environ = environ
         response.log = self.log
         return response, environ

@@ -343,6 +343,24 @@ def test_another_protocol(folder: Folder, http: socket.socket, worker: str) -> N
             assert answer(client) == b""
 
 
+HIDING = """
+    def app(environ, start_response):
+        environ["gunicorn.socket"].sendall(b"HTTP/1.1 101 Switching Protocols\\r\\n\\r\\n")
+        environ.clear()
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ab"]
+"""
+
+
+def test_no_response_follows_an_upgrade(folder: Folder, http: socket.socket) -> None:
+    """Although the application has forgotten that there was one."""
+    with serving(folder, http, source=HIDING), dial(http) as client:
+        client.sendall(UPGRADE)
+        received = answer(client)
+    assert received.startswith(b"HTTP/1.1 101")
+    assert b"200 OK" not in received
+
+
 #: More than the buffers of the kernel take.
 BIG = 16_000_000
 AT_DRAIN = (

@@ -113,7 +113,9 @@ _FIELDS = st.just(b"") | st.tuples(
 @st.composite
 def exchanges(draw: st.DrawFn) -> list[bytes]:
     """What a client sends, in pieces: some requests, perhaps with an error."""
-    sent = draw(st.sampled_from([b""] * 5 + PROXY)) + b"".join(draw(st.lists(requests(), min_size=1, max_size=3)))
+    sent = draw(st.sampled_from([b""] * 5 + [b"\r\n", *PROXY])) + b"".join(
+        draw(st.lists(requests(), min_size=1, max_size=3))
+    )
     if draw(st.integers(0, 5)) == 0:
         at = draw(st.integers(0, len(sent)))
         sent = sent[:at] + draw(st.sampled_from(BYTES)) + sent[at + draw(st.integers(0, 1)) :]

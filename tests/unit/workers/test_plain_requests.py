@@ -57,8 +57,9 @@ def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
 
 def describe(request: Any) -> list[Any]:
     """Return what hooks and logs find in a request."""
-    names = "method uri path query fragment version headers trailers scheme req_number proxy_protocol_info peer_addr"
-    return [*(getattr(request, name) for name in [*names.split(), "remote_addr"]), request.should_close()]
+    names = "method uri path query fragment version headers trailers scheme req_number proxy_protocol_info peer_addr "
+    names += "remote_addr limit_request_line limit_request_fields limit_request_field_size max_buffer_headers"
+    return [*(getattr(request, name) for name in names.split()), request.should_close()]
 
 
 class Way:
@@ -167,17 +168,30 @@ def test_usual_requests_are_plain(both: BothWays, sent: bytes, peer: Any) -> Non
     assert {type(request) for request in both.requests} == {PlainRequest}
 
 
+def test_an_empty_line_before_a_request_changes_no_limit(worker: ThreadWorker, cfg: Config) -> None:
+    cfg.set("limit_request_line", 100)
+    both = BothWays(worker, cfg)
+    with closing(both.plain), closing(both.gunicorns):
+        assert b" 414 " in both.exchange([b"\r\nGET /" + b"x" * 200 + b" HTTP/1.1\r\nHost: a\r\n\r\n"])
+        assert b" 200 " in both.exchange([b"\r\n" + PLAIN["wrk's"]])
+
+
 def test_a_plain_request_after_one_that_is_not(both: BothWays) -> None:
     expecting = b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n"
     both.exchange([expecting, PLAIN["wrk's"]])
     assert [type(request) is PlainRequest for request in both.requests] == [False, True]
 
 
-def test_a_hook_may_change_a_request(worker: ThreadWorker, cfg: Config) -> None:
-    cfg.set("pre_request", lambda _worker, request: request.headers.append(("X-HOOK", "set")))
+def test_a_hook_that_may_change_a_request_gets_gunicorns(worker: ThreadWorker, cfg: Config) -> None:
+    def pre_request(_worker: Any, request: Any) -> None:
+        request.headers.append(("CONNECTION", "close"))
+        request.remote_addr = ("192.0.2.1", request.limit_request_fields)
+
+    cfg.set("pre_request", pre_request)
     both = BothWays(worker, cfg)
     with closing(both.plain), closing(both.gunicorns):
-        assert b"('HTTP_X_HOOK', 'set')" in both.exchange([PLAIN["wrk's"]])
+        assert b"('HTTP_CONNECTION', 'close')" in both.exchange([PLAIN["wrk's"]])
+    assert [type(request) is PlainRequest for request in both.requests] == [False]
 
 
 def test_http_parser_python_switches_it_off(worker: ThreadWorker, cfg: Config) -> None:
