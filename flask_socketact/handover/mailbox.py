@@ -151,22 +151,23 @@ class Mailbox:
                 yield self._send(origin, fds[start : start + batch])
 
     def _send(self, origin: Origin, fds: list[int]) -> list[int]:
-        with Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sender:
-            sender.setblocking(False)
-            try:
+        try:
+            with Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sender:
+                sender.setblocking(False)
                 sender.connect(self.listener.getsockname())
                 # Both name the process that created the listener; otherwise another process listens at its address.
                 if _credentials(sender) != _credentials(self.listener):
                     raise MailboxError(f"another process listens at {self._address}")
                 socket.send_fds(sender, [origin.pack()], fds)
-            except OSError as error:
-                raise MailboxError(f"cannot send to the mailbox {self._address} ({error.strerror})") from error
+        except OSError as error:
+            raise MailboxError(f"cannot send to the mailbox {self._address} ({error.strerror})") from error
         return fds
 
     def knock(self) -> None:
         """Wake another reader, if there are messages: the kernel may have woken a worker that no longer reads."""
         if self.has_mail():
-            with Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sender, suppress(OSError):  # full: readers are awake
+            # If it is full, readers are awake.
+            with suppress(OSError), Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sender:
                 sender.setblocking(False)
                 sender.connect(self.listener.getsockname())
 

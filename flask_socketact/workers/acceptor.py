@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from flask_socketact.errors import MailboxError
 from flask_socketact.handover import mailbox
 from flask_socketact.linux import descriptors
-from flask_socketact.shared.scoreboard import Field
-from flask_socketact.workers.balance import can_serve
+from flask_socketact.shared.scoreboard import Field, Slot
+from flask_socketact.workers.balance import can_serve, has_free_thread, leads
 from flask_socketact.workers.base import BaseWorker, listener_name
 from flask_socketact.workers.drain import DRAIN_POLL
 
@@ -30,11 +30,6 @@ _NO_CONNECTION = (
 
 #: How long a worker that has more connections than its siblings leaves new ones to them, in seconds.
 YIELD_PAUSE = 0.001
-#: A worker yields only if its lead over a sibling is larger than this number of connections ...
-MAX_AHEAD = 2
-#: ... and larger than one in this many of the sibling's connections. Two busy workers accept only once in each turn of
-#: their loops; with a smaller margin they would accept a burst of connections three at a time.
-AHEAD_RATIO = 8
 #: Most connections accepted in a row before existing ones are served.
 ACCEPT_BATCH = 64
 #: Longest time between two looks at the listeners and the mailbox, in seconds.
@@ -83,8 +78,9 @@ class Acceptor:
         elif fd in self._watched and self._board.is_superseded:
             self.unwatch_sources()
         elif fd in self._watched:
+            may_serve = can_serve if fd in self._listeners else has_free_thread
             for _ in range(ACCEPT_BATCH):
-                if not self._sources[fd]() or self._is_ahead():
+                if not self._sources[fd]() or self._is_ahead(may_serve):
                     break
             # Moves us to the end of the kernel's wait queue: the next connection wakes another worker.
             self._unwatch(fd)
@@ -102,19 +98,24 @@ class Acceptor:
             self._make_room(descriptors.TOO_MANY_OPEN_FILES)
             return descriptors.ACCEPT_PAUSE
         self._lacks_descriptors = False
-        if now < self._yield_until and self._is_ahead():
-            return self._yield_until - now
+        pause = self._yield_until - now
+        if pause > 0.0 and self._is_ahead(has_free_thread):
+            return pause
         if len(self._loop.connections) >= self._loop.cfg.worker_connections:
             return descriptors.ACCEPT_PAUSE
         wanted = self._sources.keys() - self._watched
-        wait = self._leave_mail_until - now
-        if wait > 0.0 and self._mailbox is not None:
+        if pause > 0.0 and self._is_ahead(can_serve):
+            wanted -= self._listeners.keys()
+        else:
+            pause = RECHECK_INTERVAL
+        if now < self._leave_mail_until and self._mailbox is not None:
             wanted.discard(self._mailbox.listener.fileno())
+            pause = min(pause, self._leave_mail_until - now)
         for fd in wanted:
             self._epoll.register(fd, _IN_EXCLUSIVE)
             self._watched.add(fd)
         self._slot[Field.ACCEPTING] = bool(self._listeners)
-        return wait if wait > 0.0 else RECHECK_INTERVAL
+        return pause
 
     def unwatch_sources(self) -> None:
         """Leave new connections to other workers, and pass on those for which the kernel may have woken us."""
@@ -179,13 +180,10 @@ class Acceptor:
             with suppress(OSError):  # as in Loop.unregister()
                 self._epoll.unregister(fd)
 
-    def _is_ahead(self) -> bool:
-        """Return whether a sibling that could accept has clearly fewer connections."""
-        return any(
-            len(self._loop.connections) > sibling[Field.OPEN] + max(MAX_AHEAD, sibling[Field.OPEN] // AHEAD_RATIO)
-            for sibling in self._board.taken()
-            if can_serve(sibling)
-        )
+    def _is_ahead(self, may_serve: Callable[[Slot], bool]) -> bool:
+        """Return whether a sibling that could accept, as `may_serve` says, has clearly fewer connections."""
+        ours = len(self._loop.connections)
+        return any(leads(ours, sibling) for sibling in self._board.taken() if may_serve(sibling))
 
     def _accept(self, listener: Any) -> bool:
         """Accept a connection; return whether there may be another."""
@@ -206,6 +204,7 @@ class Acceptor:
         except OSError:  # with TLS: the client has disconnected
             client.close()
             return True
+        self._loop.balance.has_new = True
         self._loop.set_deadline(connection, begun=True)
         self._loop.make_ready(connection)  # its request has often arrived already
         if connection.fd >= self._first_reserved:

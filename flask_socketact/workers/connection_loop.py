@@ -265,7 +265,6 @@ class Loop:
         connection.body_limit, connection.plain = self._body_limit, self._plain
         self.connections.add(connection)
         self._by_fd[connection.fd] = connection
-        self.balance.has_new = True
         self._slot[Field.ACCEPTED] += 1
         self._slot[Field.OPEN] = len(self.connections)
         return connection

@@ -7,6 +7,7 @@ import pytest
 from flask_socketact.handover.mailbox import Mailbox
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Slot
+from flask_socketact.workers.balance import GIVEN_FOR_THREAD, INTERVAL, LONGEST_INTERVAL
 from flask_socketact.workers.thread import ThreadWorker
 from tests.unit.workers.conftest import Dial
 
@@ -70,6 +71,7 @@ def test_it_is_not_looked_at_in_each_turn(worker: ThreadWorker, dial: Dial) -> N
     assert balance.look(LATER) > 0.1
     for _ in range(4):
         dial()
+    balance.has_new = True
     assert 0 < balance.look(LATER + 0.01) < 0.1  # soon, as there are new ones
     assert worker.slot[Field.CARRIED_OUT] == 0
     balance.look(LATER + 0.1)
@@ -78,15 +80,49 @@ def test_it_is_not_looked_at_in_each_turn(worker: ThreadWorker, dial: Dial) -> N
 
 @pytest.mark.parametrize("in_flight", [0, 1, 2])
 def test_waiting_requests_go_to_free_threads(worker: ThreadWorker, dial: Dial, in_flight: int) -> None:
+    """Several for each thread: most requests are short."""
     sibling = add_sibling(worker, 50, in_flight=in_flight)
     sibling[Field.WEBSOCKETS] = sibling[Field.STREAMS] = 1  # they have threads of their own
     sibling[Field.IN_FLIGHT] += 2
-    connections = [dial()[1] for _ in range(4)]
-    for connection in connections[:3]:
+    connections = [dial()[1] for _ in range(10)]
+    for connection in connections[:9]:
         worker.loop.make_ready(connection)
     worker.loop.balance.give_waiting()
-    assert worker.loop.connections == set(connections[2 - in_flight :])
-    assert list(worker.loop.ready) == connections[2 - in_flight : 3]
+    given = min(9, GIVEN_FOR_THREAD * (2 - in_flight))
+    assert worker.loop.connections == set(connections[given:])
+    assert list(worker.loop.ready) == connections[given:9]
+
+
+def test_a_sibling_that_takes_nothing_is_asked_less_and_less(worker: ThreadWorker, dial: Dial, box: Mailbox) -> None:
+    """It may hang in C code, or be stopped. The connections come back."""
+    add_sibling(worker, 0)
+    balance = worker.loop.balance
+    for _ in range(8):
+        dial()
+    now, pauses = LATER, []
+    for _ in range(7):
+        pauses.append(balance.look(now))
+        while sender := box.accept():
+            sender.close()
+        while len(worker.loop.connections) < 8:
+            dial()
+            worker.slot[Field.CARRIED_IN] += 1
+        balance.has_new = True
+        now += pauses[-1] + 0.01
+    assert pauses == sorted(pauses)
+    assert (pauses[0], pauses[-1]) == (INTERVAL, LONGEST_INTERVAL)
+    balance.look(now)  # what is given now does not come back
+    assert balance.look(now + LONGEST_INTERVAL) == INTERVAL
+
+
+def test_connections_that_cannot_be_given_are_not_looked_at_again_and_again(worker: ThreadWorker, dial: Dial) -> None:
+    add_sibling(worker, 0)
+    for _ in range(8):
+        dial()[1].begin_turn()
+    balance = worker.loop.balance
+    assert balance.look(LATER) == INTERVAL
+    assert balance.look(LATER + 1) == 2 * INTERVAL
+    assert balance.look(LATER + 3) == 4 * INTERVAL
 
 
 @pytest.mark.parametrize("state", ["draining", "stopping", "superseded", "sibling", "mailbox"])
