@@ -114,8 +114,8 @@ class Balance:
         return sum(max(0, sibling[Field.THREADS] - busy_threads(sibling)) for sibling in self.siblings())
 
     def siblings(self) -> list[Slot]:
-        """Return the other workers that accept connections; none in a drain. Fast: it is called often."""
+        """Return the workers to which connections may be given; none in a drain. Fast: it is called often."""
         worker = self._worker
         if not worker.alive or worker.mailbox is None:
             return []
-        return [slot for slot in worker.board.taken() if slot[Field.ACCEPTING] and slot.index != worker.slot.index]
+        return worker.carrier.siblings()

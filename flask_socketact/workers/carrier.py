@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from flask_socketact.errors import MailboxError
 from flask_socketact.handover import mailbox
 from flask_socketact.linux import descriptors
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.scoreboard import Field, Slot
 
 if TYPE_CHECKING:
     from flask_socketact.workers.base import BaseWorker
@@ -55,13 +55,18 @@ class Carrier:
         self._given = 0  # connections, before the drain
         self.is_carrying = False  #: connections go to the mailbox as soon as they have no request in flight
 
+    def siblings(self) -> list[Slot]:
+        """Return the other workers of this master that accept connections."""
+        worker = self._worker
+        return [slot for slot in worker.board.taken() if slot[Field.ACCEPTING] and slot.index != worker.slot.index]
+
     def has_successor(self) -> bool:
         """Return whether another worker will read the mailbox when this one has exited."""
         worker = self._worker
         if worker.board.stopping or worker.board.is_deaf:
             return False
         if worker.mailbox is not None and worker.mailbox.is_private:
-            return any(slot[Field.ACCEPTING] and slot.index != worker.slot.index for slot in worker.board.taken())
+            return bool(self.siblings())
         if not worker.relayed.is_moved() or worker.relayed.next_is_ready:
             return True  # a sibling, or the next generation, which systemd starts even if the master has died
         return any(not sibling[Field.DRAINING] for sibling in worker.board.taken())

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from flask_socketact.workers.lasting import RequestThread
 
-#: How often to look for requests that wait while siblings have free threads, in seconds.
-LOOK_INTERVAL = 0.004
-
 if TYPE_CHECKING:
     from flask_socketact.workers.leader import ThreadPool
     from flask_socketact.workers.thread import ThreadWorker
+
+#: How often to look for requests that wait while siblings have free threads, in seconds.
+LOOK_INTERVAL = 0.004
 
 
 class StandIn:
