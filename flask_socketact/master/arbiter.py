@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from contextlib import suppress
 
 import gunicorn.app.base
 from gunicorn.app.base import BaseApplication
@@ -13,12 +12,12 @@ from gunicorn.errors import HaltServer
 from gunicorn.workers.base import Worker
 
 from flask_socketact import env
-from flask_socketact.errors import NotifyError, SettingsError
+from flask_socketact.errors import SettingsError
 from flask_socketact.handover.old_generations import OldGenerations, RelayedWorker
 from flask_socketact.logs import reopen
 from flask_socketact.master import idle_exit, listeners, status_line
 from flask_socketact.master.failures import Failure
-from flask_socketact.master.notifier import EXTENSION, Manager
+from flask_socketact.master.notifier import Manager
 from flask_socketact.master.pool import Pool
 from flask_socketact.master.reload import Reloads
 from flask_socketact.master.service_state import Phase, ServiceState
@@ -68,9 +67,6 @@ class Arbiter(Pool):
         self.state = ServiceState()
         self._keeps_mail = False  # in a stop: systemd starts the service again, which reads the mailbox
         self._drain_end = 0.0
-        if app.cfg.preload_app:  # now: super().__init__() loads it, and sends nothing meanwhile
-            with suppress(NotifyError):
-                notify.extend_timeout(address, env.load_timeout() + EXTENSION)
         super().__init__(app)
         self.manager = Manager(address, self.log)
         self._counters = ServiceCounters(self.log)
@@ -79,7 +75,6 @@ class Arbiter(Pool):
         self.old = OldGenerations(self.cgroup, find_folder(), self.log, on_exit=self._call_child_exit)
 
     def setup(self, app: BaseApplication) -> None:
-        self.reloads.ignore_preload(app)
         super().setup(app)
         if not self.hands_over:
             self.log.warning(
@@ -106,7 +101,8 @@ class Arbiter(Pool):
                 "No listeners from systemd (%s): gunicorn has bound its own, and refuses connections during a restart",
                 activation.why_none(),
             )
-        text = f"Loading the application in {self.num_workers} workers, for at most {self.load_timeout:g} s"
+        how = "Loading the application once for" if self.cfg.preload_app else "Loading the application in"
+        text = f"{how} {self.num_workers} workers, for at most {self.load_timeout:g} s"
         self.log.info(text, extra=message_ids.STARTED)
         self.manager.status(text)
 
@@ -148,6 +144,7 @@ class Arbiter(Pool):
 
     def _look_at_workers(self) -> None:
         """Read which workers have begun to accept."""
+        self.look_at_loader()
         self.reports.collect(self.WORKERS)
         if len(self.reports.accepting) >= self.num_workers:  # those that drain by now count: they have accepted
             self.reloads.load_time = self.reloads.load_time or time.monotonic() - self.reloads.loading_since
@@ -213,11 +210,11 @@ class Arbiter(Pool):
     def worker_exited(self, pid: int, worker: Worker, reason: Failure | None) -> bool:
         return self.reloads.has_lost(pid, worker, reason) or super().worker_exited(pid, worker, reason)
 
-    def handle_slow_load(self, reason: Failure) -> None:
+    def handle_failed_load(self, reason: Failure) -> None:
         if self.reloads.is_loading:
             self.reloads.fail(reason)
         else:
-            super().handle_slow_load(reason)
+            super().handle_failed_load(reason)
 
     def handle_usr1(self) -> None:
         """Reopen log files, in all workers, those of old generations included."""
@@ -240,6 +237,7 @@ class Arbiter(Pool):
     def stop(self, graceful: bool = True) -> None:
         """Let the workers drain, and wait until they have exited; relayed workers are no longer ours."""
         self.reloads.cancel()
+        self.end_loader()
         scope = self.forget_relayed()
         self._announce_stop(
             f"Restarting: the old workers keep serving in {scope}"

@@ -15,18 +15,24 @@ if TYPE_CHECKING:
     from flask_socketact.master.pool import Pool
 
 
+def equip(pool: Pool, worker: Worker) -> None:
+    """Give a worker that is about to be forked what it shares with the master."""
+    pool.reports.watch(worker)
+    worker.board, worker.mailbox, worker.cgroup = pool.board, pool.mailbox, pool.cgroup
+    worker.generation = request_context.name_generation(pool.pid, pool.generation)
+    if not hasattr(worker, "slot"):  # in a loader it has the one that the master has taken
+        pool.board.keep(worker.slot for worker in pool.WORKERS.values())
+        worker.slot = pool.board.take(pool.generation, pool.cfg.threads)
+        worker.slot[Field.AGE] = worker.age
+
+
 def watch_forks(pool: Pool) -> None:
     """Set ``pre_fork`` and ``post_fork`` to functions that call the user's hooks, and do what is ours."""
     before_fork: Callable[[Any, Any], None] = pool.cfg.pre_fork
     after_fork: Callable[[Any, Any], None] = pool.cfg.post_fork
 
     def pre_fork(server: Pool, worker: Worker) -> None:
-        pool.reports.watch(worker)
-        pool.board.keep(worker.slot for worker in pool.WORKERS.values())
-        worker.board, worker.mailbox, worker.cgroup = pool.board, pool.mailbox, pool.cgroup
-        worker.slot = pool.board.take(pool.generation, pool.cfg.threads)
-        worker.slot[Field.AGE] = worker.age
-        worker.generation = request_context.name_generation(pool.pid, pool.generation)
+        equip(pool, worker)
         before_fork(server, worker)
         early_signals.block()  # not before: child processes of the hook would inherit the mask
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import gunicorn.arbiter
 from gunicorn.app.base import BaseApplication
 from gunicorn.errors import HaltServer
 from gunicorn.workers.base import Worker
@@ -19,7 +18,7 @@ from flask_socketact.bridge import request_context
 from flask_socketact.handover.mailbox import Mailbox
 from flask_socketact.master import load_limit, plan, statsd
 from flask_socketact.master.failures import Failure
-from flask_socketact.master.fork_hooks import watch_forks
+from flask_socketact.master.forking import Forking
 from flask_socketact.master.load_limit import LoadLimit
 from flask_socketact.master.plan import State, WorkerHandle
 from flask_socketact.master.worker_reports import WorkerReports
@@ -38,11 +37,10 @@ LOADING_GRACE = 5.0
 EXIT_GRACE = 5.0
 
 
-class Pool(gunicorn.arbiter.Arbiter):
+class Pool(Forking):
     """gunicorn's arbiter: the part that manages workers."""
 
     mailbox: Mailbox | None = None
-    load_timeout: float  #: how long a worker may load the application, in seconds
     dropped_listeners: Sequence[Any] = ()  #: listeners that old workers need, and new workers close
 
     def __init__(self, app: BaseApplication) -> None:
@@ -70,7 +68,6 @@ class Pool(gunicorn.arbiter.Arbiter):
         super().setup(app)
         self.load_timeout = env.load_timeout()  # after setup(): raw_env may set it
         self.board.drain_time = self.cfg.graceful_timeout
-        watch_forks(self)
 
     @property
     def hands_over(self) -> bool:
@@ -117,7 +114,7 @@ class Pool(gunicorn.arbiter.Arbiter):
         for pid in todo.drain:
             self.drain_worker(pid)
         for _ in range(todo.fork):
-            if not self.spawn_worker():
+            if not (self.can_fork() and self.spawn_worker()):
                 break
         statsd.log_numbers(self)
 
@@ -151,14 +148,15 @@ class Pool(gunicorn.arbiter.Arbiter):
         for pid in late:
             self.kill_worker(pid, signal.SIGKILL)
         if late:
-            self.handle_slow_load(load_limit.failure(late, self.load_timeout))
+            self.handle_failed_load(load_limit.failure(late, self.load_timeout))
 
-    def handle_slow_load(self, reason: Failure) -> None:
-        """Continue without a worker that has taken too long to load the application, if others serve.
+    def handle_failed_load(self, reason: Failure) -> None:
+        """Continue without a worker: it, or its loader, has failed to load the application, or has taken too long.
 
         :raises HaltServer: no worker serves, or this is the start, which succeeds with all workers or fails.
         """
         if not (self.booted and self.serving):
+            self.shortage = reason
             raise HaltServer(reason.text, self.WORKER_BOOT_ERROR)
         self._wait_before_respawn(reason)
 

@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gunicorn import sock, util
-from gunicorn.app.base import BaseApplication
 from gunicorn.config import Config
 from gunicorn.pidfile import Pidfile
 from gunicorn.workers.base import Worker
@@ -24,6 +23,7 @@ from flask_socketact.linux.descriptors import STDERR, STDOUT
 from flask_socketact.logs import reopen
 from flask_socketact.master import config_reload
 from flask_socketact.master.failures import Failure
+from flask_socketact.master.loader import Loader
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.systemd import message_ids
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 #: Attributes of the master that follow from the settings.
 _ATTRIBUTES = (
     "generation",
+    "loader",
     "cfg",
     "worker_class",
     "address",
@@ -77,14 +78,6 @@ class Reloads:
         """Whether a reload is to begin."""
         return self._is_wanted and self._before is None
 
-    def ignore_preload(self, app: BaseApplication) -> None:
-        """Turn ``preload_app`` off in the settings of a reload."""
-        if self._before is not None and app.cfg.preload_app:
-            self._master.log.warning(
-                "preload_app is ignored until a restart: in a reload, the workers load the application"
-            )
-            app.cfg.set("preload_app", False)
-
     def ask(self) -> None:
         """Begin a reload, as soon as no other is in progress."""
         log = self._master.log
@@ -101,13 +94,16 @@ class Reloads:
     def cancel(self) -> None:
         """Forget the reload, as the service stops."""
         self._is_wanted = False
-        self._before = None
+        before, self._before = self._before, None
+        if before is not None:
+            _end_old_loader(before)
 
     def begin(self) -> None:
         """Start the new workers."""
         master = self._master
         self._is_wanted = False
         self._before = before = Before({name: getattr(master, name) for name in _ATTRIBUTES})
+        master.loader = None
         master._stats["reloads"] += 1
         self._generations += 1
         master.generation = self._generations
@@ -128,6 +124,7 @@ class Reloads:
         master.dropped_listeners = ()
         self.failure = master.shortage = None
         self._retire(self._active(new=False))
+        _end_old_loader(before)
         sock.close_sockets(_without(before.attributes["LISTENERS"], master.LISTENERS), unlink=False)
         for copy in before.streams:
             os.close(copy)
@@ -142,7 +139,7 @@ class Reloads:
         """Fork missing new workers. Old ones are not replaced: their release may be removed by now."""
         master = self._master
         missing = master.num_workers - len(self._active(new=True))
-        if missing > 0 and not all(master.spawn_worker() for _ in range(missing)):
+        if missing > 0 and master.can_fork() and not all(master.spawn_worker() for _ in range(missing)):
             self.fail(master.shortage or Failure.known("no worker can be forked"))
 
     def has_lost(self, pid: int, worker: Worker, reason: Failure | None) -> bool:
@@ -169,6 +166,7 @@ class Reloads:
             "Reload failed, the old workers keep serving: %s", reason.text, extra=message_ids.RELOAD_FAILED
         )
         self._retire(self._active(new=True))
+        master.end_loader()
         sock.close_sockets(_without(master.LISTENERS, before.attributes["LISTENERS"]), unlink=False)
         self._restore(before)
         master.report_state()
@@ -176,11 +174,6 @@ class Reloads:
     def _configure(self, before: Before) -> None:
         """Read the configuration, and apply the settings."""
         master = self._master
-        if master.app.callable is not None:
-            raise ReloadError(
-                "preload_app: the master has loaded the application, and cannot load it again. "
-                "Use 'systemctl restart': clients do not wait for that either"
-            )
         address = master.cfg.address
         config_reload.leave_environment(master.cfg)
         before.modules.update(config_reload.forget_modules(master.cfg))
@@ -267,6 +260,12 @@ class Reloads:
             with suppress(OSError, RuntimeError):
                 master.pidfile = Pidfile(master.cfg.pidfile)
                 master.pidfile.create(os.getpid())
+
+
+def _end_old_loader(before: Before) -> None:
+    loader: Loader | None = before.attributes["loader"]
+    if loader is not None:
+        loader.end()
 
 
 def _without(listeners: list[Any], others: list[Any]) -> list[Any]:

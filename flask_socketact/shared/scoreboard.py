@@ -182,6 +182,10 @@ class Scoreboard:
                 return slot
         raise RuntimeError(f"more than {SLOTS} worker processes: set fewer workers")
 
+    def slot(self, index: int) -> Slot:
+        """Return a slot by its ``index``."""
+        return self._slots[index]
+
     def taken(self) -> Iterator[Slot]:
         """Return the slots in use."""
         return (slot for slot in self._slots[: self._memory[_HIGHEST]] if slot[Field.TAKEN])

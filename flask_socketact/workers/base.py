@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import signal
 import sys
@@ -13,15 +12,12 @@ from typing import Any
 from gunicorn.http.errors import InvalidProxyHeader, InvalidProxyLine
 from gunicorn.workers.base import Worker
 
-from flask_socketact import env
 from flask_socketact.bridge import keys, request_context, server_info
-from flask_socketact.errors import CountersError
+from flask_socketact.bridge.loading import loading
 from flask_socketact.handover import protocol
 from flask_socketact.handover.mailbox import Mailbox
 from flask_socketact.linux import socket_queues
-from flask_socketact.linux.descriptors import STDERR
 from flask_socketact.logs import logger, reopen, root
-from flask_socketact.shared import metric_files
 from flask_socketact.shared.scoreboard import Field, Scoreboard, Slot
 from flask_socketact.workers.applications import Applications
 from flask_socketact.workers.carrier import Carrier
@@ -101,28 +97,11 @@ class BaseWorker(Worker):
         self.drain.finish()
 
     def load_wsgi(self) -> None:
-        """Load the application.
-
-        :raises RuntimeError: it called ``sys.exit()`` while it was imported. For SystemExit gunicorn would start the
-            worker again and again.
-        """
-        server_info.server = server_info.Server(
-            self.named_listeners(), self.board, self.slot, self.is_draining, self.begin_stream
-        )
-        try:
-            metric_files.use()
-        except CountersError as error:
-            self.log.error("%s", error)
-        # Just before the master kills it. A signal handler would not do: it does not run while C code blocks.
-        faulthandler.dump_traceback_later(env.load_timeout(), file=STDERR)
-        try:
+        """Load the application, or use what a loader has loaded."""
+        server = server_info.Server(self.named_listeners(), self.board, self.slot, self.is_draining, self.begin_stream)
+        # By handle_exit(), or a handler of the application.
+        with loading(server, self.log, is_told_to_exit=lambda: not self.alive or bool(self.slot[Field.DRAINING])):
             super().load_wsgi()
-        except SystemExit as error:
-            if not self.alive or self.slot[Field.DRAINING]:  # handle_exit(), or a handler of the application
-                raise
-            raise RuntimeError(f"the application called sys.exit({error.code!r}) while it was imported") from error
-        finally:
-            faulthandler.cancel_dump_traceback_later()
         self.handlers.restore()
         logger.restore(self.log)
         root.install_root_handler()

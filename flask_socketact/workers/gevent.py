@@ -14,6 +14,7 @@ from typing import Any
 
 import gevent
 import gevent.socket
+from gevent import monkey
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
@@ -45,6 +46,11 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
 
     Unlike gunicorn's, it hands its connections over in a drain, drains when its master has died, and exits when done.
     """
+
+    @staticmethod
+    def patch_before_load() -> None:
+        """Patch the standard library in a loader, before it loads the application."""
+        monkey.patch_all()
 
     def patch(self) -> None:
         names = [listener_name(listener) for listener in self.sockets]

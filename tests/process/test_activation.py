@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.conftest import Folder
 from tests.support.http import ask
 from tests.support.server import CONF, Server, dial, tcp, unix
 
@@ -93,19 +92,6 @@ def test_reuse_port_does_not_reach_the_listener(plain: Path, http: socket.socket
         server.wait_until_ready()
         assert server.log.count("reuse_port is ignored") == 1
         assert http.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 0
-
-
-def test_application_loaded_by_the_master_sees_no_variables(folder: Folder, http: socket.socket) -> None:
-    app = folder(
-        """
-        import os
-        print("found:", [name for name in os.environ if name.startswith(("LISTEN_", "NOTIFY_"))], flush=True)
-        def app(environ, start_response): ...
-        """
-    )
-    with Server(app, *CONF, "--preload", "app:app", listeners={"http": http}) as server:
-        server.wait_until_ready()
-        assert "found: []" in server.log
 
 
 def test_reload_with_another_bind_keeps_the_listener(plain: Path, http: socket.socket) -> None:

@@ -37,15 +37,6 @@ def test_import_may_take_longer_than_a_request(site: Path, http: socket.socket, 
         assert "TIMEOUT" not in server.log
 
 
-def test_preloading_master_extends_the_timeout_first(site: Path, http: socket.socket) -> None:
-    """``preload_app``: the master sends nothing during the import."""
-    release(site, "one", "import time; time.sleep(1)")
-    with Server(site, *CONF, "--preload", "app:app", listeners={"http": http}) as server:
-        server.wait_until_ready()
-        assert server.messages[0] == "EXTEND_TIMEOUT_USEC=610000000"
-        assert ask(lambda: dial(http)) == (200, b"one")
-
-
 @pytest.mark.parametrize("stuck", STUCK)
 def test_start_that_exceeds_the_load_timeout(site: Path, http: socket.socket, stuck: str) -> None:
     release(site, "one", stuck)

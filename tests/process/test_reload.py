@@ -310,33 +310,6 @@ def test_module_of_the_configuration_is_read_again(site: Path, http: socket.sock
         assert "Serving with 2 of 2 workers" in server.wait_for_message("READY=1")
 
 
-def test_preload_app(site: Path, http: socket.socket) -> None:
-    """The master has imported the application, and cannot import it again: the reload fails, and it keeps serving."""
-    with Server(site, *CONF, "--preload", "app:app", listeners={"http": http}) as server:
-        before = server.wait_until_ready().workers()
-        release(site, "two")
-        server.signal(signal.SIGHUP)
-        message = server.wait_for_message("READY=1")
-        assert "STATUS=Reload failed (preload_app: the master has loaded the application" in message
-        assert "systemctl restart" in message
-        assert server.workers() == before
-        assert ask(lambda: dial(http)) == (200, b"one")
-
-
-def test_preload_app_that_a_reload_asks_for(site: Path, http: socket.socket) -> None:
-    (site / "settings.py").write_text("from flask_socketact.conf import *\n")
-    with Server(site, "-c", "settings.py", "app:app", listeners={"http": http}) as server:
-        server.wait_until_ready()
-        (site / "settings.py").write_text("from flask_socketact.conf import *\npreload_app = True\n")
-        for name in ("two", "three"):
-            release(site, name)
-            server.signal(signal.SIGHUP)
-            assert "Serving with 2 of 2" in server.wait_for_message("READY=1")
-            server.wait_for_log("preload_app is ignored until a restart")
-            server.wait_for(lambda: len(server.workers()) == 2, "the old workers to exit")
-            assert ask(lambda: dial(http)) == (200, name.encode())
-
-
 def test_other_address_outside_systemd(site: Path) -> None:
     with tcp() as one, tcp() as two, tcp() as taken:
         ports = [listener.getsockname()[1] for listener in (one, two)]

@@ -39,13 +39,13 @@ class Master(Arbiter):
     def __init__(self, app: App) -> None:
         self.pids = itertools.count(1001)
         self.sent: list[tuple[int, int]] = []  #: pid, signal
-        self.can_fork = True
+        self.has_processes = True  #: whether a fork succeeds
         super().__init__(app)
         self.pid = os.getpid()  # as start() does
         self.WORKERS: dict[int, Any] = {}
 
     def spawn_worker(self) -> int:
-        if not self.can_fork:
+        if not self.has_processes:
             return 0
         pid = next(self.pids)
         self.worker_age += 1

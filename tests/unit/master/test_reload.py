@@ -156,7 +156,7 @@ def test_missing_new_workers_are_forked_and_old_ones_are_not_replaced(master: Ma
 def test_a_worker_that_cannot_be_forked_fails_the_reload(master: Master) -> None:
     begin(master)
     master.lose(max(master.WORKERS))
-    master.can_fork = False
+    master.has_processes = False
     master.reloads.keep_number()
     assert not master.reloads.is_loading
     assert master.generation == 1
@@ -196,21 +196,6 @@ def test_a_hook_that_raises_fails_the_reload(master: Master) -> None:
     assert "secret" in master.reloads.failure.text
     assert "secret" not in master.reloads.failure.public
     assert master.generation == 1
-
-
-def test_an_application_that_the_master_has_loaded_cannot_be_reloaded(master: Master) -> None:
-    master.app.callable = object()
-    assert begin(master) == []
-    assert master.reloads.failure is not None
-    assert "preload_app" in master.reloads.failure.text
-
-
-def test_preload_app_is_ignored_in_a_reload(master: Master, caplog: pytest.LogCaptureFixture) -> None:
-    master.app.settings["preload_app"] = True
-    assert len(begin(master)) == 2
-    assert not master.cfg.preload_app
-    assert master.app.callable is None
-    assert "preload_app" in caplog.text
 
 
 def test_a_changed_bind_opens_what_is_new_and_keeps_the_rest(master: Master) -> None:

@@ -1,0 +1,41 @@
+"""What holds while a process loads the application: a worker; or a loader, once for all workers."""
+
+from __future__ import annotations
+
+import faulthandler
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flask_socketact import env
+from flask_socketact.bridge import server_info
+from flask_socketact.errors import CountersError
+from flask_socketact.linux.descriptors import STDERR
+from flask_socketact.shared import metric_files
+
+
+@contextmanager
+def loading(
+    server: server_info.Server, log: Any, *, is_told_to_exit: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
+    """Tell the application about `server`, and write the stack to the journal when the load timeout expires.
+
+    :param is_told_to_exit: whether this process has been told to exit
+    :raises RuntimeError: the application called ``sys.exit()`` while it was imported. For SystemExit gunicorn would
+        start the worker again and again.
+    """
+    server_info.server = server
+    try:
+        metric_files.use()
+    except CountersError as error:
+        log.error("%s", error)
+    # Just before the master kills it. A signal handler would not do: it does not run while C code blocks.
+    faulthandler.dump_traceback_later(env.load_timeout(), file=STDERR)
+    try:
+        yield
+    except SystemExit as error:
+        if is_told_to_exit():
+            raise
+        raise RuntimeError(f"the application called sys.exit({error.code!r}) while it was imported") from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,89 @@
+"""How a master forks its workers: itself; or, with ``preload_app``, through a loader."""
+
+from __future__ import annotations
+
+import gunicorn.arbiter
+from gunicorn.app.base import BaseApplication
+
+from flask_socketact.master import fork_hooks
+from flask_socketact.master.failures import Failure
+from flask_socketact.master.loader import Loader
+
+
+class Forking(gunicorn.arbiter.Arbiter):
+    """gunicorn's arbiter: the part that forks workers.
+
+    gunicorn's master loads the application itself with ``preload_app``, and cannot load another release afterwards.
+    Ours leaves it to a loader, one for each generation, which forks the workers, too.
+    """
+
+    load_timeout: float  #: how long the application may take to load, in seconds
+    loader: Loader | None = None  #: of the newest generation; it is started when a worker is needed
+
+    def setup(self, app: BaseApplication) -> None:
+        """Read the configuration as gunicorn does, but load nothing."""
+        preload = app.cfg.preload_app
+        app.cfg.set("preload_app", False)
+        super().setup(app)
+        app.cfg.set("preload_app", preload)
+        fork_hooks.watch_forks(self)
+
+    def can_fork(self) -> bool:
+        """Return whether a worker can be forked now: with ``preload_app``, when the loader has loaded the application.
+        It is started now if there is none."""
+        if not self.cfg.preload_app:
+            return True
+        if self.loader is None:
+            try:
+                self.loader = Loader(self)
+            except OSError as error:
+                self.handle_failed_load(Failure.of(error, "no loader can be forked: "))
+                return False
+        return self.loader.has_loaded
+
+    def spawn_worker(self) -> int:
+        """Fork a worker, and return its pid; 0 if that fails while others serve."""
+        if self.loader is None:
+            pid: int = super().spawn_worker()
+            return pid
+        self.worker_age += 1
+        worker = self.worker_class(
+            self.worker_age, self.pid, self.LISTENERS, self.app, self.timeout / 2.0, self.cfg, self.log
+        )
+        fork_hooks.equip(self, worker)
+        forked = self.loader.fork(worker)
+        if isinstance(forked, Failure):
+            worker.tmp.close()
+            self.handle_failed_load(forked)
+            return 0
+        worker.pid = forked
+        self.WORKERS[forked] = worker
+        self._stats["workers_spawned"] += 1
+        return forked
+
+    def look_at_loader(self) -> None:
+        """Note whether the loader has loaded the application. One that fails or exits is forgotten, and replaced when
+        the next worker is needed."""
+        loader = self.loader
+        reason = loader.look() if loader else None
+        if loader is None or reason is None:
+            return
+        self.end_loader()
+        if loader.has_loaded:
+            self.log.warning("%s. Another one loads the application when a worker is needed", reason.text)
+        else:
+            self.handle_failed_load(reason)
+
+    def reap_workers(self) -> None:
+        if self.loader is not None:
+            self.loader.reap()  # before gunicorn does, which would not tell us why it has exited
+        super().reap_workers()
+
+    def end_loader(self) -> None:
+        """End the loader, if there is one."""
+        if self.loader is not None:
+            self.loader.end()
+            self.loader = None
+
+    def handle_failed_load(self, reason: Failure) -> None:
+        """Continue without a worker. What else follows is for subclasses to say."""
