@@ -88,6 +88,11 @@ class OldGenerations:
         for scope in self._generations.keys() - present:
             del self._generations[scope]
 
+    @property
+    def are_there(self) -> bool:
+        """Whether the last look has found any."""
+        return bool(self._generations)
+
     def workers(self) -> list[int]:
         """Return the pids of the workers that still run."""
         return [pid for scope in self._scopes() for pid in cgroup.workers(scope)]

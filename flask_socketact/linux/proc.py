@@ -49,6 +49,17 @@ def resident_memory(pid: int) -> int | None:
         return None
 
 
+def wanted_cpu(pid: int) -> float:
+    """Return for how long the main thread of a process has run, or has waited for a CPU, in seconds; 0.0 if that is
+    unknown. See the kernel's documentation, scheduler/sched-stats.
+    """
+    try:
+        running, waiting, _ = (PROC / f"{pid}/schedstat").read_text().split()
+    except (OSError, ValueError):  # it has exited, or the kernel does not count
+        return 0.0
+    return (int(running) + int(waiting)) / 1e9
+
+
 def catches(pid: int, number: int) -> bool:
     """Return whether a process has a handler for a signal; False if it has exited."""
     try:

@@ -117,8 +117,7 @@ class Arbiter(Pool):
 
     def wait_for_signals(self, timeout: float | None = 1.0) -> list[int]:  # noqa: ARG002 (gunicorn's is a second)
         """Wait for signals as gunicorn does in each turn of its loop, then do what is ours."""
-        is_booting = len(self.WORKERS) > len(self.reports.accepting)
-        is_waiting = is_booting or not self.state.has_started or self.reloads.is_loading or self.reloads.is_due
+        is_waiting = self.is_booting or not self.state.has_started or self.reloads.is_loading or self.reloads.is_due
         signals: list[int] = super().wait_for_signals(BOOT_POLL if is_waiting else self._turn)
         self.tick()
         return signals
@@ -151,6 +150,10 @@ class Arbiter(Pool):
             self.booted = True
         if self.has_enough:
             self.shortage = None
+
+    @property
+    def spares_cpu(self) -> bool:
+        return super().spares_cpu or self.old.are_there
 
     def exit_idle(self, seconds: float) -> None:
         """Stop with success after `seconds` without a connection. A new connection gets its response from this master's
@@ -192,7 +195,7 @@ class Arbiter(Pool):
         self._counters.count("reloads" if succeeded else "failed_reloads")
 
     def murder_workers(self) -> None:
-        """Replace workers that make no progress; while others do, tell systemd so (``WatchdogSec=``)."""
+        """Replace stuck workers; while others make progress, tell systemd so (``WatchdogSec=``)."""
         if self._watchdog and self.booted:
             self._watchdog.look(self)
         super().murder_workers()
@@ -211,9 +214,7 @@ class Arbiter(Pool):
         return self.reloads.has_lost(pid, worker, reason) or super().worker_exited(pid, worker, reason)
 
     def handle_failed_load(self, reason: Failure) -> None:
-        if self.reloads.is_loading:
-            self.reloads.fail(reason)
-        else:
+        if not self.reloads.fail(reason):
             super().handle_failed_load(reason)
 
     def handle_usr1(self) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+import time
+
 import gunicorn.arbiter
 from gunicorn.app.base import BaseApplication
 
-from flask_socketact.master import fork_hooks
+from flask_socketact.master import fork_hooks, load_limit
 from flask_socketact.master.failures import Failure
+from flask_socketact.master.load_limit import LoadLimit
+from flask_socketact.master.load_pace import LoadPace
 from flask_socketact.master.loader import Loader
+from flask_socketact.master.worker_reports import WorkerReports
 
 
 class Forking(gunicorn.arbiter.Arbiter):
-    """gunicorn's arbiter: the part that forks workers.
+    """gunicorn's arbiter: the part that forks workers, and watches them until they have loaded the application.
 
     gunicorn's master loads the application itself with ``preload_app``, and cannot load another release afterwards.
     Ours leaves it to a loader, one for each generation, which forks the workers, too.
@@ -19,6 +25,12 @@ class Forking(gunicorn.arbiter.Arbiter):
 
     load_timeout: float  #: how long the application may take to load, in seconds
     loader: Loader | None = None  #: of the newest generation; it is started when a worker is needed
+
+    def __init__(self, app: BaseApplication) -> None:
+        self.reports = WorkerReports()
+        self._load_limit = LoadLimit()
+        self._load_pace = LoadPace()
+        super().__init__(app)
 
     def setup(self, app: BaseApplication) -> None:
         """Read the configuration as gunicorn does, but load nothing."""
@@ -28,11 +40,26 @@ class Forking(gunicorn.arbiter.Arbiter):
         app.cfg.set("preload_app", preload)
         fork_hooks.watch_forks(self)
 
+    @property
+    def loading(self) -> set[int]:
+        """The pids of workers that load the application."""
+        return set(self.WORKERS).difference(self.reports.accepting)
+
+    @property
+    def is_booting(self) -> bool:
+        """Whether a worker, or the loader, loads the application."""
+        return bool(self.loading) or not (self.loader is None or self.loader.has_loaded)
+
+    @property
+    def spares_cpu(self) -> bool:
+        """Whether there are clients that should not notice that workers load the application."""
+        return bool(self.serving)
+
     def can_fork(self) -> bool:
-        """Return whether a worker can be forked now: with ``preload_app``, when the loader has loaded the application.
-        It is started now if there is none."""
+        """Return whether a worker can be forked now. With ``preload_app`` the loader must have loaded the application;
+        it is started now if there is none. Otherwise no more workers load it at once than leave CPUs to clients."""
         if not self.cfg.preload_app:
-            return True
+            return not self.spares_cpu or self._load_pace.has_room(self.loading, time.monotonic())
         if self.loader is None:
             try:
                 self.loader = Loader(self)
@@ -60,6 +87,20 @@ class Forking(gunicorn.arbiter.Arbiter):
         self.WORKERS[forked] = worker
         self._stats["workers_spawned"] += 1
         return forked
+
+    def watch_loading(self) -> None:
+        """Let workers load the application up to the load timeout, and kill those that take longer.
+
+        :raises HaltServer: one has taken longer, and no other worker serves.
+        """
+        for pid in self.loading:
+            self.WORKERS[pid].tmp.notify()
+        loading = self.loading.difference(self.draining)
+        late = self._load_limit.overdue(loading, self.load_timeout, time.monotonic())
+        for pid in late:
+            self.kill_worker(pid, signal.SIGKILL)
+        if late:
+            self.handle_failed_load(load_limit.failure(late, self.load_timeout))
 
     def look_at_loader(self) -> None:
         """Note whether the loader has loaded the application. One that fails or exits is forgotten, and replaced when

@@ -16,12 +16,10 @@ from gunicorn.workers.base import Worker
 from flask_socketact import env
 from flask_socketact.bridge import request_context
 from flask_socketact.handover.mailbox import Mailbox
-from flask_socketact.master import load_limit, plan, statsd
+from flask_socketact.master import plan, statsd
 from flask_socketact.master.failures import Failure
 from flask_socketact.master.forking import Forking
-from flask_socketact.master.load_limit import LoadLimit
 from flask_socketact.master.plan import State, WorkerHandle
-from flask_socketact.master.worker_reports import WorkerReports
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard
 from flask_socketact.shared.service_counters import find_folder
@@ -44,7 +42,6 @@ class Pool(Forking):
     dropped_listeners: Sequence[Any] = ()  #: listeners that old workers need, and new workers close
 
     def __init__(self, app: BaseApplication) -> None:
-        self.reports = WorkerReports()
         self.board, self.board_error = _make_board()
         self.cgroup = cgroup.of(os.getpid())
         self.generation = 1  #: of the workers that are forked now; each reload increases it
@@ -53,7 +50,6 @@ class Pool(Forking):
         self.retired: set[int] = set()  #: pids of workers that a reload has told to drain
         self.shortage: Failure | None = None  #: why there are fewer workers than wanted
         self._respawn_at = 0.0
-        self._load_limit = LoadLimit()
         self._killed: set[int] = set()  # pids of draining workers that got SIGKILL
         self._served = 0  # by workers that have exited
         super().__init__(app)
@@ -132,23 +128,9 @@ class Pool(Forking):
 
     def murder_workers(self) -> None:
         """Kill workers that give no sign of life, do not exit, or take too long to load the application."""
-        self._watch_loading()
+        self.watch_loading()
         super().murder_workers()
         self._kill_overdue()
-
-    def _watch_loading(self) -> None:
-        """Let workers load the application up to the load timeout, and kill those that take longer.
-
-        :raises HaltServer: one has taken longer, and no other worker serves.
-        """
-        loading = self.WORKERS.keys() - self.reports.accepting
-        for pid in loading:
-            self.WORKERS[pid].tmp.notify()
-        late = self._load_limit.overdue(loading.difference(self.draining), self.load_timeout, time.monotonic())
-        for pid in late:
-            self.kill_worker(pid, signal.SIGKILL)
-        if late:
-            self.handle_failed_load(load_limit.failure(late, self.load_timeout))
 
     def handle_failed_load(self, reason: Failure) -> None:
         """Continue without a worker: it, or its loader, has failed to load the application, or has taken too long.

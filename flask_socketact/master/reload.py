@@ -138,9 +138,12 @@ class Reloads:
     def keep_number(self) -> None:
         """Fork missing new workers. Old ones are not replaced: their release may be removed by now."""
         master = self._master
-        missing = master.num_workers - len(self._active(new=True))
-        if missing > 0 and master.can_fork() and not all(master.spawn_worker() for _ in range(missing)):
-            self.fail(master.shortage or Failure.known("no worker can be forked"))
+        for _ in range(master.num_workers - len(self._active(new=True))):
+            if not master.can_fork():
+                return
+            if not master.spawn_worker():
+                self.fail(master.shortage or Failure.known("no worker can be forked"))
+                return
 
     def has_lost(self, pid: int, worker: Worker, reason: Failure | None) -> bool:
         """Return whether a worker that has exited was forked by a reload, which fails if it is in progress."""
@@ -153,12 +156,12 @@ class Reloads:
         self.fail(reason or Failure.known(f"new worker {pid} exited before all new workers accepted"))
         return True
 
-    def fail(self, reason: Failure) -> None:
-        """Let the new workers drain, and keep the old ones."""
+    def fail(self, reason: Failure) -> bool:
+        """Let the new workers drain, and keep the old ones; return False if there is no reload that could fail."""
         master = self._master
         before, self._before = self._before, None
         if before is None:
-            return
+            return False
         self.failure = reason
         master.board.note_failed_reload()
         master.note_reload(succeeded=False)
@@ -170,6 +173,7 @@ class Reloads:
         sock.close_sockets(_without(master.LISTENERS, before.attributes["LISTENERS"]), unlink=False)
         self._restore(before)
         master.report_state()
+        return True
 
     def _configure(self, before: Before) -> None:
         """Read the configuration, and apply the settings."""

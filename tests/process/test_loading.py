@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -88,3 +89,36 @@ def test_invalid_load_timeout(site: Path, http: socket.socket) -> None:
         assert server.wait_until_gone() == 1
         assert "SOCKETACT_LOAD_TIMEOUT='long' is not a positive number of seconds" in server.log
         assert "Traceback" not in server.log
+
+
+def test_while_others_serve_workers_load_one_after_another(site: Path, http: socket.socket) -> None:
+    """At most half of the CPUs load the application; nobody waits for that in a start."""
+    busy = """
+import os, time
+with open("loads", "a") as log: log.write(f"begin {os.getpid()}\\n")
+until = time.process_time() + 0.6
+while time.process_time() < until: pass
+with open("loads", "a") as log: log.write(f"end {os.getpid()}\\n")
+"""
+    release(site, "one", busy)
+    with Server(site, *CONF, "-w", "4", "app:app", listeners={"http": http}) as server, asking(http) as load:
+        server.wait_until_ready()
+        (site / "loads").unlink()
+        server.signal(signal.SIGHUP)
+        assert "Serving with 4 of 4" in server.wait_for_message("READY=1")
+    at_once = most = 0
+    for line in (site / "loads").read_text().splitlines():
+        at_once += 1 if line.startswith("begin") else -1
+        most = max(most, at_once)
+    assert most == max(1, len(os.sched_getaffinity(0)) // 2)
+    assert not load.failures()
+
+
+def test_loads_that_only_wait_do_not_wait_for_each_other(site: Path, http: socket.socket) -> None:
+    release(site, "one", "import time; time.sleep(2)")
+    with Server(site, *CONF, "-w", "6", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        began = time.monotonic()
+        server.signal(signal.SIGHUP)
+        assert "Serving with 6 of 6" in server.wait_for_message("READY=1")
+        assert time.monotonic() - began < 6
