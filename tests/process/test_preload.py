@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 from gunicorn.arbiter import Arbiter
 
-from flask_socketact.linux import proc
 from tests.support.http import ask
 from tests.support.releases import WORKERS, asking, release
 from tests.support.server import CONF, Server, dial
@@ -35,16 +34,6 @@ def app(environ, start_response):
 """
 
 
-def loaders(server: Server) -> list[int]:
-    """Return the pids of the loaders, of which the log tells."""
-    pids = re.findall(r"Loading the application for all workers \(pid: (\d+)\)", server.log)
-    return [int(pid) for pid in pids if proc.exists(int(pid))]
-
-
-def workers(server: Server) -> list[int]:
-    return sorted(set(server.workers()) - set(loaders(server)))
-
-
 @pytest.mark.parametrize("worker", WORKERS)
 def test_each_generation_loads_the_application_once(site: Path, http: socket.socket, worker: str) -> None:
     release(site, "one", COUNTED)
@@ -56,9 +45,9 @@ def test_each_generation_loads_the_application_once(site: Path, http: socket.soc
             server.signal(signal.SIGHUP)
             assert "Serving with 3 of 3" in server.wait_for_message("READY=1")
             assert ask(lambda: dial(http)) == (200, name.encode())
-        server.wait_for(lambda: len(workers(server)) == 3, "the old workers to exit")
+        server.wait_for(lambda: len(server.workers()) == 3, "the old workers to exit")
         assert (site / "loads").read_text().count("one") == 3
-        assert len(loaders(server)) == 1
+        assert len(server.loaders()) == 1
     assert not load.failures()
 
 
@@ -93,15 +82,15 @@ def test_a_release_that_does_not_load_fails_the_reload(site: Path, http: socket.
     """The old loader stays, and forks workers of the old release."""
     release(site, "one", COUNTED)
     with Server(site, *PRELOAD, listeners={"http": http}) as server, asking(http) as load:
-        before = workers(server.wait_until_ready())
+        before = server.wait_until_ready().workers()
         for extra in ("raise RuntimeError('a slip')", "import sys; sys.exit('no')", "import os; os.abort()"):
             release(site, "two", extra)
             server.signal(signal.SIGHUP)
             assert "Reload failed (" in server.wait_for_message("READY=1")
         assert "was ended by SIGABRT" in server.log
-        assert workers(server) == before
+        assert server.workers() == before
         os.kill(before[0], signal.SIGKILL)
-        server.wait_for(lambda: len(set(workers(server)) - {before[0]}) == 3, "a worker in its place")
+        server.wait_for(lambda: len(set(server.workers()) - {before[0]}) == 3, "a worker in its place")
         server.wait_for(lambda: "with 3 of 3" in server.wait_for_message("STATUS="), "it to serve")
         for _ in range(10):
             assert ask(lambda: dial(http)) == (200, b"one")
@@ -120,21 +109,21 @@ def test_a_load_that_takes_too_long(site: Path, http: socket.socket, stuck: str)
         assert re.search(rf"Reload failed \({why}\)", server.wait_for_message("READY=1"))
         assert re.search(r'File "\S+/app.py", line 2 in <module>', server.log)
         assert ask(lambda: dial(http)) == (200, b"one")
-        assert len(loaders(server)) == 1
+        assert len(server.loaders()) == 1
 
 
 def test_a_loader_that_is_killed_is_replaced_when_a_worker_is_needed(site: Path, http: socket.socket) -> None:
     release(site, "one", COUNTED)
     with Server(site, *PRELOAD, listeners={"http": http}) as server, asking(http) as load:
-        before = workers(server.wait_until_ready())
-        (loader,) = loaders(server)
+        before = server.wait_until_ready().workers()
+        (loader,) = server.loaders()
         os.kill(loader, signal.SIGKILL)
         server.wait_for_log(f"loader {loader} was ended by SIGKILL. Another one loads the application when")
-        assert workers(server) == before
+        assert server.workers() == before
         seen = load.requests
         server.wait_for(lambda: load.requests > seen + 50, "responses")
         os.kill(before[0], signal.SIGTERM)
-        server.wait_for(lambda: len(set(workers(server)) - {before[0]}) == 3, "a worker in its place")
+        server.wait_for(lambda: len(set(server.workers()) - {before[0]}) == 3, "a worker in its place")
         assert (site / "loads").read_text().count("one") == 2
     assert not load.failures()
 
@@ -143,7 +132,7 @@ def test_a_loader_that_is_killed_while_it_loads(site: Path, http: socket.socket)
     release(site, "one", "open('loading', 'w').close(); import time; time.sleep(20)")
     with Server(site, *PRELOAD, listeners={"http": http}) as server:
         server.wait_for((site / "loading").exists, "the loader")
-        (loader,) = loaders(server)
+        (loader,) = server.loaders()
         os.kill(loader, signal.SIGTERM)
         assert server.wait_until_gone() == Arbiter.WORKER_BOOT_ERROR
         assert f"Reason: loader {loader} was ended by SIGTERM" in server.log
@@ -171,7 +160,7 @@ def test_a_master_that_is_killed_leaves_no_loader(site: Path, http: socket.socke
             else:
                 server.wait_until_ready()
             server.signal(signal.SIGKILL)
-            server.wait_for(lambda: not server.workers(), "all processes to exit")
+            server.wait_for(lambda: not server.processes(), "all processes to exit")
 
 
 def test_hooks(folder: Folder, http: socket.socket) -> None:
@@ -199,7 +188,7 @@ def post_fork(server, worker):
         server.wait_until_ready()
         found = re.findall(r"worker (\d+) is number (\d): parent (\d+)", server.log)
         assert sorted(number for _, number, _ in found) == ["1", "2", "3"]
-        assert {int(pid) for pid, _, _ in found} == set(workers(server))
+        assert {int(pid) for pid, _, _ in found} == set(server.workers())
         assert {int(parent) for _, _, parent in found} == {server.process.pid}
         assert ask(lambda: dial(http))[1] in {f"['closed'] {number}".encode() for number in (1, 2, 3)}
 
@@ -221,12 +210,12 @@ def test_a_hook_that_fails(site: Path, http: socket.socket, what: str) -> None:
         )
     (site / "fail").unlink()
     with Server(site, "-c", "conf.py", "app:app", listeners={"http": http}) as server, asking(http) as load:
-        before = workers(server.wait_until_ready())
+        before = server.wait_until_ready().workers()
         (site / "fail").touch()
         os.kill(before[0], signal.SIGTERM)
         server.wait_for_log("the other workers serve, and the next try follows in 2 s")
         (site / "fail").unlink()
-        server.wait_for(lambda: len(set(workers(server)) - {before[0]}) == 3, "a worker in its place")
+        server.wait_for(lambda: len(set(server.workers()) - {before[0]}) == 3, "a worker in its place")
     assert not load.failures()
 
 
@@ -251,8 +240,8 @@ def test_a_reload_turns_it_on_and_off(site: Path, http: socket.socket) -> None:
             server.signal(signal.SIGHUP)
             assert "Serving with 3 of 3" in server.wait_for_message("READY=1")
             assert (site / "loads").read_text().count("one") == loads
-            server.wait_for(lambda: len(workers(server)) == 3, "the old workers to exit")
-            assert len(loaders(server)) == count
+            server.wait_for(lambda: len(server.workers()) == 3, "the old workers to exit")
+            assert len(server.loaders()) == count
     assert not load.failures()
 
 
@@ -293,13 +282,13 @@ def test_an_application_without_such_things_is_told_nothing(site: Path, http: so
 def test_new_workers_write_to_log_files_that_were_reopened(site: Path, http: socket.socket) -> None:
     with Server(site, "--access-logfile", "access", *PRELOAD, listeners={"http": http}) as server:
         server.wait_until_ready()
-        before = workers(server)
+        before = server.workers()
         (site / "access").rename(site / "access.1")
         server.signal(signal.SIGUSR1)
         server.wait_for((site / "access").exists, "a new file")
         for pid in before:
             os.kill(pid, signal.SIGTERM)
-        server.wait_for(lambda: len(workers(server)) == 3 and not set(before) & set(workers(server)), "new workers")
+        server.wait_for(lambda: len(server.workers()) == 3 and not set(before) & set(server.workers()), "new workers")
         assert ask(lambda: dial(http))[0] == 200
         server.wait_for(lambda: "GET /" in (site / "access").read_text(), "the line of the request")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -84,13 +85,23 @@ class Server:
             self._notify.close()
             self._notify_path.unlink()
         if error is None:
-            assert not self.workers(), f"workers outlived their master\n{self.log}"
+            assert not self.processes(), f"workers outlived their master\n{self.log}"
 
     @property
     def log(self) -> str:
         return self._log.read_text()
 
     def workers(self) -> list[int]:
+        """Return the pids of the workers, and of what they have started."""
+        loaders = self.loaders()
+        return [pid for pid in self.processes() if pid not in loaders]
+
+    def loaders(self) -> list[int]:
+        """Return the pids of the loaders (``preload_app``) that run: the log tells of them."""
+        told = re.findall(r"Loading the application for all workers \(pid: (\d+)\)", self.log)
+        return [int(pid) for pid in told if int(pid) in self.processes()]
+
+    def processes(self) -> list[int]:
         """Return the pids of the processes in the master's session, the master apart."""
         done = subprocess.run(
             ["ps", "-o", "pid=,stat=", "-s", str(self.process.pid)], capture_output=True, text=True, check=False
