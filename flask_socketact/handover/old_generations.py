@@ -89,12 +89,12 @@ class OldGenerations:
             del self._generations[scope]
 
     @property
-    def are_there(self) -> bool:
-        """Whether the last look has found any."""
-        return bool(self._generations)
+    def found(self) -> list[int]:
+        """The pids of the workers that the last look has found."""
+        return [pid for generation in self._generations.values() for pid in generation.workers]
 
     def workers(self) -> list[int]:
-        """Return the pids of the workers that still run."""
+        """Return the pids of the workers that still run, and of their loader, which exits after them."""
         return [pid for scope in self._scopes() for pid in cgroup.workers(scope)]
 
     def supersede(self) -> None:

@@ -153,7 +153,7 @@ class Arbiter(Pool):
 
     @property
     def spares_cpu(self) -> bool:
-        return super().spares_cpu or self.old.are_there
+        return super().spares_cpu or bool(self.old.found)
 
     def exit_idle(self, seconds: float) -> None:
         """Stop with success after `seconds` without a connection. A new connection gets its response from this master's

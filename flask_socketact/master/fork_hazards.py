@@ -57,7 +57,8 @@ def find(before: dict[int, str]) -> list[str]:
 
 
 def _connection(fd: int) -> str:
-    """Return the address of a stream socket's peer, or where it listens; empty for anything else."""
+    """Return the address of a stream socket's peer, or where it listens; empty for anything else, as one of two ends in
+    this process, which have no names."""
     try:
         connection = socket.socket(fileno=os.dup(fd))
     except OSError:
@@ -65,26 +66,38 @@ def _connection(fd: int) -> str:
     with connection:
         if connection.type not in _STREAMS:
             return ""
+        if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return f"a listener at {_name(connection.getsockname())}"
         try:
             return _name(connection.getpeername())
-        except OSError:
-            return f"a listener at {_name(connection.getsockname())}"
+        except OSError:  # not connected
+            return ""
 
 
 def _name(address: object) -> str:
     if isinstance(address, tuple):
         host, port = address[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return printable(address if isinstance(address, str) else "an unnamed socket") or "an unnamed socket"
+    return printable(
+        address if isinstance(address, str) else os.fsdecode(address) if isinstance(address, bytes) else ""
+    )
 
 
 def _written(files: list[tuple[int, str]]) -> Iterator[str]:
     """Yield the names of regular files that are open for reading and writing, as a database is; not those to which
-    one only appends, as to a log."""
+    one only appends, as to a log, and not memory that processes share."""
+    shared = _mapped()
     for fd, name in files:
         try:
             flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-            if stat.S_ISREG(os.fstat(fd).st_mode) and flags & os.O_ACCMODE == os.O_RDWR and not flags & os.O_APPEND:
-                yield printable(name)
+            is_file = stat.S_ISREG(os.fstat(fd).st_mode) and not name.endswith(" (deleted)")
         except OSError:  # it was closed meanwhile, by another thread
             continue
+        if is_file and flags & os.O_ACCMODE == os.O_RDWR and not flags & os.O_APPEND and name not in shared:
+            yield printable(name)
+
+
+def _mapped() -> set[str]:
+    """Return the names of the files that are mapped into the memory of this process: proc_pid_maps(5)."""
+    lines = (proc.PROC / "self/maps").read_text(errors="replace").splitlines()
+    return {f"/{path}" for _, found, path in (line.partition(" /") for line in lines) if found}

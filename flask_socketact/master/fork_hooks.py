@@ -38,6 +38,8 @@ def watch_forks(pool: Pool) -> None:
 
     def post_fork(server: Pool, worker: Worker) -> None:
         early_signals.remember_for(worker)
+        if pool.await_admission is not None:
+            pool.await_admission(worker)
         for listener in pool.dropped_listeners:
             listener.close()
         with pool.reports.boot(worker):

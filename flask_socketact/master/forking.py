@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 
 import gunicorn.arbiter
 from gunicorn.app.base import BaseApplication
+from gunicorn.workers.base import Worker
 
 from flask_socketact.master import fork_hooks, load_limit
 from flask_socketact.master.failures import Failure
@@ -14,6 +16,10 @@ from flask_socketact.master.load_limit import LoadLimit
 from flask_socketact.master.load_pace import LoadPace
 from flask_socketact.master.loader import Loader
 from flask_socketact.master.worker_reports import WorkerReports
+from flask_socketact.shared.scoreboard import Field
+
+#: How often the master looks at loaders that exit, in a stop. Seconds.
+LOADER_POLL = 0.02
 
 
 class Forking(gunicorn.arbiter.Arbiter):
@@ -25,11 +31,15 @@ class Forking(gunicorn.arbiter.Arbiter):
 
     load_timeout: float  #: how long the application may take to load, in seconds
     loader: Loader | None = None  #: of the newest generation; it is started when a worker is needed
+    #: Waits until the master knows a new worker: set in a process that a loader has forked.
+    await_admission: Callable[[Worker], None] | None = None
 
     def __init__(self, app: BaseApplication) -> None:
         self.reports = WorkerReports()
         self._load_limit = LoadLimit()
         self._load_pace = LoadPace()
+        self.rotations = 0  #: how often the log files were rotated
+        self.ending: list[Loader] = []  #: loaders that were told to end
         super().__init__(app)
 
     def setup(self, app: BaseApplication) -> None:
@@ -37,7 +47,10 @@ class Forking(gunicorn.arbiter.Arbiter):
         preload = app.cfg.preload_app
         app.cfg.set("preload_app", False)
         super().setup(app)
-        app.cfg.set("preload_app", preload)
+        if preload and app.cfg.reload:
+            self.log.warning("preload_app is ignored: with reload, each worker must load the changed application")
+        else:
+            app.cfg.set("preload_app", preload)
         fork_hooks.watch_forks(self)
 
     @property
@@ -78,12 +91,12 @@ class Forking(gunicorn.arbiter.Arbiter):
             self.worker_age, self.pid, self.LISTENERS, self.app, self.timeout / 2.0, self.cfg, self.log
         )
         fork_hooks.equip(self, worker)
-        forked = self.loader.fork(worker)
+        forked = self.loader.fork(worker, self.rotations)
         if isinstance(forked, Failure):
             worker.tmp.close()
             self.handle_failed_load(forked)
             return 0
-        worker.pid = forked
+        worker.pid = worker.slot[Field.PID] = forked  # the worker waits for this
         self.WORKERS[forked] = worker
         self._stats["workers_spawned"] += 1
         return forked
@@ -105,6 +118,7 @@ class Forking(gunicorn.arbiter.Arbiter):
     def look_at_loader(self) -> None:
         """Note whether the loader has loaded the application. One that fails or exits is forgotten, and replaced when
         the next worker is needed."""
+        self._look_at_ending()
         loader = self.loader
         reason = loader.look() if loader else None
         if loader is None or reason is None:
@@ -115,16 +129,37 @@ class Forking(gunicorn.arbiter.Arbiter):
         else:
             self.handle_failed_load(reason)
 
+    def _look_at_ending(self) -> None:
+        now = time.monotonic()
+        needed = {worker.slot[Field.GENERATION] for worker in self.WORKERS.values()}
+        self.ending = [each for each in self.ending if not each.is_gone(now, is_needed=each.generation in needed)]
+
     def reap_workers(self) -> None:
         if self.loader is not None:
             self.loader.reap()  # before gunicorn does, which would not tell us why it has exited
         super().reap_workers()
 
+    def handle_usr1(self) -> None:
+        self.rotations += 1
+        super().handle_usr1()
+
+    def retire_loader(self, loader: Loader | None) -> None:
+        """Let a loader exit, when the workers of its generation have exited."""
+        if loader is not None:
+            loader.end()
+            self.ending.append(loader)
+
     def end_loader(self) -> None:
-        """End the loader, if there is one."""
-        if self.loader is not None:
-            self.loader.end()
-            self.loader = None
+        """Let the newest loader exit, if there is one."""
+        self.retire_loader(self.loader)
+        self.loader = None
+
+    def stop(self, graceful: bool = True) -> None:
+        """Stop the workers as gunicorn does, and wait until their loaders have exited, too."""
+        super().stop(graceful)
+        while self.ending:
+            self._look_at_ending()
+            time.sleep(LOADER_POLL)
 
     def handle_failed_load(self, reason: Failure) -> None:
         """Continue without a worker. What else follows is for subclasses to say."""

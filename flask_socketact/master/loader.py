@@ -6,7 +6,9 @@ master asks for a worker, and is answered by its pid, or the reason why there is
 
 from __future__ import annotations
 
+import math
 import os
+import select
 import signal
 import socket
 import time
@@ -20,23 +22,20 @@ from flask_socketact import env
 from flask_socketact.linux import process_control
 from flask_socketact.master.failures import Failure
 from flask_socketact.master.load_limit import STACK_TIME
-from flask_socketact.master.loader_process import LOADED, LoaderProcess
+from flask_socketact.master.loader_process import FORK_TIMEOUT, LOADED, MAX_MESSAGE, LoaderProcess
 
 if TYPE_CHECKING:
     from flask_socketact.master.pool import Pool
 
-#: How long a loader may take to fork a worker, with the user's hook ``pre_fork``. The master waits meanwhile. Seconds.
-FORK_TIMEOUT = 10.0
-#: How long a process that was killed may take to exit. Seconds.
-EXIT_TIMEOUT = 1.0
-_MAX_MESSAGE = 4096
+#: How long a loader that is not needed any more may take to exit. Seconds.
+EXIT_TIMEOUT = 5.0
 
 #: All loaders of this process: the old one stays until a reload has succeeded.
 _loaders: WeakSet[Loader] = WeakSet()
 
 
 class Loader:
-    """A loader. It ends with its master, or when the master ends it."""
+    """A loader."""
 
     def __init__(self, pool: Pool) -> None:
         """Fork a loader, which begins to load the application.
@@ -44,11 +43,16 @@ class Loader:
         :raises OSError: no process can be forked.
         """
         self.has_loaded = False
+        self.generation = pool.generation
         self._limit = pool.load_timeout
-        self._deadline = time.monotonic() + self._limit + STACK_TIME
+        self._load_by = time.monotonic() + self._limit + STACK_TIME
+        self._exit_by = math.inf  # after end()
         self._exit: os.waitid_result | None = None
+        self._process = -1  # descriptor of the process: pidfd_open(2)
         process_control.become_subreaper()  # the loader's workers are to be children of the master
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.settimeout(None)  # the configuration may have set a default
+        self._control.settimeout(0)
         _loaders.add(self)
         try:
             self.pid = os.fork()
@@ -63,51 +67,81 @@ class Loader:
 
     def look(self) -> Failure | None:
         """Return why the loader has failed, or has exited; None while it has not."""
-        self._control.settimeout(0)
+        has_exited = self._has_exited(0)
         try:
-            kind, *reason = self._control.recv(_MAX_MESSAGE).decode(errors="replace").split("\n")
-        except BlockingIOError:
-            return self._overdue()
+            kind, *reason = self._receive()
         except OSError:
-            kind, reason = "", []
-        if reason:
-            return Failure(*reason)
+            return Failure.known(self._describe_exit()) if has_exited else self._overdue()
         self.has_loaded = self.has_loaded or kind == LOADED
-        return None if kind else Failure.known(self._describe_exit())
+        return Failure(*reason) if reason else None
 
-    def fork(self, worker: Worker) -> int | Failure:
-        """Let the loader fork `worker`, and return its pid, or why it has not been forked."""
-        self._control.settimeout(FORK_TIMEOUT)
-        message = f"{worker.age} {worker.slot.index}".encode()
+    def fork(self, worker: Worker, rotations: int) -> int | Failure:
+        """Let the loader fork `worker`, and return its pid, or why it has not been forked.
+
+        :param rotations: how often the log files were rotated
+        """
+        message = f"{worker.age} {worker.slot.index} {rotations}".encode()
         try:
             socket.send_fds(self._control, [message], [worker.tmp.fileno()])
-            pid, *reason = self._control.recv(_MAX_MESSAGE).decode(errors="replace").split("\n")
-        except TimeoutError:
-            self._kill()
-            return Failure.known(f"loader {self.pid} killed: it has not forked a worker within {FORK_TIMEOUT:g} s")
+            if not _readable(FORK_TIMEOUT, self._control.fileno(), self._process):
+                self._kill()
+                return Failure.known(f"loader {self.pid} killed: it has not forked a worker within {FORK_TIMEOUT:g} s")
+            pid, *reason = self._receive()
         except OSError:
-            pid, reason = "", []
-        if reason:
-            return Failure(*reason)
-        return int(pid) if pid else Failure.known(self._describe_exit())
+            self._kill()
+            return Failure.known(self._describe_exit())
+        return Failure(*reason) if reason else int(pid)
 
     def reap(self) -> None:
-        """Note whether the loader has exited, and how."""
+        """Note how the process has exited, if it has, before somebody else reaps it."""
         with suppress(ChildProcessError):
             self._exit = self._exit or os.waitid(os.P_PIDFD, self._process, os.WEXITED | os.WNOHANG)
 
     def end(self) -> None:
-        """End the loader. It runs nothing of the application any more, whose exit handlers are for its workers."""
+        """Let the loader exit when the workers of its generation have exited; at once if it still loads."""
+        if not self.has_loaded:
+            self._send(signal.SIGTERM)
         self._control.close()
-        self._kill()
-        os.close(self._process)
+
+    def is_gone(self, now: float, *, is_needed: bool) -> bool:
+        """Return whether a loader that was told to end has exited. One that does not is killed.
+
+        :param now: CLOCK_MONOTONIC, in seconds
+        :param is_needed: whether workers of its generation run
+        """
+        if self._has_exited(0):
+            self.close()
+            return True
+        if not is_needed:
+            self._exit_by = min(self._exit_by, now + EXIT_TIMEOUT)
+        if now > self._exit_by:
+            self._kill()
+        return False
 
     def close(self) -> None:
-        """Close what a process that the master has forked has inherited of this loader."""
+        """Close the descriptors; also in a process that was forked, which has inherited them."""
         self._control.close()
+        if self._process >= 0:
+            os.close(self._process)
+            self._process = -1
+
+    def _has_exited(self, seconds: float) -> bool:
+        """Return whether the process has exited, or exits within `seconds`. Its end of the socket does not tell: a
+        process that the application has started may have it, too."""
+        return _readable(seconds, self._process)
+
+    def _receive(self) -> list[str]:
+        """Return the lines of the next message.
+
+        :raises OSError: there is none.
+        """
+        message = self._control.recv(MAX_MESSAGE)
+        if not message:
+            raise ConnectionResetError("the loader has closed the socket")
+        return message.decode(errors="replace").split("\n")
 
     def _overdue(self) -> Failure | None:
-        if self.has_loaded or time.monotonic() <= self._deadline:
+        if self.has_loaded or time.monotonic() <= self._load_by:
             return None
         self._kill()
         return Failure.known(
@@ -115,23 +149,30 @@ class Loader:
         )
 
     def _kill(self) -> None:
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._process, signal.SIGKILL)
+            signal.pidfd_send_signal(self._process, number)
 
     def _describe_exit(self) -> str:
-        """Return how the loader has exited; it is ended if it has closed the socket only."""
-        deadline = time.monotonic() + EXIT_TIMEOUT
-        self._kill()
+        """Return how the loader has exited, or is about to."""
+        self._has_exited(1.0)
         self.reap()
-        while self._exit is None and time.monotonic() < deadline:
-            time.sleep(0.001)
-            self.reap()
         how = "has exited"
         if self._exit is not None and self._exit.si_code == os.CLD_EXITED:
             how += f" with status {self._exit.si_status}"
         elif self._exit is not None:
             how = f"was ended by {signal.Signals(self._exit.si_status).name}"
         return f"loader {self.pid} {how}"
+
+
+def _readable(seconds: float, *descriptors: int) -> bool:
+    """Return whether one of the descriptors can be read, or can within `seconds`."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _close_all() -> None:

@@ -6,14 +6,19 @@ import gc
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from io import FileIO
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 import gunicorn.arbiter
+import gunicorn.workers.base
 from gunicorn import util
 from gunicorn.workers.base import Worker
+from gunicorn.workers.workertmp import WorkerTmp
 
 from flask_socketact.bridge import request_context
 from flask_socketact.bridge.loading import loading
@@ -23,6 +28,7 @@ from flask_socketact.logs import reopen
 from flask_socketact.master import conflicts, fork_hazards
 from flask_socketact.master.failures import Failure
 from flask_socketact.shared import scoreboard
+from flask_socketact.shared.scoreboard import Field
 from flask_socketact.text import printable
 
 if TYPE_CHECKING:
@@ -31,8 +37,14 @@ if TYPE_CHECKING:
 #: What a loader sends when the application is loaded.
 LOADED = "loaded"
 FAILED = "failed"
-#: How often a new worker looks whether the master has become its parent. Seconds.
-_PARENT_POLL = 0.0005
+#: Longest message, in bytes.
+MAX_MESSAGE = 4096
+#: How long a loader may take to fork a worker, with the user's hook ``pre_fork``. The master waits meanwhile. Seconds.
+FORK_TIMEOUT = 10.0
+#: How often a loader that is not needed any more looks whether the workers of its generation have exited. Seconds.
+_EXIT_POLL = 0.05
+#: How often a new worker looks whether the master knows it. Seconds.
+_ADMISSION_POLL = 0.0005
 #: The unpatched functions: gevent's would run greenlets of the application in the loader.
 _fork, _waitpid, _sleep = os.fork, os.waitpid, time.sleep
 
@@ -48,22 +60,27 @@ class LoaderProcess:
         """Take the copy of the master that this process has, and its end of the socket to the master."""
         self._pool = pool
         self._control = control
-        self._pids = [os.getpid()]  # of processes that are not workers
+        self._pid = os.getpid()
+        self._rotations = pool.rotations
+        self._is_told_to_exit = False
 
     def run(self) -> NoReturn:
-        """Load the application, and fork workers, until the master ends this process.
+        """Load the application, and fork workers until the generation has ended.
 
-        :raises SystemExit: in the process of a worker, when it exits.
+        :raises SystemExit: at the end; also in the process of a worker, when it exits.
         """
+        status = self._pool.WORKER_BOOT_ERROR
         try:
             self._leave_master()
             if self._load():
                 self._serve()
-        except BaseException as error:
-            if isinstance(error, SystemExit) and os.getpid() not in self._pids:
+                self._wait_for_workers()
+                status = 0
+        except Exception:
+            if os.getpid() != self._pid:
                 raise
             self._pool.log.exception("Unexpected error in a loader")
-        os._exit(self._pool.WORKER_BOOT_ERROR)
+        sys.exit(status)  # with the exit handlers of the application, which end what its import has started
 
     def _leave_master(self) -> None:
         """Give up what belongs to the master: this is its copy."""
@@ -77,8 +94,10 @@ class LoaderProcess:
         pool.dropped_listeners = ()
         for number in pool.SIGNALS:
             # Not SIG_IGN, which programs that the application starts would inherit.
-            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else lambda *_: None)
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._exit)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.register_at_fork(after_in_child=self._leave)
         util._setproctitle(f"loader [{pool.proc_name}]")
         request_context.generation = request_context.name_generation(pool.pid, pool.generation)
         util.set_owner_process(pool.cfg.uid, pool.cfg.gid, initgroups=pool.cfg.initgroups)
@@ -87,115 +106,156 @@ class LoaderProcess:
         if os.getppid() != pool.pid:  # it has died before
             os._exit(0)
 
+    def _exit(self, sig: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG002 (a signal handler)
+        self._is_told_to_exit = True
+        sys.exit(0)
+
+    def _leave(self) -> None:
+        """Give up what belongs to the loader, in a process that it, or the application, has forked."""
+        self._control.close()
+        if signal.getsignal(signal.SIGTERM) == self._exit:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
     def _load(self) -> bool:
         """Load the application; report to the master that it is loaded, or why not, and return whether it is."""
         pool = self._pool
-        pool.log.info("Loading the application for all workers (pid: %s)", os.getpid())
+        pool.log.info("Loading the application for all workers (pid: %s)", self._pid)
         patch: Callable[[], None] | None = getattr(pool.worker_class, "patch_before_load", None)
-        server = Server(
-            [(getattr(listener, "fdname", None), listener) for listener in pool.LISTENERS],
-            pool.board,
-            scoreboard.private_slot(),
-            lambda: False,
-        )
+        names = [(getattr(listener, "fdname", None), listener) for listener in pool.LISTENERS]
+        server = Server(names, pool.board, scoreboard.private_slot(), lambda: False)
         try:
             if patch is not None:
                 patch()
-            with loading(server, pool.log):
+            with loading(server, pool.log, is_told_to_exit=lambda: self._is_told_to_exit):
                 before = fork_hazards.open_files()
                 pool.app.wsgi()
         except BaseException as error:
+            if self._is_told_to_exit:
+                raise
             pool.log.error("The application cannot be loaded", exc_info=error)
             for line in conflicts.explain(error, pool.cgroup, ()) if pool.cgroup else ():
                 pool.log.error("%s", line)
-            self._report_failure(Failure.of(error))
+            self._send(_lines(Failure.of(error)))
             return False
         for hazard in fork_hazards.find(before):
             pool.log.warning("preload_app: %s", hazard)
         gc.collect()
         gc.freeze()  # a collection in a worker would write to every object, and so copy the memory
-        self._control.send(LOADED.encode())
+        process_control.die_with_parent(0)  # from now on, it exits after its workers
+        self._send(LOADED)
         return True
 
     def _serve(self) -> None:
-        """Fork a worker for each message, until the master closes the socket."""
+        """Fork a worker for each message, until the master closes the socket, or has died."""
         while True:
-            message, descriptors, *_ = socket.recv_fds(self._control, 64, 1, socket.MSG_CMSG_CLOEXEC)
+            try:
+                message, descriptors, *_ = socket.recv_fds(self._control, 64, 1, socket.MSG_CMSG_CLOEXEC)
+            except ConnectionResetError:  # it has closed the socket before it has read our message
+                return
             if not message:
                 return
-            age, slot = map(int, message.split())
+            age, slot, rotations = map(int, message.split())
+            if rotations > self._rotations:
+                self._rotations = rotations
+                reopen.reopen(self._pool.log)
             try:
-                self._fork(age, slot, descriptors[0])
+                answer = self._spawn(age, slot, descriptors[0])
             except Exception as error:  # the hook pre_fork is the user's code
                 self._pool.log.exception("A worker cannot be forked")
-                self._report_failure(Failure.of(error, "no worker can be forked: "))
+                answer = _lines(_not_forked(error))
+            self._send(answer)
 
-    def _fork(self, age: int, slot: int, temporary: int) -> None:
-        """Fork a worker, with the slot and the heartbeat file that the master has for it."""
+    def _wait_for_workers(self) -> None:
+        """Wait until no worker of this generation is left: they may need what the import has started."""
         pool = self._pool
-        reopen.reopen(pool.log)  # the files may have been rotated
-        worker = pool.worker_class(age, pool.pid, pool.LISTENERS, pool.app, pool.timeout / 2.0, pool.cfg, pool.log)
-        worker.tmp.close()
-        worker.tmp._tmp = os.fdopen(temporary, "w+b", 0)
-        worker.slot = pool.board.slot(slot)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        try:
-            pool.cfg.pre_fork(pool, worker)
-            child = _fork()
-            if not child:
-                self._fork_again(worker)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            worker.tmp.close()
-        _, status = _waitpid(child, 0)
-        if status:
-            raise ChildProcessError(f"the process that forks it has ended with status {status}")
+        for listener in pool.LISTENERS:
+            listener.close()
+        while any(slot[Field.GENERATION] == pool.generation for slot in pool.board.living()):
+            _sleep(_EXIT_POLL)
 
-    def _fork_again(self, worker: Worker) -> NoReturn:
-        """Fork the worker as gunicorn does, report its pid, and exit.
+    def _spawn(self, age: int, slot: int, temporary: int) -> str:
+        """Fork a worker, with the slot and the heartbeat file that the master has for it; return the answer."""
+        worker = self._make_worker(age, temporary)
+        worker.slot = self._pool.board.slot(slot)
+        reading, writing = os.pipe()
+        with os.fdopen(reading, "rb", 0) as answer, os.fdopen(writing, "wb", 0) as answering:
+            try:
+                forker = self._fork(worker)
+                if not forker:
+                    self._fork_again(worker, answering)
+            finally:
+                worker.tmp.close()
+            answering.close()
+            text = answer.read(MAX_MESSAGE).decode(errors="replace")
+        with suppress(ChildProcessError):  # the application ignores SIGCHLD, or has reaped it
+            _waitpid(forker, 0)
+        if not text:
+            raise ChildProcessError(f"process {forker}, which forks it, has ended")
+        return text
+
+    def _fork(self, worker: Worker) -> int:
+        """Call the hook ``pre_fork``, which blocks signals for the worker; fork, and unblock them here."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        forker = -1
+        try:
+            self._pool.cfg.pre_fork(self._pool, worker)
+            forker = _fork()
+        finally:
+            if forker:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return forker
+
+    def _make_worker(self, age: int, temporary: int) -> Worker:
+        """Return a worker with the heartbeat file that the master has made: we may not be allowed to make one."""
+        pool = self._pool
+        file = WorkerTmp.__new__(WorkerTmp)
+        file._tmp = os.fdopen(temporary, "w+b", 0)
+        gunicorn.workers.base.WorkerTmp = lambda _: file
+        return pool.worker_class(age, pool.pid, pool.LISTENERS, pool.app, pool.timeout / 2.0, pool.cfg, pool.log)
+
+    def _fork_again(self, worker: Worker, answering: FileIO) -> NoReturn:
+        """Fork the worker as gunicorn does, answer with its pid, and exit.
 
         :raises SystemExit: in the process of the worker, when it exits.
         """
         pool = self._pool
-        self._pids.append(os.getpid())
-        self._await_master(worker)
+        forker = os.getpid()
+
+        def await_admission(worker: Worker) -> None:
+            answering.close()
+            self._await_admission(worker, forker)
+
+        pool.await_admission = await_admission
         pool.worker_class = lambda *_: worker
         pool.cfg.set("pre_fork", lambda server, worker: None)  # noqa: ARG005 (gunicorn's names): it was called before
         pool.worker_age = worker.age - 1
-        status = 1
         try:
-            pid = gunicorn.arbiter.Arbiter.spawn_worker(pool)
-            self._announce(pid)
-            status = 0
-        except BaseException as error:
-            if os.getpid() not in self._pids:
+            text = str(gunicorn.arbiter.Arbiter.spawn_worker(pool))
+        except Exception as error:
+            if os.getpid() != forker:
                 raise
-            with suppress(OSError):
-                self._report_failure(Failure.of(error, "no worker can be forked: "))
-                status = 0
-        os._exit(status)
+            text = _lines(_not_forked(error))
+        answering.write(text.encode(errors="replace"))
+        os._exit(0)
 
-    def _announce(self, pid: int) -> None:
-        """Report the pid of a new worker. One that the master does not know must not serve."""
-        try:
-            self._control.send(str(pid).encode())
-        except OSError:
-            os.kill(pid, signal.SIGKILL)
-            raise
+    def _await_admission(self, worker: Worker, forker: int) -> None:
+        """Wait until the master is the parent of this worker, and knows it; or exit. A worker that it does not know
+        must not serve, and one with another parent would believe that the master has died."""
+        deadline = time.monotonic() + FORK_TIMEOUT
+        while (parent := os.getppid()) == forker or worker.slot[Field.PID] != os.getpid():
+            if parent not in (forker, self._pool.pid) or time.monotonic() > deadline:
+                os._exit(0)
+            _sleep(_ADMISSION_POLL)
 
-    def _await_master(self, worker: Worker) -> None:
-        """Let `worker` begin when the master has become its parent: it takes another parent for the master's death."""
-        init_process = worker.init_process
-        forker = os.getpid()
+    def _send(self, text: str) -> None:
+        """Send a message, if the master is still there."""
+        with suppress(OSError):
+            self._control.send(text.encode(errors="replace"))
 
-        def init_when_adopted() -> None:
-            self._control.close()
-            while os.getppid() == forker:
-                _sleep(_PARENT_POLL)
-            init_process()
 
-        worker.init_process = init_when_adopted
+def _not_forked(error: BaseException) -> Failure:
+    return Failure.of(error, "no worker can be forked: ")
 
-    def _report_failure(self, failure: Failure) -> None:
-        lines = (FAILED, failure.text, failure.public)
-        self._control.send("\n".join(map(printable, lines)).encode(errors="replace"))
+
+def _lines(failure: Failure) -> str:
+    return "\n".join(map(printable, (FAILED, failure.text, failure.public)))

@@ -253,6 +253,8 @@ class Pool(Forking):
                 if pid not in self.reports.accepting:
                     self.kill_worker(pid, signal.SIGTERM)
                 self.WORKERS.pop(pid).tmp.close()
+        if scope:
+            self.ending.clear()  # the loaders exit after their workers
         return scope
 
 

@@ -23,7 +23,6 @@ from flask_socketact.linux.descriptors import STDERR, STDOUT
 from flask_socketact.logs import reopen
 from flask_socketact.master import config_reload
 from flask_socketact.master.failures import Failure
-from flask_socketact.master.loader import Loader
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.systemd import message_ids
 
@@ -96,7 +95,7 @@ class Reloads:
         self._is_wanted = False
         before, self._before = self._before, None
         if before is not None:
-            _end_old_loader(before)
+            self._master.retire_loader(before.attributes["loader"])
 
     def begin(self) -> None:
         """Start the new workers."""
@@ -124,7 +123,7 @@ class Reloads:
         master.dropped_listeners = ()
         self.failure = master.shortage = None
         self._retire(self._active(new=False))
-        _end_old_loader(before)
+        master.retire_loader(before.attributes["loader"])
         sock.close_sockets(_without(before.attributes["LISTENERS"], master.LISTENERS), unlink=False)
         for copy in before.streams:
             os.close(copy)
@@ -264,12 +263,6 @@ class Reloads:
             with suppress(OSError, RuntimeError):
                 master.pidfile = Pidfile(master.cfg.pidfile)
                 master.pidfile.create(os.getpid())
-
-
-def _end_old_loader(before: Before) -> None:
-    loader: Loader | None = before.attributes["loader"]
-    if loader is not None:
-        loader.end()
 
 
 def _without(listeners: list[Any], others: list[Any]) -> list[Any]:

@@ -24,7 +24,7 @@ def serving(master: Arbiter) -> str:
     ]
     if master.shortage:
         parts.append(f"workers are missing: {master.shortage.public}")
-    if old := master.old.workers():
+    if old := master.old.found:
         parts.append(f"old workers from before a restart: {len(old)}")
     return "; ".join(parts)
 

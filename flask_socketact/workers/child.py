@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
+from flask_socketact.bridge.children import end_child
 from flask_socketact.http.client_socket import ClientSocket
 from flask_socketact.shared import scoreboard
 
@@ -62,13 +61,4 @@ class ForkHooks:
 
         The parent responds to the client.
         """
-        status = 0
-        if isinstance(error, SystemExit):
-            status = error.code if isinstance(error.code, int) else int(error.code is not None)
-        elif error is not None:
-            status = 1
-            self._worker.log.error("Error in a process that a view has forked (pid: %s)", os.getpid(), exc_info=error)
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(AttributeError, OSError, ValueError):  # none, or closed
-                stream.flush()
-        os._exit(status)
+        end_child(error, self._worker.log)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from gunicorn.arbiter import Arbiter
 
+from flask_socketact.linux import proc
 from tests.support.http import ask
 from tests.support.releases import WORKERS, asking, release
 from tests.support.server import CONF, Server, dial
@@ -34,6 +35,11 @@ def app(environ, start_response):
 """
 
 
+def wait_for_number(server: Server, number: int) -> None:
+    """Wait until there are so many processes besides the master."""
+    server.wait_for(lambda: len(server.processes()) == number, f"{number} processes: workers, a loader ...")
+
+
 @pytest.mark.parametrize("worker", WORKERS)
 def test_each_generation_loads_the_application_once(site: Path, http: socket.socket, worker: str) -> None:
     release(site, "one", COUNTED)
@@ -45,9 +51,8 @@ def test_each_generation_loads_the_application_once(site: Path, http: socket.soc
             server.signal(signal.SIGHUP)
             assert "Serving with 3 of 3" in server.wait_for_message("READY=1")
             assert ask(lambda: dial(http)) == (200, name.encode())
-        server.wait_for(lambda: len(server.workers()) == 3, "the old workers to exit")
+        wait_for_number(server, 1 + 3)
         assert (site / "loads").read_text().count("one") == 3
-        assert len(server.loaders()) == 1
     assert not load.failures()
 
 
@@ -109,7 +114,7 @@ def test_a_load_that_takes_too_long(site: Path, http: socket.socket, stuck: str)
         assert re.search(rf"Reload failed \({why}\)", server.wait_for_message("READY=1"))
         assert re.search(r'File "\S+/app.py", line 2 in <module>', server.log)
         assert ask(lambda: dial(http)) == (200, b"one")
-        assert len(server.loaders()) == 1
+        server.wait_for(lambda: len(server.loaders()) == 1, "the new loader to exit")
 
 
 def test_a_loader_that_is_killed_is_replaced_when_a_worker_is_needed(site: Path, http: socket.socket) -> None:
@@ -133,9 +138,9 @@ def test_a_loader_that_is_killed_while_it_loads(site: Path, http: socket.socket)
     with Server(site, *PRELOAD, listeners={"http": http}) as server:
         server.wait_for((site / "loading").exists, "the loader")
         (loader,) = server.loaders()
-        os.kill(loader, signal.SIGTERM)
+        os.kill(loader, signal.SIGKILL)
         assert server.wait_until_gone() == Arbiter.WORKER_BOOT_ERROR
-        assert f"Reason: loader {loader} was ended by SIGTERM" in server.log
+        assert f"Reason: loader {loader} was ended by SIGKILL" in server.log
 
 
 def test_a_stop_while_the_application_loads(site: Path, http: socket.socket) -> None:
@@ -181,7 +186,7 @@ def pre_fork(server, worker):
     os.environ["NUMBER"] = str(next(numbers))
     worker.number = os.environ["NUMBER"]
 def post_fork(server, worker):
-    server.log.info("worker %s is number %s: parent %s", worker.pid, worker.number, worker.ppid)
+    server.log.info("worker %s is number %s: parent %s", worker.pid, worker.number, os.getppid())
 """
     )
     with Server(site, "-c", "conf.py", "app:app", listeners={"http": http}) as server:
@@ -219,6 +224,136 @@ def test_a_hook_that_fails(site: Path, http: socket.socket, what: str) -> None:
     assert not load.failures()
 
 
+def test_a_worker_that_the_master_does_not_know_exits(site: Path, http: socket.socket) -> None:
+    """The process that forks it is killed before it has told its pid."""
+    forker_dies = """
+import os
+loader = os.getpid()
+def die():
+    if os.getpid() != loader and os.path.exists("fail"):
+        os.remove("fail")
+        os.kill(os.getpid(), 9)
+os.register_at_fork(after_in_parent=die)
+"""
+    release(site, "one", forker_dies)
+    with Server(site, *PRELOAD, listeners={"http": http}) as server, asking(http) as load:
+        before = server.wait_until_ready().workers()
+        (site / "fail").touch()
+        os.kill(before[0], signal.SIGTERM)
+        server.wait_for_log("no worker can be forked: ChildProcessError: process ")
+        server.wait_for(lambda: "with 3 of 3" in server.wait_for_message("STATUS="), "a worker in its place")
+        server.wait_for(lambda: len(server.workers()) == 3, "the other one to exit")
+    assert not load.failures()
+
+
+def test_a_process_that_the_application_has_started_hides_no_exit_of_the_loader(
+    site: Path, http: socket.socket
+) -> None:
+    """Though it has inherited the loader's descriptors. The loader is replaced, and a reload fails at once."""
+    child = """
+import os
+if not (child := os.fork()):
+    import time
+    time.sleep(20)
+    os._exit(0)
+open("children", "a").write(f"{child} ")
+"""
+    release(site, "one", child)
+    with Server(site, *PRELOAD, listeners={"http": http}) as server:
+        server.wait_until_ready()
+        os.kill(server.loaders()[0], signal.SIGKILL)
+        server.wait_for_log("was ended by SIGKILL. Another one loads the application")
+        booted = re.findall(r"Booting worker with pid: (\d+)", server.log)
+        os.kill(int(booted[0]), signal.SIGKILL)
+        server.wait_for(lambda: server.log.count("Booting worker") == 4, "a worker in its place")
+        release(site, "two", child + "os._exit(5)")
+        server.signal(signal.SIGHUP)
+        assert re.search(r"Reload failed \(loader \d+ has exited with status 5\)", server.wait_for_message("READY=1"))
+        for pid in (site / "children").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("preload", [True, False])
+@pytest.mark.parametrize("child", ["sys.exit(3)", "raise RuntimeError('in the child')", "pass"])
+def test_a_process_that_the_import_forks_ends_with_it(
+    site: Path, http: socket.socket, child: str, *, preload: bool
+) -> None:
+    """As a daemon that forks itself does; its parent goes on."""
+    release(site, "one", f"import os, sys\nif not (child := os.fork()):\n    {child}\nelse: os.waitpid(child, 0)")
+    with Server(site, *(PRELOAD if preload else (*CONF, "app:app")), listeners={"http": http}) as server:
+        server.wait_until_ready()
+        assert ask(lambda: dial(http)) == (200, b"one")
+        assert server.log.count("RuntimeError: in the child") == (("RuntimeError" in child) * (1 if preload else 2))
+
+
+def test_what_the_import_has_started_lives_as_long_as_its_workers(folder: Folder, http: socket.socket) -> None:
+    """It is ended by the exit handlers of the application, in a reload and in a stop."""
+    site = folder(
+        NAMES.replace("os.getpid()} {os.getppid()", "HELPER.pid")
+        + "import atexit, subprocess\nHELPER = subprocess.Popen(['sleep', '600'])\natexit.register(HELPER.kill)\n"
+    )
+    with Server(site, *PRELOAD, listeners={"http": http}) as server:
+        server.wait_until_ready()
+        for _ in range(2):
+            helper = int(ask(lambda: dial(http))[1])
+            assert proc.exists(helper)
+            server.signal(signal.SIGHUP)
+            server.wait_for_message("READY=1")
+            wait_for_number(server, 1 + 3 + 1)  # with the new helper
+            assert not proc.exists(helper)
+
+
+def test_an_application_that_ignores_sigchld(site: Path, http: socket.socket) -> None:
+    release(site, "one", "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)")
+    with Server(site, *PRELOAD, listeners={"http": http}) as server:
+        server.wait_until_ready()
+        assert ask(lambda: dial(http)) == (200, b"one")
+
+
+def test_a_default_timeout_of_sockets(site: Path, http: socket.socket) -> None:
+    (site / "conf.py").write_text(
+        "from flask_socketact.conf import *\nimport socket\npreload_app = True\nsocket.setdefaulttimeout(0.1)\n"
+    )
+    with Server(site, "-c", "conf.py", "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        (loader,) = server.loaders()
+        time.sleep(0.5)
+        assert server.loaders() == [loader]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the user")
+def test_another_user(site: Path, http: socket.socket, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The loader has it, too: it needs nothing that only root may write."""
+    for folder in (*site.parents[:-2], site):
+        folder.chmod(0o755)
+    root_only = tmp_path_factory.mktemp("root-only")
+    release(site, "one", "import os; assert os.getuid() == 65534")
+    arguments = (
+        "-u",
+        "65534",
+        "-g",
+        "65534",
+        "--worker-tmp-dir",
+        str(root_only),
+        "--access-logfile",
+        str(root_only / "log"),
+    )
+    with Server(site, *arguments, *PRELOAD, listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        os.kill(before[0], signal.SIGKILL)
+        server.wait_for(lambda: server.log.count("Booting worker") == 4, "a worker in its place")
+        assert ask(lambda: dial(http)) == (200, b"one")
+        assert "ERROR" not in server.log.replace("was sent SIGKILL", "").replace("[ERROR] Worker (pid", "")
+
+
+def test_the_reloader_of_gunicorn_needs_workers_that_load(site: Path, http: socket.socket) -> None:
+    with Server(site, "--reload", *PRELOAD, listeners={"http": http}) as server:
+        server.wait_until_ready()
+        assert "preload_app is ignored: with reload, each worker must load the changed application" in server.log
+        release(site, "two")
+        server.wait_for(lambda: ask(lambda: dial(http)) == (200, b"two"), "the new release")
+
+
 def test_recycled_workers_come_from_the_loader(site: Path, http: socket.socket) -> None:
     release(site, "one", COUNTED)
     with Server(site, "--max-requests", "40", *PRELOAD, listeners={"http": http}) as server:
@@ -240,22 +375,27 @@ def test_a_reload_turns_it_on_and_off(site: Path, http: socket.socket) -> None:
             server.signal(signal.SIGHUP)
             assert "Serving with 3 of 3" in server.wait_for_message("READY=1")
             assert (site / "loads").read_text().count("one") == loads
-            server.wait_for(lambda: len(server.workers()) == 3, "the old workers to exit")
-            assert len(server.loaders()) == count
+            wait_for_number(server, count + 3)
     assert not load.failures()
 
 
 def test_what_a_fork_breaks_is_told(folder: Folder, http: socket.socket) -> None:
-    """Threads, connections, and files like those of SQLite; but not logs, the journal's socket, or files that are
-    only read."""
+    """Threads, connections, and files like those of SQLite; but not logs, the journal's socket, shared memory, or files
+    that are only read."""
     site = folder(
         NAMES
         + """
-import logging, socket, sqlite3, sys, threading, time
+import logging, mmap, multiprocessing, socket, sqlite3, sys, threading, time
 threading.Thread(target=time.sleep, args=(600,), name="refresher", daemon=True).start()
 listener = socket.create_server(("127.0.0.1", 0))
 client = socket.create_connection(listener.getsockname())
 syslog = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+other = socket.socket()
+ends = socket.socketpair()
+shared = multiprocessing.Value("i", 0)
+with open("table", "w+b") as file:
+    file.write(bytes(8192))
+    table = mmap.mmap(file.fileno(), 0)
 database = sqlite3.connect("data.db")
 database.execute("create table t (x)")
 log = logging.FileHandler("app.log")
