@@ -18,8 +18,9 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import click
@@ -130,16 +131,18 @@ class SlowClients:
         return longest
 
 
-def short_requests(port: int, number: int, until: float) -> list[tuple[float, float]]:
-    """Send short requests on keep-alive connections; return when each was in flight."""
+def short_requests(
+    connect: Callable[[], socket.socket], number: int, is_over: Callable[[], bool]
+) -> list[tuple[float, float]]:
+    """Send short requests on `number` keep-alive connections; return when each was in flight."""
     times = []
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
-        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(number)]
+        clients = [stack.enter_context(connect()) for _ in range(number)]
         due = [(time.monotonic() + _random.random() * SPACING, n) for n in range(number)]
         heapq.heapify(due)
         began: dict[int, float] = {}
-        while time.monotonic() < until or began:
-            while due and due[0][0] <= time.monotonic() < until:
+        while not is_over() or began:
+            while due and due[0][0] <= time.monotonic() and not is_over():
                 _, n = heapq.heappop(due)
                 began[n] = time.monotonic()
                 clients[n].sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -159,7 +162,8 @@ def waits(slow: int, short: int, workers: int, threads: int, seconds: float) -> 
     with serving(workers, threads) as (_, port):
         until = time.monotonic() + seconds
         clients = SlowClients(port, slow, until)
-        times = short_requests(port, short, until)
+        connect = partial(socket.create_connection, ("127.0.0.1", port))
+        times = short_requests(connect, short, lambda: time.monotonic() >= until)
         clients.join()
     lengths = sorted(1000 * (ended - began) for began, ended in times)
     free = max(clients.longest_free(began, ended, workers * threads) for began, ended in times)
