@@ -71,6 +71,8 @@ def operate(machine: Machine, verb: str | None) -> tuple[float, list[float]]:
     times = short_requests(connect, int(RATE * SPACING), ended.is_set)
     thread.join()
     wait_for_old(machine)
+    most = 2 + WORKERS  # with the master, and a loader
+    machine.wait_for(lambda: len(machine.processes("app.service")) <= most, "the old workers to exit")
     return took, sorted(end - begin for begin, end in times)
 
 
@@ -83,9 +85,9 @@ def measure(machine: Machine, title: str, arguments: str, times: int) -> None:
     for verb in (None, "restart", "reload"):
         runs = [operate(machine, verb) for _ in range(times if verb else 1)]
         waits = sorted(wait for _, waits in runs for wait in waits)
-        took = statistics.median(took for took, _ in runs)
+        took = f"{statistics.median(took for took, _ in runs):.1f} s" if verb else ""
         print(
-            f"| {title} | {verb or 'nothing'} | {f'{took:.1f} s' if verb else ''} | {1000 * waits[len(waits) // 2]:.1f} "
+            f"| {title} | {verb or 'nothing'} | {took} | {1000 * waits[len(waits) // 2]:.1f} "
             f"| {1000 * waits[len(waits) * 99 // 100]:.1f} | {1000 * waits[-1]:.1f} | {memory(machine):.0f} |",
             flush=True,
         )
