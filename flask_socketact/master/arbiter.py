@@ -151,10 +151,6 @@ class Arbiter(Pool):
         if self.has_enough:
             self.shortage = None
 
-    @property
-    def spares_cpu(self) -> bool:
-        return super().spares_cpu or bool(self.old.found)
-
     def exit_idle(self, seconds: float) -> None:
         """Stop with success after `seconds` without a connection. A new connection gets its response from this master's
         workers, or waits in the listener until systemd has started the service."""

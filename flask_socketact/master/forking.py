@@ -63,16 +63,12 @@ class Forking(gunicorn.arbiter.Arbiter):
         """Whether a worker, or the loader, loads the application."""
         return bool(self.loading) or not (self.loader is None or self.loader.has_loaded)
 
-    @property
-    def spares_cpu(self) -> bool:
-        """Whether there are clients that should not notice that workers load the application."""
-        return bool(self.serving)
-
     def can_fork(self) -> bool:
         """Return whether a worker can be forked now. With ``preload_app`` the loader must have loaded the application;
-        it is started now if there is none. Otherwise no more workers load it at once than leave CPUs to clients."""
+        it is started now if there is none. Otherwise no more workers load it at once than leave CPUs to those that serve.
+        Relayed workers are in another control group, to which the kernel gives as much as to ours."""
         if not self.cfg.preload_app:
-            return not self.spares_cpu or self._load_pace.has_room(self.loading, time.monotonic())
+            return not self.serving or self._load_pace.has_room(self.loading, time.monotonic())
         if self.loader is None:
             try:
                 self.loader = Loader(self)

@@ -1,5 +1,4 @@
-"""How many workers begin to load the application at once, while others serve: an import keeps a CPU busy that requests
-need."""
+"""How many workers load the application at once while others serve: an import keeps a CPU busy that requests need."""
 
 from __future__ import annotations
 
