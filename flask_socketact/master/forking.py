@@ -65,8 +65,8 @@ class Forking(gunicorn.arbiter.Arbiter):
 
     def can_fork(self) -> bool:
         """Return whether a worker can be forked now. With ``preload_app`` the loader must have loaded the application;
-        it is started now if there is none. Otherwise no more workers load it at once than leave CPUs to those that serve.
-        Relayed workers are in another control group, to which the kernel gives as much as to ours."""
+        it is started now if there is none. Otherwise no more workers load it at once than leave CPUs to those that
+        serve. Relayed workers are in another control group, to which the kernel gives as much as to ours."""
         if not self.cfg.preload_app:
             return not self.serving or self._load_pace.has_room(self.loading, time.monotonic())
         if self.loader is None:
