@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: How long a loader that is not needed any more may take to exit. Seconds.
 EXIT_TIMEOUT = 5.0
+#: When a process exits, its sockets are closed at most so long before. Seconds.
+EXIT_NOTICE = 0.5
 
 #: All loaders of this process: the old one stays until a reload has succeeded.
 _loaders: WeakSet[Loader] = WeakSet()
@@ -70,8 +72,10 @@ class Loader:
         has_exited = self._has_exited(0)
         try:
             kind, *reason = self._receive()
-        except OSError:
+        except BlockingIOError:
             return Failure.known(self._describe_exit()) if has_exited else self._overdue()
+        except OSError:
+            return Failure.known(self._describe_exit())
         self.has_loaded = self.has_loaded or kind == LOADED
         return Failure(*reason) if reason else None
 
@@ -88,7 +92,6 @@ class Loader:
                 return Failure.known(f"loader {self.pid} killed: it has not forked a worker within {FORK_TIMEOUT:g} s")
             pid, *reason = self._receive()
         except OSError:
-            self._kill()
             return Failure.known(self._describe_exit())
         return Failure(*reason) if reason else int(pid)
 
@@ -156,10 +159,9 @@ class Loader:
             signal.pidfd_send_signal(self._process, number)
 
     def _describe_exit(self) -> str:
-        """Return how the loader has exited, or is about to."""
-        self._has_exited(1.0)
+        """Return how the loader has exited, or why it has closed the socket."""
+        how = "has exited" if self._has_exited(EXIT_NOTICE) else "was told to exit"
         self.reap()
-        how = "has exited"
         if self._exit is not None and self._exit.si_code == os.CLD_EXITED:
             how += f" with status {self._exit.si_status}"
         elif self._exit is not None:

@@ -62,6 +62,7 @@ class LoaderProcess:
         self._control = control
         self._pid = os.getpid()
         self._rotations = pool.rotations
+        self._is_loading = True
         self._is_told_to_exit = False
 
     def run(self) -> NoReturn:
@@ -95,7 +96,7 @@ class LoaderProcess:
         for number in pool.SIGNALS:
             # Not SIG_IGN, which programs that the application starts would inherit.
             signal.signal(number, lambda *_: None)
-        signal.signal(signal.SIGTERM, self._exit)
+        signal.signal(signal.SIGTERM, self._end)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.register_at_fork(after_in_child=self._leave)
         util._setproctitle(f"loader [{pool.proc_name}]")
@@ -106,14 +107,18 @@ class LoaderProcess:
         if os.getppid() != pool.pid:  # it has died before
             os._exit(0)
 
-    def _exit(self, sig: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG002 (a signal handler)
+    def _end(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (a signal handler)
+        """Exit at once while the application loads; later, when the workers have exited."""
         self._is_told_to_exit = True
-        sys.exit(0)
+        if self._is_loading:
+            sys.exit(0)
+        with suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
 
     def _leave(self) -> None:
         """Give up what belongs to the loader, in a process that it, or the application, has forked."""
         self._control.close()
-        if signal.getsignal(signal.SIGTERM) == self._exit:
+        if signal.getsignal(signal.SIGTERM) == self._end:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _load(self) -> bool:
@@ -137,8 +142,10 @@ class LoaderProcess:
                 pool.log.error("%s", line)
             self._send(_lines(Failure.of(error)))
             return False
-        for hazard in fork_hazards.find(before):
-            pool.log.warning("preload_app: %s", hazard)
+        self._is_loading = False
+        with suppress(OSError):  # no descriptor is left to look with
+            for hazard in fork_hazards.find(before):
+                pool.log.warning("preload_app: %s", hazard)
         gc.collect()
         gc.freeze()  # a collection in a worker would write to every object, and so copy the memory
         process_control.die_with_parent(0)  # from now on, it exits after its workers

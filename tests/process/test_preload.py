@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -117,13 +118,18 @@ def test_a_load_that_takes_too_long(site: Path, http: socket.socket, stuck: str)
         server.wait_for(lambda: len(server.loaders()) == 1, "the new loader to exit")
 
 
-def test_a_loader_that_is_killed_is_replaced_when_a_worker_is_needed(site: Path, http: socket.socket) -> None:
+@pytest.mark.parametrize(
+    ("number", "told"), [(signal.SIGKILL, "was ended by SIGKILL"), (signal.SIGTERM, "was told to exit")]
+)
+def test_a_loader_that_ends_is_replaced_when_a_worker_is_needed(
+    site: Path, http: socket.socket, number: signal.Signals, told: str
+) -> None:
     release(site, "one", COUNTED)
     with Server(site, *PRELOAD, listeners={"http": http}) as server, asking(http) as load:
         before = server.wait_until_ready().workers()
         (loader,) = server.loaders()
-        os.kill(loader, signal.SIGKILL)
-        server.wait_for_log(f"loader {loader} was ended by SIGKILL. Another one loads the application when")
+        os.kill(loader, number)
+        server.wait_for_log(f"loader {loader} {told}. Another one loads the application when")
         assert server.workers() == before
         seen = load.requests
         server.wait_for(lambda: load.requests > seen + 50, "responses")
@@ -300,7 +306,7 @@ def test_what_the_import_has_started_lives_as_long_as_its_workers(folder: Folder
             server.signal(signal.SIGHUP)
             server.wait_for_message("READY=1")
             wait_for_number(server, 1 + 3 + 1)  # with the new helper
-            assert not proc.exists(helper)
+            server.wait_for(partial(lambda pid: not proc.exists(pid), helper), "the old helper to be reaped")
 
 
 def test_an_application_that_ignores_sigchld(site: Path, http: socket.socket) -> None:
