@@ -18,12 +18,13 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
+from benchmarks import nginx
 from benchmarks.picture import Bar, draw
 
 HERE = Path(__file__).parent
@@ -32,18 +33,16 @@ WORKERS = 2
 DEADLINE = 20.0  #: seconds
 REFERENCE = "gthread"
 
-#: How each server is started; {threads} and {port} are filled in.
-GUNICORN = (
-    "gunicorn --workers 2 --threads {threads} --bind 127.0.0.1:{port} --worker-connections 10000 --log-level error"
-)
+#: How each server is started; {threads} and the address are filled in.
+GUNICORN = "gunicorn --workers 2 --threads {threads} --bind {bind} --worker-connections 10000 --log-level error"
 SERVERS = {
     "flask_socketact": f"{GUNICORN} -c python:flask_socketact.conf app:app",
     "gthread": f"{GUNICORN} -k gthread --keep-alive 75 app:app",
     "sync": f"{GUNICORN} -k sync --threads 1 app:app",  # with more gunicorn takes gthread instead
     "gevent": f"{GUNICORN} -k gevent --keep-alive 75 app:app",
-    "uwsgi": "uwsgi --http11-socket 127.0.0.1:{port} --master --processes 2 --threads {threads} --listen 1024 "
+    "uwsgi": "uwsgi --http11-socket {address} --master --processes 2 --threads {threads} --listen 1024 "
     "--wsgi app:app --disable-logging --die-on-term",
-    "granian": "granian --interface wsgi --host 127.0.0.1 --port {port} --workers 2 --blocking-threads {threads} "
+    "granian": "granian --interface wsgi {listen} --workers 2 --blocking-threads {threads} "
     "--no-access-log --log-level error app:app",
 }
 
@@ -99,12 +98,17 @@ def installed() -> list[str]:
 
 
 @contextmanager
-def serving(name: str, threads: int) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Start a server and wait until it responds; yield its process and port."""
+def serving(name: str, threads: int, *, behind_nginx: bool = False) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Start a server and wait until it responds; yield its process and port. Behind nginx, the port is nginx's."""
     port = free_port()
-    command, *arguments = SERVERS[name].format(threads=threads, port=port).split()
-    with started([str(BIN / command), *arguments], port) as process:
-        yield process, port
+    with ExitStack() as stack:
+        address, bind, listen = f"127.0.0.1:{port}", f"127.0.0.1:{port}", f"--host 127.0.0.1 --port {port}"
+        if behind_nginx:
+            address = stack.enter_context(nginx.proxying(port))
+            bind, listen = f"unix:{address}", f"--uds {address}"
+        text = SERVERS[name].format(threads=threads, address=address, bind=bind, listen=listen)
+        command, *arguments = text.split()
+        yield stack.enter_context(started([str(BIN / command), *arguments], port)), port
 
 
 @contextmanager
@@ -154,8 +158,8 @@ def responds(port: int) -> bool:
         return False
 
 
-def measure(name: str, threads: int, connections: int, seconds: float, kind: str) -> Run:
-    with serving(name, threads) as (process, port):
+def measure(name: str, threads: int, connections: int, seconds: float, kind: str, *, behind_nginx: bool) -> Run:
+    with serving(name, threads, behind_nginx=behind_nginx) as (process, port):
         before = cpu_seconds(process.pid)
         output = wrk(port, KINDS[kind].path, connections, seconds, KINDS[kind].script)
         used = cpu_seconds(process.pid) - before
@@ -239,6 +243,7 @@ def columns(starts: list[Run]) -> list[list[float]]:
 @click.option(
     "--kind", "kinds", multiple=True, type=click.Choice(list(KINDS)), default=("trivial",), help="Of requests."
 )
+@click.option("--nginx", "behind_nginx", is_flag=True, help="Let nginx ask the servers, at Unix sockets.")
 @click.option("--svg", type=click.Path(path_type=Path), help="Draw the first table there.")
 @click.option("--server", "servers", multiple=True, type=click.Choice(list(SERVERS)), help="Default: all installed.")
 def main(
@@ -247,16 +252,20 @@ def main(
     starts: int,
     seconds: float,
     kinds: tuple[str, ...],
+    behind_nginx: bool,
     svg: Path | None,
     servers: tuple[str, ...],
 ) -> None:
     """Measure servers with two workers on this machine."""
     for kind, thread_count, connection_count in itertools.product(kinds, threads, connections):
-        print(f"\n{kind}: {thread_count} threads, {connection_count} connections, {starts} starts of {seconds:g} s\n")
+        where = ", behind nginx at a Unix socket" if behind_nginx else ""
+        load = f"{thread_count} threads, {connection_count} connections{where}, {starts} starts of {seconds:g} s"
+        print(f"\n{kind}: {load}\n")
         runs: dict[str, list[Run]] = defaultdict(list)
         for _ in range(starts):
             for name in servers or installed():
-                runs[name].append(measure(name, thread_count, connection_count, seconds, kind))
+                run = measure(name, thread_count, connection_count, seconds, kind, behind_nginx=behind_nginx)
+                runs[name].append(run)
         report(runs)
         if svg is not None:
             svg.write_text(picture(kind, thread_count, connection_count, runs))

@@ -14,6 +14,8 @@ from flask_socketact.text import printable
 
 #: Kinds of sockets that are no stream: processes may share them (that of syslog, or of the journal).
 _STREAMS = (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
+#: The class without Python's additions, and without gevent's: it changes nothing.
+_Socket = socket.SocketType
 
 
 def open_files() -> dict[int, str]:
@@ -59,28 +61,31 @@ def find(before: dict[int, str]) -> list[str]:
 def _connection(fd: int) -> str:
     """Return the address of a stream socket's peer, or where it listens; empty for anything else, as one of two ends in
     this process, which have no names."""
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(None)  # otherwise the application's socket would become non-blocking
     try:
-        connection = socket.socket(fileno=os.dup(fd))
-    except OSError:
+        connection = _Socket(fileno=fd)
+    except OSError:  # it is no socket
         return ""
-    with connection:
-        if connection.type not in _STREAMS:
+    finally:
+        socket.setdefaulttimeout(timeout)
+    try:
+        if connection.type & ~socket.SOCK_NONBLOCK & ~socket.SOCK_CLOEXEC not in _STREAMS:
             return ""
         if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return f"a listener at {_name(connection.getsockname())}"
-        try:
-            return _name(connection.getpeername())
-        except OSError:  # not connected
-            return ""
+        return _name(connection.getpeername())
+    except OSError:  # not connected
+        return ""
+    finally:
+        connection.detach()
 
 
 def _name(address: object) -> str:
     if isinstance(address, tuple):
         host, port = address[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return printable(
-        address if isinstance(address, str) else os.fsdecode(address) if isinstance(address, bytes) else ""
-    )
+        return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+    return printable(os.fsdecode(address)) if isinstance(address, str | bytes) else ""
 
 
 def _written(files: list[tuple[int, str]]) -> Iterator[str]:

@@ -22,7 +22,8 @@ from flask_socketact import env
 from flask_socketact.linux import process_control
 from flask_socketact.master.failures import Failure
 from flask_socketact.master.load_limit import STACK_TIME
-from flask_socketact.master.loader_process import FORK_TIMEOUT, LOADED, MAX_MESSAGE, LoaderProcess
+from flask_socketact.master.loader_process import LOADED, LoaderProcess
+from flask_socketact.master.two_step_fork import FORK_TIMEOUT, MAX_MESSAGE
 
 if TYPE_CHECKING:
     from flask_socketact.master.pool import Pool
@@ -45,6 +46,7 @@ class Loader:
         :raises OSError: no process can be forked.
         """
         self.has_loaded = False
+        self._has_failed = False
         self.generation = pool.generation
         self._limit = pool.load_timeout
         self._load_by = time.monotonic() + self._limit + STACK_TIME
@@ -77,6 +79,7 @@ class Loader:
         except OSError:
             return Failure.known(self._describe_exit())
         self.has_loaded = self.has_loaded or kind == LOADED
+        self._has_failed = bool(reason)
         return Failure(*reason) if reason else None
 
     def fork(self, worker: Worker, rotations: int) -> int | Failure:
@@ -102,7 +105,7 @@ class Loader:
 
     def end(self) -> None:
         """Let the loader exit when the workers of its generation have exited; at once if it still loads."""
-        if not self.has_loaded:
+        if not (self.has_loaded or self._has_failed):
             self._send(signal.SIGTERM)
         self._control.close()
 
@@ -165,8 +168,15 @@ class Loader:
         if self._exit is not None and self._exit.si_code == os.CLD_EXITED:
             how += f" with status {self._exit.si_status}"
         elif self._exit is not None:
-            how = f"was ended by {signal.Signals(self._exit.si_status).name}"
+            how = f"was ended by {_name(self._exit.si_status)}"
         return f"loader {self.pid} {how}"
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the real-time signals
+        return f"signal {number}"
 
 
 def _readable(seconds: float, *descriptors: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import signal
@@ -10,51 +11,37 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from io import FileIO
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-import gunicorn.arbiter
-import gunicorn.workers.base
 from gunicorn import util
-from gunicorn.workers.base import Worker
-from gunicorn.workers.workertmp import WorkerTmp
 
 from flask_socketact.bridge import request_context
+from flask_socketact.bridge.children import end_child
 from flask_socketact.bridge.loading import loading
 from flask_socketact.bridge.server_info import Server
 from flask_socketact.linux import process_control
+from flask_socketact.linux.fork_signals import ForkSignals
 from flask_socketact.logs import reopen
 from flask_socketact.master import conflicts, fork_hazards
 from flask_socketact.master.failures import Failure
+from flask_socketact.master.two_step_fork import TwoStepFork, lines
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field
-from flask_socketact.text import printable
 
 if TYPE_CHECKING:
     from flask_socketact.master.pool import Pool
 
 #: What a loader sends when the application is loaded.
 LOADED = "loaded"
-FAILED = "failed"
-#: Longest message, in bytes.
-MAX_MESSAGE = 4096
-#: How long a loader may take to fork a worker, with the user's hook ``pre_fork``. The master waits meanwhile. Seconds.
-FORK_TIMEOUT = 10.0
 #: How often a loader that is not needed any more looks whether the workers of its generation have exited. Seconds.
 _EXIT_POLL = 0.05
-#: How often a new worker looks whether the master knows it. Seconds.
-_ADMISSION_POLL = 0.0005
-#: The unpatched functions: gevent's would run greenlets of the application in the loader.
-_fork, _waitpid, _sleep = os.fork, os.waitpid, time.sleep
+#: The unpatched function: gevent's would run greenlets of the application in the loader.
+_sleep = time.sleep
 
 
 class LoaderProcess:
-    """The process that a master has forked to load the application.
-
-    A worker is forked in two steps: the loader forks a process that forks the worker, and exits. So the master, which
-    is a subreaper, becomes the worker's parent, as with workers that it has forked itself.
-    """
+    """The process that a master has forked to load the application."""
 
     def __init__(self, pool: Pool, control: socket.socket) -> None:
         """Take the copy of the master that this process has, and its end of the socket to the master."""
@@ -64,11 +51,13 @@ class LoaderProcess:
         self._rotations = pool.rotations
         self._is_loading = True
         self._is_told_to_exit = False
+        self._signals = ForkSignals([signal.SIGTERM])
+        self._forks = TwoStepFork(pool)
 
     def run(self) -> NoReturn:
         """Load the application, and fork workers until the generation has ended.
 
-        :raises SystemExit: at the end; also in the process of a worker, when it exits.
+        :raises SystemExit: in the process of a worker, when it exits.
         """
         status = self._pool.WORKER_BOOT_ERROR
         try:
@@ -77,11 +66,17 @@ class LoaderProcess:
                 self._serve()
                 self._wait_for_workers()
                 status = 0
-        except Exception:
+        except BaseException as error:
             if os.getpid() != self._pid:
                 raise
-            self._pool.log.exception("Unexpected error in a loader")
-        sys.exit(status)  # with the exit handlers of the application, which end what its import has started
+            if self._is_told_to_exit:
+                status = 0
+            else:
+                self._pool.log.error("Unexpected error in a loader", exc_info=error)
+        # The exit handlers of the application end what its import has started. Nothing waits for its threads.
+        self._is_loading = False
+        atexit._run_exitfuncs()
+        end_child(SystemExit(status), self._pool.log)
 
     def _leave_master(self) -> None:
         """Give up what belongs to the master: this is its copy."""
@@ -98,7 +93,9 @@ class LoaderProcess:
             signal.signal(number, lambda *_: None)
         signal.signal(signal.SIGTERM, self._end)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.register_at_fork(after_in_child=self._leave)
+        os.register_at_fork(
+            before=self._signals.hold, after_in_parent=self._signals.release, after_in_child=self._leave
+        )
         util._setproctitle(f"loader [{pool.proc_name}]")
         request_context.generation = request_context.name_generation(pool.pid, pool.generation)
         util.set_owner_process(pool.cfg.uid, pool.cfg.gid, initgroups=pool.cfg.initgroups)
@@ -120,6 +117,7 @@ class LoaderProcess:
         self._control.close()
         if signal.getsignal(signal.SIGTERM) == self._end:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._signals.release()
 
     def _load(self) -> bool:
         """Load the application; report to the master that it is loaded, or why not, and return whether it is."""
@@ -137,20 +135,28 @@ class LoaderProcess:
         except BaseException as error:
             if self._is_told_to_exit:
                 raise
+            self._is_loading = False
             pool.log.error("The application cannot be loaded", exc_info=error)
             for line in conflicts.explain(error, pool.cgroup, ()) if pool.cgroup else ():
                 pool.log.error("%s", line)
-            self._send(_lines(Failure.of(error)))
+            self._send(lines(Failure.of(error)))
             return False
         self._is_loading = False
-        with suppress(OSError):  # no descriptor is left to look with
-            for hazard in fork_hazards.find(before):
-                pool.log.warning("preload_app: %s", hazard)
+        self._warn(before)
         gc.collect()
         gc.freeze()  # a collection in a worker would write to every object, and so copy the memory
         process_control.die_with_parent(0)  # from now on, it exits after its workers
         self._send(LOADED)
         return True
+
+    def _warn(self, before: dict[int, str]) -> None:
+        """Tell what the application has begun that a fork breaks; `before` are the files that were open before."""
+        log = self._pool.log
+        try:
+            for hazard in fork_hazards.find(before):
+                log.warning("preload_app: %s", hazard)
+        except Exception:
+            log.exception("preload_app: what a fork breaks cannot be found")
 
     def _serve(self) -> None:
         """Fork a worker for each message, until the master closes the socket, or has died."""
@@ -165,12 +171,7 @@ class LoaderProcess:
             if rotations > self._rotations:
                 self._rotations = rotations
                 reopen.reopen(self._pool.log)
-            try:
-                answer = self._spawn(age, slot, descriptors[0])
-            except Exception as error:  # the hook pre_fork is the user's code
-                self._pool.log.exception("A worker cannot be forked")
-                answer = _lines(_not_forked(error))
-            self._send(answer)
+            self._send(self._forks.fork(age, slot, descriptors))
 
     def _wait_for_workers(self) -> None:
         """Wait until no worker of this generation is left: they may need what the import has started."""
@@ -180,89 +181,7 @@ class LoaderProcess:
         while any(slot[Field.GENERATION] == pool.generation for slot in pool.board.living()):
             _sleep(_EXIT_POLL)
 
-    def _spawn(self, age: int, slot: int, temporary: int) -> str:
-        """Fork a worker, with the slot and the heartbeat file that the master has for it; return the answer."""
-        worker = self._make_worker(age, temporary)
-        worker.slot = self._pool.board.slot(slot)
-        reading, writing = os.pipe()
-        with os.fdopen(reading, "rb", 0) as answer, os.fdopen(writing, "wb", 0) as answering:
-            try:
-                forker = self._fork(worker)
-                if not forker:
-                    self._fork_again(worker, answering)
-            finally:
-                worker.tmp.close()
-            answering.close()
-            text = answer.read(MAX_MESSAGE).decode(errors="replace")
-        with suppress(ChildProcessError):  # the application ignores SIGCHLD, or has reaped it
-            _waitpid(forker, 0)
-        if not text:
-            raise ChildProcessError(f"process {forker}, which forks it, has ended")
-        return text
-
-    def _fork(self, worker: Worker) -> int:
-        """Call the hook ``pre_fork``, which blocks signals for the worker; fork, and unblock them here."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        forker = -1
-        try:
-            self._pool.cfg.pre_fork(self._pool, worker)
-            forker = _fork()
-        finally:
-            if forker:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return forker
-
-    def _make_worker(self, age: int, temporary: int) -> Worker:
-        """Return a worker with the heartbeat file that the master has made: we may not be allowed to make one."""
-        pool = self._pool
-        file = WorkerTmp.__new__(WorkerTmp)
-        file._tmp = os.fdopen(temporary, "w+b", 0)
-        gunicorn.workers.base.WorkerTmp = lambda _: file
-        return pool.worker_class(age, pool.pid, pool.LISTENERS, pool.app, pool.timeout / 2.0, pool.cfg, pool.log)
-
-    def _fork_again(self, worker: Worker, answering: FileIO) -> NoReturn:
-        """Fork the worker as gunicorn does, answer with its pid, and exit.
-
-        :raises SystemExit: in the process of the worker, when it exits.
-        """
-        pool = self._pool
-        forker = os.getpid()
-
-        def await_admission(worker: Worker) -> None:
-            answering.close()
-            self._await_admission(worker, forker)
-
-        pool.await_admission = await_admission
-        pool.worker_class = lambda *_: worker
-        pool.cfg.set("pre_fork", lambda server, worker: None)  # noqa: ARG005 (gunicorn's names): it was called before
-        pool.worker_age = worker.age - 1
-        try:
-            text = str(gunicorn.arbiter.Arbiter.spawn_worker(pool))
-        except Exception as error:
-            if os.getpid() != forker:
-                raise
-            text = _lines(_not_forked(error))
-        answering.write(text.encode(errors="replace"))
-        os._exit(0)
-
-    def _await_admission(self, worker: Worker, forker: int) -> None:
-        """Wait until the master is the parent of this worker, and knows it; or exit. A worker that it does not know
-        must not serve, and one with another parent would believe that the master has died."""
-        deadline = time.monotonic() + FORK_TIMEOUT
-        while (parent := os.getppid()) == forker or worker.slot[Field.PID] != os.getpid():
-            if parent not in (forker, self._pool.pid) or time.monotonic() > deadline:
-                os._exit(0)
-            _sleep(_ADMISSION_POLL)
-
     def _send(self, text: str) -> None:
         """Send a message, if the master is still there."""
         with suppress(OSError):
             self._control.send(text.encode(errors="replace"))
-
-
-def _not_forked(error: BaseException) -> Failure:
-    return Failure.of(error, "no worker can be forked: ")
-
-
-def _lines(failure: Failure) -> str:
-    return "\n".join(map(printable, (FAILED, failure.text, failure.public)))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from typing import TYPE_CHECKING, NoReturn
 
 from flask_socketact.bridge.children import end_child
 from flask_socketact.http.client_socket import ClientSocket
+from flask_socketact.linux.fork_signals import ForkSignals
 from flask_socketact.shared import scoreboard
 
 if TYPE_CHECKING:
@@ -23,21 +23,13 @@ class ForkHooks:
 
     def __init__(self, worker: BaseWorker) -> None:
         self._worker = worker
-        self._forking = threading.local()  # the signal mask of a thread before it forked
+        self._signals = ForkSignals(worker.handled_signals)
 
     def watch(self) -> None:
         """Install the hooks for all later forks."""
         os.register_at_fork(
-            before=self._hold_signals, after_in_parent=self._release_signals, after_in_child=self._become_child
+            before=self._signals.hold, after_in_parent=self._signals.release, after_in_child=self._become_child
         )
-
-    def _hold_signals(self) -> None:
-        """Block signals during the fork: our handlers must not get one for the child that arrives early, as from
-        ``multiprocessing.Process.terminate()``."""
-        self._forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._worker.handled_signals)
-
-    def _release_signals(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._forking.mask)
 
     def _become_child(self) -> None:
         """Close what belongs to the worker, and restore the default signal handlers."""
@@ -48,7 +40,7 @@ class ForkHooks:
         for number in worker.handled_signals:
             if getattr(signal.getsignal(number), "__self__", None) is worker:
                 signal.signal(number, signal.SIG_DFL)
-        self._release_signals()
+        self._signals.release()
         worker.slot = scoreboard.private_slot()
         for descriptor in worker.PIPE:
             close_descriptor(descriptor)

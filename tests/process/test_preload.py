@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,7 +19,6 @@ from tests.support.releases import WORKERS, asking, release
 from tests.support.server import CONF, Server, dial
 
 if TYPE_CHECKING:
-    import socket
     from pathlib import Path
 
     from tests.process.conftest import Folder
@@ -119,10 +119,15 @@ def test_a_load_that_takes_too_long(site: Path, http: socket.socket, stuck: str)
 
 
 @pytest.mark.parametrize(
-    ("number", "told"), [(signal.SIGKILL, "was ended by SIGKILL"), (signal.SIGTERM, "was told to exit")]
+    ("number", "told"),
+    [
+        (9, "was ended by SIGKILL"),
+        (signal.SIGTERM, "was told to exit"),
+        (signal.SIGRTMIN + 1, "was ended by signal 35"),
+    ],
 )
 def test_a_loader_that_ends_is_replaced_when_a_worker_is_needed(
-    site: Path, http: socket.socket, number: signal.Signals, told: str
+    site: Path, http: socket.socket, number: int, told: str
 ) -> None:
     release(site, "one", COUNTED)
     with Server(site, *PRELOAD, listeners={"http": http}) as server, asking(http) as load:
@@ -279,6 +284,34 @@ open("children", "a").write(f"{child} ")
             os.kill(int(pid), signal.SIGKILL)
 
 
+def test_an_interrupt_of_the_loader_ends_only_the_loader(site: Path) -> None:
+    """As in a program whose library restores Python's handler of SIGINT. The master's socket and pidfile stay."""
+    release(site, "one", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)")
+    with Server(site, "--pid", "pid", "--bind", f"unix:{site}/socket", *PRELOAD) as server:
+        server.wait_until_ready()
+        os.kill(server.loaders()[0], signal.SIGINT)
+        server.wait_for_log("has exited with status 3. Another one loads the application")
+        assert (site / "pid").exists()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"{site}/socket")
+
+
+def test_a_child_of_the_import_that_is_ended_at_once(site: Path, http: socket.socket) -> None:
+    """Before it has its own signal handlers."""
+    child = """
+import multiprocessing, time
+for _ in range(20):
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    process.start()
+    process.terminate()
+    process.join()
+    assert process.exitcode == -15
+"""
+    release(site, "one", child)
+    with Server(site, *PRELOAD, listeners={"http": http}) as server:
+        server.wait_until_ready()
+
+
 @pytest.mark.parametrize("preload", [True, False])
 @pytest.mark.parametrize("child", ["sys.exit(3)", "raise RuntimeError('in the child')", "pass"])
 def test_a_process_that_the_import_forks_ends_with_it(
@@ -307,6 +340,66 @@ def test_what_the_import_has_started_lives_as_long_as_its_workers(folder: Folder
             server.wait_for_message("READY=1")
             wait_for_number(server, 1 + 3 + 1)  # with the new helper
             server.wait_for(partial(lambda pid: not proc.exists(pid), helper), "the old helper to be reaped")
+
+
+def test_what_a_release_has_started_that_does_not_load_is_ended(site: Path, http: socket.socket) -> None:
+    """Its exit handlers run to their end, and do not wait for its threads."""
+    failing = """
+import atexit, subprocess, threading, time
+threading.Thread(target=time.sleep, args=(600,)).start()
+helper = subprocess.Popen(["sleep", "600"])
+def end():
+    time.sleep(0.5)
+    helper.kill()
+    helper.wait()
+atexit.register(end)
+raise RuntimeError("a slip")
+"""
+    with Server(site, *PRELOAD, listeners={"http": http}) as server:
+        server.wait_until_ready()
+        release(site, "two", failing)
+        server.signal(signal.SIGHUP)
+        assert "Reload failed" in server.wait_for_message("READY=1")
+        wait_for_number(server, 1 + 3)
+        assert "Exception ignored" not in server.log
+
+
+def test_a_worker_that_exits_leaves_processes_of_the_import(folder: Folder, http: socket.socket) -> None:
+    """Which its siblings may need. multiprocessing ends daemonic ones with the first worker that exits."""
+    site = folder(
+        "import multiprocessing, time\n"
+        "HELPER = multiprocessing.get_context('fork').Process(target=time.sleep, args=(600,), daemon=True)\n"
+        "HELPER.start()\n" + NAMES.replace("os.getpid()} {os.getppid()", "HELPER.pid")
+    )
+    with Server(site, *PRELOAD, listeners={"http": http}) as server:
+        server.wait_until_ready()
+        helper = int(ask(lambda: dial(http))[1])
+        (booted, *_) = re.findall(r"Booting worker with pid: (\d+)", server.log)
+        os.kill(int(booted), signal.SIGTERM)
+        server.wait_for_log(f"Worker exiting (pid: {booted})")
+        server.wait_for(lambda: not proc.exists(int(booted)), "the worker to be reaped")
+        assert proc.exists(helper)
+
+
+def test_the_search_for_what_a_fork_breaks_changes_nothing(folder: Folder, http: socket.socket) -> None:
+    """Neither the application's sockets, nor its descriptors."""
+    site = folder(
+        """
+import multiprocessing, os, socket
+socket.setdefaulttimeout(10)
+ends = multiprocessing.Pipe()
+pipe = os.pipe()
+def app(environ, start_response):
+    blocking = [os.get_blocking(end.fileno()) for end in ends]
+    names = [os.readlink(f"/proc/self/fd/{fd}") for fd in range(60) if os.path.lexists(f"/proc/self/fd/{fd}")]
+    content = f"{blocking} {names.count(os.readlink(f'/proc/self/fd/{pipe[0]}'))}".encode()
+    start_response("200 OK", [("Content-Length", str(len(content)))])
+    return [content]
+"""
+    )
+    with Server(site, *PRELOAD, listeners={"http": http}) as server:
+        server.wait_until_ready()
+        assert ask(lambda: dial(http)) == (200, b"[True, True] 2")
 
 
 def test_an_application_that_ignores_sigchld(site: Path, http: socket.socket) -> None:
