@@ -114,9 +114,11 @@ class TwoStepFork:
         pool.worker_age = worker.age - 1
         try:
             text = str(gunicorn.arbiter.Arbiter.spawn_worker(pool))
-        except Exception as error:
-            if os.getpid() != forker:
-                raise
+        except SystemExit:
+            raise  # the worker's process exits
+        except BaseException as error:  # noqa: BLE001 (reported to the master)
+            if os.getpid() != forker:  # the worker, which could not report why it ends, must not go on as a loader
+                os._exit(pool.WORKER_BOOT_ERROR)
             text = lines(_not_forked(error))
         answering.write(text.encode(errors="replace"))
         os._exit(0)

@@ -453,6 +453,29 @@ def test_the_reloader_of_gunicorn_needs_workers_that_load(site: Path, http: sock
         server.wait_for(lambda: ask(lambda: dial(http)) == (200, b"two"), "the new release")
 
 
+def test_a_worker_whose_report_fails_does_not_go_on_as_a_loader(site: Path, http: socket.socket) -> None:
+    """gunicorn prints the reason, and that may raise."""
+    conf = "from flask_socketact.conf import *\npreload_app = True\nworkers = 3\n"
+    (site / "conf.py").write_text(conf)
+    failing = """
+def post_worker_init(worker):
+    import sys
+    sys.stderr = sys.stdout = None
+    class E(Exception):
+        def __str__(self): raise ValueError("none")
+    raise E()
+"""
+    with Server(site, "-c", "conf.py", "app:app", listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        (site / "conf.py").write_text(conf + failing)
+        server.signal(signal.SIGHUP)
+        assert "Reload failed (" in server.wait_for_message("READY=1")
+        wait_for_number(server, 1 + 3)
+        assert server.workers() == before
+        for text in ("A worker cannot be forked", "Unexpected error in a loader", "Shutting down: Master"):
+            assert text not in server.log
+
+
 def test_recycled_workers_come_from_the_loader(site: Path, http: socket.socket) -> None:
     release(site, "one", COUNTED)
     with Server(site, "--max-requests", "40", *PRELOAD, listeners={"http": http}) as server:
