@@ -18,6 +18,7 @@ from gunicorn.app.base import BaseApplication
 
 from flask_socketact import env
 from flask_socketact.master.arbiter import Arbiter
+from flask_socketact.master.load_pace import LoadPace
 from flask_socketact.shared.scoreboard import Field
 
 
@@ -41,6 +42,7 @@ class Master(Arbiter):
         self.sent: list[tuple[int, int]] = []  #: pid, signal
         self.has_processes = True  #: whether a fork succeeds
         super().__init__(app)
+        self._load_pace = LoadPace(cpus=100)  # all may load at once
         self.pid = os.getpid()  # as start() does
         self.WORKERS: dict[int, Any] = {}
 
