@@ -150,7 +150,7 @@ def test_root_follows_no_link_of_the_service_s_user(machine: Machine, tcp: Conne
 
 
 def test_a_status_text_cannot_forge_properties(machine: Machine) -> None:
-    """It has line separators that are not systemd's, and properties after them."""
+    """It has line separators that are not systemd's, and properties after them. A drop-in lets the workers send it."""
     forged = "x\u2028User=root\u2028Group=root\u2028WorkingDirectory=/bin\u2028ActiveState=failed"
     release(
         machine,
@@ -167,7 +167,7 @@ threading.Thread(target=forge, daemon=True).start()
 """
         + (EXAMPLES / "app.py").read_text().replace("from __future__ import annotations\n", ""),
     )
-    drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--preload"\n')
+    drop_in(machine, "app.service", "[Service]\nNotifyAccess=all\n")
     machine.systemctl("start", "app")
     look = (
         "from flask_socketact.systemd.manager import Manager\n"
