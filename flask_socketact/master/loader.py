@@ -99,7 +99,7 @@ class Loader:
         return Failure(*reason) if reason else int(pid)
 
     def reap(self) -> None:
-        """Note how the process has exited, if it has, before somebody else reaps it."""
+        """Note how the process has exited, if it has, before gunicorn reaps it."""
         with suppress(ChildProcessError):
             self._exit = self._exit or os.waitid(os.P_PIDFD, self._process, os.WEXITED | os.WNOHANG)
 

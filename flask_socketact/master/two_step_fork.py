@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FORK_TIMEOUT = 10.0
 #: Longest answer, in bytes.
 MAX_MESSAGE = 4096
-#: The first line of an answer that is no pid; the reason follows.
+#: The first line of an answer without a pid; the reason follows.
 FAILED = "failed"
 #: How often a new worker looks whether the master knows it. Seconds.
 _ADMISSION_POLL = 0.0005
@@ -57,7 +57,7 @@ class TwoStepFork:
 
     def _fork_worker(self, age: int, slot: int, temporary: int) -> str:
         worker = self._make_worker(age, temporary)
-        worker.slot = self._pool.board.slot(slot)
+        worker.slot = self._pool.board.slots[slot]
         reading, writing = os.pipe()
         with os.fdopen(reading, "rb", 0) as answer, os.fdopen(writing, "wb", 0) as answering:
             try:

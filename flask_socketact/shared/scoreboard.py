@@ -102,7 +102,7 @@ class Scoreboard:
     def __init__(self, memory: mmap.mmap | bytes | None = None) -> None:
         """Use `memory`, which may be a copy for reading; by default, new anonymous memory."""
         self._memory = memoryview(memory or mmap.mmap(-1, _SIZE)).cast("q")
-        self._slots = [
+        self.slots = [
             Slot(self._memory[start : start + _FIELDS], index)
             for index, start in enumerate(range(_FIELDS, (1 + SLOTS) * _FIELDS, _FIELDS))
         ]
@@ -171,7 +171,7 @@ class Scoreboard:
 
         :raises RuntimeError: there is no free slot.
         """
-        for slot in self._slots:
+        for slot in self.slots:
             if not slot[Field.TAKEN]:
                 for field in Field:
                     slot[field] = 0
@@ -182,13 +182,9 @@ class Scoreboard:
                 return slot
         raise RuntimeError(f"more than {SLOTS} worker processes: set fewer workers")
 
-    def slot(self, index: int) -> Slot:
-        """Return a slot by its ``index``."""
-        return self._slots[index]
-
     def taken(self) -> Iterator[Slot]:
         """Return the slots in use."""
-        return (slot for slot in self._slots[: self._memory[_HIGHEST]] if slot[Field.TAKEN])
+        return (slot for slot in self.slots[: self._memory[_HIGHEST]] if slot[Field.TAKEN])
 
     def living(self) -> Iterator[Slot]:
         """Return the slots of workers that run."""

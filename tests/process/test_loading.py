@@ -92,7 +92,7 @@ def test_invalid_load_timeout(site: Path, http: socket.socket) -> None:
 
 
 def test_while_others_serve_workers_load_one_after_another(site: Path, http: socket.socket) -> None:
-    """At most half of the CPUs load the application; nobody waits for that in a start."""
+    """At most half of the CPUs load the application; in a start, all may."""
     busy = """
 import os, time
 with open("loads", "a") as log: log.write(f"begin {os.getpid()}\\n")
