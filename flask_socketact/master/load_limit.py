@@ -34,5 +34,9 @@ class LoadLimit:
 
 def failure(pids: list[int], seconds: float) -> Failure:
     """Describe workers that did not load the application within `seconds`."""
-    which = f"worker{'s' if len(pids) > 1 else ''} {', '.join(map(str, pids))}"
+    return too_slow(f"worker{'s' if len(pids) > 1 else ''} {', '.join(map(str, pids))}", seconds)
+
+
+def too_slow(which: str, seconds: float) -> Failure:
+    """Describe processes that did not load the application within `seconds`."""
     return Failure.known(f"{which} killed: did not load the application within {env.LOAD_TIMEOUT} = {seconds:g} s")

@@ -18,10 +18,9 @@ from weakref import WeakSet
 
 from gunicorn.workers.base import Worker
 
-from flask_socketact import env
 from flask_socketact.linux import process_control
 from flask_socketact.master.failures import Failure
-from flask_socketact.master.load_limit import STACK_TIME
+from flask_socketact.master.load_limit import STACK_TIME, too_slow
 from flask_socketact.master.loader_process import LOADED, LoaderProcess
 from flask_socketact.master.two_step_fork import FORK_TIMEOUT, MAX_MESSAGE
 
@@ -150,9 +149,7 @@ class Loader:
         if self.has_loaded or time.monotonic() <= self._load_by:
             return None
         self._kill()
-        return Failure.known(
-            f"loader {self.pid} killed: did not load the application within {env.LOAD_TIMEOUT} = {self._limit:g} s"
-        )
+        return too_slow(f"loader {self.pid}", self._limit)
 
     def _kill(self) -> None:
         self._send(signal.SIGKILL)
