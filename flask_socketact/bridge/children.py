@@ -16,7 +16,12 @@ def end_child(error: BaseException | None, log: Any) -> NoReturn:
     elif error is not None:
         status = 1
         log.error("Error in a process that the application has forked (pid: %s)", os.getpid(), exc_info=error)
+    flush_output()
+    os._exit(status)
+
+
+def flush_output() -> None:
+    """Write out what the process has printed; not done by ``os._exit()``."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):  # none, or closed
             stream.flush()
-    os._exit(status)

@@ -90,7 +90,8 @@ class Forking(gunicorn.arbiter.Arbiter):
         forked = self.loader.fork(worker, self.rotations)
         if isinstance(forked, Failure):
             worker.tmp.close()
-            self.handle_failed_load(forked)
+            if not self.loader.was_told_to_exit:
+                self.handle_failed_load(forked)
             return 0
         worker.pid = worker.slot[Field.PID] = forked  # the worker waits for this
         self.WORKERS[forked] = worker
@@ -120,7 +121,7 @@ class Forking(gunicorn.arbiter.Arbiter):
         if loader is None or reason is None:
             return
         self.end_loader()
-        if loader.has_loaded:
+        if loader.has_loaded or loader.was_told_to_exit:
             self.log.warning("%s. Another one loads the application when a worker is needed", reason.text)
         else:
             self.handle_failed_load(reason)

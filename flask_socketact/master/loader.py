@@ -45,6 +45,7 @@ class Loader:
         :raises OSError: no process can be forked.
         """
         self.has_loaded = False
+        self.was_told_to_exit = False  #: by SIGTERM, which systemd sends to all processes when it stops a service
         self._has_failed = False
         self.generation = pool.generation
         self._limit = pool.load_timeout
@@ -160,11 +161,15 @@ class Loader:
 
     def _describe_exit(self) -> str:
         """Return how the loader has exited, or why it has closed the socket."""
-        how = "has exited" if self._has_exited(EXIT_NOTICE) else "was told to exit"
+        has_exited = self._has_exited(EXIT_NOTICE)
         self.reap()
-        if self._exit is not None and self._exit.si_code == os.CLD_EXITED:
-            how += f" with status {self._exit.si_status}"
-        elif self._exit is not None:
+        if self._exit is None:  # gunicorn has reaped it, or it waits until its workers have exited
+            self.was_told_to_exit = not has_exited
+            how = "has exited" if has_exited else "was told to exit"
+        elif self._exit.si_code == os.CLD_EXITED:
+            how = f"has exited with status {self._exit.si_status}"
+        else:
+            self.was_told_to_exit = self._exit.si_status == signal.SIGTERM
             how = f"was ended by {_name(self._exit.si_status)}"
         return f"loader {self.pid} {how}"
 

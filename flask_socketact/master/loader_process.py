@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 from gunicorn import util
 
 from flask_socketact.bridge import request_context
-from flask_socketact.bridge.children import end_child
+from flask_socketact.bridge.children import end_child, flush_output
 from flask_socketact.bridge.loading import loading
 from flask_socketact.bridge.server_info import Server
 from flask_socketact.linux import process_control
@@ -76,6 +76,10 @@ class LoaderProcess:
         # The exit handlers of the application end what its import has started. Nothing waits for its threads.
         self._is_loading = False
         atexit._run_exitfuncs()
+        if self._is_told_to_exit:  # tell the master that it is not the application that has ended this process
+            flush_output()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
         end_child(SystemExit(status), self._pool.log)
 
     def _leave_master(self) -> None:

@@ -154,6 +154,22 @@ def test_a_loader_that_is_killed_while_it_loads(site: Path, http: socket.socket)
         assert f"Reason: loader {loader} was ended by SIGKILL" in server.log
 
 
+@pytest.mark.parametrize("extra", ["", "import signal; signal.signal(signal.SIGTERM, signal.SIG_DFL)"])
+def test_a_loader_that_is_told_to_exit_while_it_loads(site: Path, http: socket.socket, extra: str) -> None:
+    """systemd, which stops a service that starts, tells all processes at once: the loader may be the first."""
+    hold = site / "hold"
+    hold.touch()
+    release(site, "one", f"{extra}\nimport os, time\nwhile os.path.exists('hold'): time.sleep(0.02)")
+    with Server(site, *PRELOAD, listeners={"http": http}) as server:
+        server.wait_for_log("Loading the application for all workers")
+        (loader,) = server.loaders()
+        os.kill(loader, signal.SIGTERM)
+        server.wait_for_log(f"loader {loader} was ended by SIGTERM. Another one loads the application")
+        hold.unlink()
+        server.wait_until_ready()
+        assert ask(lambda: dial(http)) == (200, b"one")
+
+
 def test_a_stop_while_the_application_loads(site: Path, http: socket.socket) -> None:
     """At once, and as a success; Ctrl-C is sent to the loader, too."""
     for stop in (signal.SIGTERM, signal.SIGINT):
