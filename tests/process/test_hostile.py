@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.hostile import UNASKED, Hostility
+from tests.support.hostile import UNASKED, Hostility, essence
 from tests.support.http import ask
 from tests.support.load import CLIENTS, Load
 from tests.support.server import Server, dial
@@ -66,7 +66,7 @@ def test_well_behaved_clients_are_not_affected_by_hostile_ones(
                 server.wait_for(lambda: len(server.workers()) == 2, "the old workers to exit", 30)
             done, grown = watch_memory(server, http, seed)
             done += first.done
-        story = f"HOSTILE_SEED={seed} {dict(done)}\n{server.log[-6000:]}"
+        story = f"HOSTILE_SEED={seed} {dict(done)}\n{load.closures()}\n{essence(server.log)}"
         assert not load.failures(), f"{load.failures()}\n{story}"
         assert load.closed_by_server == 0, story
         assert not UNASKED.search(server.log), f"{UNASKED.findall(server.log)}\n{story}"

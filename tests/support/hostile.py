@@ -42,6 +42,15 @@ UNASKED = re.compile(
 )
 
 
+#: Lines of a log that say nothing of the server: tracebacks of errors on purpose, and access lines.
+_NOISE = re.compile(r"^(\s.*|.*(Traceback |on purpose| HTTP/1\.1\" |Error handling request).*)\n", re.MULTILINE)
+
+
+def essence(log: str) -> str:
+    """Return what a log says of the server itself, as far as a message may be long."""
+    return _NOISE.sub("", log)[-12000:]
+
+
 def get(path: str, *lines: str) -> bytes:
     return "\r\n".join([f"GET {path} HTTP/1.1", "Host: app", *lines, "", ""]).encode()
 

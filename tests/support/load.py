@@ -220,6 +220,10 @@ class Load:
         """Number of connections that the server closed and their clients would have used again."""
         return sum(len(recording.closed_at) for recording in self._recordings.values())
 
+    def closures(self) -> list[str]:
+        """Return which connections those were, and when they were closed, in seconds since the first request."""
+        return [f"{kind} {at:.2f}" for kind, recording in self._recordings.items() for at in recording.closed_at]
+
     def waits(self, *kinds: str) -> list[float]:
         """Return the seconds that each request took, without the time that client and view take on purpose.
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.hostile import UNASKED, Hostility
+from tests.support.hostile import UNASKED, Hostility, essence
 from tests.support.http import Connect
 from tests.support.load import CLIENTS, Load
 from tests.support.machine import EXAMPLES, Machine, drop_in, release
@@ -38,8 +38,8 @@ def test_an_application_cannot_hurt_others(machine: Machine, tcp: Connect, figur
                 time.sleep(PAUSE)
                 machine.systemctl(verb, "app")
             time.sleep(PAUSE)
-        journal = machine.run("journalctl", "--no-pager", "--output=cat", "--identifier=gunicorn").stdout
-    story = f"HOSTILE_SEED={seed} {dict(hostility.done)}\n{journal[-4000:]}"
+        journal = machine.run("journalctl", "--no-pager", "--output=short-precise").stdout
+    story = f"HOSTILE_SEED={seed} {dict(hostility.done)}\n{load.closures()}\n{essence(journal)}"
     assert not load.failures(), f"{load.failures()}\n{story}"
     assert load.closed_by_server == 0, story
     assert not UNASKED.search(journal), f"{UNASKED.findall(journal)}\n{story}"
