@@ -38,6 +38,17 @@ def upload():
 """
 
 
+#: Added to the example: each worker starts programs all the time, and a moment later they have gone.
+PROGRAMS = """
+import subprocess, threading
+def start_programs():
+    while True:
+        subprocess.run(["sleep", "0.01"])
+for _ in range(6):
+    threading.Thread(target=start_programs, daemon=True).start()
+"""
+
+
 def serving_pid(connect: Connect) -> str:
     return ask(connect)[1].split()[3].decode().rstrip(",")
 
@@ -274,6 +285,20 @@ def test_a_relayed_worker_is_not_recycled(machine: Machine, tcp: Connect, worker
             assert ask(tcp)[0] == 200
         (scope,) = machine.scopes("app")
         assert len(machine.processes(scope)) == 2
+
+
+def test_programs_that_come_and_go_do_not_hinder_a_relay(machine: Machine, tcp: Connect) -> None:
+    release(machine, machine.path("/srv/app/app.py").read_text() + PROGRAMS)
+    machine.systemctl("start", "app")
+    before = machine.journal("app").count("the old workers keep serving in")
+    with Load(tcp, {"keep-alive": 6}) as load:
+        for number in range(1, 4):
+            seen = load.requests
+            machine.wait_for(lambda seen=seen: load.requests > seen + 20, "responses")  # type: ignore[misc]
+            machine.systemctl("restart", "app")
+            assert machine.journal("app").count("the old workers keep serving in") == before + number
+    assert not load.failures()
+    assert load.closed_by_server == 0
 
 
 def test_a_multipart_upload_survives_a_restart(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
