@@ -1,14 +1,17 @@
 """Settings for gunicorn: ``gunicorn -c python:flask_socketact.conf app:app``.
 
 Your own configuration can build on it with ``from flask_socketact.conf import *`` and override any
-setting. This module defines no server hooks, so it never replaces yours. ``GUNICORN_CMD_ARGS`` and the command
-line override both, as always.
+setting. ``SOCKETACT_CONFIG`` names a file that was written for gunicorn alone: its settings override these, too. This
+module defines no server hooks, so it never replaces yours. ``GUNICORN_CMD_ARGS`` and the command line override both, as
+always.
 
 Every public name in this module is a setting of gunicorn.
 """
 
 import os as _os
 
+from flask_socketact import env as _env
+from flask_socketact.master import own_config as _own_config
 from flask_socketact.master.arbiter import install as _install
 
 _install()
@@ -40,3 +43,6 @@ worker_tmp_dir = "/dev/shm" if _os.access("/dev/shm", _os.W_OK) else None  # noq
 
 # All services of a user would share its path. Control a service with systemctl.
 control_socket_disable = True
+
+if _file := _os.environ.get(_env.CONFIG):
+    globals().update(_own_config.read(_file))

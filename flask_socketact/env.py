@@ -43,6 +43,10 @@ IDLE_EXIT = "SOCKETACT_IDLE_EXIT"
 #: (master/reload.py); commands read it from the unit (systemd/manager.py).
 OVERLAP = "SOCKETACT_OVERLAP"
 
+#: A configuration file of gunicorn whose settings override ours, in the working directory or an absolute path. Read by
+#: conf.py.
+CONFIG = "SOCKETACT_CONFIG"
+
 
 def header_timeout() -> float:
     """Return :data:`HEADER_TIMEOUT`, in seconds.

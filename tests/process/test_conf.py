@@ -14,7 +14,7 @@ from textwrap import dedent
 import pytest
 
 from tests.support.http import ask, certificate
-from tests.support.server import CONF, GUNICORN, Server
+from tests.support.server import CONF, GUNICORN, Server, dial
 
 COMMAND = str(Path(sys.executable).with_name("flask-socketact"))
 OUR_WORKER = "Using worker: flask_socketact.workers.thread.ThreadWorker"
@@ -50,6 +50,41 @@ def test_works_without_any_setting(plain: Path) -> None:
     settings = printed_settings(plain, *CONF)
     assert int(settings["workers"]) == max(2, len(os.sched_getaffinity(0)))
     assert settings["threads"] == "4"
+
+
+def test_a_file_that_was_written_for_gunicorn_alone(plain: Path, http: socket.socket) -> None:
+    """Its settings override ours, but for those that systemd decides, and a worker class that closes connections."""
+    (plain / "gunicorn.conf.py").write_text(
+        "bind, daemon, pidfile, user = '0.0.0.0:1', True, '/nowhere/pid', 'nobody'\n"
+        "workers, worker_class = 3, 'gthread'\n"
+        "def when_ready(server): server.log.info('a hook')\n"
+    )
+    own = {"SOCKETACT_CONFIG": "gunicorn.conf.py"}
+    with Server(plain, *CONF, "app:app", listeners={"http": http}, environ=own) as server:
+        assert len(server.wait_until_ready().workers()) == 3
+        assert OUR_WORKER in server.log
+        assert "a hook" in server.log
+        (plain / "gunicorn.conf.py").write_text("workers, worker_class = 1, 'sync'\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for(lambda: len(server.workers()) == 1, "the reload")
+        (plain / "gunicorn.conf.py").write_text("workers = 1 / 0\n")
+        server.signal(signal.SIGHUP)
+        server.wait_for_log("SOCKETACT_CONFIG=gunicorn.conf.py cannot be read: ZeroDivisionError at gunicorn.conf.py:1")
+        assert ask(lambda: dial(http))[0] == 200
+
+
+def test_a_file_that_cannot_be_read_is_told_in_one_line(plain: Path) -> None:
+    done = subprocess.run(
+        [GUNICORN, *CONF, "app:app"],
+        cwd=plain,
+        env=os.environ | {"SOCKETACT_CONFIG": "missing.py"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Error: SOCKETACT_CONFIG=missing.py cannot be read: FileNotFoundError" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_every_hook_of_the_user_runs(plain: Path, http: socket.socket) -> None:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flask_socketact import files
+from flask_socketact.cli.units.render import CONFIG, PLAIN_CONFIG, UNIT_FOLDERS
 from flask_socketact.errors import LeftBrokenError, UnitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from flask_socketact.cli.units.render import Application
 
@@ -39,6 +40,8 @@ def write_out(wanted: Application, texts: Mapping[str, str], folder: Path) -> li
     """Write units and relay into a folder, and return their paths."""
     contents = {folder / unit: text for unit, text in texts.items()} | {folder / RELAY: _relay()}
     _refuse_others(wanted, contents)
+    for drop_ins in {path.parent for path in contents} - {folder}:
+        _make_folder(drop_ins, root_owned=False)
     _write(contents, root_owned=False)
     return list(contents)
 
@@ -49,11 +52,14 @@ class Installed:
 
     paths: list[Path]
     replaced: list[Path]  #: units that had other content before
+    moved: list[Path]  #: files of others that are aside now
 
 
-def install(wanted: Application, texts: Mapping[str, str]) -> Installed:
+def install(wanted: Application, texts: Mapping[str, str], replaces: Sequence[Path] = ()) -> Installed:
     """Write units and relay where systemd reads them, and reload systemd.
 
+    :param texts: by the name of the unit; that of a drop-in begins with the name of its folder
+    :param replaces: files of others that are moved aside: each gets the ending ``.old``
     :raises UnitError: nothing was written.
     :raises LeftBrokenError: systemd did not load the units.
     """
@@ -62,13 +68,17 @@ def install(wanted: Application, texts: Mapping[str, str]) -> Installed:
         raise UnitError("--install needs systemd, but there is no systemctl on PATH: use --output")
     if not wanted.user_manager and os.geteuid() != 0:
         raise UnitError(f"--install writes to {wanted.folder} and needs root: use sudo, or --output")
-    folder, helpers = Path(wanted.folder).expanduser(), Path(_RELAY_FOLDERS[wanted.user_manager]).expanduser()
+    folder, helpers = unit_folder(user_manager=wanted.user_manager), helper_folder(user_manager=wanted.user_manager)
     contents = {helpers / RELAY: _relay()} | {folder / unit: text for unit, text in texts.items()}
-    _refuse_others(wanted, contents)
+    _refuse_others(wanted, [path for path in contents if path not in replaces])
     _refuse_packaged(wanted, texts)
     replaced = [folder / unit for unit, text in texts.items() if _was_other(folder / unit, text)]
-    _make_folder(folder, root_owned=False)
+    for each in {path.parent for path in contents} - {helpers}:
+        _make_folder(each, root_owned=False)
     _make_folder(helpers, root_owned=not wanted.user_manager)
+    for path in replaces:
+        with _unit_errors(path):
+            path.rename(old_name(path))
     _write(contents, root_owned=not wanted.user_manager)
     manager = (systemctl, *wanted.systemctl.split()[1:])
     _run(*manager, "daemon-reload")
@@ -78,7 +88,22 @@ def install(wanted: Application, texts: Mapping[str, str]) -> Installed:
         for unit in texts:
             if unit.endswith(("-relay.service", "-watchdog.path")):
                 _run(*manager, "start", unit)
-    return Installed(list(contents), replaced)
+    return Installed(list(contents), [path for path in replaced if path not in replaces], list(replaces))
+
+
+def old_name(path: Path) -> Path:
+    """Return the name that a replaced file gets; systemd does not read it."""
+    return path.with_name(f"{path.name}.old")
+
+
+def unit_folder(*, user_manager: bool) -> Path:
+    """Return the folder where units are installed."""
+    return Path(UNIT_FOLDERS[user_manager]).expanduser()
+
+
+def helper_folder(*, user_manager: bool) -> Path:
+    """Return the folder of the relay."""
+    return Path(_RELAY_FOLDERS[user_manager]).expanduser()
 
 
 def _was_other(path: Path, text: str) -> bool:
@@ -97,11 +122,30 @@ def missing(wanted: Application) -> Iterator[str]:
             yield f"there is no user {wanted.user} yet: useradd --system {wanted.user}"
     if not os.path.isdir(wanted.directory):
         yield f"there is no folder {wanted.directory} yet: put the application there, or choose another --directory"
-    if not os.path.isfile(wanted.gunicorn):
-        yield (
-            f"there is no {wanted.gunicorn} yet: install flask-socketact into that virtual environment, "
-            "or choose the Python of another with --python"
-        )
+    yield from _missing_files(wanted)
+    for program in (wanted.gunicorn, wanted.command):
+        if not os.path.isfile(program):
+            yield (
+                f"there is no {program} yet: install flask-socketact into that virtual environment, or choose the "
+                "Python of another with --python"
+            )
+            return
+
+
+def _missing_files(wanted: Application) -> Iterator[str]:
+    for file in wanted.env_files:
+        if not os.path.exists(file):
+            yield f"there is no {file} yet: without it the service does not start"
+    for path in wanted.write:
+        if not os.path.exists(path):
+            yield f"there is no {path} yet, and without it the service does not start: make it for {wanted.user}"
+    folder = Path(wanted.directory)
+    if wanted.config is not None and not (folder / wanted.config).is_file():
+        yield f"there is no {folder / wanted.config} yet: without it the service does not start"
+    used = {wanted.config} if wanted.config is not None else {CONFIG}
+    for name in {CONFIG, PLAIN_CONFIG} - used:
+        if (folder / name).is_file() and (wanted.config is not None or (folder / CONFIG).is_file()):
+            yield f"{folder / name} is not used: the service reads {folder / used.copy().pop()}"
 
 
 def _relay() -> str:

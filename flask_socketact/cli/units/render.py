@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import textwrap
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,7 +16,11 @@ from flask_socketact.cli.units.values import Listener, check_account, check_name
 from flask_socketact.errors import OptionError, UnitError
 from flask_socketact.systemd.manager import as_typed
 
-CONFIG = "flask_socketact.conf"
+#: Configuration files of gunicorn that are used if they are in the application's folder: ours, which `init` writes, and
+#: gunicorn's default.
+CONFIG, PLAIN_CONFIG = "flask_socketact.conf", "gunicorn.conf.py"
+#: In the comment at the top of a service's unit: how its options begin, and how a second line of them does.
+OPTIONS, CONTINUATION = "# Options:", "#    "
 #: gunicorn's default graceful_timeout, in seconds.
 _DRAIN = 30
 #: Least WatchdogSec=, in seconds.
@@ -22,6 +28,8 @@ _WATCHDOG = 60
 #: The oldest version that this package supports, and the first with Type=notify-reload.
 OLDEST_SYSTEMD = 252
 _NOTIFY_RELOAD = 253
+#: Where units are installed: in the system's manager, and in a user's.
+UNIT_FOLDERS = {False: "/etc/systemd/system", True: "~/.config/systemd/user"}
 #: Folders that ProtectHome= hides.
 _HOMES = ("/home", "/root", "/run/user")
 
@@ -60,6 +68,10 @@ class Application:
     user_manager: bool
     overlap: bool
     metrics: bool
+    config: str | None = None  #: within `directory`, or absolute
+    env_files: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()  #: paths
+    options: tuple[str, ...] = ()  #: the command's, which stand in the unit, so that it can be made again
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -72,6 +84,13 @@ class Application:
                 check_account(option, value)
         check_path("--directory", self.directory)
         check_path("--python", self.python)
+        if self.config is not None:
+            check_path("--config", self.config if self.config.startswith("/") else f"/{self.config}")
+        for option, paths in (("--env-file", self.env_files), ("--write", self.write)):
+            for path in paths:
+                check_path(option, path)
+        if self.user_manager and self.write:
+            raise OptionError("--write has no effect with --user-manager, whose services may write: remove it")
         self._check_addresses()
 
     def _check_addresses(self) -> None:
@@ -93,7 +112,7 @@ class Application:
     @property
     def folder(self) -> str:
         """The folder where the units are installed."""
-        return "~/.config/systemd/user" if self.user_manager else "/etc/systemd/system"
+        return UNIT_FOLDERS[self.user_manager]
 
     @property
     def systemctl(self) -> str:
@@ -102,6 +121,11 @@ class Application:
     @property
     def gunicorn(self) -> str:
         return str(PurePosixPath(self.python).parent / "gunicorn")
+
+    @property
+    def command(self) -> str:
+        """The command ``flask-socketact`` of the same Python."""
+        return str(PurePosixPath(self.python).parent / "flask-socketact")
 
     @property
     def mailbox(self) -> str:
@@ -145,8 +169,6 @@ def application(*, listen: tuple[str, ...], **given: Any) -> Application:
     for option, value in (("user", given["name"]), ("directory", f"/srv/{given['name']}")):
         if given[option] is None:
             given[option] = value
-    if given["python"] is None:
-        given["python"] = f"{given['directory']}/venv/bin/python3"
     return Application(listeners=listeners, **given)
 
 
@@ -177,19 +199,22 @@ def render(wanted: Application) -> dict[str, str]:
 
 def _values(wanted: Application) -> dict[str, Any]:
     """Return the variables of the templates."""
-    options = {"workers": wanted.workers, "threads": wanted.threads, "graceful-timeout": wanted.drain}
+    numbers = {"workers": wanted.workers, "threads": wanted.threads, "graceful-timeout": wanted.drain}
     drain = _DRAIN if wanted.drain is None else wanted.drain
-    names = ("name", "user", "group", "directory", "socket_group", "user_manager")
+    config, own_config = _configs(wanted)
+    names = ("name", "user", "group", "directory", "socket_group", "user_manager", "env_files", "write", "command")
     computed = ("folder", "systemctl", "gunicorn", "sockets", "idle_exit", "systemd_version", "overlap", "metrics")
     return {name: getattr(wanted, name) for name in (*names, *computed)} | {
         # systemd keeps single quotes within double quotes.
         "app": f'"{wanted.app}"' if "'" in wanted.app else wanted.app,
-        "config": _config(wanted.directory),
-        "options": "".join(f"--{option} {number} " for option, number in options.items() if number is not None),
+        "config": config,
+        "own_config": own_config,
+        "made_with": _comment(wanted.options),
+        "options": "".join(f"--{option} {number} " for option, number in numbers.items() if number is not None),
         "relay": "%h/.local/lib/flask-socketact/relay --user"
         if wanted.user_manager
         else "/usr/local/lib/flask-socketact/relay",
-        "protect_home": "read-only" if _needs_home(wanted.directory, wanted.python) else "yes",
+        "protect_home": "read-only" if _needs_home(wanted.directory, wanted.python, *wanted.write) else "yes",
         "drain": drain,
         "notify_reload": _NOTIFY_RELOAD,
         "timeout_stop": 2 * drain + 15,
@@ -197,15 +222,30 @@ def _values(wanted: Application) -> dict[str, Any]:
     }
 
 
-def _config(directory: str) -> str:
-    """Return the value of gunicorn's ``-c``: the application's configuration file, if it exists."""
+def _configs(wanted: Application) -> tuple[str, str | None]:
+    """Return the value of gunicorn's ``-c``, and the file whose settings come on top of ours, if there is one."""
+    ours = "python:flask_socketact.conf"
+    if wanted.config is not None:
+        return ours, wanted.config
+    if _exists(f"{wanted.directory}/{CONFIG}"):
+        return CONFIG, None
+    return ours, PLAIN_CONFIG if _exists(f"{wanted.directory}/{PLAIN_CONFIG}") else None
+
+
+def _exists(path: str) -> bool:
     try:
-        os.stat(f"{directory}/{CONFIG}")
+        os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
-        return "python:flask_socketact.conf"
+        return False
     except OSError as error:
-        raise UnitError(f"{directory}/{CONFIG} cannot be read: {error.strerror}") from None
-    return CONFIG
+        raise UnitError(f"{path} cannot be read: {error.strerror}") from None
+    return True
+
+
+def _comment(options: tuple[str, ...]) -> str:
+    """Return the options as lines of a comment; none of them has a space."""
+    wrapper = textwrap.TextWrapper(118, subsequent_indent=CONTINUATION, break_on_hyphens=False, break_long_words=False)
+    return wrapper.fill(f"{OPTIONS} {shlex.join(options)}")
 
 
 def _needs_home(*paths: str) -> bool:

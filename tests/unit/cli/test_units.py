@@ -25,11 +25,12 @@ COMMAND = (sys.executable, "-B", "-m", "flask_socketact.cli", "units")
 
 #: The units of an application with one socket.
 KINDS = (".service", ".socket", "-relay.service", "-watchdog.path", "-watchdog.service")
+PYTHON = "/srv/app/venv/bin/python3"
 #: The options of examples/units.
 EXAMPLE_OPTIONS = {
-    "app": ("--systemd-version", "252"),
+    "app": ("--systemd-version", "252", "--python", PYTHON),
     "app-unix": (
-        *("--systemd-version", "252"),
+        *("--systemd-version", "252", "--python", PYTHON),
         *("--name", "app-unix", "--user", "app", "--directory", "/srv/app"),
         *("--listen", "/run/app-unix/http.sock", "--socket-group", "www-data"),
     ),
@@ -42,7 +43,7 @@ def units(*options: str, env: dict[str, str] | None = None) -> Result:
 
 def rendered(*options: str) -> dict[str, list[str]]:
     """Return the lines of each unit, by the path that it is headed with, without comments."""
-    done = units(*options)
+    done = units(*(() if "--python" in options else ("--python", PYTHON)), *options)
     assert done.exit_code == 0, done.output
     lines: dict[str, list[str]] = {}
     for line in done.stdout.splitlines():
@@ -128,6 +129,77 @@ def test_user_manager() -> None:
     assert "ListenSequentialPacket=%t/app/mailbox" in socket
     others = ("User=", "Group=", "Socket", "Protect", "Private", "CapabilityB", "StateD", "JoinsN")
     assert not [line for line in (*service, *socket, *local, *relay) if line.startswith(others)]
+
+
+def test_the_python_that_runs_the_command_is_the_default() -> None:
+    assert f"ExecStart={Path(sys.executable).parent}/gunicorn -c" in units().stdout
+
+
+def test_what_the_application_may_write_and_reads() -> None:
+    paths = ("--write", "/srv/app/uploads", "--write", "/var/log/app", "--env-file", "/etc/app.env")
+    service = rendered(*paths)[SERVICE]
+    assert {"ReadWritePaths=/srv/app/uploads", "ReadWritePaths=/var/log/app"} <= set(service)
+    assert {"EnvironmentFile=/etc/app.env", "ProtectHome=yes"} <= set(service)
+    assert "ProtectHome=read-only" in rendered("--write", "/home/dev/.cache")[SERVICE]
+    assert "--write has no effect with --user-manager" in refusal("--user-manager", "--write", "/srv")
+
+
+@pytest.mark.parametrize("given", ["gunicorn.conf.py", "/etc/shop/settings.py"])
+def test_the_applications_own_configuration_is_used(tmp_path: Path, given: str) -> None:
+    """gunicorn's default file, if it is there; or the one that the option names."""
+    (tmp_path / "gunicorn.conf.py").touch()
+    options = () if given == "gunicorn.conf.py" else ("--config", given)
+    service = rendered("--directory", str(tmp_path), *options)[SERVICE]
+    assert f"Environment=SOCKETACT_CONFIG={given}" in service
+    assert f"ExecStart={Path(PYTHON).parent}/gunicorn -c python:flask_socketact.conf app:app" in service
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--app", "web:create_app('prod',debug=False)", "--user", "shop", "--group", "www", "--directory", "/opt/shop"),
+        ("--listen", "8000", "--listen", "/run/x.sock=admin", "--socket-group", "www-data", "--workers", "3"),
+        ("--no-overlap", "--metrics", "--threads", "2", "--drain", "60", "--idle-exit", "600"),
+        ("--write", "/srv/a", "--write", "/srv/b", "--env-file", "/etc/a.env", "--config", "conf/gunicorn.py"),
+    ],
+)
+def test_units_are_made_again_with_the_options_as_before(tmp_path: Path, options: tuple[str, ...]) -> None:
+    home_ = home(tmp_path)
+    first = ("--user-manager", "--name", "web", "--python", PYTHON)
+    private = ("--user", "--group", "--socket-group", "--write")
+    kept = [word for i, word in enumerate(options) if not {word, options[i - 1] if i else ""} & set(private)]
+    assert units(*first, *kept, "--install", env=home_).exit_code == 0
+    unit = tmp_path / ".config/systemd/user/web.service"
+    before = unit.read_text()
+    unit.write_text(before.replace("RestartSec=2", "RestartSec=3"))
+    done = units("--again", "web", "--user-manager", env=home_)
+    assert done.exit_code == 0, done.output
+    assert unit.read_text() == before
+    changed = units("--again", "web", "--user-manager", "--workers", "7", "--overlap", env=home_)
+    assert changed.exit_code == 0, changed.output
+    assert "--workers 7" in unit.read_text()
+    assert "SOCKETACT_OVERLAP=no" not in unit.read_text()
+
+
+def test_units_that_cannot_be_made_again(tmp_path: Path) -> None:
+    again = ("--again", "web", "--user-manager")
+    assert "web.service: make it with --name web --install" in refused(home(tmp_path), *again)
+    unit = tmp_path / ".config/systemd/user/web.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text("[Service]\nExecStart=/bin/true\n")
+    environment = {"HOME": str(tmp_path)}
+    assert "was not made by flask-socketact: take it over with --from web.service" in refused(environment, *again)
+    unit.write_text("# Made by flask-socketact units. Installed as x, beside web.socket\n")
+    assert "was made by an earlier version" in refused(environment, *again)
+    assert "--again and --remove exclude each other" in units("--again", "a", "--remove", "a").stderr
+    assert "'a/b' is not the name of a service" in units("--again", "a/b").stderr
+
+
+def refused(env: dict[str, str], *options: str) -> str:
+    done = units(*options, env=env)
+    assert done.exit_code == 3, done.output
+    return done.stderr
 
 
 @pytest.mark.parametrize(
@@ -304,14 +376,14 @@ def test_all_ipv4_addresses_do_not_collide_with_ipv6() -> None:
 
 
 @given(
-    st.sampled_from(["app", "name", "user", "group", "directory", "python", "listen"]),
+    st.sampled_from(["app", "name", "user", "group", "directory", "python", "listen", "config", "env_files", "write"]),
     st.text(st.sampled_from("a1f0/:[].=@%$\"'`\\ \t\r\n\x85\u2028{}();,~#-_+٣é")),
 )
 def test_no_special_character_gets_into_a_unit(option: str, value: str) -> None:
-    unset = ("user", "group", "directory", "python", "socket_group", "workers", "threads", "drain", "idle_exit")
+    unset = ("user", "group", "directory", "socket_group", "workers", "threads", "drain", "idle_exit")
     wanted: dict[str, Any] = {"app": "app:app", "name": "app", "listen": ("80",), "user_manager": False}
-    wanted |= {"systemd_version": 257, "overlap": True, "metrics": False, **dict.fromkeys(unset)}
-    wanted[option] = (value,) if option == "listen" else value
+    wanted |= {"systemd_version": 257, "overlap": True, "metrics": False, "python": PYTHON, **dict.fromkeys(unset)}
+    wanted[option] = (value,) if option in ("listen", "env_files", "write") else value
     try:
         text = "".join(render(application(**wanted)).values())
     except OptionError as error:
@@ -499,8 +571,7 @@ def test_install_for_a_user(tmp_path: Path) -> None:
     warnings = done.stderr.splitlines()
     assert [line.partition(" yet: ")[0] for line in warnings] == [
         "Warning: there is no folder /nowhere",
-        "Warning: there is no /nowhere/venv/bin/gunicorn",
-        *(line for line in warnings[2:] if line.startswith("Warning: the addresses that systemd holds are unknown: ")),
+        *(line for line in warnings[1:] if line.startswith("Warning: the addresses that systemd holds are unknown: ")),
     ]
 
 

@@ -1,0 +1,99 @@
+"""A service with units that were written by hand, as systemd has loaded it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flask_socketact.errors import UnitError
+from flask_socketact.systemd.manager import Manager
+
+_PROPERTIES = (
+    *("FragmentPath", "DropInPaths", "User", "Group", "WorkingDirectory", "DynamicUser", "TriggeredBy", "ActiveState"),
+    "Environment",
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """An assignment in a unit file."""
+
+    section: str
+    key: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Existing:
+    """What a service's own units say."""
+
+    name: str  #: without ``.service``
+    files: tuple[Path, ...]  #: the unit's file and its drop-ins
+    lines: tuple[Line, ...]  #: of all of them, in their order
+    user: str
+    group: str
+    directory: str
+    is_dynamic: bool  #: it has no user of its own
+    is_running: bool
+    command: tuple[str, ...]  #: of ``ExecStart=``: the program, and its arguments
+    environment: tuple[str, ...]
+    env_files: tuple[str, ...]
+    write: tuple[str, ...]  #: ``ReadWritePaths=``
+    sockets: dict[str, tuple[str, ...]]  #: addresses of the socket units that start it, by the unit's name
+
+
+def read(name: str, manager: Manager) -> Existing:
+    """Read a service.
+
+    :raises UnitError: it starts no program.
+    :raises ManagerError: there is no such service, or the manager does not answer.
+    """
+    service = f"{name}.service"
+    unit = manager.find(service, *_PROPERTIES)
+    commands, env_files, write = manager.get(service, "ExecStart", "EnvironmentFiles", "ReadWritePaths")
+    if not commands:
+        raise UnitError(f"{service} has no ExecStart=: there is nothing to take over")
+    path, arguments, *_ = commands[-1]
+    sockets = [word for word in unit["TriggeredBy"].split() if word.endswith(".socket")]
+    return Existing(
+        name=name,
+        files=tuple(map(Path, [unit["FragmentPath"], *unit["DropInPaths"].split()])),
+        lines=tuple(parse(manager.run("systemctl", manager.option, "cat", "--", service))),
+        user=unit["User"],
+        group=unit["Group"],
+        directory=unit.directory,
+        is_dynamic=unit["DynamicUser"] == "yes",
+        is_running=unit.is_active,
+        command=(path, *arguments[1:]),
+        environment=tuple(manager.get(service, "Environment")[0]),
+        env_files=tuple(("" if is_needed else "-") + file for file, is_needed in _needed(env_files)),
+        write=tuple(write),
+        sockets={socket: tuple(manager.show(socket, "Listen").listens("Stream")) for socket in sockets},
+    )
+
+
+def _needed(env_files: list[list[object]]) -> list[tuple[str, bool]]:
+    """Return the files, and whether each must exist; D-Bus has whether it need not."""
+    return [(str(file), not may_be_missing) for file, may_be_missing in env_files]
+
+
+def parse(text: str) -> list[Line]:
+    """Read unit files, as ``systemctl cat`` prints them: systemd.syntax(7)."""
+    lines, section, begun = [], "", ""
+    for raw in text.splitlines():
+        if raw.lstrip().startswith(("#", ";")):
+            continue
+        line = begun + raw.strip()
+        if line.endswith("\\"):
+            begun = f"{line[:-1]} "
+            continue
+        begun = ""
+        key, equals, value = line.partition("=")
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1]
+        elif equals:
+            lines.append(Line(section, key.strip(), value.strip()))
+    return lines

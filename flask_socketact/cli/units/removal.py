@@ -1,0 +1,92 @@
+"""Remove the units of a service, and tell what remains of it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from flask_socketact import files
+from flask_socketact.cli.units.install import RELAY, helper_folder, is_ours, made_for, unit_folder
+from flask_socketact.errors import LeftBrokenError, ManagerError, UnitError
+from flask_socketact.systemd.manager import Manager
+
+#: Units that are stopped first: they start the service.
+_SOCKETS = (".socket", ".path")
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What was removed, and what was not."""
+
+    paths: list[Path]
+    left: list[str]  #: what the service has left on the machine, each with a command that removes it
+
+
+def remove(name: str, *, user_manager: bool) -> Removed:
+    """Stop a service, and remove its units; and the relay, if no other service needs it.
+
+    :raises UnitError: nothing was done: there is no such service, or it is not ours.
+    :raises LeftBrokenError: systemd did not stop it, or a file cannot be removed.
+    """
+    folder = unit_folder(user_manager=user_manager)
+    if not user_manager and os.geteuid() != 0:
+        raise UnitError(f"--remove changes {folder} and needs root: use sudo")
+    service = f"{name}.service"
+    units = _units(folder)
+    own = [path for path, text in units.items() if path.name == service or service in made_for(text)]
+    if folder / service not in own:
+        raise UnitError(f"there is no {folder / service} that flask-socketact has made: flask-socketact list shows all")
+    manager = Manager(user=user_manager)
+    found = manager.show(service, "User", "WorkingDirectory", "StateDirectory")
+    own.sort(key=lambda path: (path.suffix not in _SOCKETS, path.name != service))
+    names = [path.name for path in own]
+    try:
+        manager.run("systemctl", manager.option, "disable", "--now", "--", *names)
+    except ManagerError as error:
+        raise LeftBrokenError(f"{service} was not removed: {error}") from None
+    if len([text for path, text in units.items() if path.suffix == ".service" and path not in own]) == 0:
+        own.append(helper_folder(user_manager=user_manager) / RELAY)
+    _delete(own)
+    manager.run("systemctl", manager.option, "daemon-reload")
+    with suppress(ManagerError):  # it has not failed
+        manager.run("systemctl", manager.option, "reset-failed", "--", *names)
+    return Removed(own, list(_left(folder, name, found["User"], found.directory, user_manager=user_manager)))
+
+
+def _units(folder: Path) -> dict[Path, str]:
+    """Return the units of all our services, and their texts."""
+    texts = {}
+    for path in sorted(folder.glob("*.*")):
+        with suppress(OSError):
+            if not path.is_symlink() and is_ours(text := files.read(path)):
+                texts[path] = text
+    return texts
+
+
+def _delete(paths: list[Path]) -> None:
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise LeftBrokenError(f"{path} cannot be removed: {error.strerror}") from None
+    with suppress(OSError):  # it has other files
+        paths[-1].parent.rmdir()
+
+
+def _left(folder: Path, name: str, user: str, directory: str, *, user_manager: bool) -> Iterator[str]:
+    """Yield what an administrator may want to remove, too: settings, data, the application, the user."""
+    settings = [path for path in sorted(folder.glob(f"{name}*.d")) if path.is_dir()]
+    state = [] if user_manager else [Path("/var/lib", name), Path("/var/lib/flask-socketact", f"{name}.lock")]
+    for path in (*settings, *state, *([Path(directory)] if directory else [])):
+        if path.exists():
+            yield f"rm -r {shlex.quote(str(path))}"
+    if user_manager or not user:
+        return
+    with suppress(KeyError):
+        pwd.getpwnam(user)
+        yield f"userdel {user}"
