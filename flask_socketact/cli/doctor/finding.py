@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-#: Remedy for units that differ from what the command writes.
-INSTALL = "Install the units again: flask-socketact units --install, with the same options as before"
-
 
 class Verdict(str, Enum):
     """How serious a finding is."""

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flask_socketact.cli import ports, unit_journal
-from flask_socketact.cli.doctor.finding import INSTALL, Finding
+from flask_socketact.cli import console, ports, unit_journal
+from flask_socketact.cli.doctor.finding import Finding
 from flask_socketact.cli.doctor.service_settings import Settings, UnreadError, read_settings
 from flask_socketact.errors import ManagerError
 from flask_socketact.linux import socket_queues
@@ -136,9 +136,18 @@ class System:
         units = (self.relay, self.watchdog_path, self.watchdog_service)
         return tuple(unit for unit in units if unit["LoadState"] == "loaded")
 
+    @property
+    def install_again(self) -> str:
+        """The remedy for units that differ from what the command writes."""
+        options = "--user-manager --again" if self.user_manager else "--again"
+        name = self.service.name.removesuffix(".service")
+        return f"Install the units again: {console.as_typed()} units {options} {name}"
+
     def reinstall(self, unit: Unit) -> str:
         """Return the remedy for a unit that is missing or masked."""
-        return f"{self.unmask(unit.name)}; {INSTALL}" if unit["LoadState"] == "masked" else INSTALL
+        return (
+            f"{self.unmask(unit.name)}; {self.install_again}" if unit["LoadState"] == "masked" else self.install_again
+        )
 
     def unmask(self, *units: str) -> str:
         """Return the command that unmasks units."""

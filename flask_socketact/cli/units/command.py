@@ -16,11 +16,11 @@ from flask_socketact.cli.units.existing import read
 from flask_socketact.cli.units.install import install as install_units
 from flask_socketact.cli.units.install import running_systemd, write_out
 from flask_socketact.cli.units.render import OLDEST_SYSTEMD, application, render
-from flask_socketact.cli.units.takeover import Takeover, plan
 from flask_socketact.systemd.manager import Manager
 
 if TYPE_CHECKING:
     from flask_socketact.cli.units.render import Application
+    from flask_socketact.cli.units.takeover import Takeover
 
 #: Greater numbers are typing errors; the limits of systemd and gunicorn are higher.
 _MOST = 1_000_000
@@ -172,6 +172,9 @@ def _given_again(context: click.Context, name: str) -> dict[str, Any]:
 def _take_over(context: click.Context, name: str, given: dict[str, Any]) -> Takeover:
     """Read a service, and set in `given` what was not typed."""
     typed = {name for name in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    # It needs gunicorn, which is a fifth of a second, and does not belong into the other commands.
+    from flask_socketact.cli.units.takeover import plan
+
     existing = read(name, Manager(user=given["user_manager"]))
     move = plan(existing, is_app_known="app" in typed)
     given.update({key: value for key, value in move.options.items() if key not in typed})

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from flask_socketact.cli.units.render import Application
 
 RELAY = "relay"
+#: Drop-in with lines of a unit that was taken over.
+TAKEN_OVER = "taken-over.conf"
 _RELAY_FOLDERS = {False: "/usr/local/lib/flask-socketact", True: "~/.local/lib/flask-socketact"}
 
 #: Beginning of a line in each unit that this command makes.

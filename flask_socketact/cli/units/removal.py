@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flask_socketact import files
-from flask_socketact.cli.units.install import RELAY, helper_folder, is_ours, made_for, unit_folder
+from flask_socketact.cli.units.install import RELAY, TAKEN_OVER, helper_folder, is_ours, made_for, unit_folder
 from flask_socketact.errors import LeftBrokenError, ManagerError, UnitError
 from flask_socketact.systemd.manager import Manager
 
@@ -51,6 +51,9 @@ def remove(name: str, *, user_manager: bool) -> Removed:
         raise LeftBrokenError(f"{service} was not removed: {error}") from None
     if len([text for path, text in units.items() if path.suffix == ".service" and path not in own]) == 0:
         own.append(helper_folder(user_manager=user_manager) / RELAY)
+    drop_in = folder / f"{service}.d" / TAKEN_OVER
+    if drop_in.exists():
+        own.append(drop_in)
     _delete(own)
     manager.run("systemctl", manager.option, "daemon-reload")
     with suppress(ManagerError):  # it has not failed
@@ -74,8 +77,9 @@ def _delete(paths: list[Path]) -> None:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise LeftBrokenError(f"{path} cannot be removed: {error.strerror}") from None
-    with suppress(OSError):  # it has other files
-        paths[-1].parent.rmdir()
+    for folder in {path.parent for path in paths}:
+        with suppress(OSError):  # it has other files
+            folder.rmdir()
 
 
 def _left(folder: Path, name: str, user: str, directory: str, *, user_manager: bool) -> Iterator[str]:

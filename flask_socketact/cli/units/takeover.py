@@ -18,7 +18,7 @@ from typing import Any
 from flask_socketact import files
 from flask_socketact.cli.units import served as command_lines
 from flask_socketact.cli.units.existing import Existing, Line
-from flask_socketact.cli.units.install import is_ours, unit_folder
+from flask_socketact.cli.units.install import TAKEN_OVER, is_ours, unit_folder
 from flask_socketact.cli.units.render import Application
 from flask_socketact.cli.units.served import Served
 from flask_socketact.errors import OptionError, UnitError
@@ -56,7 +56,7 @@ class Takeover:
 
     def drop_in(self, wanted: Application) -> dict[str, str]:
         """Return the drop-in by its name, if there is one."""
-        return {f"{wanted.name}.service.d/taken-over.conf": self.others} if self.others else {}
+        return {f"{wanted.name}.service.d/{TAKEN_OVER}": self.others} if self.others else {}
 
     def replaces(self, wanted: Application) -> list[Path]:
         """Return the files whose place our units take."""
@@ -164,7 +164,9 @@ def _writable(existing: Existing, directory: str, remarks: list[str]) -> list[st
     paths = [path for path in found if not any(path.startswith(f"{other}/") for other in found)]
     for path in owned:
         if path in paths:
-            remarks.append(f"{existing.user} owns {path}, so the service may write there, as before: narrow it with --write")
+            remarks.append(
+                f"{existing.user} owns {path}, so the service may write there, as before: narrow it with --write"
+            )
     return paths
 
 

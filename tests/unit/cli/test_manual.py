@@ -37,7 +37,8 @@ def part(text: str, heading: str) -> str:
 
 
 def long_options(command: click.Command) -> set[str]:
-    return {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return {option for option in options if option.startswith("--")}
 
 
 def test_groff_prints_no_warnings() -> None:
@@ -67,7 +68,8 @@ def test_every_command_is_there_and_no_other(rendered: str) -> None:
 def test_every_option_is_there_and_no_other(rendered: str, name: str) -> None:
     heading = f"   flask-socketact {name}"
     text = part(rendered, heading)
-    assert set(re.findall(r"^ {7}(--[a-z-]+)", text, re.MULTILINE)) == long_options(main.commands[name])
+    lines = re.findall(r"^ {7}(--[a-z-]+)(?: / (--[a-z-]+))?", text, re.MULTILINE)
+    assert {option for line in lines for option in line if option} == long_options(main.commands[name])
     assert set(re.findall(r"--[a-z][a-z-]*", text)) <= long_options(main.commands[name])
 
 

@@ -566,7 +566,7 @@ def test_install_for_a_user(tmp_path: Path) -> None:
     )
     assert "systemctl --user enable --now web.socket web.service\n" in done.stdout
     assert "systemctl --user restart web\n" in done.stdout
-    assert "flask-socketact doctor --user-manager web\n" in done.stdout
+    assert " doctor --user-manager web\n" in done.stdout
     assert "loginctl enable-linger" in done.stdout
     warnings = done.stderr.splitlines()
     assert [line.partition(" yet: ")[0] for line in warnings] == [

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flask_socketact.cli.doctor.finding import INSTALL, Finding, error, ok, warning
+from flask_socketact.cli.doctor.finding import Finding, error, ok, warning
 from flask_socketact.systemd.manager import Manager, runtime_folders
 
 if TYPE_CHECKING:
@@ -48,7 +48,12 @@ def privileges(system: System) -> Finding | None:
                     "and users who can change that (an EnvironmentFile=, for example) can become root"
                 )
                 ours = Path(command.path).name == "relay"
-                return error(what, INSTALL if ours else f"Move it to a unit of its own, or remove the +: {INSTALL}")
+                return error(
+                    what,
+                    system.install_again
+                    if ours
+                    else f"Move it to a unit of its own, or remove the +: {system.install_again}",
+                )
     return ok(f"no command of {system.service.name} runs as root (+)")
 
 
@@ -73,11 +78,13 @@ def _relay_first(system: System) -> Finding:
         return error(f"{what}: clients wait in a restart", system.reinstall(relay))
     ending = f" stop {service.name}"
     if not any(command.text.endswith(ending) for command in relay.commands("ExecStopEx")):
-        return error(f"there is no ExecStop=…/relay{ending} in {relay.name}: clients wait in a restart", INSTALL)
+        return error(
+            f"there is no ExecStop=…/relay{ending} in {relay.name}: clients wait in a restart", system.install_again
+        )
     for directive in ("PartOf", "After"):
         if service.name not in relay[directive].split():
             what = f"no {directive}={service.name} in {relay.name}: it does not run first in a restart"
-            return error(f"{what}, and clients wait", INSTALL)
+            return error(f"{what}, and clients wait", system.install_again)
     if relay.name not in service["Wants"].split():
         what = f"no Wants={relay.name} in {service.name}: clients wait in a restart"
         return error(what, system.set(f"Wants={relay.name} in [Unit]"))
@@ -94,7 +101,7 @@ def watchdog(system: System) -> Finding | None:
         return None
     if not any(command.text.endswith(f" stop-post {service.name}") for command in service.commands("ExecStopPostEx")):
         what = f"there is no ExecStopPost=…/relay stop-post %n in {service.name}: a stop does not wait for old workers"
-        return error(f"{what}, and after WatchdogSec= requests are cut off", INSTALL)
+        return error(f"{what}, and after WatchdogSec= requests are cut off", system.install_again)
     return None if system.user_manager else _watchdog_path(system)
 
 
@@ -110,7 +117,7 @@ def _watchdog_path(system: System) -> Finding:
     folders = [str(folder) for folder in runtime_folders(service, Manager(user=False))]
     if not folders or f"{folders[0]}/watchdog" not in path["Paths"]:
         what = f"{path.name} does not watch the file watchdog in RuntimeDirectory= of {service.name}"
-        return error(f"{what}: after WatchdogSec= requests wait", INSTALL)
+        return error(f"{what}: after WatchdogSec= requests wait", system.install_again)
     if service["ActiveState"] == "active" and path["ActiveState"] != "active":
         what = f"{path.name} is {path['ActiveState']}: after WatchdogSec= requests wait"
         return error(
@@ -123,17 +130,17 @@ def permissions(system: System) -> Finding | None:
     """Only root can change the relay, the units, and all folders above them."""
     for path in map(Path, paths(system)):
         try:
-            finding = None if system.user_manager else _changeable(path, "which root runs")
+            finding = None if system.user_manager else _changeable(system, path, "which root runs")
             executable = path.stat().st_mode & 0o111
         except OSError as failed:
-            return error(f"{path} cannot be run: {failed.strerror}", INSTALL)
+            return error(f"{path} cannot be run: {failed.strerror}", system.install_again)
         if finding is not None:
             return finding
         if not executable:
             return error(f"{path} is not executable", f"chmod 755 {path}")
     for path in [] if system.user_manager else _unit_files(system):
         try:
-            finding = _changeable(path, "which defines what root runs")
+            finding = _changeable(system, path, "which defines what root runs")
         except OSError:
             continue  # removed since systemd loaded it
         if finding is not None:
@@ -142,14 +149,14 @@ def permissions(system: System) -> Finding | None:
     return ok(f"{', '.join(paths(system))} {told}") if paths(system) else None
 
 
-def _changeable(path: Path, what: str) -> Finding | None:
+def _changeable(system: System, path: Path, what: str) -> Finding | None:
     """Return an error if users other than root can change a file, or a folder above it.
 
     :raises OSError: there is no such file.
     """
     changeable = first_changeable(path)
     if changeable == path:
-        remedy = f"{INSTALL} (a user who changed it may have become root)"
+        remedy = f"{system.install_again} (a user who changed it may have become root)"
         return error(f"users other than root can change {path}, {what}", remedy)
     if changeable is not None:
         remedy = f"Make root its owner, writable by no other user, or move {path.name} elsewhere"
@@ -171,7 +178,7 @@ def version(system: System) -> Finding | None:
         except OSError:
             return None  # the check of permissions reports it
         if theirs != ours:
-            return warning(f"{path} is not from this version of flask_socketact", INSTALL)
+            return warning(f"{path} is not from this version of flask_socketact", system.install_again)
     return ok(f"{', '.join(paths(system))} is from this version") if paths(system) else None
 
 

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flask_socketact.cli.doctor.finding import INSTALL, Finding, error, ok, warning
+from flask_socketact.cli.doctor.finding import Finding, error, ok, warning
 from flask_socketact.shared import metric_files
 from flask_socketact.systemd.manager import Manager, runtime_folders
 
@@ -42,7 +42,7 @@ def masked(system: System) -> Finding | None:
     """No unit of the service is masked."""
     if not system.masked:
         return None
-    remedy = f"{system.unmask(*system.masked)}; {INSTALL}"
+    remedy = f"{system.unmask(*system.masked)}; {system.install_again}"
     return error(f"nothing can start {', '.join(system.masked)}", remedy)
 
 
@@ -167,10 +167,10 @@ def reload(system: System) -> Finding | None:
         return warning(what, system.set("ExecReload= without kill -HUP"))
     if service["Type"] != "notify-reload" and not signals:
         what = f"nothing in ExecReload= of {service.name} sends SIGHUP: systemctl reload does nothing"
-        return warning(what, f"{INSTALL}, or use only systemctl restart")
+        return warning(what, f"{system.install_again}, or use only systemctl restart")
     if not any(text.endswith(f" reload {service.name}") for text in commands):
         what = f"no ExecReload=…/relay reload %n in {service.name}: systemctl reload succeeds even if the reload failed"
-        return warning(what, INSTALL)
+        return warning(what, system.install_again)
     return ok(f"ExecReload= of {service.name} waits for the new workers")
 
 
@@ -204,13 +204,13 @@ def counters(system: System) -> Finding:
     service = system.service
     folders = runtime_folders(service, Manager(user=system.user_manager))
     if not folders:
-        return warning(f"no RuntimeDirectory= in {service.name}: status shows no workers", INSTALL)
+        return warning(f"no RuntimeDirectory= in {service.name}: status shows no workers", system.install_again)
     metrics = service.environment.get(metric_files.FOLDER, "")
     if Path(metrics) == folders[0]:
         told = f"{metric_files.FOLDER}={metrics} in {service.name}"
         what = f"{told} is also the folder of the scoreboards: recipes for prometheus_client empty it"
-        return warning(what, INSTALL)
+        return warning(what, system.install_again)
     mode = service["RuntimeDirectoryMode"]
     if mode[-1:] not in ("1", "5"):
-        return warning(f"RuntimeDirectoryMode={mode}: status shows workers only to root", INSTALL)
+        return warning(f"RuntimeDirectoryMode={mode}: status shows workers only to root", system.install_again)
     return ok(f"{folders[0]} of {service.name}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flask_socketact.cli.doctor.account import account, group_id, user_id
-from flask_socketact.cli.doctor.finding import INSTALL, Finding, error, ok, warning
+from flask_socketact.cli.doctor.finding import Finding, error, ok, warning
 from flask_socketact.cli.ports import describe_lost
 from flask_socketact.errors import AccountError
 
@@ -40,9 +40,9 @@ def _no_socket(system: System) -> Finding:
     what = f"no socket unit holds the port of {system.service.name}: every restart refuses connections"
     enable = f"{system.systemctl} enable --now {name}"
     if name in system.masked:
-        return error(f"{what}; {name} is masked", f"{system.unmask(name)}; {INSTALL}; then {enable}")
+        return error(f"{what}; {name} is masked", f"{system.unmask(name)}; {system.install_again}; then {enable}")
     if system.own_socket == "not-found":
-        return error(f"{what}; there is no {name}", f"{INSTALL}; then {enable}")
+        return error(f"{what}; there is no {name}", f"{system.install_again}; then {enable}")
     return error(f"{what}; {name} starts another service", f"Set Service={system.service.name} in it; then {enable}")
 
 
@@ -170,7 +170,7 @@ def _owner(unit: Unit, default: int) -> tuple[int, int]:
 def _reopen(system: System, remedy: str) -> str:
     """Return a remedy that changes an address: systemd opens it when the socket unit starts."""
     if not system.sockets:
-        return INSTALL
+        return system.install_again
     names = " ".join(unit.name for unit in system.sockets)
     steps = ("daemon-reload", f"stop {system.service.name} {names}", f"start {names}")
     return f"{remedy}; then {', '.join(f'{system.systemctl} {step}' for step in steps)}"

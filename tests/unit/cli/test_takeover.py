@@ -1,0 +1,169 @@
+"""What ``units --from`` reads of a command line, and of unit files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flask_socketact.cli.units.existing import Existing, Line, parse
+from flask_socketact.cli.units.served import read
+from flask_socketact.cli.units.takeover import plan
+from flask_socketact.errors import OptionError, UnitError
+
+GUNICORN = "/srv/shop/venv/bin/gunicorn"
+
+
+def existing(
+    *lines: Line, folder: Path = Path("/nowhere"), command: str = f"{GUNICORN} shop:app", **given: Any
+) -> Existing:
+    values: dict[str, Any] = {
+        "name": "shop",
+        "files": (folder / "shop.service",),
+        "lines": lines,
+        "user": "nobody",
+        "group": "",
+        "directory": str(folder),
+        "is_dynamic": False,
+        "is_running": True,
+        "command": tuple(command.split()),
+        "environment": (),
+        "env_files": (),
+        "write": (),
+        "sockets": {},
+    }
+    return Existing(**values | given)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "shop.service").write_text("[Service]\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("/v/bin/gunicorn shop:app", {"app": "shop:app", "python": "/v/bin/python3", "bind": ["127.0.0.1:8000"]}),
+        ("/v/bin/gunicorn shop:app", {"workers": 1, "threads": 1, "others": [], "config": None}),
+        (
+            "/v/bin/python -m gunicorn -w 3 --threads 2 shop:app",
+            {"python": "/v/bin/python", "workers": 3, "threads": 2},
+        ),
+        (
+            "/usr/bin/env gunicorn -b :80 -b unix:/run/x.sock shop:app",
+            {"python": None, "bind": [":80", "unix:/run/x.sock"]},
+        ),
+        ("/v/bin/gunicorn --graceful-timeout 60 --daemon -p /run/pid shop:app", {"drain": 60, "others": []}),
+        (
+            "/v/bin/gunicorn --timeout 90 --preload --log-level debug shop:app",
+            {"others": ["--log-level", "debug", "--preload", "--timeout", "90"]},
+        ),
+        ("/v/bin/gunicorn -k gthread shop:app", {"threads": None, "others": []}),
+        (
+            "/v/bin/gunicorn -k gevent shop:app",
+            {"others": ["--worker-class", "flask_socketact.workers.gevent.GeventWorker"]},
+        ),
+        ("/v/bin/gunicorn --chdir /srv/b shop:app", {"directory": "/srv/b"}),
+        (
+            "/v/bin/flask --app shop run --host 0.0.0.0 -p 81",
+            {"app": "shop:app", "bind": ["0.0.0.0:81"], "workers": None},
+        ),
+    ],
+)
+def test_command_lines(command: str, found: dict[str, Any]) -> None:
+    served = read(tuple(command.split()), {}, "/nowhere")
+    assert {name: getattr(served, name) for name in found} == found
+
+
+def test_a_shell_and_the_environment() -> None:
+    line = "exec /v/bin/gunicorn --log-level debug 'shop:create_app(\"x\")'"
+    environment = {"GUNICORN_CMD_ARGS": "--timeout 5", "WEB_CONCURRENCY": "4", "PORT": "81"}
+    served = read(("/bin/sh", "-c", line), environment, "/nowhere")
+    assert (served.app, served.bind, served.workers) == ('shop:create_app("x")', ["0.0.0.0:81"], None)
+    assert served.others == ["--log-level", "debug", "--timeout", "5"]
+
+
+def test_the_configuration_file_is_not_run(tmp_path: Path) -> None:
+    """Root would run it."""
+    (tmp_path / "gunicorn.conf.py").write_text(
+        "import os\nos.mkdir('ran')\nbind = ['0.0.0.0:81', 'unix:/run/a.sock']\nworkers = os.cpu_count()\n"
+        "worker_class = 'gthread'\nwsgi_app = 'shop:app'\n"
+    )
+    served = read((GUNICORN,), {}, str(tmp_path))
+    assert (served.app, served.config, served.workers, served.threads) == ("shop:app", "gunicorn.conf.py", None, None)
+    assert served.bind == ["0.0.0.0:81", "unix:/run/a.sock"]
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("command", ["/usr/bin/uwsgi --ini x", "/bin/sh -c", "/v/bin/gunicorn --no-such-option a:b"])
+def test_a_command_that_cannot_be_read(command: str, folder: Path) -> None:
+    with pytest.raises(UnitError):
+        plan(existing(folder=folder, command=command), is_app_known=False)
+    assert "app" not in plan(existing(folder=folder, command=command), is_app_known=True).options
+
+
+def test_addresses(folder: Path) -> None:
+    binds = "-b localhost:8000 -b [::1]:81 -b *:82 -b unix:///run/a/b.sock -b 10.0.0.1"
+    listen = plan(existing(folder=folder, command=f"{GUNICORN} {binds} shop:app"), is_app_known=False).options["listen"]
+    assert listen == ("127.0.0.1:8000", "[::1]:81", "82", "/run/a/b.sock", "10.0.0.1:8000")
+    held = {"shop.socket": ("0.0.0.0:80",)}
+    assert plan(existing(folder=folder, sockets=held), is_app_known=False).options["listen"] == ("0.0.0.0:80",)
+
+
+def test_lines_of_unit_files() -> None:
+    text = (
+        "# a comment\n[Unit]\nAfter=a.service \\\n# another\n   b.service\n\n[Service]\n; x\nEnvironment=\nNice = 5\n"
+    )
+    assert parse(text) == [
+        Line("Unit", "After", "a.service  b.service"),
+        Line("Service", "Environment", ""),
+        Line("Service", "Nice", "5"),
+    ]
+
+
+def test_what_is_copied_and_what_is_told(folder: Path) -> None:
+    move = plan(
+        existing(
+            Line("Unit", "After", "postgresql.service shop.socket"),
+            Line("Service", "MemoryMax", "1G"),
+            Line("Service", "RootDirectory", "/jail"),
+            Line("Service", "Type", "simple"),
+            Line("Install", "WantedBy", "graphical.target"),
+            folder=folder,
+            sockets={"shop.socket": ("80",)},
+            command=f"{GUNICORN} --access-logformat %(h)s\\'\"$1 shop:app",
+        ),
+        is_app_known=False,
+    )
+    assert move.others.splitlines()[1:] == [
+        "[Unit]",
+        "After=postgresql.service",
+        "",
+        "[Service]",
+        "MemoryMax=1G",
+        r'''Environment="GUNICORN_CMD_ARGS=--access-logformat '%%(h)s\\'\\''\"$1'"''',
+    ]
+    told = [remark for remark in move.remarks if "was not taken over" in remark]
+    assert [remark.partition(" was")[0] for remark in told] == [
+        "[Service] RootDirectory=/jail",
+        "[Install] WantedBy=graphical.target",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [({"user": ""}, "runs as root: add --user"), ({"is_dynamic": True, "user": ""}, "DynamicUser")]
+)
+def test_a_service_without_a_user(folder: Path, given: dict[str, Any], told: str) -> None:
+    move = plan(existing(folder=folder, **given), is_app_known=False)
+    with pytest.raises(OptionError, match=told):
+        move.check({"user": None, "user_manager": False}, is_app_known=False)
+
+
+def test_what_the_user_owns_may_be_written(folder: Path) -> None:
+    own = plan(existing(folder=folder, user="root"), is_app_known=False)
+    assert str(folder) in own.options["write"]
+    assert any(f"root owns {folder}" in remark for remark in own.remarks)
+    strict = existing(Line("Service", "ProtectSystem", "strict"), folder=folder, user="root", write=("-/srv/data",))
+    assert plan(strict, is_app_known=False).options["write"] == ("/srv/data",)
