@@ -217,15 +217,16 @@ class Manager:
             return str(error)
         return ""
 
-    def run(self, *command: str) -> str:
+    def run(self, *command: str, seconds: float = SECONDS) -> str:
         """Run a command of systemd, and return its output.
 
+        :param seconds: how long it may take
         :raises ManagerError: it fails; the text is the first line of its stderr.
         """
         try:
-            done = call(*command, seconds=SECONDS)
+            done = call(*command, seconds=seconds)
         except subprocess.TimeoutExpired:
-            raise ManagerError(f"{command[0]} does not answer within {SECONDS} s") from None
+            raise ManagerError(f"{command[0]} does not answer within {seconds:g} s") from None
         if done.returncode != 0:
             raise ManagerError(f"{command[0]}: {complaint(done)}")
         return done.stdout

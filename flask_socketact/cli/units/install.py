@@ -163,7 +163,10 @@ def _refuse_others(wanted: Application, paths: Iterable[Path]) -> None:
         except OSError as error:
             raise UnitError(f"{path} cannot be read: {error.strerror}") from None
         if "flask-socketact" not in text if path.name == RELAY else not is_ours(text):
-            raise UnitError(f"{path} was not made by flask-socketact and was not changed: move it away first")
+            raise UnitError(
+                f"{path} was not made by flask-socketact and was not changed: take the service over with --from, or "
+                "move the file away first"
+            )
         of, own = made_for(text), f"{wanted.name}.service"
         if path.name == own:
             if any(name.endswith(".service") for name in of):

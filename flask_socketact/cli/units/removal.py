@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shlex
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from flask_socketact import files
 from flask_socketact.cli.units.install import RELAY, TAKEN_OVER, helper_folder, is_ours, made_for, unit_folder
 from flask_socketact.errors import LeftBrokenError, ManagerError, UnitError
-from flask_socketact.systemd.manager import Manager
+from flask_socketact.systemd.manager import SECONDS, Manager
 
 #: Units that are stopped first: they start the service.
 _SOCKETS = (".socket", ".path")
@@ -24,7 +23,7 @@ class Removed:
     """What was removed, and what was not."""
 
     paths: list[Path]
-    left: list[str]  #: what the service has left on the machine, each with a command that removes it
+    left: list[str]  #: what the service has left on the machine
 
 
 def remove(name: str, *, user_manager: bool) -> Removed:
@@ -42,23 +41,30 @@ def remove(name: str, *, user_manager: bool) -> Removed:
     if folder / service not in own:
         raise UnitError(f"there is no {folder / service} that flask-socketact has made: flask-socketact list shows all")
     manager = Manager(user=user_manager)
-    found = manager.show(service, "User", "WorkingDirectory", "StateDirectory")
+    found = manager.show(service, "User", "WorkingDirectory", "TimeoutStopUSec")
     own.sort(key=lambda path: (path.suffix not in _SOCKETS, path.name != service))
     names = [path.name for path in own]
-    try:
-        manager.run("systemctl", manager.option, "disable", "--now", "--", *names)
-    except ManagerError as error:
-        raise LeftBrokenError(f"{service} was not removed: {error}") from None
-    if len([text for path, text in units.items() if path.suffix == ".service" and path not in own]) == 0:
+    _stop(names, manager, found.seconds("TimeoutStopUSec") + SECONDS)
+    if not [path for path in units if path.suffix == ".service" and path not in own]:
         own.append(helper_folder(user_manager=user_manager) / RELAY)
-    drop_in = folder / f"{service}.d" / TAKEN_OVER
-    if drop_in.exists():
+    if (drop_in := folder / f"{service}.d" / TAKEN_OVER).exists():
         own.append(drop_in)
     _delete(own)
     manager.run("systemctl", manager.option, "daemon-reload")
     with suppress(ManagerError):  # it has not failed
         manager.run("systemctl", manager.option, "reset-failed", "--", *names)
     return Removed(own, list(_left(folder, name, found["User"], found.directory, user_manager=user_manager)))
+
+
+def _stop(names: list[str], manager: Manager, seconds: float) -> None:
+    """Stop and disable units: the requests in flight may take some seconds.
+
+    :raises LeftBrokenError: systemd did not.
+    """
+    try:
+        manager.run("systemctl", manager.option, "disable", "--now", "--", *names, seconds=seconds)
+    except ManagerError as error:
+        raise LeftBrokenError(f"nothing was removed, but perhaps stopped: {error}") from None
 
 
 def _units(folder: Path) -> dict[Path, str]:
@@ -83,14 +89,16 @@ def _delete(paths: list[Path]) -> None:
 
 
 def _left(folder: Path, name: str, user: str, directory: str, *, user_manager: bool) -> Iterator[str]:
-    """Yield what an administrator may want to remove, too: settings, data, the application, the user."""
-    settings = [path for path in sorted(folder.glob(f"{name}*.d")) if path.is_dir()]
-    state = [] if user_manager else [Path("/var/lib", name), Path("/var/lib/flask-socketact", f"{name}.lock")]
-    for path in (*settings, *state, *([Path(directory)] if directory else [])):
-        if path.exists():
-            yield f"rm -r {shlex.quote(str(path))}"
-    if user_manager or not user:
-        return
+    """Yield what an administrator may want to remove, too."""
+    for path in sorted(folder.glob(f"{name}*.d")):
+        if path.is_dir():
+            yield f"{path}: your changes to the units"
+    state = {} if user_manager else {"/var/lib": "the data of the application", "/var/cache": "", "/var/log": ""}
+    for parent, what in state.items():
+        if os.path.isdir(f"{parent}/{name}"):
+            yield f"{parent}/{name}" + (f": {what}" if what else "")
+    if os.path.isdir(directory):
+        yield f"{directory}: the application"
     with suppress(KeyError):
-        pwd.getpwnam(user)
-        yield f"userdel {user}"
+        if user and not user_manager:
+            yield f"the user {pwd.getpwnam(user).pw_name}"

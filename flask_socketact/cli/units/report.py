@@ -25,9 +25,9 @@ def removed(result: Removed) -> None:
     for path in result.paths:
         click.echo(f"Removed {path}")
     if result.left:
-        click.echo("These remain. To remove them, too:")
-    for command in result.left:
-        click.echo(f"  {command}")
+        click.echo("These remain:")
+    for line in result.left:
+        click.echo(printable(f"  {line}"))
 
 
 def show(wanted: Application, texts: Mapping[str, str]) -> None:
