@@ -47,3 +47,6 @@ highest = Math.max(Math.pow(10, Math.ceil(Math.log10(Math.max(highest, 0.01)) * 
 
 const duration = (seconds) =>
   seconds < 1 ? `${+(seconds * 1000).toPrecision(3)} ms` : `${+seconds.toFixed(2)} s`;
+
+// As in the headings: with a number if there are two.
+const titled = (run, number) => `${runs.length > 1 ? `${number + 1}: ` : ""}${run.title}`;

@@ -1,21 +1,18 @@
-class Histogram {
+class Histogram extends Chart {
   constructor(run, number) {
-    this.run = run;
-    const caption = `${runs.length > 1 ? `${number + 1}: ` : ""}${run.title}`;
-    this.canvas = element("canvas");
-    this.canvas.setAttribute("role", "img");
-    this.table = element("table");
+    super(run, number, "histograms");
+    this.table = element("table", { className: "numbers" });
     this.body = element("tbody");
     const head = ["", "requests", "p50", "p99", "max"].map((text) => element("th", { scope: "col", textContent: text }));
     this.table.append(element("caption", { textContent: "The same in numbers" }),
       element("thead", {}, element("tr", {}, ...head)), this.body);
-    $("histograms").append(element("figure", {}, element("figcaption", { textContent: caption }), this.canvas, this.table));
+    this.figure.append(element("div", { className: "scroll" }, this.table));
   }
 
   draw() {
-    const { context, width, height } = prepare(this.canvas);
-    const colours = palette(), { run } = this;
-    const bins = 60, inner = width - MARGIN.left - MARGIN.right, room = (height - 30) / 3;
+    this.prepare();
+    const { context, run, height, inner } = this, colours = palette();
+    const bins = 60, room = (height - 30) / 3;
     const counts = PHASES.map(() => new Uint32Array(bins)), times = PHASES.map(() => []);
     for (let i = 0; i < run.began.length; i++) {
       if (!isShown(run, i)) continue;
@@ -25,8 +22,7 @@ class Histogram {
     }
     PHASES.forEach((name, phase) => {
       const bottom = (phase + 1) * room, most = Math.max(...counts[phase], 1);
-      context.fillStyle = colours.soft;
-      context.fillText(name, 8, bottom - 4);
+      this.write([{ texts: [name], x: 8, y: bottom - 8, align: 0 }]);
       context.fillStyle = colours.kinds[0];
       counts[phase].forEach((count, bin) => {
         const tall = count ? Math.max(1.5, count / most * (room - 14)) : 0;
@@ -35,11 +31,9 @@ class Histogram {
       context.fillStyle = colours.line;
       context.fillRect(MARGIN.left, bottom, inner, 1);
     });
-    context.fillStyle = colours.soft;
-    context.textAlign = "center";
     for (let value = lowest; value <= highest * 1.001; value *= 10) {
       const x = MARGIN.left + Math.log(value / lowest) / Math.log(highest / lowest) * inner;
-      context.fillText(duration(value), Math.min(Math.max(x, MARGIN.left + 14), width - 24), height - 10);
+      this.write([{ texts: [duration(value)], x, y: height - 14, align: .5, from: MARGIN.left - 18 }]);
     }
     this.fill(times);
   }

@@ -1,14 +1,11 @@
 const HOVER = 12; // distance from a dot at which it is selected, in pixels
 
-class Timeline {
+class Timeline extends Chart {
   constructor(run, number) {
-    this.run = run;
-    const caption = `${runs.length > 1 ? `${number + 1}: ` : ""}${run.title}`;
-    this.canvas = element("canvas", { tabIndex: 0 });
-    this.canvas.setAttribute("role", "img");
+    super(run, number, "timelines");
+    this.canvas.tabIndex = 0;
     this.canvas.setAttribute("aria-label", `Every request of ${run.title}. ${run.verdict.sentence}`);
     this.canvas.setAttribute("aria-describedby", "how");
-    $("timelines").append(element("figure", {}, element("figcaption", { textContent: caption }), this.canvas));
     this.selected = -1;
     this.drag = null;
     this.canvas.addEventListener("pointerdown", (event) => this.press(event));
@@ -27,10 +24,10 @@ class Timeline {
   seconds(x) { return view[0] + (x - MARGIN.left) / this.inner * (view[1] - view[0]); }
 
   draw() {
-    const { context, width, height } = prepare(this.canvas);
-    Object.assign(this, { context, width, height, inner: width - MARGIN.left - MARGIN.right });
-    const colours = palette();
+    this.prepare();
+    const { context, height } = this, colours = palette();
     this.drawRestarts(colours);
+    this.drawGenerations(colours);
     this.drawAxes(colours);
     context.save();
     context.beginPath();
@@ -47,59 +44,68 @@ class Timeline {
   }
 
   drawRestarts(colours) {
-    const { context, run, height } = this;
-    context.save();
-    context.beginPath();
-    context.rect(MARGIN.left, 0, this.inner, height);
-    context.clip();
-    let since = 0, name = run.first_generation, generation = 1;
-    const generations = [];
-    run.restarts.forEach((restart, i) => {
-      const ended = restart.ended;
-      const x = this.x(restart.began);
-      context.fillStyle = colours.band;
-      context.fillRect(x, MARGIN.top, Math.max(2, this.x(ended) - x), height - MARGIN.top - MARGIN.bottom);
-      context.fillStyle = restart.status === 0 ? colours.soft : colours.bad;
-      context.fillText(`restart ${i + 1}${restart.status === 0 ? "" : " failed"}`, x + 2, MARGIN.top - 5);
-      if (restart.status !== 0) return;
-      generations.push([since, ended, generation++, name]);
-      [since, name] = [ended, restart.generation];
+    const { context, run, height } = this, begin = MARGIN.left, end = MARGIN.left + this.inner;
+    context.fillStyle = colours.band;
+    const labels = [];
+    run.restarts.forEach(({ began, ended, status }, i) => {
+      const left = Math.max(this.x(began), begin), right = Math.min(Math.max(this.x(ended), this.x(began) + 2), end);
+      if (right <= left) return;
+      context.fillRect(left, MARGIN.top, right - left, height - MARGIN.top - MARGIN.bottom);
+      const number = i + 1, bad = status !== 0;
+      labels.push({ number, bad, texts: [`restart ${number}${bad ? " failed" : ""}`], short: `${number}${bad ? " ✘" : ""}`,
+        from: left + 2, to: end });
     });
-    generations.push([since, run.seconds, generation, name]);
-    for (const [from, to, number, process] of generations) {
-      const left = Math.max(this.x(from), MARGIN.left), right = Math.min(this.x(to), MARGIN.left + this.inner);
-      if (right - left < 4) continue;
-      context.strokeStyle = context.fillStyle = colours.soft;
-      context.beginPath();
-      context.moveTo(left + 1, 20);
-      context.lineTo(right - 1, 20);
-      context.stroke();
-      const texts = [`generation ${number}${process ? `, ${process}` : ""}`, `generation ${number}`, `${number}`];
-      const text = texts.find((each) => context.measureText(each).width < right - left - 4);
-      if (text) context.fillText(text, left + 2, 14);
-    }
-    context.restore();
+    this.writeRow("restart", 32, labels);
+  }
+
+  // A line for each generation: from the end of the restart that began it to the end of the next.
+  drawGenerations(colours) {
+    const { context, run } = this, begin = MARGIN.left, end = MARGIN.left + this.inner;
+    const restarts = run.restarts.filter((restart) => restart.status === 0);
+    const names = [run.first_generation, ...restarts.map((restart) => restart.generation)];
+    const bounds = [0, ...restarts.map((restart) => restart.ended), run.seconds].map((seconds) => this.x(seconds));
+    context.strokeStyle = colours.soft;
+    context.lineWidth = 1;
+    context.beginPath();
+    const labels = [];
+    names.forEach((name, i) => {
+      const left = Math.max(bounds[i], begin) + 1, right = Math.min(bounds[i + 1], end) - 1, number = i + 1;
+      if (right <= left) return;
+      context.moveTo(left, 20);
+      context.lineTo(right, 20);
+      const texts = [`generation ${number}`];
+      if (name) texts.unshift(`generation ${number}, ${name}`);
+      labels.push({ number, texts, short: `${number}`, from: left + 1, to: right - 1 });
+    });
+    context.stroke();
+    this.writeRow("generation", 10, labels);
+  }
+
+  // Writes the labels in full where all fit, otherwise numbers, with the word on the left. Of too many, round ones stay.
+  writeRow(word, y, labels) {
+    const full = labels.map((label) => ({ ...label, x: label.from, y, align: 0 }));
+    const roundness = ({ number }) => [10, 5, number].findIndex((step) => number % step === 0);
+    const short = full.map((label) => ({ ...label, texts: [label.short], from: MARGIN.left, to: this.width - EDGE }))
+      .sort((a, b) => roundness(a) - roundness(b));
+    if (this.fitting(full).length >= this.fitting(short).length) this.write(full);
+    else this.write([{ texts: [word], x: MARGIN.left - 6, y, align: 1 }, ...short]);
   }
 
   drawAxes(colours) {
     const { context, height, width } = this;
     context.strokeStyle = colours.line;
-    context.fillStyle = colours.soft;
     context.lineWidth = 1;
-    context.textAlign = "right";
     for (let value = lowest; value <= highest * 1.001; value *= 10) {
       const y = Math.round(this.y(value)) + .5;
       context.beginPath();
       context.moveTo(MARGIN.left, y);
       context.lineTo(width - MARGIN.right, y);
       context.stroke();
-      context.fillText(duration(value), MARGIN.left - 6, y + 4);
+      this.write([{ texts: [duration(value)], x: MARGIN.left - 6, y, align: 1 }]);
     }
-    context.textAlign = "center";
-    const step = niceStep(view[1] - view[0], 10);
+    const step = niceStep(view[1] - view[0], Math.min(10, this.inner / 64));
     for (let value = Math.ceil(view[0] / step) * step; value <= view[1]; value += step)
-      context.fillText(`${+value.toFixed(3)} s`, this.x(value), height - MARGIN.bottom + 30);
-    context.textAlign = "left";
+      this.write([{ texts: [`${+value.toFixed(3)} s`], x: this.x(value), y: height - MARGIN.bottom + 27, align: .5 }]);
   }
 
   drawRequests(colours) {
