@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium.webdriver import ActionChains, Chrome
@@ -13,7 +12,7 @@ from selenium.webdriver.common.keys import Keys
 
 from flask_socketact import files
 from flask_socketact.cli.rehearse import report
-from tests.support.browser import HOSTILE, open_browser, run
+from tests.support.browser import HOSTILE, console_messages, open_browser, run, use, visit
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +26,6 @@ def opened(browser: Chrome, tmp_path: Path) -> Chrome:
     """The report of a run that clients noticed, compared with one that they did not."""
     runs = [run("plain gunicorn", failures=30, closed=7), run(f"ours {HOSTILE}", failures=0)]
     return visit(browser, tmp_path / "report.html", runs)
-
-
-def visit(browser: Chrome, path: Path, runs: list[dict[str, Any]]) -> Chrome:
-    files.write(path, report.render(runs))
-    console_messages(browser)  # from the previous page
-    browser.get(path.as_uri())
-    return browser
-
-
-def console_messages(browser: Chrome) -> list[dict[str, Any]]:
-    """Return the new messages in the browser's console."""
-    return list(browser.get_log("browser"))  # type: ignore[no-untyped-call]
 
 
 def pixels(browser: Chrome, number: int = 0) -> str:
@@ -130,6 +117,13 @@ def test_failures_are_listed(opened: Chrome) -> None:
     assert rows[0].text == "new connection 5.100 s 1.5 s status 502"
 
 
+def test_clients_that_noticed_without_a_failure_are_not_passed_over(browser: Chrome, tmp_path: Path) -> None:
+    visit(browser, tmp_path / "report.html", [run("app", failures=0, closed=7, fail_on="failed>0")])
+    assert browser.find_element(By.CLASS_NAME, "verdict").text.startswith("✔ Kept, but clients noticed\n")
+    failed = browser.find_element(By.ID, "failed").text
+    assert failed == "app: the server closed 7 connections, but no request failed."
+
+
 def test_screen_readers_have_a_name_for_everything(opened: Chrome) -> None:
     nodes = opened.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     named = {"button", "checkbox", "image", "table", "region", "DisclosureTriangle"}
@@ -145,22 +139,17 @@ def test_screen_readers_have_a_name_for_everything(opened: Chrome) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_can_be_read_in_light_and_dark(opened: Chrome, scheme: str) -> None:
+def test_text_can_be_read_in_light_and_dark(opened: Chrome, tmp_path: Path, scheme: str) -> None:
     """Contrast is at least 4.5 (WCAG 2.2, 1.4.3), and charts follow the color scheme."""
     other = "dark" if scheme == "light" else "light"
     use(opened, other)
     before = pixels(opened)
     use(opened, scheme)
     assert pixels(opened) != before
-    for selector in ("body", ".what", ".kept", ".broken", ".bad", "button", "legend", "footer", "figcaption"):
-        text, page = opened.execute_script(_COLOURS, opened.find_element(By.CSS_SELECTOR, selector))
-        assert contrast(text, page) >= 4.5, (selector, text, page)
-
-
-def use(browser: Chrome, scheme: str) -> None:
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    selectors = (".what", ".kept", ".broken", ".bad", "button", "legend", "footer", "figcaption", ".labels span")
+    assert not [each for each in ("body", *selectors) if contrast_of(opened, each) < 4.5]
+    visit(opened, tmp_path / "limited.html", [run("plain gunicorn", failures=0, closed=7, fail_on="failed>0")])
+    assert contrast_of(opened, ".limited") >= 4.5
 
 
 _COLOURS = """
@@ -170,6 +159,11 @@ while (getComputedStyle(page).backgroundColor === "rgba(0, 0, 0, 0)") page = pag
 const numbers = (text) => text.match(/[0-9.]+/g).slice(0, 3).map(Number);
 return [numbers(style.color), numbers(getComputedStyle(page).backgroundColor)];
 """
+
+
+def contrast_of(browser: Chrome, selector: str) -> float:
+    text, page = browser.execute_script(_COLOURS, browser.find_element(By.CSS_SELECTOR, selector))
+    return contrast(text, page)
 
 
 def contrast(one: list[float], other: list[float]) -> float:

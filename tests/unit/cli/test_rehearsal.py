@@ -27,7 +27,7 @@ from flask_socketact.cli.rehearse.outcome import (
     phase,
 )
 from flask_socketact.cli.rehearse.recording import Recording, Restart
-from flask_socketact.cli.rehearse.report import read
+from flask_socketact.cli.rehearse.report import FORMAT, read
 from flask_socketact.cli.rehearse.run import Plan, rehearse
 from flask_socketact.errors import OptionError, RehearsalError, ReportError, SocketActError
 
@@ -294,7 +294,7 @@ def earlier(folder: Path, kind: str) -> Path:
         os.truncate(path, 6_000_000_000)
     else:
         begin = '<script type="application/json" id="runs">'
-        path.write_text(begin + {"deep": "[" * 500_000, "poor": '[{"format": 1}]</script>'}[kind])
+        path.write_text(begin + {"deep": "[" * 500_000, "poor": f'[{{"format": {FORMAT}}}]</script>'}[kind])
     return path
 
 

@@ -14,14 +14,14 @@ from typing import Any
 import jinja2
 
 from flask_socketact import files
-from flask_socketact.cli.rehearse.outcome import Verdict, phase
+from flask_socketact.cli.rehearse.outcome import Account, Condition, Verdict, noticed, phase
 from flask_socketact.cli.rehearse.recording import Recording
 from flask_socketact.cli.rehearse.run import Plan
 from flask_socketact.errors import ReportError
 from flask_socketact.text import duration
 
 #: Format of the data: bump when an older report can no longer be shown next to a new one.
-FORMAT = 1
+FORMAT = 2
 #: Largest report that is read, in bytes. One of a million requests has about 20 MB.
 LIMIT = 200_000_000
 _BEGIN, _END = '<script type="application/json" id="runs">', "</script>"
@@ -69,9 +69,15 @@ def render(runs: Sequence[dict[str, Any]]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["duration"] = duration
+    environment.filters["noticed"] = _noticed
     # A script element ends at the first "</", even within a string.
     data = json.dumps(runs, separators=(",", ":")).replace("<", "\\u003c")
     return environment.get_template("report.html").render(runs=runs, data=data)
+
+
+def _noticed(account: dict[str, Any], conditions: Sequence[dict[str, Any]]) -> set[str]:
+    """Return the measures that clients notice, of an account as it stands in the data."""
+    return noticed(Account(**account), [Condition(**each) for each in conditions])
 
 
 def read(path: Path) -> dict[str, Any]:

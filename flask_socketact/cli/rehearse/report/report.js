@@ -1,457 +1,76 @@
-"use strict";
-(() => {
-  const runs = JSON.parse(document.getElementById("runs").textContent);
-  const PHASES = ["before", "during", "after"];
-  const MARGIN = { left: 62, right: 14, top: 40, bottom: 44 };
-  const HOVER = 12; // distance from a dot at which it is selected, in pixels
-  const LISTED = 200; // maximum of listed failures
-  const $ = (id) => document.getElementById(id);
+const LISTED = 200; // maximum of listed failures
 
-  function element(name, properties = {}, ...children) {
-    const made = Object.assign(document.createElement(name), properties);
-    made.append(...children);
-    return made;
-  }
+// The names of the columns are repeated in the cells, for narrow screens.
+const COLUMNS = ["clients", "began", "duration", "reason"];
 
-  // Columns of numbers, little-endian, in base64.
-  function column(text, type) {
-    const binary = atob(text);
-    const bytes = new Uint8Array(binary.length);
-    for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
-    return new type(bytes.buffer);
-  }
+function failureRow(run, i) {
+  const texts = [run.kinds[run.kind[i]].name, `${run.began[i].toFixed(3)} s`, duration(run.answering[i]),
+    run.reasons[run.failure[i]]];
+  return element("tr", {}, ...texts.map((textContent, at) => {
+    const cell = at ? element("td", { textContent }) : element("th", { scope: "row", textContent });
+    cell.dataset.column = COLUMNS[at];
+    return cell;
+  }));
+}
 
-  for (const run of runs) {
-    const { kind, began, answering, own, failure, phase } = run.requests;
-    run.kind = column(kind, Uint8Array);
-    run.began = column(began, Float32Array);
-    run.answering = column(answering, Float32Array);
-    run.own = column(own, Float32Array);
-    run.failure = column(failure, Uint16Array);
-    run.phase = column(phase, Uint8Array);
-    run.order = null; // requests by the time they began; computed on first use
-  }
+function listFailures(run, number) {
+  const rows = [];
+  let total = 0;
+  for (let i = 0; i < run.began.length; i++)
+    if (run.failure[i] && ++total <= LISTED) rows.push(failureRow(run, i));
+  if (!total) return;
+  const name = titled(run, number);
+  const head = COLUMNS.map((text) => element("th", { scope: "col", textContent: text }));
+  const caption = total > LISTED ? `${name}: the first ${LISTED} of ${total}` : name;
+  const table = element("table", { className: "cards failures" }, element("caption", { textContent: caption }),
+    element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
+  const summary = element("summary", { textContent: `${name}: ${total.toLocaleString("en")} requests` });
+  $("failed").children[number].append(
+    element("details", { open: total <= 20 }, summary, element("div", { className: "scroll" }, table)));
+}
 
-  // The same kinds have the same colours in all runs.
-  const names = [...new Set(runs.flatMap((run) => run.kinds.map((kind) => kind.name)))];
-  for (const run of runs) run.colours = run.kinds.map((kind) => names.indexOf(kind.name));
-  const chosen = new Set(names);
-  let failedOnly = false;
-  const whole = [0, Math.max(...runs.map((run) => run.seconds), 1)];
-  let view = [...whole];
-  const isShown = (run, i) => chosen.has(run.kinds[run.kind[i]].name) && (!failedOnly || run.failure[i] > 0);
+const timelines = runs.map((run, number) => new Timeline(run, number));
+const histograms = runs.map((run, number) => new Histogram(run, number));
+const drawAll = () => [...timelines, ...histograms].forEach((each) => each.draw());
 
-  // The vertical axis: powers of ten from below the shortest response time to above the longest.
-  let lowest = Infinity, highest = 0;
-  for (const run of runs) for (const seconds of run.answering) {
-    if (seconds < lowest) lowest = seconds;
-    if (seconds > highest) highest = seconds;
-  }
-  lowest = Math.pow(10, Math.floor(Math.log10(Math.max(lowest === Infinity ? 0.001 : lowest, 1e-4))));
-  highest = Math.max(Math.pow(10, Math.ceil(Math.log10(Math.max(highest, 0.01)) * 4) / 4), lowest * 10);
+// Shows a range of seconds, at least a hundredth and at most the whole run.
+function show([from, to]) {
+  const span = Math.min(Math.max(to - from, .01), whole[1] - whole[0]);
+  const start = Math.min(Math.max(from, whole[0]), whole[1] - span);
+  view = [start, start + span];
+  timelines.forEach((each) => each.draw());
+}
 
-  const duration = (seconds) =>
-    seconds < 1 ? `${+(seconds * 1000).toPrecision(3)} ms` : `${+seconds.toFixed(2)} s`;
-
-  function palette() {
-    const style = getComputedStyle(document.documentElement);
-    const get = (name) => style.getPropertyValue(name).trim();
-    return { text: get("--text"), soft: get("--soft"), line: get("--line"), band: get("--band"), bad: get("--bad"),
-      page: get("--page"), kinds: names.map((_, i) => get(`--k${i % 7}`)) };
-  }
-
-  // A canvas as sharp as the screen, its context in CSS pixels.
-  function prepare(canvas) {
-    const ratio = window.devicePixelRatio || 1;
-    const { width, height } = canvas.getBoundingClientRect();
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
-    const context = canvas.getContext("2d");
-    context.scale(ratio, ratio);
-    context.font = "12px system-ui, sans-serif";
-    return { context, width, height };
-  }
-
-  function niceStep(span, marks) {
-    const rough = span / marks;
-    const power = Math.pow(10, Math.floor(Math.log10(rough)));
-    return [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= rough);
-  }
-
-  class Timeline {
-    constructor(run, number) {
-      this.run = run;
-      const caption = `${runs.length > 1 ? `${number + 1}: ` : ""}${run.title}`;
-      this.canvas = element("canvas", { tabIndex: 0 });
-      this.canvas.setAttribute("role", "img");
-      this.canvas.setAttribute("aria-label", `Every request of ${run.title}. ${run.verdict.sentence}`);
-      this.canvas.setAttribute("aria-describedby", "how");
-      $("timelines").append(element("figure", {}, element("figcaption", { textContent: caption }), this.canvas));
-      this.selected = -1;
-      this.drag = null;
-      this.canvas.addEventListener("pointerdown", (event) => this.press(event));
-      this.canvas.addEventListener("pointermove", (event) => this.move(event));
-      this.canvas.addEventListener("pointerup", (event) => this.release(event));
-      this.canvas.addEventListener("pointercancel", () => { this.drag = null; this.draw(); });
-      this.canvas.addEventListener("dblclick", () => show(whole));
-      this.canvas.addEventListener("keydown", (event) => this.key(event));
-    }
-
-    x(seconds) { return MARGIN.left + (seconds - view[0]) / (view[1] - view[0]) * this.inner; }
-    y(seconds) {
-      const part = Math.log(Math.max(seconds, lowest) / lowest) / Math.log(highest / lowest);
-      return this.height - MARGIN.bottom - part * (this.height - MARGIN.top - MARGIN.bottom);
-    }
-    seconds(x) { return view[0] + (x - MARGIN.left) / this.inner * (view[1] - view[0]); }
-
-    draw() {
-      const { context, width, height } = prepare(this.canvas);
-      Object.assign(this, { context, width, height, inner: width - MARGIN.left - MARGIN.right });
-      const colours = palette();
-      this.drawRestarts(colours);
-      this.drawAxes(colours);
-      context.save();
-      context.beginPath();
-      context.rect(MARGIN.left, 0, this.inner, height);
-      context.clip();
-      this.drawRequests(colours);
-      this.drawClosed(colours);
-      if (this.selected >= 0) this.drawSelected(colours);
-      if (this.drag) {
-        context.fillStyle = colours.band;
-        context.fillRect(this.drag.from, MARGIN.top, this.drag.to - this.drag.from, height - MARGIN.top - MARGIN.bottom);
-      }
-      context.restore();
-    }
-
-    drawRestarts(colours) {
-      const { context, run, height } = this;
-      context.save();
-      context.beginPath();
-      context.rect(MARGIN.left, 0, this.inner, height);
-      context.clip();
-      let since = 0, name = run.first_generation, generation = 1;
-      const generations = [];
-      run.restarts.forEach((restart, i) => {
-        const ended = restart.ended;
-        const x = this.x(restart.began);
-        context.fillStyle = colours.band;
-        context.fillRect(x, MARGIN.top, Math.max(2, this.x(ended) - x), height - MARGIN.top - MARGIN.bottom);
-        context.fillStyle = restart.status === 0 ? colours.soft : colours.bad;
-        context.fillText(`restart ${i + 1}${restart.status === 0 ? "" : " failed"}`, x + 2, MARGIN.top - 5);
-        if (restart.status !== 0) return;
-        generations.push([since, ended, generation++, name]);
-        [since, name] = [ended, restart.generation];
-      });
-      generations.push([since, run.seconds, generation, name]);
-      for (const [from, to, number, process] of generations) {
-        const left = Math.max(this.x(from), MARGIN.left), right = Math.min(this.x(to), MARGIN.left + this.inner);
-        if (right - left < 4) continue;
-        context.strokeStyle = context.fillStyle = colours.soft;
-        context.beginPath();
-        context.moveTo(left + 1, 20);
-        context.lineTo(right - 1, 20);
-        context.stroke();
-        const texts = [`generation ${number}${process ? `, ${process}` : ""}`, `generation ${number}`, `${number}`];
-        const text = texts.find((each) => context.measureText(each).width < right - left - 4);
-        if (text) context.fillText(text, left + 2, 14);
-      }
-      context.restore();
-    }
-
-    drawAxes(colours) {
-      const { context, height, width } = this;
-      context.strokeStyle = colours.line;
-      context.fillStyle = colours.soft;
-      context.lineWidth = 1;
-      context.textAlign = "right";
-      for (let value = lowest; value <= highest * 1.001; value *= 10) {
-        const y = Math.round(this.y(value)) + .5;
-        context.beginPath();
-        context.moveTo(MARGIN.left, y);
-        context.lineTo(width - MARGIN.right, y);
-        context.stroke();
-        context.fillText(duration(value), MARGIN.left - 6, y + 4);
-      }
-      context.textAlign = "center";
-      const step = niceStep(view[1] - view[0], 10);
-      for (let value = Math.ceil(view[0] / step) * step; value <= view[1]; value += step)
-        context.fillText(`${+value.toFixed(3)} s`, this.x(value), height - MARGIN.bottom + 30);
-      context.textAlign = "left";
-    }
-
-    drawRequests(colours) {
-      const { context, run } = this;
-      const crowded = run.began.length > 20000;
-      const size = crowded ? 2 : 3;
-      const [from, to] = view;
-      for (let kind = 0; kind < run.kinds.length; kind++) {
-        if (!chosen.has(run.kinds[kind].name) || failedOnly) continue;
-        context.fillStyle = colours.kinds[run.colours[kind]];
-        for (let i = 0; i < run.began.length; i++)
-          if (run.kind[i] === kind && !run.failure[i] && run.began[i] >= from && run.began[i] <= to)
-            context.fillRect(this.x(run.began[i]) - size / 2, this.y(run.answering[i]) - size / 2, size, size);
-      }
-      context.strokeStyle = colours.bad;
-      context.lineWidth = 2;
-      context.beginPath();
-      for (let i = 0; i < run.began.length; i++) {
-        if (!run.failure[i] || !isShown(run, i) || run.began[i] < from || run.began[i] > to) continue;
-        const x = this.x(run.began[i]), y = this.y(run.answering[i]);
-        context.moveTo(x - 4, y - 4); context.lineTo(x + 4, y + 4);
-        context.moveTo(x - 4, y + 4); context.lineTo(x + 4, y - 4);
-      }
-      context.stroke();
-    }
-
-    drawClosed(colours) {
-      const { context, run, height } = this;
-      context.strokeStyle = colours.bad;
-      context.lineWidth = 1.5;
-      context.beginPath();
-      run.closed.at.forEach((at, i) => {
-        if (!chosen.has(run.kinds[run.closed.kind[i]].name)) return;
-        context.moveTo(this.x(at), height - MARGIN.bottom + 3);
-        context.lineTo(this.x(at), height - MARGIN.bottom + 14);
-      });
-      context.stroke();
-    }
-
-    drawSelected(colours) {
-      const { context, run, selected } = this;
-      context.strokeStyle = colours.text;
-      context.lineWidth = 2;
-      context.beginPath();
-      context.arc(this.x(run.began[selected]), this.y(run.answering[selected]), 7, 0, 7);
-      context.stroke();
-    }
-
-    // Requests in the order in which they began.
-    sorted() {
-      const { run } = this;
-      run.order ??= Uint32Array.from(run.began.keys()).sort((a, b) => run.began[a] - run.began[b]);
-      return run.order;
-    }
-
-    // The index in that order of the first request that began at `seconds` or later.
-    place(seconds) {
-      const order = this.sorted();
-      let low = 0, high = order.length;
-      while (low < high) {
-        const middle = (low + high) >> 1;
-        if (this.run.began[order[middle]] < seconds) low = middle + 1; else high = middle;
-      }
-      return low;
-    }
-
-    nearest(x, y) {
-      const { run } = this, order = this.sorted();
-      let best = -1, distance = HOVER * HOVER;
-      const end = this.seconds(x + HOVER);
-      for (let i = this.place(this.seconds(x - HOVER)); i < order.length && run.began[order[i]] <= end; i++) {
-        const at = order[i];
-        if (!isShown(run, at)) continue;
-        const found = (this.x(run.began[at]) - x) ** 2 + (this.y(run.answering[at]) - y) ** 2;
-        if (found < distance) [best, distance] = [at, found];
-      }
-      return best;
-    }
-
-    select(i) {
-      if (i === this.selected) return;
-      this.selected = i;
-      $("told").textContent = i < 0 ? "\u00a0" : this.describe(i);
-      this.draw();
-    }
-
-    describe(i) {
-      const { run } = this;
-      const own = run.own[i] > 0 ? `, plus ${duration(run.own[i])} of deliberate pauses` : "";
-      const fate = run.failure[i] ? `failed: ${run.reasons[run.failure[i]]}` : "response";
-      return `${run.kinds[run.kind[i]].name}, ${run.began[i].toFixed(3)} s after the beginning (${PHASES[run.phase[i]]} ` +
-        `${run.restarts.length === 1 ? "the restart" : "restarts"}): ${fate} after ${duration(run.answering[i])}${own}`;
-    }
-
-    point(event) {
-      const box = this.canvas.getBoundingClientRect();
-      return [event.clientX - box.left, event.clientY - box.top];
-    }
-
-    press(event) {
-      const [x] = this.point(event);
-      this.canvas.setPointerCapture(event.pointerId);
-      this.drag = { from: x, to: x };
-    }
-
-    move(event) {
-      const [x, y] = this.point(event);
-      if (this.drag) {
-        this.drag.to = x;
-        this.draw();
-      } else this.select(this.nearest(x, y));
-    }
-
-    release(event) {
-      const drag = this.drag;
-      this.drag = null;
-      if (drag && Math.abs(drag.to - drag.from) > 5)
-        show([this.seconds(Math.min(drag.from, drag.to)), this.seconds(Math.max(drag.from, drag.to))]);
-      else this.select(this.nearest(...this.point(event)));
-    }
-
-    key(event) {
-      const span = view[1] - view[0], middle = (view[0] + view[1]) / 2;
-      const zoom = (factor) => show([middle - span * factor / 2, middle + span * factor / 2]);
-      const actions = {
-        ArrowLeft: () => show([view[0] - span / 4, view[1] - span / 4]),
-        ArrowRight: () => show([view[0] + span / 4, view[1] + span / 4]),
-        "+": () => zoom(.5), "=": () => zoom(.5), "-": () => zoom(2), "0": () => show(whole),
-        n: () => this.step(1), N: () => this.step(1), p: () => this.step(-1), P: () => this.step(-1),
-      };
-      if (event.ctrlKey || event.metaKey || event.altKey || !actions[event.key]) return;
-      event.preventDefault();
-      actions[event.key]();
-    }
-
-    // Selects the next or previous request of those shown.
-    step(direction) {
-      const { run } = this, order = this.sorted();
-      let at = this.selected >= 0 ? order.indexOf(this.selected) + direction : this.place(view[0]);
-      while (at >= 0 && at < order.length && !isShown(run, order[at])) at += direction;
-      if (at < 0 || at >= order.length) return;
-      const began = run.began[order[at]], span = view[1] - view[0];
-      if (began < view[0] || began > view[1]) show([began - span / 2, began + span / 2]);
-      this.select(order[at]);
-    }
-  }
-
-  class Histogram {
-    constructor(run, number) {
-      this.run = run;
-      const caption = `${runs.length > 1 ? `${number + 1}: ` : ""}${run.title}`;
-      this.canvas = element("canvas");
-      this.canvas.setAttribute("role", "img");
-      this.table = element("table");
-      this.body = element("tbody");
-      const head = ["", "requests", "p50", "p99", "max"].map((text) => element("th", { scope: "col", textContent: text }));
-      this.table.append(element("caption", { textContent: "The same in numbers" }),
-        element("thead", {}, element("tr", {}, ...head)), this.body);
-      $("histograms").append(element("figure", {}, element("figcaption", { textContent: caption }), this.canvas, this.table));
-    }
-
-    draw() {
-      const { context, width, height } = prepare(this.canvas);
-      const colours = palette(), { run } = this;
-      const bins = 60, inner = width - MARGIN.left - MARGIN.right, room = (height - 30) / 3;
-      const counts = PHASES.map(() => new Uint32Array(bins)), times = PHASES.map(() => []);
-      for (let i = 0; i < run.began.length; i++) {
-        if (!isShown(run, i)) continue;
-        const part = Math.log(Math.max(run.answering[i], lowest) / lowest) / Math.log(highest / lowest);
-        counts[run.phase[i]][Math.min(bins - 1, Math.floor(part * bins))]++;
-        times[run.phase[i]].push(run.answering[i]);
-      }
-      PHASES.forEach((name, phase) => {
-        const bottom = (phase + 1) * room, most = Math.max(...counts[phase], 1);
-        context.fillStyle = colours.soft;
-        context.fillText(name, 8, bottom - 4);
-        context.fillStyle = colours.kinds[0];
-        counts[phase].forEach((count, bin) => {
-          const tall = count ? Math.max(1.5, count / most * (room - 14)) : 0;
-          context.fillRect(MARGIN.left + bin * inner / bins, bottom - tall, inner / bins - 1, tall);
-        });
-        context.fillStyle = colours.line;
-        context.fillRect(MARGIN.left, bottom, inner, 1);
-      });
-      context.fillStyle = colours.soft;
-      context.textAlign = "center";
-      for (let value = lowest; value <= highest * 1.001; value *= 10) {
-        const x = MARGIN.left + Math.log(value / lowest) / Math.log(highest / lowest) * inner;
-        context.fillText(duration(value), Math.min(Math.max(x, MARGIN.left + 14), width - 24), height - 10);
-      }
-      this.fill(times);
-    }
-
-    fill(times) {
-      const told = [];
-      this.body.replaceChildren(...PHASES.map((name, phase) => {
-        const sorted = Float32Array.from(times[phase]).sort();
-        const at = (part) => sorted.length ? duration(sorted[Math.max(0, Math.ceil(sorted.length * part) - 1)]) : "–";
-        const cells = [sorted.length.toLocaleString("en"), at(.5), at(.99), at(1)];
-        told.push(`${name}: ${cells[0]} requests, p99 ${cells[2]}`);
-        return element("tr", {}, element("th", { scope: "row", textContent: name }),
-          ...cells.map((text) => element("td", { textContent: text })));
-      }));
-      this.canvas.setAttribute("aria-label", `Response times of ${this.run.title}. ${told.join("; ")}`);
-    }
-  }
-
-  function listFailures() {
-    for (const [number, run] of runs.entries()) {
-      const rows = [];
-      let total = 0;
-      for (let i = 0; i < run.began.length; i++) {
-        if (!run.failure[i] || ++total > LISTED) continue;
-        const texts = [run.kinds[run.kind[i]].name, `${run.began[i].toFixed(3)} s`, duration(run.answering[i]),
-          run.reasons[run.failure[i]]];
-        rows.push(element("tr", {}, ...texts.map((text) => element("td", { textContent: text }))));
-      }
-      const name = `${runs.length > 1 ? `${number + 1}: ` : ""}${run.title}`;
-      if (!total) {
-        $("failed").append(element("p", { textContent: `${name}: none.` }));
-        continue;
-      }
-      const head = ["clients", "began", "duration", "reason"].map((text) => element("th", { scope: "col", textContent: text }));
-      const caption = total > LISTED ? `${name}: the first ${LISTED} of ${total}` : name;
-      const table = element("table", {}, element("caption", { textContent: caption }),
-        element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows));
-      const summary = element("summary", { textContent: `${name}: ${total.toLocaleString("en")} requests` });
-      $("failed").append(element("details", { open: total <= 20 }, summary, element("div", { className: "scroll" }, table)));
-    }
-  }
-
-  const timelines = runs.map((run, number) => new Timeline(run, number));
-  const histograms = runs.map((run, number) => new Histogram(run, number));
-  const drawAll = () => [...timelines, ...histograms].forEach((each) => each.draw());
-
-  // Shows a range of seconds, at least a hundredth and at most the whole run.
-  function show([from, to]) {
-    const span = Math.min(Math.max(to - from, .01), whole[1] - whole[0]);
-    const start = Math.min(Math.max(from, whole[0]), whole[1] - span);
-    view = [start, start + span];
-    timelines.forEach((each) => each.draw());
-  }
-
-  names.forEach((name, i) => {
-    const box = element("input", { type: "checkbox", checked: true });
-    box.addEventListener("change", () => {
-      if (box.checked) chosen.add(name); else chosen.delete(name);
-      drawAll();
-    });
-    const swatch = element("span", { className: "swatch" });
-    swatch.style.background = `var(--k${i % 7})`;
-    $("kinds").append(element("label", {}, box, " ", swatch, name));
+names.forEach((name, i) => {
+  const box = element("input", { type: "checkbox", checked: true });
+  box.addEventListener("change", () => {
+    if (box.checked) chosen.add(name); else chosen.delete(name);
+    drawAll();
   });
-  const failed = element("input", { type: "checkbox" });
-  failed.addEventListener("change", () => { failedOnly = failed.checked; drawAll(); });
-  $("kinds").append(element("label", {}, failed, " failed only"));
+  const swatch = element("span", { className: "swatch" });
+  swatch.style.background = `var(--k${i % 7})`;
+  $("kinds").append(element("label", {}, box, " ", swatch, name));
+});
+const failed = element("input", { type: "checkbox" });
+failed.addEventListener("change", () => { failedOnly = failed.checked; drawAll(); });
+$("kinds").append(element("label", {}, failed, " failed only"));
 
-  const zoomTo = (text, range) => {
-    const button = element("button", { type: "button", textContent: text });
-    button.addEventListener("click", () => show(range));
-    $("zoom").append(button);
-  };
-  zoomTo("all", whole);
-  const longest = runs.reduce((most, run) => run.restarts.length > most.restarts.length ? run : most);
-  longest.restarts.forEach((_, i) => {
-    const parts = runs.map((run) => run.restarts[i]).filter(Boolean);
-    const from = Math.min(...parts.map((part) => part.began));
-    const to = Math.max(...parts.map((part) => part.ended));
-    zoomTo(`restart ${i + 1}`, [from - 1, to + 1]);
-  });
+const zoomTo = (range, ...text) => {
+  const button = element("button", { type: "button" }, ...text);
+  button.addEventListener("click", () => show(range));
+  $("zoom").append(button);
+};
+zoomTo(whole, "all");
+const longest = runs.reduce((most, run) => run.restarts.length > most.restarts.length ? run : most);
+longest.restarts.forEach((_, i) => {
+  const parts = runs.map((run) => run.restarts[i]).filter(Boolean);
+  const from = Math.min(...parts.map((part) => part.began));
+  const to = Math.max(...parts.map((part) => part.ended));
+  zoomTo([from - 1, to + 1], element("span", { className: "word", textContent: "restart " }), `${i + 1}`);
+});
 
-  listFailures();
-  drawAll();
-  window.addEventListener("resize", drawAll);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
-  document.documentElement.dataset.drawn = String(Math.round(performance.now())); // milliseconds since it was opened
-})();
+runs.forEach(listFailures);
+drawAll();
+window.addEventListener("resize", drawAll);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+document.documentElement.dataset.drawn = String(Math.round(performance.now())); // milliseconds since it was opened
