@@ -32,7 +32,7 @@ MANUAL_PAGE = "share/man/man8/flask-socketact.8"
 #: They work in a clone only.
 NOT_IN_SDIST = (".ci/", ".github/", ".pre-commit-config.yaml")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-#: What pip prints when it cannot download.
+#: What pip prints when it cannot reach the package index, and has no copy.
 NO_NETWORK = re.compile(r"NewConnectionError|NameResolutionError|ConnectTimeoutError|No matching distribution found.*")
 
 
@@ -43,7 +43,7 @@ def run(*command: str | Path, cwd: Path) -> str:
     done = subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, check=False)
     output = done.stdout + done.stderr
     if done.returncode != 0 and (found := NO_NETWORK.search(output)):
-        pytest.fail(f"this test needs a package index, and pip cannot reach one: {found[0]}\n{output}", pytrace=False)
+        pytest.fail(f"no network? pip cannot get what this test needs: {found[0]}\n{output}", pytrace=False)
     assert done.returncode == 0, f"{command}: exit status {done.returncode}\n{output}"
     return output
 
