@@ -308,7 +308,7 @@ def install_plain(machine: Machine, threads: int) -> None:
 #: Of a virtual environment, what only whoever runs the tests needs: most of it, and each machine would have a copy.
 _NOT_SERVED = (
     *("debs", "wheels", "mypy*", "*__mypyc*", "ruff*", "selenium*", "trio*", "hypothesis*", "pip"),
-    *("_pytest", "setuptools", "ast_serialize", "xdist"),
+    *("_pytest", "setuptools", "ast_serialize", "xdist", "cryptography"),
 )
 
 

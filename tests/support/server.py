@@ -32,6 +32,7 @@ class Server:
         *arguments: str,
         listeners: Mapping[str, socket.socket | IO[bytes]] | None = None,
         environ: Mapping[str, str] | None = None,
+        gunicorn: str = GUNICORN,
     ) -> None:
         """Prepare to run ``gunicorn ARGUMENTS`` in `folder`; `listeners` maps names to sockets.
 
@@ -49,7 +50,7 @@ class Server:
         self._environ |= environ or {}
         # Far from where they are moved to, so that none is overwritten before its turn.
         self._sources = [fcntl.fcntl(listener, fcntl.F_DUPFD_CLOEXEC, 100) for listener in self._listeners.values()]
-        self._command = self._launcher([GUNICORN, *arguments])
+        self._command = self._launcher([gunicorn, *arguments])
 
     def __enter__(self) -> Server:
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import os
 import re
 from pathlib import Path
@@ -80,11 +79,10 @@ def test_python_of_the_readme_runs() -> None:
 
 def test_readme_requires_what_the_package_requires() -> None:
     readme = (CHECKOUT / "README.md").read_text()
-    options = configparser.ConfigParser()
-    options.read(CHECKOUT / "setup.cfg")
-    required = options["options"]["install_requires"]
-    versions = {name: required.split(f"\n{name.lower()}>=")[1].split("\n")[0] for name in ("gunicorn", "Flask")}
-    versions["Python"] = options["options"]["python_requires"].removeprefix(">=")
+    project = (CHECKOUT / "pyproject.toml").read_text()
+    patterns = {"gunicorn": r'"gunicorn>=(.+)"', "Flask": r'"flask>=(.+)"', "Python": r'^requires-python = ">=(.+)"'}
+    versions = {name: found[1] for name, each in patterns.items() if (found := re.search(each, project, re.MULTILINE))}
+    assert versions.keys() == patterns.keys()
     assert [name for name, version in versions.items() if f" {name} {version}" not in readme] == []
 
 
