@@ -58,6 +58,8 @@ SERVICE = (
     "PrivateTmp",
     "PrivateTmpEx",
     "ProtectHome",
+    "ProtectSystem",
+    "ReadWritePaths",
     "NonBlocking",
     "JoinsNamespaceOf",
     "RemoveIPC",
