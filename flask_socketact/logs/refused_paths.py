@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -19,7 +19,10 @@ _MOST = 20
 _MOST_FILES = 4096
 #: SQLite's header: https://www.sqlite.org/fileformat.html
 _SQLITE = b"SQLite format 3\0"
-_SQLITE_ERRORS = ("attempt to write a readonly database", "unable to open database file")
+_CANNOT_OPEN = "unable to open database file"
+_SQLITE_ERRORS = ("attempt to write a readonly database", _CANNOT_OPEN)
+#: Bytes 18 and 19 of the header: the database has a write-ahead log, for which a reader creates files, too.
+_WAL = b"\2\2"
 #: Files that may be meant where only their name is known.
 _SUFFIXES = (".db", ".db3", ".sqlite", ".sqlite3")
 _ERRORS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT)
@@ -79,48 +82,56 @@ def _is_sqlite(error: BaseException) -> bool:
 
 
 def _of_database(error: BaseException) -> sandbox.Refusal | None:
-    """Return why a database cannot be written, if it is known which one it is."""
-    for paths in (set(_open_databases()), set(_named_databases(error))):
-        found = {path: sandbox.of_path(path, errno.EROFS) for path in paths}
-        refused = {refusal.remedy: refusal for refusal in found.values() if refusal is not None}
-        if len(refused) == 1:
-            return next(iter(refused.values()))
+    """Return why a database cannot be written, if there is no doubt which one it is."""
+    if str(error) == _CANNOT_OPEN:
+        candidates = (set(_named_databases(error)), {path for path, header in _open_databases() if header[18:] == _WAL})
+    else:
+        candidates = ({path for path, _ in _open_databases()}, set(_named_databases(error)))
+    for paths in candidates:
+        found = {sandbox.of_path(path, errno.EROFS) for path in paths}
+        if len({refusal and refusal.remedy for refusal in found}) == 1 and (refusal := found.pop()) is not None:
+            return refusal
     return None
 
 
-def _open_databases() -> Iterator[str]:
-    """Yield the SQLite databases that this process has open.
+def _open_databases() -> Iterator[tuple[str, bytes]]:
+    """Yield the SQLite databases that this process has open, and the beginnings of their headers.
 
     Through the descriptors it has: closing another one would release SQLite's locks (fcntl(2)).
     """
     for number in os.listdir("/proc/self/fd")[:_MOST_FILES]:
         try:
             descriptor = int(number)
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            if not is_file or fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
                 continue
-            is_readable = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_WRONLY
-            if is_readable and os.pread(descriptor, len(_SQLITE), 0) == _SQLITE:
-                yield os.readlink(f"/proc/self/fd/{number}")
+            header = os.pread(descriptor, 20, 0)
+            if header.startswith(_SQLITE):
+                yield os.readlink(f"/proc/self/fd/{number}"), header
         except OSError:  # another thread has closed it
             continue
 
 
-def _named_databases(error: BaseException) -> Iterator[str]:
-    """Yield names of databases where the error was raised: SQLite does not say which one it could not open."""
+def _named_databases(error: BaseException) -> list[str]:
+    """Return names of databases where the error was raised: SQLite does not say which one it could not open."""
     frame = innermost(error)
     if frame is None:
-        return
+        return []
     code = frame.f_code
-    values: list[Any] = [*frame.f_locals.values(), *code.co_consts]
+    values: list[Any] = [*frame.f_locals.values()]
     values += [frame.f_globals[name] for name in code.co_names if name in frame.f_globals]
     values += [part for value in values if type(value) in (list, tuple) for part in value[:_MOST]]
     flask = sys.modules.get("flask")
     if flask is not None and flask.has_app_context():
         values += [flask.current_app.config.get(key) for key in code.co_consts if isinstance(key, str)]
-    for value in values:
-        path = os.fspath(value) if isinstance(value, os.PathLike) else value
-        if isinstance(path, str) and path.endswith(_SUFFIXES):
-            yield path
+    # A constant may be a part of a path.
+    return _paths(values) or _paths(code.co_consts)
+
+
+def _paths(values: Iterable[Any]) -> list[str]:
+    """Return those of `values` that name a database."""
+    paths = [os.fspath(value) if isinstance(value, os.PathLike) else value for value in values]
+    return [path for path in paths if isinstance(path, str) and path.endswith(_SUFFIXES)]
 
 
 def innermost(error: BaseException) -> FrameType | None:
