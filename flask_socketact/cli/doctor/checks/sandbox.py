@@ -37,7 +37,7 @@ def _folders(system: System) -> list[str]:
     """Return the folders that the sandbox leaves writable."""
     service = system.service
     made = [f"{above}/{name}" for kind, above in FOLDERS.items() for name in service[f"{kind}Directory"].split()]
-    added = [path.lstrip("-+") for path in service["ReadWritePaths"].split()]
+    added = [path.lstrip("-+").rstrip("/") for path in service["ReadWritePaths"].split()]
     return [*([] if system.user_manager else made), *added]
 
 
