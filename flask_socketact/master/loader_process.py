@@ -141,7 +141,7 @@ class LoaderProcess:
             if self._is_told_to_exit:
                 raise
             self._is_loading = False
-            pool.log.error("The application cannot be loaded", exc_info=error)
+            pool.log.exception("The application cannot be loaded")
             for line in conflicts.explain(error, pool.cgroup, ()) if pool.cgroup else ():
                 pool.log.error("%s", line)
             self._send(lines(Failure.of(error)))

@@ -27,7 +27,7 @@ _CREATES = {
 #: The kernel's own: no directive makes all of it writable.
 _KERNEL = ("/proc", "/sys", "/dev")
 #: What systemd mounts over a folder that it hides, as proc(5) names it.
-_HIDDEN = "/systemd/inaccessible/dir"
+_HIDDEN = "/inaccessible/dir"
 #: Characters of a path that need no quotes in a unit.
 _PLAIN = re.compile(r"[A-Za-z0-9/._@:+=,~-]+")
 #: Names of folders, and not of files.

@@ -66,10 +66,13 @@ def log():
 def interfaces():
     return str(len(socket.if_nameindex()))
 
-@app.get("/socket")
+@app.get("/packets")
 def packets():
-    with socket.socket(socket.AF_VSOCK) as made:
-        return "made"
+    try:
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    except OSError as error:
+        app.logger.exception("no packets")
+        return str(error.errno)
 
 @app.get("/never/<what>")
 def never(what):
@@ -101,7 +104,7 @@ LINE = r"The sandbox of app\.service .+"
 def shop(machine: Machine) -> Iterator[Machine]:
     machine.run("sh", "-c", PREPARE)
     machine.run("journalctl", "--rotate")
-    machine.run("journalctl", "--vacuum-time=1s")
+    machine.run("journalctl", "--vacuum-size=1K")
     release(machine, APPLICATION)
     yield machine
     machine.run("rm", "-rf", "/srv/app/uploads", "/srv/app/instance", "/srv/app/rooted", "/home/app", "/var/log/shop")
@@ -127,7 +130,7 @@ def test_what_is_refused_is_told_once(shop: Machine, tcp: Connect, worker: str) 
         assert ask(tcp, f"/upload/{name}")[0] == 500
     (line,) = lines(shop)
     assert line == (
-        f"The sandbox of app.service made writing to /srv/app/uploads/{line[62]} fail (Read-only file system): "
+        "The sandbox of app.service made writing to /srv/app/uploads/a fail (Read-only file system): "
         "add ReadWritePaths=/srv/app/uploads with: systemctl edit app.service"
     )
     allow(shop, line)
@@ -143,24 +146,22 @@ def test_what_is_refused_is_told_once(shop: Machine, tcp: Connect, worker: str) 
         ("/new-database", "ReadWritePaths=/srv/app/instance"),
         ("/log", "LogsDirectory=shop"),
         ("/interfaces", "RestrictAddressFamilies=AF_NETLINK"),
-        ("/socket", "RestrictAddressFamilies=AF_VSOCK"),
+        ("/packets", "RestrictAddressFamilies=AF_PACKET"),
     ],
 )
 def test_the_directive_helps(shop: Machine, tcp: Connect, path: str, directive: str) -> None:
     before = ask(tcp, path)
-    assert before in ((200, b"kept"), (500, before[1]))
     (line,) = lines(shop)
     assert f": add {directive} with: " in line
     allow(shop, line)
-    after = ask(tcp, path)
-    assert after != before
-    assert after[0] == 200 or "Address family not supported" not in shop.journal("app.service").rpartition("READY")[2]
-    assert len(lines(shop)) == 1
+    assert ask(tcp, path) != before
+    assert lines(shop) == [line]
 
 
-@pytest.mark.parametrize("protect", ["yes", "tmpfs"])
-def test_a_hidden_home(shop: Machine, tcp: Connect, protect: str) -> None:
-    drop_in(shop, "app.service", f"[Service]\nProtectHome={protect}\n")
+#: The second does what ``tmpfs`` does, with kernels that ignore its options in a container, too.
+@pytest.mark.parametrize("hides", ["ProtectHome=yes", "ProtectHome=no\nTemporaryFileSystem=/home:ro"])
+def test_a_hidden_home(shop: Machine, tcp: Connect, hides: str) -> None:
+    drop_in(shop, "app.service", f"[Service]\n{hides}\n")
     assert ask(tcp, "/cache")[0] == 500
     (line,) = lines(shop)
     assert line.startswith("The sandbox of app.service hides /home and so made /home/app")
@@ -190,6 +191,7 @@ def test_at_import(shop: Machine, tcp: Connect, preload: str) -> None:
     sets_up = "import logging.config\nlogging.config.dictConfig({'version': 1})\n"
     release(shop, f"{sets_up}open('/srv/app/uploads/started', 'w')\n{APPLICATION}")
     assert shop.systemctl("start", "app", check=False).returncode != 0
+    shop.wait_for(lambda: bool(lines(shop)), "a line in the journal")
     assert ": add ReadWritePaths=/srv/app/uploads with: " in lines(shop)[0]
     allow(shop, lines(shop)[0])
     assert ask(tcp, "/upload/a") == (200, b"1")
