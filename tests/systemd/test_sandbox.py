@@ -19,6 +19,7 @@ APPLICATION = """
 import os, socket, sqlite3
 from contextlib import closing
 from flask import Flask
+from sqlalchemy import create_engine, text
 
 app = Flask(__name__)
 app.config["DATABASE"] = "/srv/app/instance/new.db"
@@ -50,6 +51,13 @@ def new_database():
     with closing(sqlite3.connect(app.config["DATABASE"])) as connection:
         connection.execute("create table if not exists orders (number integer)")
     return "made"
+
+@app.get("/engine/<name>")
+def engine(name):
+    with create_engine(f"sqlite:////srv/app/instance/{name}.db").begin() as connection:
+        connection.execute(text("create table if not exists orders (number integer)"))
+        connection.execute(text("insert into orders values (1)"))
+    return "sold"
 
 @app.get("/cache")
 def cache():
@@ -144,6 +152,8 @@ def test_what_is_refused_is_told_once(shop: Machine, tcp: Connect, worker: str) 
         ("/handled", "ReadWritePaths=/srv/app/uploads"),
         ("/database", "ReadWritePaths=/srv/app/instance"),
         ("/new-database", "ReadWritePaths=/srv/app/instance"),
+        ("/engine/shop", "ReadWritePaths=/srv/app/instance"),
+        ("/engine/new", "ReadWritePaths=/srv/app/instance"),
         ("/log", "LogsDirectory=shop"),
         ("/interfaces", "RestrictAddressFamilies=AF_NETLINK"),
         ("/packets", "RestrictAddressFamilies=AF_PACKET"),
