@@ -79,7 +79,7 @@ class Explanations:
         self._unit = unit
         self._log = log
         self._edit = f"systemctl{' --user' if user_manager else ''} edit {shlex.quote(unit)}"
-        self._examined: set[tuple[Any, ...]] = set()
+        self._examined: set[int] = set()
         self._lines = 0
 
     def explain(self, error: BaseException) -> None:
@@ -104,13 +104,14 @@ class Explanations:
         self._log.warning("The sandbox of %s %s: %s with: %s", self._unit, what, refusal.remedy, self._edit)
 
 
-def _kind_of(error: BaseException) -> tuple[Any, ...]:
+def _kind_of(error: BaseException) -> int:
     """Return what is equal for errors that have the same explanation, such as those of two files in one folder."""
     path = getattr(error, "filename", None)
+    number = getattr(error, "errno", None)
     if isinstance(path, str):
-        return type(error), error.args[:1], os.path.dirname(path)
+        return hash((type(error), number, os.path.dirname(path)))
     frame = innermost(error)
-    return type(error), error.args[:1], frame and (frame.f_code.co_filename, frame.f_lineno)
+    return hash((type(error), number, frame and (frame.f_code.co_filename, frame.f_lineno)))
 
 
 def _is_told(remedy: str) -> bool:

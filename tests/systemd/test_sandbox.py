@@ -217,12 +217,11 @@ def test_doctor_names_data_that_cannot_be_written(shop: Machine) -> None:
             "warning  sandbox: app.service may write to /var/lib/app, /run/app-metrics and a private"
         )
         assert "not to its data: /srv/app/instance/, /srv/app/shop.sqlite and /srv/app/uploads/. Set Read" in found
-        assert "ReadWritePaths=/srv/app/instance /srv/app /srv/app/uploads (systemctl edit app.service)" in found
-        drop_in(shop, "app.service", "[Service]\nReadWritePaths=/srv/app\n")
+        assert "ReadWritePaths=/srv/app (systemctl edit app.service), or move the data to /var/lib/app" in found
+        drop_in(shop, "app.service", "[Service]\nReadWritePaths=/srv/app\nBindPaths=/srv/app/uploads:/run/uploads\n")
         found = sandbox(shop)
-        assert found.startswith(
-            "ok       sandbox: app.service may write to /var/lib/app, /run/app-metrics, /srv/app and"
-        )
+        assert found.startswith("ok ")
+        assert "may write to /var/lib/app, /run/app-metrics, /srv/app, /run/uploads and a private /tmp; for" in found
     finally:
         shop.run("rm", "/srv/app/media", "/srv/app/shop.sqlite")
         shop.run("chown", "root", "/srv/app")

@@ -60,6 +60,7 @@ SERVICE = (
     "ProtectHome",
     "ProtectSystem",
     "ReadWritePaths",
+    "BindPaths",
     "NonBlocking",
     "JoinsNamespaceOf",
     "RemoveIPC",

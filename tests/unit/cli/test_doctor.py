@@ -715,16 +715,23 @@ DATA = replace(SETTINGS, data=("instance/", "shop.db", "uploads/"))
     ("changes", "verdict", "words"),
     [
         ({}, "warning", "and not to its data: /srv/app/instance/, /srv/app/shop.db and /srv/app/uploads/. Set Read"),
-        ({}, "warning", "Set ReadWritePaths=/srv/app/instance /srv/app /srv/app/uploads (systemctl edit app.service)"),
-        ({"ReadWritePaths": "/srv/app/instance"}, "warning", "Set ReadWritePaths=/srv/app /srv/app/uploads (system"),
+        ({}, "warning", "Set ReadWritePaths=/srv/app (systemctl edit app.service), or move the data to /var/lib/app"),
+        ({"StateDirectory": ""}, "warning", "Set ReadWritePaths=/srv/app (systemctl edit app.service)"),
+        ({"ReadWritePaths": "/srv/app/instance"}, "warning", "data: /srv/app/shop.db and /srv/app/uploads/. Set Re"),
         ({"ReadWritePaths": "/srv/app/"}, "ok", "/srv/app"),
         ({"ReadWritePaths": "/srv"}, "ok", "may write to"),
+        ({"BindPaths": "/data:/srv/app:rbind"}, "ok", "/srv/app"),
         ({"WorkingDirectory": "~"}, "ok", "may write to"),
         ({"ProtectSystem": "no"}, "ok", "ProtectSystem=no"),
     ],
 )
 def test_data_below_the_application(changes: Changes, verdict: str, words: str) -> None:
     expect(system(service=changes, settings=DATA), "sandbox", verdict, words)
+
+
+def test_a_folder_of_data() -> None:
+    found = system(settings=replace(SETTINGS, data=("instance/", "uploads/")))
+    expect(found, "sandbox", "warning", "Set ReadWritePaths=/srv/app/instance /srv/app/uploads (systemctl edit app.")
 
 
 def test_data_is_no_path(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ from flask_socketact.cli.doctor.environment import FOLDERS
 from flask_socketact.cli.doctor.finding import Finding, ok, warning
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from flask_socketact.cli.doctor.system import System
 
 #: How many paths are told.
@@ -28,9 +30,10 @@ def writable(system: System) -> Finding:
     told = f"{service.name} may write to {_listed(places) or 'no folder'}"
     if not hidden:
         return ok(f"{told}; for more, set ReadWritePaths= ({system.systemctl} edit {service.name})")
-    paths = " ".join(dict.fromkeys(hidden.values()))
+    paths = " ".join(_outermost(hidden.values()))
     what = f"{told}, and not to its data: {_listed(list(hidden)[:_MOST])}{', …' if len(hidden) > _MOST else ''}"
-    return warning(what, system.set(f"ReadWritePaths={paths}"))
+    elsewhere = f", or move the data to {folders[0]}" if service["StateDirectory"] else ""
+    return warning(what, f"{system.set(f'ReadWritePaths={paths}')}{elsewhere}")
 
 
 def _folders(system: System) -> list[str]:
@@ -38,7 +41,8 @@ def _folders(system: System) -> list[str]:
     service = system.service
     made = [f"{above}/{name}" for kind, above in FOLDERS.items() for name in service[f"{kind}Directory"].split()]
     added = [path.lstrip("-+").rstrip("/") for path in service["ReadWritePaths"].split()]
-    return [*([] if system.user_manager else made), *added]
+    bound = [path.split(":")[1] for path in service["BindPaths"].split() if ":" in path]
+    return [*([] if system.user_manager else made), *added, *bound]
 
 
 def _read_only_data(system: System, folders: list[str]) -> dict[str, str]:
@@ -53,6 +57,15 @@ def _read_only_data(system: System, folders: list[str]) -> dict[str, str]:
         folder = os.path.join(directory, name.removesuffix("/")) if name.endswith("/") else directory
         if not any(f"{folder}/".startswith(f"{place}/") for place in folders):
             found[os.path.join(directory, name)] = folder
+    return found
+
+
+def _outermost(folders: Iterable[str]) -> list[str]:
+    """Return the folders that are in none of the others."""
+    found: list[str] = []
+    for folder in sorted(folders):
+        if not any(f"{folder}/".startswith(f"{other}/") for other in found):
+            found.append(folder)
     return found
 
 
