@@ -19,7 +19,6 @@ APPLICATION = """
 import os, socket, sqlite3
 from contextlib import closing
 from flask import Flask
-from sqlalchemy import create_engine, text
 
 app = Flask(__name__)
 app.config["DATABASE"] = "/srv/app/instance/new.db"
@@ -54,6 +53,7 @@ def new_database():
 
 @app.get("/engine/<name>")
 def engine(name):
+    from sqlalchemy import create_engine, text
     with create_engine(f"sqlite:////srv/app/instance/{name}.db").begin() as connection:
         connection.execute(text("create table if not exists orders (number integer)"))
         connection.execute(text("insert into orders values (1)"))
