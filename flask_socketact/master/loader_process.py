@@ -22,7 +22,7 @@ from flask_socketact.bridge.loading import loading
 from flask_socketact.bridge.server_info import Server
 from flask_socketact.linux import process_control
 from flask_socketact.linux.fork_signals import ForkSignals
-from flask_socketact.logs import reopen
+from flask_socketact.logs import reopen, sandbox_errors
 from flask_socketact.master import conflicts, fork_hazards
 from flask_socketact.master.failures import Failure
 from flask_socketact.master.two_step_fork import TwoStepFork, lines
@@ -130,6 +130,7 @@ class LoaderProcess:
         patch: Callable[[], None] | None = getattr(pool.worker_class, "patch_before_load", None)
         names = [(getattr(listener, "fdname", None), listener) for listener in pool.LISTENERS]
         server = Server(names, pool.board, scoreboard.private_slot(), lambda: False)
+        sandbox_errors.watch(pool.log)
         try:
             if patch is not None:
                 patch()
@@ -140,7 +141,7 @@ class LoaderProcess:
             if self._is_told_to_exit:
                 raise
             self._is_loading = False
-            pool.log.error("The application cannot be loaded", exc_info=error)
+            pool.log.exception("The application cannot be loaded")
             for line in conflicts.explain(error, pool.cgroup, ()) if pool.cgroup else ():
                 pool.log.error("%s", line)
             self._send(lines(Failure.of(error)))

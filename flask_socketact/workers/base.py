@@ -17,7 +17,7 @@ from flask_socketact.bridge.loading import loading
 from flask_socketact.handover import protocol
 from flask_socketact.handover.mailbox import Mailbox
 from flask_socketact.linux import socket_queues
-from flask_socketact.logs import logger, reopen, root
+from flask_socketact.logs import logger, reopen, root, sandbox_errors
 from flask_socketact.shared.scoreboard import Field, Scoreboard, Slot
 from flask_socketact.workers.applications import Applications
 from flask_socketact.workers.carrier import Carrier
@@ -99,6 +99,7 @@ class BaseWorker(Worker):
     def load_wsgi(self) -> None:
         """Load the application, or use what a loader has loaded."""
         server = server_info.Server(self.named_listeners(), self.board, self.slot, self.is_draining, self.begin_stream)
+        sandbox_errors.watch(self.log)
         # By handle_exit(), or a handler of the application.
         with loading(server, self.log, is_told_to_exit=lambda: not self.alive or bool(self.slot[Field.DRAINING])):
             super().load_wsgi()

@@ -1,4 +1,4 @@
-"""Print gunicorn's settings as JSON, without loading the application.
+"""Print gunicorn's settings, and the data in the application's folder, as JSON, without loading the application.
 
 ``flask-socketact doctor`` runs this text with the Python of a service, as the service's user. So it imports nothing of
 this package. After an error, the last line on stderr has the reason, and the exit status is not 0.
@@ -13,9 +13,14 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 SETTINGS = ("graceful_timeout", "worker_connections", "workers", "threads")
+#: Folders that applications write to, and how many entries of a folder are examined.
+DATA = ("data", "db", "instance", "log", "logs", "media", "upload", "uploads")
+MOST_ENTRIES = 1000
+SQLITE = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html
 
 
 def find_module(name: str) -> importlib.machinery.ModuleSpec | None:
@@ -70,6 +75,27 @@ def misfits() -> Iterator[tuple[str, str]]:
                 yield f"{requirement.name} {version}", str(requirement)
 
 
+def find_data(folder: str) -> Iterator[str]:
+    """Yield the names of SQLite databases in `folder`, and of folders for data with a slash, if this user may write
+    them."""
+    with os.scandir(folder) as entries:
+        for entry in islice(entries, MOST_ENTRIES):
+            if entry.is_symlink() or not os.access(entry.path, os.W_OK):
+                continue
+            if entry.is_dir() and entry.name in DATA:
+                yield f"{entry.name}/"
+            if entry.is_file() and is_database(entry.path):
+                yield entry.name
+
+
+def is_database(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(SQLITE)) == SQLITE
+    except OSError:
+        return False
+
+
 def main() -> None:
     request = json.loads(sys.argv[1])
     os.chdir(request["directory"])
@@ -92,6 +118,7 @@ def main() -> None:
     settings["our_master"] = ours
     settings["app"] = app.app_uri
     settings.update(find_application(app.app_uri, app.cfg))
+    settings["data"] = sorted(find_data(request["directory"]))
     print("\n" + json.dumps(settings))
 
 

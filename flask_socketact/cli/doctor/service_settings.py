@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 #: How long reading the settings may take, in seconds.
 SECONDS = 30
 _MAX_NUMBER = 2**31 - 1
+#: How many databases and folders of the application are examined.
+_MOST_DATA = 100
+#: No path: it appears in a remedy.
+_DATA = re.compile(r"[a-z]+/|[\w-][\w. -]*", re.ASCII)
 #: Raised for output that is not ours: no JSON, nested too deeply, or with other keys or values.
 _MALFORMED = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -42,7 +47,7 @@ exec $python -c "$3" "$4"
 
 @dataclass(frozen=True)
 class Settings:
-    """gunicorn's settings, and where the application is."""
+    """gunicorn's settings, where the application is, and its data."""
 
     graceful_timeout: int
     worker_connections: int
@@ -55,6 +60,8 @@ class Settings:
     found: bool  #: the application's module exists
     file: str | None  #: its path; None for a namespace package
     readable: bool
+    #: Names in the working directory that the service's user may write: of databases, and of folders with a slash.
+    data: tuple[str, ...] = ()
 
 
 class UnreadError(SocketActError):
@@ -185,6 +192,7 @@ def _parse(printed: str) -> Settings:
         found=bool(values["found"]),
         file=str(values["file"]) if values.get("file") else None,
         readable=bool(values.get("readable")),
+        data=tuple(name for name in map(str, values["data"][:_MOST_DATA]) if _DATA.fullmatch(name)),
     )
 
 

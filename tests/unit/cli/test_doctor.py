@@ -74,6 +74,8 @@ RemoveIPC=no
 SupplementaryGroups=
 PrivateTmp=yes
 ProtectHome=yes
+ProtectSystem=strict
+ReadWritePaths=
 NonBlocking=yes
 StateDirectory=app
 RuntimeDirectory=app-metrics
@@ -249,6 +251,10 @@ def test_examples_are_healthy() -> None:
         ("kill mode", {"KillMode": "none"}, "error", "left behind"),
         ("final kill", {"SendSIGKILL": "no"}, "warning", "SendSIGKILL=no"),
         ("shared memory", {"RemoveIPC": "yes"}, "warning", "RemoveIPC=yes"),
+        ("sandbox", {}, "ok", "app.service may write to /var/lib/app, /run/app-metrics and a private /tmp; for more"),
+        ("sandbox", {"ReadWritePaths": "-/srv/a /b", "PrivateTmp": "no"}, "ok", "/run/app-metrics, /srv/a and /b; for"),
+        ("sandbox", {"LogsDirectory": "app"}, "ok", "/var/log/app, /run/app-metrics and a private /tmp; for more"),
+        ("sandbox", {"ProtectSystem": "full"}, "ok", "ProtectSystem=full in app.service: the permissions of files"),
         ("counters", {"Environment": "A=b"}, "ok", "/run/app-metrics of app.service"),
         ("counters", {"Environment": "PROMETHEUS_MULTIPROC_DIR=/run/app-metrics"}, "warning", "recipes for prometheus"),
         (
@@ -702,6 +708,45 @@ def test_malformed_settings(answer: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert read_settings(Manager(user=False), unit("app.service", SERVICE, {})) == SETTINGS
 
 
+DATA = replace(SETTINGS, data=("instance/", "shop.db", "uploads/"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "words"),
+    [
+        ({}, "warning", "and not to its data: /srv/app/instance/, /srv/app/shop.db and /srv/app/uploads/. Set Read"),
+        ({}, "warning", "Set ReadWritePaths=/srv/app (systemctl edit app.service), or move the data to /var/lib/app"),
+        ({"StateDirectory": ""}, "warning", "Set ReadWritePaths=/srv/app (systemctl edit app.service)"),
+        ({"ReadWritePaths": "/srv/app/instance"}, "warning", "data: /srv/app/shop.db and /srv/app/uploads/. Set Re"),
+        ({"ReadWritePaths": "/srv/app/"}, "ok", "/srv/app"),
+        ({"ReadWritePaths": "/srv"}, "ok", "may write to"),
+        ({"BindPaths": "/data:/srv/app:rbind"}, "ok", "/srv/app"),
+        ({"WorkingDirectory": "~"}, "ok", "may write to"),
+        ({"ProtectSystem": "no"}, "ok", "ProtectSystem=no"),
+    ],
+)
+def test_data_below_the_application(changes: Changes, verdict: str, words: str) -> None:
+    expect(system(service=changes, settings=DATA), "sandbox", verdict, words)
+
+
+def test_a_folder_of_data() -> None:
+    found = system(settings=replace(SETTINGS, data=("instance/", "uploads/")))
+    expect(found, "sandbox", "warning", "Set ReadWritePaths=/srv/app/instance /srv/app/uploads (systemctl edit app.")
+
+
+def test_data_is_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service's user may print anything."""
+    names = ["uploads/", "my shop.db", "../etc/", "/etc/", "..", "a/b", "x\ny", "x=y/", "a b/", 7, *("x" * 200)]
+    answer = json.dumps(ANSWER | {"data": names})
+    monkeypatch.setattr(service_settings, "_user", lambda *_, **__: None)
+    monkeypatch.setattr(service_settings, "_command", lambda *_: None)
+    monkeypatch.setattr(service_settings, "_run", lambda *_: answer)
+    found = read_settings(Manager(user=False), unit("app.service", SERVICE, {})).data
+    assert found[:3] == ("uploads/", "my shop.db", "7")
+    assert set(found[3:]) == {"x"}
+    assert len(found) < 100
+
+
 def test_output() -> None:
     assert as_line("port", ok("8000")) == "ok       port: 8000"
     assert as_line("port", error("it is closed", "Open it")) == "error    port: it is closed. Open it"
@@ -819,6 +864,7 @@ def test_settings_are_read_without_the_application(tmp_path: Path) -> None:
         "found": True,
         "file": f"{package}/web.py",
         "readable": True,
+        "data": [],
     }
 
 

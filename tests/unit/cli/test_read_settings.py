@@ -128,3 +128,14 @@ def test_a_package_of_another_version_is_an_error(folder: Path) -> None:
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: gunicorn\nVersion: 19.0\n")
     text = refusal(folder, "app:app")
     assert text.startswith("gunicorn 19.0 is installed, but flask-socketact needs gunicorn>=")
+
+
+def test_data_of_the_application(folder: Path) -> None:
+    (folder / "uploads").mkdir()
+    (folder / "templates").mkdir()
+    (folder / "shop.db").write_bytes(b"SQLite format 3\0")
+    (folder / "notes.db").write_text("no database")
+    (folder / "media").symlink_to("/tmp")  # noqa: S108 (not followed)
+    (folder / "linked.db").symlink_to(folder / "shop.db")
+    os.mkfifo(folder / "pipe.db")
+    assert settings(folder, *CONF, "app:app")["data"] == ["shop.db", "uploads/"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask_socketact.cli.doctor.checks import configuration, host, relay, service, sockets
+from flask_socketact.cli.doctor.checks import configuration, host, relay, sandbox, service, sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,6 +52,7 @@ CHECKS: dict[str, Callable[[System], Finding | None]] = {
     "mailbox": sockets.mailbox,
     "mailbox access": sockets.mailbox_access,
     "private /tmp": service.private_tmp,
+    "sandbox": sandbox.writable,
     "shared memory": service.remove_ipc,
     "counters": service.counters,
 }
