@@ -184,7 +184,8 @@ class Manager:
         """
         unit = self.show(name, "LoadState", *properties)
         if unit["LoadState"] == "not-found":
-            raise ManagerError(f"there is no {name}: flask-socketact units makes one")
+            option = " --user-manager" if self.user else ""
+            raise ManagerError(f"there is no {name}: flask-socketact list{option} shows all services")
         return unit
 
     def listening(self) -> list[tuple[str, str]]:
@@ -195,6 +196,14 @@ class Manager:
         text = self.run("systemctl", self.option, "list-sockets", "--plain", "--no-legend", "--full")
         lines = (line.split() for line in text.split("\n"))
         return [(words[0], words[1]) for words in lines if len(words) > 1]
+
+    def unit_folders(self) -> list[Path]:
+        """Return the folders from which the manager loads units, the ones that count most first.
+
+        :raises ManagerError: the manager does not answer.
+        """
+        text = self.run("systemctl", self.option, "show", "--value", "--property=UnitPath")
+        return [Path(folder) for folder in text.split()]
 
     def version(self) -> str:
         return self.run("systemctl", self.option, "show", "--value", "--property=Version").strip()

@@ -94,7 +94,7 @@ def test_progress_has_colors_only_on_a_terminal(machine: Machine) -> None:
     done = machine.run(*command)
     lines = done.stdout.splitlines()
     assert lines[0].startswith("Clients: 4 new connection, ")
-    assert lines[0].endswith(". 1 times: systemctl --system restart app.service")
+    assert lines[0].endswith(". 1 restart by: systemctl --system restart app.service")
     assert [line.split()[0] for line in lines[1:4]] == ["serving", "restart", "serving"]
     assert lines[-1] == "Kept: no client noticed."
     assert "\x1b" not in done.stdout

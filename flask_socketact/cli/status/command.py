@@ -23,12 +23,13 @@ INTERVAL = 1.0
 
 @click.command(
     cls=Command,
-    epilog="Exit status: 0 the service is active; 1 it is not; 3 no such service, or no response from systemd.",
+    epilog="Exit status: 0 the service is active; 1 it is not; 3 there is no such service, or systemd"
+    " does not respond.",
 )
 @name_argument
 @user_manager_option
-@click.option("--watch", is_flag=True, help="Repeat every second until Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object; with --watch one per line.")
+@click.option("--watch", is_flag=True, help="Repeat it every second until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object; with --watch print one per line.")
 @click.pass_context
 def status(context: click.Context, /, name: str, *, user_manager: bool, watch: bool, as_json: bool) -> None:
     """Show the state of a service and its workers.

@@ -125,7 +125,9 @@ def test_connection_refused_is_a_failure() -> None:
     with service(reply(OK)) as url:
         where = target.parse(url)
     plan = Plan([Group(NEW, 1, where)], [], restarts=0, every=0.5, pace=PACE)
-    with pytest.raises(RehearsalError, match=r"connection refused, before anything was restarted: start it first$"):
+    with pytest.raises(
+        RehearsalError, match=r"connection refused, before anything was restarted: start the service first$"
+    ):
         rehearse(plan, lambda _recording, _doing: None)
 
 
