@@ -15,12 +15,16 @@ from flask_socketact.text import printable
 
 @click.command(cls=Command, epilog="Exit status: 0 done; 3 nothing was written.")
 @click.argument("shell", type=click.Choice(list(SHELLS)), required=False, metavar="[bash|zsh|fish]")
-@click.option("--install", is_flag=True, help="Write it where the shell finds it: for all users as root, or for you.")
+@click.option(
+    "--install",
+    is_flag=True,
+    help="Write it where the shell finds it: for all users if you are root, otherwise for you.",
+)
 def completion(*, shell: str | None, install: bool) -> None:
     """Print or install completion for a shell.
 
-    The shell then completes commands, options and the names of services when you press Tab. SHELL is bash, zsh or fish,
-    by default the one in the environment variable SHELL.
+    The shell then completes commands, options and the names of services when you press Tab. Without an argument the
+    environment variable SHELL names the shell.
     """
     name = shell or Path(os.environ.get("SHELL", "")).name
     if name not in SHELLS:

@@ -75,7 +75,7 @@ def _parse_page(_context: click.Context, _parameter: click.Parameter, value: str
     "--healthy",
     metavar="SECONDS",
     type=_SECONDS,
-    default=5.0,
+    default=5,
     show_default=True,
     help="Succeed when the release has been healthy for this long without a break.",
 )
@@ -83,7 +83,7 @@ def _parse_page(_context: click.Context, _parameter: click.Parameter, value: str
     "--timeout",
     metavar="SECONDS",
     type=_SECONDS,
-    default=90.0,
+    default=90,
     show_default=True,
     help="Roll back if the release is not healthy after this time.",
 )
@@ -91,7 +91,7 @@ def _parse_page(_context: click.Context, _parameter: click.Parameter, value: str
     "--max-errors",
     metavar="PERCENT",
     type=Number(0.0, 100.0),
-    default=5.0,
+    default=5,
     show_default=True,
     help="Roll back if more responses are 5xx than this, or than twice the share before the deploy, if that is higher.",
 )

@@ -42,8 +42,8 @@ def summary(findings: list[Finding]) -> str:
     errors, warnings, fine = (counts[verdict] for verdict in (Verdict.ERROR, Verdict.WARNING, Verdict.OK))
     if not (errors or warnings):
         return f"All {fine} checks are ok"
-    parts = (_number(errors, "error"), _number(warnings, "warning"), _number(fine, "check"))
-    return f"{', '.join(parts)} {'is' if fine == 1 else 'are'} ok"
+    parts = [_number(count, of) for count, of in ((errors, "error"), (warnings, "warning")) if count]
+    return f"{', '.join(parts)}, {_number(fine, 'check')} {'is' if fine == 1 else 'are'} ok"
 
 
 def _number(count: int, of: str) -> str:

@@ -23,8 +23,8 @@ def list_services(*, user_manager: bool, as_json: bool) -> None:
     """Show all services that flask-socketact made on this machine.
 
     Print a line for each service whose units the command units made: its name, its state, its addresses, the version of
-    flask_socketact that it runs, and what you should do about it, if anything. The version ? is unknown. You need not
-    be root.
+    flask_socketact that it runs (? if that is unknown), and what you should do about it, if anything. You need not be
+    root.
     """
     from flask_socketact.cli.list import output, overview
 

@@ -87,7 +87,7 @@ def _read(name: str, manager: Manager) -> _Service:
 def _package(unit: Unit) -> Path | None:
     """Return the newest folder of the package's metadata where the service's gunicorn is installed."""
     commands = unit.commands("ExecStartEx")
-    found = Path(commands[0].path).parents[1].glob(_PACKAGES) if commands else ()
+    found = Path(commands[0].path).parent.parent.glob(_PACKAGES) if commands else ()
     return max(found, default=None, key=lambda path: path.lstat().st_mtime)
 
 

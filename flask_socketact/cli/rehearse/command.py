@@ -50,7 +50,7 @@ FAIL_ON = "failed>0,closed>0,wait>0.5,failed-restarts>0"
     "--every",
     metavar="SECONDS",
     type=_EVERY,
-    default=5.0,
+    default=5,
     show_default=True,
     help="Send requests for this long before, between and after restarts.",
 )
@@ -117,7 +117,7 @@ FAIL_ON = "failed>0,closed>0,wait>0.5,failed-restarts>0"
     "--idle-think",
     metavar="SECONDS",
     type=_SECONDS,
-    default=5.0,
+    default=5,
     show_default=True,
     help="Pause for this long in idle clients, on average.",
 )
@@ -125,7 +125,7 @@ FAIL_ON = "failed>0,closed>0,wait>0.5,failed-restarts>0"
     "--timeout",
     metavar="SECONDS",
     type=_EVERY,
-    default=60.0,
+    default=60,
     show_default=True,
     help="Count a request as failed after this time.",
 )

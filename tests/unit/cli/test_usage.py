@@ -47,7 +47,7 @@ WRONG = {
         *("", "''", "../app", "app --release", "app --release ''", "app --page index", "app --page ''"),
         *("app --page '/a b'", "app --page http://x/", "app --healthy 0", "app --healthy 5s", "app --healthy -1"),
         *("app --timeout 0.5", "app --timeout inf", "app --timeout nan", "app --max-errors 5%", "app --max-errors 101"),
-        *("app /srv/app/releases/42", "app --relase /x", "app --restart", "app --reload=yes"),
+        *("app /srv/app/releases/42", "app --releases /x", "app --restart", "app --reload=yes"),
     ],
     "rehearse": [
         *("app", "--url ''", "--url app", "--url 127.0.0.1:8000", "--url https://127.0.0.1/", "--url http://"),
