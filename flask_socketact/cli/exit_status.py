@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 from click.exceptions import NoArgsIsHelpError
@@ -46,25 +46,18 @@ class ExitStatus(IntEnum):
         return statuses.get(type(error), cls.NOTHING_DONE)
 
 
-class WrongUsageError(click.UsageError):
-    """A wrong command line, reported as one line; click prints four."""
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"Error: {self.format_message()}", file=file, err=True)
-
-
 @contextmanager
 def _usage_in_one_line(context: click.Context) -> Iterator[None]:
-    """Replace a usage error of click by ours, with the command whose help tells more."""
+    """Report a usage error of click as one line, with the command whose help tells more; click prints four."""
     try:
         yield
-    except (NoArgsIsHelpError, WrongUsageError):  # the first prints the help
+    except NoArgsIsHelpError:  # prints the help
         raise
     except click.UsageError as error:
-        found = printable(error.format_message()).removesuffix(".")
+        found = error.format_message().removesuffix(".")
         see = " See" if found.endswith(("?", ")")) else "; see"
         where = error.ctx or context
-        raise WrongUsageError(f"{found}{see} {where.command_path} --help", where) from None
+        fail(context, OptionError(f"{found}{see} {where.command_path} --help"))
 
 
 class Commands(click.Group):
