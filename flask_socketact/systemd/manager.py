@@ -229,14 +229,16 @@ class Manager:
     def run(self, *command: str) -> str:
         """Run a command of systemd, and return its output.
 
-        :raises ManagerError: it fails; the text is the first line of its stderr.
+        :raises ManagerError: it fails; the text has the first line of its stderr.
         """
         try:
             done = call(*command, seconds=SECONDS)
         except subprocess.TimeoutExpired:
             raise ManagerError(f"{command[0]} does not answer within {SECONDS} s") from None
         if done.returncode != 0:
-            raise ManagerError(f"{command[0]}: {complaint(done)}")
+            session = self.user and "XDG_RUNTIME_DIR" not in os.environ
+            remedy = ": log in as the user, since sudo and su do not set XDG_RUNTIME_DIR" if session else ""
+            raise ManagerError(f"{command[0]}: {complaint(done)}{remedy}")
         return done.stdout
 
 

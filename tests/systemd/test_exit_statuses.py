@@ -117,3 +117,4 @@ def test_exit_status(machine: Machine, line: str, status: int) -> None:
     if status in (2, 3) and line != CLI:
         assert done.stderr.startswith("Error: ")
         assert done.stderr.count("\n") == 1
+        assert ("log in as the user" in done.stderr) == ("--user-manager" in line)

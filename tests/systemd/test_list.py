@@ -111,6 +111,16 @@ def test_a_service_that_fails(machine: Machine) -> None:
     release(machine, "raise RuntimeError('no database')\n")
     machine.systemctl("start", "app", check=False)
     assert app(machine) == ("failed", "it does not start: journalctl -e -u app.service")
+    text = machine.run("runuser", "-u", "nobody", "--", CLI, "list").stdout
+    assert "it does not start: sudo journalctl -e -u app.service" in text
+
+
+def test_an_address_that_systemd_does_not_hold(machine: Machine) -> None:
+    drop_in(machine, "app.socket", "[Socket]\nListenStream=127.0.0.1:8009\n")
+    try:
+        assert app(machine) == ("idle", "systemd does not hold 127.0.0.1:8009: flask-socketact doctor app")
+    finally:
+        drop_in(machine, "app.socket", "")
 
 
 def test_a_masked_service(machine: Machine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -56,11 +57,20 @@ class _Service:
 
     @property
     def systemctl(self) -> str:
-        return as_typed(user=self.manager.user)
+        return f"{self._sudo}{as_typed(user=self.manager.user)}"
 
     @property
     def journalctl(self) -> str:
-        return f"journalctl{' --user' if self.manager.user else ''} -e -u {self.unit.name}"
+        return f"{self._sudo}journalctl{' --user' if self.manager.user else ''} -e -u {self.unit.name}"
+
+    @property
+    def doctor(self) -> str:
+        option = "--user-manager " if self.manager.user else ""
+        return f"{self._sudo}flask-socketact doctor {option}{self.unit.name.removesuffix('.service')}"
+
+    @property
+    def _sudo(self) -> str:
+        return "" if self.manager.user or os.geteuid() == 0 else "sudo "
 
 
 def read(manager: Manager) -> list[Overview]:
@@ -120,7 +130,6 @@ def _state(service: _Service) -> str:
 def _remedies(service: _Service) -> Iterator[str]:
     """Yield what is to be done, the most urgent first."""
     unit, systemctl, state = service.unit, service.systemctl, _state(service)
-    stem = unit.name.removesuffix(".service")
     if state == "masked":
         yield f"nothing can start it: {systemctl} unmask {unit.name}"
     elif unit["LoadState"] != "loaded":
@@ -135,8 +144,7 @@ def _remedies(service: _Service) -> Iterator[str]:
     if closed and state != "stopped":
         yield f"its port is closed: {systemctl} start {' '.join(closed)}"
     if lost := ports.lost(service.sockets, unit, service.manager).addresses:
-        user = "--user-manager " if service.manager.user else ""
-        yield f"systemd does not hold {', '.join(lost)}: flask-socketact doctor {user}{stem}"
+        yield f"systemd does not hold {', '.join(lost)}: {service.doctor}"
     if not _is_relay_current(service):
         yield f"its units are from another version. {INSTALL}"
     if unit.is_active and _is_older_than_files(service):

@@ -361,7 +361,9 @@ def test_files_that_are_not_reports(tmp_path: Path) -> None:
         f"{begin}[{{}}]",
     ):
         path.write_text(text)
-        with pytest.raises(ReportError, match=r"report\.html is not a report of flask-socketact rehearse: correct --compare$"):
+        with pytest.raises(
+            ReportError, match=r"report\.html is not a report of flask-socketact rehearse: correct --compare$"
+        ):
             read(path)
     path.write_text(f'{begin}[{{"format": 0}}]</script>')
     with pytest.raises(ReportError, match="made by another version: rehearse again"):
