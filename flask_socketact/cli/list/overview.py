@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flask_socketact.cli import ports, relay_files, services
+from flask_socketact.cli import ports, relay_files, services, unit_journal
 from flask_socketact.cli.doctor.finding import INSTALL
 from flask_socketact.systemd.manager import Manager, Unit, as_typed
 
@@ -61,7 +61,7 @@ class _Service:
 
     @property
     def journalctl(self) -> str:
-        return f"{self._sudo}journalctl{' --user' if self.manager.user else ''} -e -u {self.unit.name}"
+        return unit_journal.as_typed(self.unit.name, user=self.manager.user)
 
     @property
     def doctor(self) -> str:

@@ -41,7 +41,7 @@ def status(context: click.Context, /, name: str, *, user_manager: bool, watch: b
     looks = _looks(name, Manager(user=user_manager))
     try:
         if watch:
-            _watch(looks, as_json=as_json)
+            _watch(looks, user=user_manager, as_json=as_json)
         seen = next(looks)
     except KeyboardInterrupt:
         if not watch:
@@ -52,7 +52,7 @@ def status(context: click.Context, /, name: str, *, user_manager: bool, watch: b
     else:
         from flask_socketact.cli.status import output
 
-        output.show(seen)
+        output.show(seen, user=user_manager)
     context.exit(ExitStatus.DONE if seen.is_active else ExitStatus.BROKEN)
 
 
@@ -72,11 +72,11 @@ def _looks(name: str, manager: Manager) -> Iterator[Overview]:
             time.sleep(INTERVAL)
 
 
-def _watch(looks: Iterator[Overview], *, as_json: bool) -> None:
+def _watch(looks: Iterator[Overview], *, user: bool, as_json: bool) -> None:
     """Show one look after the other until KeyboardInterrupt."""
     if as_json:
         for seen in looks:
             click.echo(json.dumps(asdict(seen)))
     from flask_socketact.cli.status import output
 
-    output.watch(looks)
+    output.watch(looks, user=user)
