@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 CLI = "/srv/app/venv/bin/flask-socketact"
 AS_NOBODY = "runuser -u nobody --"
 QUICK = "--restarts 1 --every 0.5 --silent 0 --slow 0"
-INTERRUPT = "timeout --preserve-status --signal=INT"
+#: In the foreground timeout sends the signal once; otherwise again to its group, which is a second Ctrl-C.
+INTERRUPT = "timeout --foreground --preserve-status --signal=INT"
 
 #: What is typed, and its exit status. Each finds the service app active, and a good release in place.
 TYPED = {
@@ -110,7 +111,14 @@ def machine(booted: Machine) -> Machine:
     return booted
 
 
-@pytest.mark.parametrize(("line", "status"), [(line, status) for status, lines in TYPED.items() for line in lines])
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        pytest.param(line, status, id=f"{status}: {line.replace(CLI, 'flask-socketact')}")
+        for status, lines in TYPED.items()
+        for line in lines
+    ],
+)
 def test_exit_status(machine: Machine, line: str, status: int) -> None:
     done = machine.run("bash", "-c", line, check=False)
     assert done.returncode == status, done.stdout + done.stderr
