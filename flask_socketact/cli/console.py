@@ -1,10 +1,6 @@
-"""Output of commands: with colors on a terminal, as plain text elsewhere; and the command as it can be typed."""
+"""Output of commands: with colors on a terminal, as plain text elsewhere."""
 
 from __future__ import annotations
-
-import os
-import shutil
-import sys
 
 from rich.console import Console
 from rich.table import Table
@@ -27,11 +23,3 @@ def table(first: str, *headings: str) -> Table:
     for heading in headings:
         made.add_column(heading, justify="right")
     return made
-
-
-def as_typed() -> str:
-    """Return how this command can be typed: by its name only if it is on PATH."""
-    program = os.path.abspath(sys.argv[0])
-    if os.path.basename(program) != "flask-socketact":  # python -m, or flask socketact
-        return f"{sys.executable} -m flask_socketact.cli"
-    return "flask-socketact" if shutil.which("flask-socketact") == program else program

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
+
+from flask_socketact.cli import typed
+from flask_socketact.errors import ManagerError
+from flask_socketact.systemd.manager import Manager
 
 #: Names that systemctl does not read as an option, a pattern or a path.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@\\-]{0,200}")
@@ -13,7 +19,21 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@\\-]{0,200}")
 OTHERS = re.compile(r".*(@|\.(socket|target|device|mount|automount|swap|timer|path|slice|scope))")
 
 
-class Seconds(click.IntRange):
+class Count(click.IntRange):
+    """Whole numbers in a range, which help and errors show as "1 to 1,000,000"."""
+
+    name = "count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not re.fullmatch(r"[+-]?[0-9]+", str(value)):
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+        return super().convert(value, param, ctx)
+
+    def _describe_range(self) -> str:
+        return _range_in_words(self.min, self.max)
+
+
+class Seconds(Count):
     """Whole seconds, at least one."""
 
     name = "seconds"
@@ -22,9 +42,33 @@ class Seconds(click.IntRange):
         super().__init__(1, most)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not re.fullmatch(r"-?[0-9]+", str(value)):
+        if not re.fullmatch(r"[+-]?[0-9]+", str(value)):
             self.fail(f"{value!r} is not a number of seconds: write 10800 for 3h", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class Number(click.FloatRange):
+    """Numbers in a range, which help and errors show as "0.5 to 3,600"."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return super().convert(value, param, ctx)
+
+    def _describe_range(self) -> str:
+        return _range_in_words(self.min, self.max)
+
+
+def _range_in_words(least: float | None, most: float | None) -> str:
+    """Return a range with a lower limit; click's own is "1<=x<=1000000"."""
+    low, high = ("" if limit is None else f"{limit:,}".removesuffix(".0") for limit in (least, most))
+    return f"{low} to {high}" if high else f"{low} or more"
 
 
 def parse_name(name: str) -> str:
@@ -34,7 +78,9 @@ def parse_name(name: str) -> str:
     """
     stem = name.removesuffix(".service")
     if not NAME.fullmatch(stem) or OTHERS.fullmatch(stem):
-        raise ValueError(f"{name!r} is not the name of a service")
+        raise ValueError(
+            f"{name!r} is not the name of a service, such as app: {typed.command()} list shows all services"
+        )
     return stem
 
 
@@ -45,9 +91,25 @@ def _name(_context: click.Context, _parameter: click.Parameter, value: str) -> s
         raise click.BadParameter(str(error)) from None
 
 
+def _complete_name(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the services of ours whose names begin with `incomplete`, for completion in a shell."""
+    from flask_socketact.cli import services
+
+    try:
+        names = services.names(Manager(user=bool(context.params.get("user_manager"))))
+    except ManagerError:
+        return []  # the shell shows no errors, and the command itself reports it
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def complete_folder(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete the path of a folder."""
+    return [CompletionItem(incomplete, type="dir")]
+
+
 def name_argument(command: Any) -> Any:
     """Add the argument NAME to a command."""
-    return click.argument("name", callback=_name)(command)
+    return click.argument("name", callback=_name, shell_complete=_complete_name)(command)
 
 
 def user_manager_option(command: Any) -> Any:

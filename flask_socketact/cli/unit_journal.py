@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -70,6 +71,13 @@ def last_error(service: str, since: int, *, user: bool) -> str:
         if lines and not _NO_REASON.fullmatch(lines[-1]):
             return cut(lines[-1], MAX_QUOTE)
     return ""
+
+
+def as_typed(unit: str, *, user: bool) -> str:
+    """Return the command that shows the end of a unit's journal, as you type it."""
+    if user:
+        return f"journalctl --user -e -u {unit}"
+    return f"{'' if os.geteuid() == 0 else 'sudo '}journalctl -e -u {unit}"
 
 
 def write(text: str, pid: int) -> None:

@@ -184,7 +184,8 @@ class Manager:
         """
         unit = self.show(name, "LoadState", *properties)
         if unit["LoadState"] == "not-found":
-            raise ManagerError(f"there is no {name}: flask-socketact units makes one")
+            option = " --user-manager" if self.user else ""
+            raise ManagerError(f"there is no {name}: flask-socketact list{option} shows all services")
         return unit
 
     def listening(self) -> list[tuple[str, str]]:
@@ -195,6 +196,14 @@ class Manager:
         text = self.run("systemctl", self.option, "list-sockets", "--plain", "--no-legend", "--full")
         lines = (line.split() for line in text.split("\n"))
         return [(words[0], words[1]) for words in lines if len(words) > 1]
+
+    def unit_folders(self) -> list[Path]:
+        """Return the folders from which the manager loads units, the ones that count most first.
+
+        :raises ManagerError: the manager does not answer.
+        """
+        text = self.run("systemctl", self.option, "show", "--value", "--property=UnitPath")
+        return [Path(folder) for folder in text.split()]
 
     def version(self) -> str:
         return self.run("systemctl", self.option, "show", "--value", "--property=Version").strip()
@@ -221,14 +230,16 @@ class Manager:
         """Run a command of systemd, and return its output.
 
         :param seconds: how long it may take
-        :raises ManagerError: it fails; the text is the first line of its stderr.
+        :raises ManagerError: it fails; the text has the first line of its stderr.
         """
         try:
             done = call(*command, seconds=seconds)
         except subprocess.TimeoutExpired:
             raise ManagerError(f"{command[0]} does not answer within {seconds:g} s") from None
         if done.returncode != 0:
-            raise ManagerError(f"{command[0]}: {complaint(done)}")
+            session = self.user and "XDG_RUNTIME_DIR" not in os.environ
+            remedy = ": log in as the user, since sudo and su do not set XDG_RUNTIME_DIR" if session else ""
+            raise ManagerError(f"{command[0]}: {complaint(done)}{remedy}")
         return done.stdout
 
 

@@ -46,7 +46,10 @@ def test_the_example_units_are_healthy(machine: Machine, service: str) -> None:
     for state in ("inactive", "active"):
         done = doctor(machine, service)
         assert (done.returncode, done.stderr) == (0, "")
-        assert [line for line in done.stdout.splitlines() if not line.startswith("ok ")] == []
+        *lines, summary = done.stdout.splitlines()
+        assert [line for line in lines if not line.startswith("ok ")] == []
+        assert summary == f"All {len(lines)} checks are ok"
+        assert doctor(machine, service, "--quiet").stdout == ""
         assert "app:app is in /srv/app/app.py" in done.stdout
         assert machine.show(service, "ActiveState") == state
         machine.systemctl("start", service)
@@ -303,7 +306,7 @@ def test_another_user_than_root_can_run_doctor(machine: Machine, user: str, line
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("no-such-app", "Error: there is no no-such-app.service: flask-socketact units makes one\n"),
+        ("no-such-app", "Error: there is no no-such-app.service: flask-socketact list shows all services\n"),
         ("--user-manager app", "Error: systemctl: Failed to connect to "),
     ],
 )

@@ -62,7 +62,7 @@ def commands_work(as_user: Callable[[str], CompletedProcess[str]]) -> None:
     cli = "/srv/app/venv/bin/flask-socketact"
     assert len(json.loads(as_user(f"{cli} status --user-manager web --json").stdout)["workers"]) == 2
     rehearsed = as_user(f"{cli} rehearse --url http://127.0.0.1:{PORT}/ --restarts 1 --every 1").stdout.splitlines()
-    assert rehearsed[0].endswith("1 times: systemctl --user restart web.service")
+    assert rehearsed[0].endswith("1 restart by: systemctl --user restart web.service")
     assert rehearsed[-1] == "Kept: no client noticed."
     assert "Deployed the release in place" in as_user(f"{cli} deploy --user-manager web --healthy 1").stdout
     assert "/home/web/.local/state/flask-socketact/web.lock" in as_user("find /home/web -name web.lock").stdout

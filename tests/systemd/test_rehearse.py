@@ -94,7 +94,7 @@ def test_progress_has_colors_only_on_a_terminal(machine: Machine) -> None:
     done = machine.run(*command)
     lines = done.stdout.splitlines()
     assert lines[0].startswith("Clients: 4 new connection, ")
-    assert lines[0].endswith(". 1 times: systemctl --system restart app.service")
+    assert lines[0].endswith(". 1 restart by: systemctl --system restart app.service")
     assert [line.split()[0] for line in lines[1:4]] == ["serving", "restart", "serving"]
     assert lines[-1].startswith("Kept")  # on a busy machine clients may notice a wait, which this condition allows
     assert "\x1b" not in done.stdout
@@ -110,3 +110,22 @@ def test_a_release_that_does_not_boot_is_a_failed_restart(machine: Machine) -> N
     assert status == 1
     assert result["broken"] == ["failed-restarts>0: 1"]
     assert result["accounts"][-1]["failed"] == 0
+
+
+def test_a_command_that_restarts_nothing_ends_the_rehearsal(machine: Machine) -> None:
+    """The service is not to blame. A reload that fails is a promise that was broken, and the rehearsal continues."""
+    user = ("runuser", "-u", "nobody", "--")
+    for who, do, why, remedy in (
+        (user, "systemctl restart app", "Failed to restart app.service: ", "rehearse as root, with sudo"),
+        ((), "systemctl restart nope", "Unit nope.service not found", "type the command alone, and correct it"),
+    ):
+        done = machine.run(*who, CLI, "rehearse", *QUICK, "--restarts", "5", "--do", do, check=False)
+        assert done.returncode == 3
+        assert done.stdout.count("\n  restart ") == 1
+        assert done.stderr.startswith(f"Error: {do} restarted nothing: ")
+        assert (done.stderr.count("\n"), why in done.stderr, remedy in done.stderr) == (1, True, True), done.stderr
+    drop_in(machine, "app.service", "[Service]\nExecReload=\nExecReload=/bin/false\n")
+    arguments = ("--json", *QUICK, "--restarts", "2", "--do", "systemctl reload app")
+    done = machine.run(CLI, "rehearse", *arguments, check=False)
+    drop_in(machine, "app.service", "")
+    assert (done.returncode, json.loads(done.stdout)["broken"]) == (1, ["failed-restarts>0: 2"])

@@ -123,5 +123,8 @@ def test_status_of_a_service_that_does_not_serve(machine: Machine) -> None:
     assert done.returncode == 1
     assert "journalctl -e -u app.service" in done.stdout
     none = machine.run(CLI, "status", "nope", check=False)
-    assert (none.returncode, none.stderr) == (3, "Error: there is no nope.service: flask-socketact units makes one\n")
+    assert (none.returncode, none.stderr) == (
+        3,
+        "Error: there is no nope.service: flask-socketact list shows all services\n",
+    )
     assert machine.run(CLI, "status", "../app", check=False).returncode == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import sys
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flask_socketact.cli.exit_status import Command, ExitStatus
-from flask_socketact.cli.options import name_argument, user_manager_option
+from flask_socketact.cli.options import Number, complete_folder, name_argument, user_manager_option
 from flask_socketact.errors import (
     LeftBrokenError,
     ManagerError,
@@ -31,17 +30,7 @@ if TYPE_CHECKING:
     from flask_socketact.cli.deploy.steps import Wanted
 
 
-class _Number(click.FloatRange):
-    """A range of numbers that excludes "nan"."""
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
-        number = float(super().convert(value, parameter, context))
-        if math.isnan(number):
-            self.fail(f"{value!r} is not a number.", parameter, context)
-        return number
-
-
-_SECONDS = _Number(1.0, 3600.0)
+_SECONDS = Number(1.0, 3600.0)
 
 
 def _parse_release(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Path | None:
@@ -61,8 +50,8 @@ def _parse_page(_context: click.Context, _parameter: click.Parameter, value: str
 
 @click.command(
     cls=Command,
-    epilog="Exit status: 0 deployed; 1 not deployed, and the old release serves; 3 nothing was changed; 4 not deployed,"
-    " and an administrator must act.",
+    epilog="Exit status: 0 the release is deployed; 1 it is not, and the old release serves; 3 nothing was changed;"
+    " 4 the release is not deployed, and an administrator must act.",
 )
 @name_argument
 @user_manager_option
@@ -70,40 +59,41 @@ def _parse_page(_context: click.Context, _parameter: click.Parameter, value: str
     "--release",
     metavar="DIR",
     callback=_parse_release,
-    help="Switch the link that the service runs in to this release.  [default: the release in place]",
+    shell_complete=complete_folder,
+    help="Switch the link that the service runs in to this folder.  [default: keep the release in place]",
 )
-@click.option("--reload", is_flag=True, help="Reload instead of restarting.")
+@click.option("--reload", is_flag=True, help="Reload the service instead of restarting it.")
 @click.option(
     "--page",
     metavar="PATH",
     default="/",
     show_default=True,
     callback=_parse_page,
-    help="Page that must not respond with 5xx.",
+    help="Request this page, which must not respond with 5xx.",
 )
 @click.option(
     "--healthy",
     metavar="SECONDS",
     type=_SECONDS,
-    default=5.0,
+    default=5,
     show_default=True,
-    help="Seconds of good health before the deploy succeeds.",
+    help="Succeed when the release has been healthy for this long without a break.",
 )
 @click.option(
     "--timeout",
     metavar="SECONDS",
     type=_SECONDS,
-    default=90.0,
+    default=90,
     show_default=True,
-    help="Roll back if the release is not healthy by then.",
+    help="Roll back if the release is not healthy after this time.",
 )
 @click.option(
     "--max-errors",
     metavar="PERCENT",
-    type=_Number(0.0, 100.0),
-    default=5.0,
+    type=Number(0.0, 100.0),
+    default=5,
     show_default=True,
-    help="Maximum share of 5xx responses, or twice the share before the deploy, if that is higher.",
+    help="Roll back if more responses are 5xx than this, or than twice the share before the deploy, if that is higher.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> None:

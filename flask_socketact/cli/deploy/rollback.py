@@ -73,7 +73,7 @@ class Rollback:
             if not is_stopped:
                 self._load_again(pending.verb)
         except (CommandError, ManagerError) as error:
-            raise LeftBrokenError(f"{pending.old} does not start: {error}: see {self._journal}") from None
+            raise LeftBrokenError(f"{pending.old} does not start: {error}: see {self._service.journalctl}") from None
         if is_stopped:
             start = f"{self._service.systemctl} start {name}"
             raise LeftBrokenError(f"{name} was stopped; {pending.old} is in place again: start it with {start}")
@@ -92,7 +92,8 @@ class Rollback:
             limit = TIMEOUT if page.status is None else self._timeout
             if time.monotonic() - began > limit:
                 raise LeftBrokenError(
-                    f"{old} is in place again, but does not respond as before: {page.text}: see {self._journal}"
+                    f"{old} is in place again, but does not respond as before: {page.text}: "
+                    f"see {self._service.journalctl}"
                 )
             time.sleep(health_watch.INTERVAL)
         self._report(f"{old} serves again" if page.is_good else f"{old} is in place again; {page.text}")
@@ -117,10 +118,6 @@ class Rollback:
                 self._service.run(RELOAD, seconds)
                 return
         self._service.run(RESTART, seconds)
-
-    @property
-    def _journal(self) -> str:
-        return f"journalctl -e -u {self._service.name}"
 
 
 def end(record: Record) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flask_socketact.addresses import host_and_port, is_unix, unix_path
+from flask_socketact.cli import unit_journal
 from flask_socketact.cli.unit_journal import MAX_QUOTE, last_error
 from flask_socketact.errors import CommandError, NotBegunError
 from flask_socketact.handover import protocol
@@ -141,6 +142,11 @@ class Service:
     def systemctl(self) -> str:
         """The command that reaches its manager, as the administrator types it."""
         return as_typed(user=self._manager.user)
+
+    @property
+    def journalctl(self) -> str:
+        """The command that shows its journal, as the administrator types it."""
+        return unit_journal.as_typed(self.name, user=self._manager.user)
 
     @property
     def is_served(self) -> bool:

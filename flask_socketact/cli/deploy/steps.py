@@ -173,7 +173,7 @@ class Deployment:
         if self._is_restarted:
             raise LeftBrokenError("the bad release serves, as there is no other: deploy a good one with --release")
         if not self._service.is_served:
-            raise LeftBrokenError(f"{name} does not serve: run flask-socketact doctor")
+            raise LeftBrokenError(f"{name} does not serve: run flask-socketact doctor {name}")
         self._report("The old workers keep serving")
 
     def _measure_before(self) -> Baseline:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flask_socketact.cli import console, ports, unit_journal
+from flask_socketact.cli import ports, typed, unit_journal
 from flask_socketact.cli.doctor.finding import Finding
 from flask_socketact.cli.doctor.service_settings import Settings, UnreadError, read_settings
 from flask_socketact.errors import ManagerError
@@ -142,9 +142,7 @@ class System:
     @property
     def install_again(self) -> str:
         """The remedy for units that differ from what the command writes."""
-        options = "--user-manager --again" if self.user_manager else "--again"
-        name = self.service.name.removesuffix(".service")
-        return f"Install the units again: {console.as_typed()} units {options} {name}"
+        return f"Install the units again: {typed.units_again(self.service.name, user_manager=self.user_manager)}"
 
     def reinstall(self, unit: Unit) -> str:
         """Return the remedy for a unit that is missing or masked."""

@@ -13,13 +13,16 @@ from flask_socketact.errors import NotBegunError
 NAME = "flask_socketact.conf"
 
 
-@click.command(cls=Command)
-@click.argument("directory", default=".", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.command(cls=Command, epilog="Exit status: 0 done; 3 nothing was written.")
+@click.argument(
+    "directory", metavar="[DIR]", default=".", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
 def init(directory: Path) -> None:
     """Write a configuration file for gunicorn.
 
-    DIRECTORY is the application's folder, by default the current one. The file, flask_socketact.conf, is commented; an
-    existing file is not changed. To use it, install the units again, or start gunicorn with -c flask_socketact.conf.
+    DIR is the application's folder, by default the current one. The file, flask_socketact.conf, has comments for each
+    setting. An existing file is not changed. To use it, install the units again, or start gunicorn with
+    -c flask_socketact.conf.
     """
     target = directory / NAME
     content = resources.files("flask_socketact.cli.init").joinpath(NAME).read_bytes()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flask_socketact import files
 from flask_socketact.cli.exit_status import Command, ExitStatus, fail
-from flask_socketact.errors import OptionError, RehearsalError, ReportError, UnsafePathError
+from flask_socketact.cli.options import Count, Number
+from flask_socketact.cli.rehearse.values import Destination, open_destination, read_conditions, split_words
+from flask_socketact.errors import OptionError, RehearsalError, ReportError
 from flask_socketact.text import printable
 
 if TYPE_CHECKING:
@@ -22,78 +20,39 @@ if TYPE_CHECKING:
     from flask_socketact.cli.rehearse.run import Plan
     from flask_socketact.cli.rehearse.target import Target
 
-_NUMBER = click.IntRange(0, 50_000)
-_SECONDS = click.FloatRange(0.0, 3600.0)
+_NUMBER = Count(0, 50_000)
+_SECONDS = Number(0.0, 3600.0)
 #: Lower limit: clients need time to start and to finish a request.
-_EVERY = click.FloatRange(0.5, 3600.0)
+_EVERY = Number(0.5, 3600.0)
 FAIL_ON = "failed>0,closed>0,wait>0.5,failed-restarts>0"
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where the report goes."""
-
-    folder: files.Folder
-    path: Path
-
-
-def _words(_context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
-    """Split a command line, which runs without a shell."""
-    try:
-        words = None if value is None else shlex.split(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not a command: {error}", param=parameter) from None
-    if words == []:
-        raise click.BadParameter("the command is empty", param=parameter)
-    return words
-
-
-def _conditions(_context: click.Context, parameter: click.Parameter, value: str) -> list[Condition]:
-    from flask_socketact.cli.rehearse.outcome import parse_conditions
-
-    try:
-        return parse_conditions(value)
-    except OptionError as error:
-        raise click.BadParameter(str(error), param=parameter) from None
-
-
-def _destination(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Destination | None:
-    """Open the folder before anything is restarted: later its owner may replace it with another."""
-    if value is None:
-        return None
-    try:
-        folder = context.with_resource(files.Folder(value.parent))
-    except UnsafePathError as error:
-        raise click.BadParameter(f"{value.parent} is not safe for root to write to: {error.strerror}") from None
-    except OSError as error:
-        raise click.BadParameter(f"{value.parent} is not a writable folder: {error.strerror}") from None
-    if not os.access(".", os.W_OK, dir_fd=folder.descriptor):
-        raise click.BadParameter(f"{value.parent} is not a writable folder")
-    return Destination(folder, value)
 
 
 @click.command(
     cls=Command,
-    epilog="Exit status: 0 the promise was kept; 1 it was broken; 3 nothing was rehearsed, or the report was not"
-    " written; 130 Ctrl-C.",
+    epilog="Exit status: 0 the promise was kept; 1 it was broken; 3 nothing was restarted, or the report was"
+    " not written; 130 Ctrl-C.",
 )
-@click.option("--url", metavar="URL", default="http://127.0.0.1:8000/", show_default=True, help="URL to request.")
+@click.option(
+    "--url", metavar="URL", default="http://127.0.0.1:8000/", show_default=True, help="Send requests to this URL."
+)
 @click.option("--unix-socket", metavar="PATH", help="Connect to this Unix socket instead of the host in the URL.")
 @click.option(
     "--do",
     "command",
     metavar="COMMAND",
-    callback=_words,
-    help="Command that restarts the service.  [default: systemctl restart, of the service that listens at the URL]",
+    callback=split_words,
+    help="Restart the service by this command.  [default: systemctl restart, of the service that listens at the URL]",
 )
-@click.option("--restarts", metavar="N", type=_NUMBER, default=5, show_default=True, help="Number of restarts.")
+@click.option(
+    "--restarts", metavar="N", type=_NUMBER, default=5, show_default=True, help="Restart the service N times."
+)
 @click.option(
     "--every",
     metavar="SECONDS",
     type=_EVERY,
-    default=5.0,
+    default=5,
     show_default=True,
-    help="Load before, between and after restarts.",
+    help="Send requests for this long before, between and after restarts.",
 )
 @click.option(
     "--clients",
@@ -101,7 +60,7 @@ def _destination(context: click.Context, _parameter: click.Parameter, value: Pat
     type=_NUMBER,
     default=4,
     show_default=True,
-    help="Clients with a new connection for each request.",
+    help="Run N clients that open a new connection for each request.",
 )
 @click.option(
     "--keep-alive",
@@ -109,10 +68,15 @@ def _destination(context: click.Context, _parameter: click.Parameter, value: Pat
     type=_NUMBER,
     default=4,
     show_default=True,
-    help="Clients that send one request after the other.",
+    help="Run N clients that send one request after the other on one connection.",
 )
 @click.option(
-    "--idle", metavar="N", type=_NUMBER, default=8, show_default=True, help="Clients with a mostly idle connection."
+    "--idle",
+    metavar="N",
+    type=_NUMBER,
+    default=8,
+    show_default=True,
+    help="Run N clients whose connection is mostly idle.",
 )
 @click.option(
     "--silent",
@@ -120,7 +84,7 @@ def _destination(context: click.Context, _parameter: click.Parameter, value: Pat
     type=_NUMBER,
     default=2,
     show_default=True,
-    help="Clients that connect and send nothing for 2 s.",
+    help="Run N clients that connect and send nothing for 2 s.",
 )
 @click.option(
     "--slow",
@@ -128,50 +92,66 @@ def _destination(context: click.Context, _parameter: click.Parameter, value: Pat
     type=_NUMBER,
     default=2,
     show_default=True,
-    help="Clients that take 2 s to send a request or an upload.",
+    help="Run N clients that take 2 s to send a request; and N for --upload-path.",
 )
 @click.option(
-    "--long", "long_", metavar="N", type=_NUMBER, default=2, show_default=True, help="Clients that request --long-path."
+    "--long",
+    "long_",
+    metavar="N",
+    type=_NUMBER,
+    default=2,
+    show_default=True,
+    help="Run N clients that request --long-path.",
 )
-@click.option("--long-path", metavar="PATH", help="Page that takes some seconds.  [default: none]")
-@click.option("--upload-path", metavar="PATH", help="Page that accepts 100,000 bytes by POST.  [default: none]")
+@click.option("--long-path", metavar="PATH", help="Request this page, which takes some seconds.  [default: none]")
+@click.option("--upload-path", metavar="PATH", help="Send 100,000 bytes to this page by POST.  [default: none]")
 @click.option(
-    "--think", metavar="SECONDS", type=_SECONDS, default=0.1, show_default=True, help="Average pause between requests."
+    "--think",
+    metavar="SECONDS",
+    type=_SECONDS,
+    default=0.1,
+    show_default=True,
+    help="Pause for this long between requests, on average.",
 )
 @click.option(
     "--idle-think",
     metavar="SECONDS",
     type=_SECONDS,
-    default=5.0,
+    default=5,
     show_default=True,
-    help="Average pause of idle clients.",
+    help="Pause for this long in idle clients, on average.",
 )
 @click.option(
-    "--timeout", metavar="SECONDS", type=_EVERY, default=60.0, show_default=True, help="Timeout of a request."
+    "--timeout",
+    metavar="SECONDS",
+    type=_EVERY,
+    default=60,
+    show_default=True,
+    help="Count a request as failed after this time.",
 )
 @click.option(
     "--fail-on",
     metavar="CONDITIONS",
-    callback=_conditions,
+    callback=read_conditions,
     default=FAIL_ON,
     show_default=True,
-    help="What breaks the promise: failed, closed, wait, p99 (seconds) or failed-restarts, > or >=, and a number.",
+    help="Set what breaks the promise: failed, closed, wait, p99 (seconds) or failed-restarts, > or >=, and a number.",
 )
 @click.option(
     "--report",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=_destination,
+    callback=open_destination,
     help="Write an HTML report with every request.",
 )
-@click.option("--title", metavar="TEXT", help="Title of the run in the report.  [default: the URL]")
+@click.option("--title", metavar="TEXT", help="Give the run this title in the report.  [default: the URL]")
 @click.option(
     "--compare",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Show an earlier report next to this run.",
 )
-@click.option("--allow-remote", is_flag=True, help="Send requests to another machine. It must be yours.")
+@click.option("--allow-remote", is_flag=True, help="Allow a URL of another machine, which must be yours.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object, and no progress.")
 @click.pass_context
 def rehearse(
@@ -184,7 +164,7 @@ def rehearse(
     restart. No request is sent twice. The load and the restarts are real. Ctrl-C ends the rehearsal early.
     """
     if compare is not None and report is None:
-        raise click.UsageError("--compare needs --report FILE")
+        raise click.UsageError("--compare shows an earlier report in a new one: add --report FILE")
     from flask_socketact.cli.rehearse.report import read
 
     fail_on, title = given.pop("fail_on"), given.pop("title")

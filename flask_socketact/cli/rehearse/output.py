@@ -32,12 +32,17 @@ def progress(plan: Plan, *, quiet: bool) -> Iterator[Report]:
         return
     out = console()
     clients = ", ".join(f"{group.number} {group.kind.name}" for group in plan.groups)
-    out.print(f"Clients: {clients}. {plan.restarts} times: {shlex.join(plan.command)}", markup=False)
+    out.print(f"Clients: {clients}. {_restarts(plan)}", markup=False)
     if out.is_terminal:
         with _bar(out) as bar:
             yield _OnTerminal(plan, bar)
     else:
         yield _InLines(out)
+
+
+def _restarts(plan: Plan) -> str:
+    number = f"{plan.restarts} restart{'' if plan.restarts == 1 else 's'}"
+    return f"{number} by: {shlex.join(plan.command)}" if plan.restarts else "No restarts"
 
 
 def _bar(out: Console) -> Progress:

@@ -30,7 +30,7 @@ class Restart:
     began: float
     ended: float = 0.0
     status: int | None = None  #: exit status; None while it runs
-    error: str = ""  #: last line on stderr
+    error: str = ""  #: first line on stderr
     generation: str = ""  #: main process after the restart
 
 

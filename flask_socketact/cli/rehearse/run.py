@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import resource
+import shlex
 import shutil
 import signal
 from collections.abc import Callable, Sequence
@@ -44,10 +46,10 @@ def rehearse(plan: Plan, progress: Progress) -> Recording:
     """Run clients and restarts, and return the recording. SIGINT ends it early.
 
     :raises RehearsalError: the service does not respond before the first restart, there are too many clients, or the
-        command does not exist.
+        command does not exist, or fails without touching the service.
     """
     if plan.restarts and shutil.which(plan.command[0]) is None:
-        raise RehearsalError(f"there is no command {plan.command[0]} to restart the service")
+        raise RehearsalError(f"there is no command {plan.command[0]} to restart the service: correct --do")
     _raise_descriptor_limit(sum(group.number for group in plan.groups))
     recording = Recording([group.kind.name for group in plan.groups])
     return asyncio.run(_Rehearsal(plan, recording, progress).run())
@@ -65,7 +67,7 @@ class _Rehearsal:
         await asyncio.gather(*(_probe(group, plan.pace) for group in plan.groups))
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
-        recording.first_generation = await self._generation()
+        recording.first_generation = await self._ask(Service.generation)
         crowd = Crowd(plan.groups, plan.pace, recording, self._began)
         gc.collect()
         gc.freeze()  # the collector skips existing objects, so that clients wait less
@@ -94,6 +96,7 @@ class _Rehearsal:
 
     async def _restart_repeatedly(self) -> None:
         await asyncio.sleep(self._plan.every)
+        last_change = await self._ask(Service.last_change)
         for number in range(1, self._plan.restarts + 1):
             self._doing = f"restart {number}"
             restart = Restart(self._now())
@@ -102,7 +105,9 @@ class _Rehearsal:
                 restart.status, restart.error = await service.run(self._plan.command)
             finally:
                 restart.ended = self._now()
-            restart.generation = await self._generation()
+            if restart.status and last_change and last_change == await self._ask(Service.last_change):
+                raise RehearsalError(_without_effect(self._plan.command, restart))
+            restart.generation = await self._ask(Service.generation)
             self._doing = "serving"
             await asyncio.sleep(self._plan.every)
 
@@ -124,13 +129,19 @@ class _Rehearsal:
         except OSError:  # the terminal or pipe is closed
             self._progress = lambda _recording, _doing: None
 
-    async def _generation(self) -> str:
-        if self._plan.service is None:
-            return ""
-        return await asyncio.to_thread(self._plan.service.generation)
+    async def _ask(self, question: Callable[[Service], str]) -> str:
+        """Return what systemd says about the service; empty if there is none."""
+        return await asyncio.to_thread(question, self._plan.service) if self._plan.service else ""
 
     def _now(self) -> float:
         return self._loop.time() - self._began
+
+
+def _without_effect(command: Sequence[str], restart: Restart) -> str:
+    """Describe a command that failed, and neither restarted nor reloaded the service."""
+    said = restart.error.rstrip(".") or f"exit status {restart.status}"
+    remedy = "type the command alone, and correct it" if os.geteuid() == 0 else "rehearse as root, with sudo"
+    return f"{shlex.join(command)} restarted nothing: {said}: {remedy}"
 
 
 async def _probe(group: Group, pace: Pace) -> None:
@@ -143,9 +154,12 @@ async def _probe(group: Group, pace: Pace) -> None:
         await asyncio.wait_for(group.kind.send(client), pace.timeout)
     except (RequestError, asyncio.TimeoutError) as error:
         why = str(error) or f"no response within {pace.timeout:g} s"
-        remedy = "choose a page that responds with 2xx or 3xx" if why.startswith("status") else "start it first"
+        remedy = (
+            "choose a page that responds with 2xx or 3xx" if why.startswith("status") else "start the service first"
+        )
+        at = f" at {group.target.address}" if isinstance(group.target.address, str) else ""
         raise RehearsalError(
-            f"{group.target.url} ({group.kind.name}): {why}, before anything was restarted: {remedy}"
+            f"{group.target.url}{at} ({group.kind.name}): {why}, before anything was restarted: {remedy}"
         ) from None
     finally:
         client.close()

@@ -30,11 +30,18 @@ class Service:
 
     def generation(self) -> str:
         """Return a name for the current generation; empty if it is unknown."""
+        pid = self._property("MainPID")
+        return f"main process {pid}" if pid not in ("", "0") else ""
+
+    def last_change(self) -> str:
+        """Return when a restart or reload last began or ended; empty if it is unknown."""
+        return self._property("StateChangeTimestampMonotonic")
+
+    def _property(self, name: str) -> str:
         try:
-            pid = self.manager.show(self.name, "MainPID")["MainPID"]
+            return self.manager.show(self.name, name)[name]
         except ManagerError:
             return ""
-        return f"main process {pid}" if pid != "0" else ""
 
 
 def find(places: Collection[str]) -> Service | None:
@@ -55,7 +62,7 @@ def find(places: Collection[str]) -> Service | None:
 
 
 async def run(command: Sequence[str]) -> tuple[int, str]:
-    """Run a command, and return its exit status and its last line on stderr."""
+    """Run a command, and return its exit status and the first line on stderr, which has the reason."""
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -75,4 +82,4 @@ async def run(command: Sequence[str]) -> tuple[int, str]:
         if process.returncode is None:
             process.kill()
     lines = said.decode(errors="replace").strip().splitlines()
-    return process.returncode or 0, lines[-1] if lines else ""
+    return process.returncode or 0, lines[0] if lines else ""

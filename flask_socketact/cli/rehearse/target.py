@@ -85,7 +85,7 @@ def parse(url: str, *, unix_socket: str | None = None, allow_remote: bool = Fals
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or _PORT
     except ValueError as error:
-        raise OptionError(f"{url!r} is not a URL: {error}") from None
+        raise OptionError(f"{url!r} is not a URL such as http://127.0.0.1:8000/: {error}") from None
     if parts.scheme != "http" or not host or parts.username is not None or parts.fragment:
         raise OptionError(
             f"{url!r} is not of the form http://HOST:PORT/PATH (for TLS, rehearse the service behind the proxy)"
@@ -100,13 +100,14 @@ def _look_up(host: str, port: int, *, allow_remote: bool) -> tuple[str, int]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise RehearsalError(f"{host}: {error.strerror if isinstance(error, OSError) else error}") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise RehearsalError(f"the host {host} is unknown: {why}: correct --url") from None
     addresses = [(str(address[0]), port) for *_, address in found]
     if not allow_remote:
         for address, _ in addresses:
             if not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
                 raise RehearsalError(
-                    f"{host} is {address}, not this machine's loopback: add --allow-remote if it is yours"
+                    f"{host} is at {address}, not this machine's loopback: add --allow-remote if the machine is yours"
                 )
     return next(filter(_accepts, addresses), addresses[0])
 

@@ -23,12 +23,13 @@ INTERVAL = 1.0
 
 @click.command(
     cls=Command,
-    epilog="Exit status: 0 the service is active; 1 it is not; 3 no such service, or no response from systemd.",
+    epilog="Exit status: 0 the service is active; 1 it is not; 3 there is no such service, or systemd"
+    " does not respond.",
 )
 @name_argument
 @user_manager_option
-@click.option("--watch", is_flag=True, help="Repeat every second until Ctrl-C.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object; with --watch one per line.")
+@click.option("--watch", is_flag=True, help="Repeat it every second until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object; with --watch print one per line.")
 @click.pass_context
 def status(context: click.Context, /, name: str, *, user_manager: bool, watch: bool, as_json: bool) -> None:
     """Show the state of a service and its workers.
@@ -40,7 +41,7 @@ def status(context: click.Context, /, name: str, *, user_manager: bool, watch: b
     looks = _looks(name, Manager(user=user_manager))
     try:
         if watch:
-            _watch(looks, as_json=as_json)
+            _watch(looks, user=user_manager, as_json=as_json)
         seen = next(looks)
     except KeyboardInterrupt:
         if not watch:
@@ -51,7 +52,7 @@ def status(context: click.Context, /, name: str, *, user_manager: bool, watch: b
     else:
         from flask_socketact.cli.status import output
 
-        output.show(seen)
+        output.show(seen, user=user_manager)
     context.exit(ExitStatus.DONE if seen.is_active else ExitStatus.BROKEN)
 
 
@@ -71,11 +72,11 @@ def _looks(name: str, manager: Manager) -> Iterator[Overview]:
             time.sleep(INTERVAL)
 
 
-def _watch(looks: Iterator[Overview], *, as_json: bool) -> None:
+def _watch(looks: Iterator[Overview], *, user: bool, as_json: bool) -> None:
     """Show one look after the other until KeyboardInterrupt."""
     if as_json:
         for seen in looks:
             click.echo(json.dumps(asdict(seen)))
     from flask_socketact.cli.status import output
 
-    output.watch(looks)
+    output.watch(looks, user=user)

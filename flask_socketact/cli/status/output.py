@@ -10,29 +10,33 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from flask_socketact.cli import unit_journal
 from flask_socketact.cli.console import console, table
 from flask_socketact.cli.status.snapshot import Overview, Worker
 from flask_socketact.text import duration, printable
 
 
-def show(seen: Overview) -> None:
-    """Print an overview."""
-    console().print(_all(seen))
+def show(seen: Overview, *, user: bool = False) -> None:
+    """Print an overview.
+
+    :param user: whether the service belongs to a user manager
+    """
+    console().print(_all(seen, user))
 
 
-def watch(looks: Iterator[Overview]) -> None:
+def watch(looks: Iterator[Overview], *, user: bool = False) -> None:
     """Show one overview after the other; on a terminal each replaces the one before."""
     out = console()
     if not out.is_terminal:
         for seen in looks:
-            out.print(_all(seen))
+            out.print(_all(seen, user))
     with Live(console=out, auto_refresh=False) as live:
         for seen in looks:
-            live.update(_all(seen), refresh=True)
+            live.update(_all(seen, user), refresh=True)
 
 
-def _all(seen: Overview) -> RenderableType:
-    parts: list[RenderableType] = [_head(seen)]
+def _all(seen: Overview, user: bool) -> RenderableType:
+    parts: list[RenderableType] = [_head(seen, user)]
     if seen.listeners:
         parts += ["", _listeners(seen)]
     if seen.workers:
@@ -44,12 +48,12 @@ def _all(seen: Overview) -> RenderableType:
     return Group(*parts)
 
 
-def _head(seen: Overview) -> Text:
+def _head(seen: Overview, user: bool) -> Text:
     text = Text()
     text.append(seen.service, "bold")
     text.append(f": {seen.state}", "green" if seen.is_active else "red")
     if not seen.is_active:
-        text.append(f" (see journalctl -e -u {seen.service})")
+        text.append(f" (see {unit_journal.as_typed(seen.service, user=user)})")
     if seen.failure and not seen.status:
         text.append(f"\n{printable(seen.failure)}")
     if seen.status and (seen.main_pid or not seen.is_active):

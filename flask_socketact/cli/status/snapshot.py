@@ -157,7 +157,7 @@ def _board(folders: list[Path], master: int) -> tuple[Scoreboard | None, str]:
         board = scoreboard.find(folders, master)
     except PermissionError as error:
         return None, f"{Path(error.filename).parent} is not readable: run status as root, or install the units again"
-    missing = "the service has no scoreboard: install its units again (flask-socketact units), and restart it"
+    missing = "the service has no scoreboard: install its units again (units --again), and restart it"
     return board, "" if board else missing
 
 

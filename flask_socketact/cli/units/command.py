@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from flask_socketact.cli.exit_status import Command
-from flask_socketact.cli.options import Seconds, parse_name
+from flask_socketact.cli.options import Count, Seconds, parse_name
 from flask_socketact.cli.units import recorded, removal, report
 from flask_socketact.cli.units.existing import read
 from flask_socketact.cli.units.install import install as install_units
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Greater numbers are typing errors; the limits of systemd and gunicorn are higher.
 _MOST = 1_000_000
-_COUNT = click.IntRange(1, _MOST)
+_COUNT = Count(1, _MOST)
 _SECONDS = Seconds(_MOST)
 
 
@@ -97,7 +97,7 @@ _SECONDS = Seconds(_MOST)
 @click.option(
     "--systemd-version",
     metavar="N",
-    type=click.IntRange(OLDEST_SYSTEMD),
+    type=Count(OLDEST_SYSTEMD),
     help="Version of systemd that the units are for.  [default: the running one]",
 )
 @click.option(

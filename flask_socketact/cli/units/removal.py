@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flask_socketact import files
+from flask_socketact.cli import typed
 from flask_socketact.cli.units.install import RELAY, TAKEN_OVER, helper_folder, is_ours, made_for, unit_folder
 from flask_socketact.errors import LeftBrokenError, ManagerError, UnitError
 from flask_socketact.systemd.manager import SECONDS, Manager
@@ -39,7 +40,9 @@ def remove(name: str, *, user_manager: bool) -> Removed:
     units = _units(folder)
     own = [path for path, text in units.items() if path.name == service or service in made_for(text)]
     if folder / service not in own:
-        raise UnitError(f"there is no {folder / service} that flask-socketact has made: flask-socketact list shows all")
+        raise UnitError(
+            f"there is no {folder / service} that flask-socketact has made: {typed.command()} list shows all"
+        )
     manager = Manager(user=user_manager)
     found = manager.show(service, "User", "WorkingDirectory", "TimeoutStopUSec")
     own.sort(key=lambda path: (path.suffix not in _SOCKETS, path.name != service))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flask_socketact.cli.console import as_typed
+from flask_socketact.cli import typed
 from flask_socketact.cli.units.changes import Changes, look
 from flask_socketact.cli.units.install import Installed, missing, old_name
 from flask_socketact.errors import ManagerError
@@ -62,7 +62,7 @@ def installed(wanted: Application, done: Installed) -> None:
     else:
         click.echo(f"Start with:  {wanted.systemctl} enable --now {wanted.name}.socket{service}")
     click.echo(f"Deploy with: {wanted.systemctl} restart {wanted.name}")
-    click.echo(f"Check with:  {as_typed()} doctor {'--user-manager ' if wanted.user_manager else ''}{wanted.name}")
+    click.echo(f"Check with:  {typed.command()} doctor {'--user-manager ' if wanted.user_manager else ''}{wanted.name}")
     if wanted.user_manager:
         click.echo("To keep it running after logout: loginctl enable-linger")
 
@@ -86,7 +86,7 @@ def taken_over(wanted: Application, done: Installed, move: Takeover) -> None:
     click.echo("Change over with (clients notice it, for the last time):")
     click.echo(f"  {wanted.systemctl} {stop} {old} && {wanted.systemctl} enable --now {sockets} {wanted.name}.service")
     click.echo(f"Deploy with: {wanted.systemctl} restart {wanted.name}")
-    click.echo(f"Check with:  {as_typed()} doctor {'--user-manager ' if wanted.user_manager else ''}{wanted.name}")
+    click.echo(f"Check with:  {typed.command()} doctor {'--user-manager ' if wanted.user_manager else ''}{wanted.name}")
 
 
 def _replaced(wanted: Application, paths: list[Path]) -> Iterator[str]:

@@ -22,9 +22,10 @@ from flask_socketact.cli.doctor import service_settings
 from flask_socketact.cli.doctor.account import Account
 from flask_socketact.cli.doctor.checks import CHECKS, run
 from flask_socketact.cli.doctor.checks.relay import is_changeable
-from flask_socketact.cli.doctor.command import as_line, as_object
+from flask_socketact.cli.doctor.command import as_object
 from flask_socketact.cli.doctor.environment import environment, expand, parse_environment
 from flask_socketact.cli.doctor.finding import Finding, Verdict, error, ok, warning
+from flask_socketact.cli.doctor.output import as_line, show
 from flask_socketact.cli.doctor.service_settings import START, Settings, UnreadError, read_settings
 from flask_socketact.cli.doctor.system import System
 from flask_socketact.cli.options import parse_name
@@ -664,6 +665,55 @@ def test_what_is_no_name(name: str) -> None:
     done = CliRunner().invoke(main, ["doctor", "--", name])
     assert done.exit_code == 2
     assert "is not the name of a service" in done.output
+
+
+MIXED = [("a", ok("1")), ("b", error("2", "Do it")), ("c", ok("3")), ("d", warning("4", "Do that"))]
+
+
+@pytest.mark.parametrize(
+    ("findings", "quiet", "lines"),
+    [
+        (
+            MIXED,
+            False,
+            [
+                "ok       a: 1",
+                "ok       c: 3",
+                "warning  d: 4. Do that",
+                "error    b: 2. Do it",
+                "1 error, 1 warning, 2 checks are ok",
+            ],
+        ),
+        (MIXED, True, ["warning  d: 4. Do that", "error    b: 2. Do it"]),
+        (
+            MIXED[:1] + MIXED[3:] * 2,
+            False,
+            ["ok       a: 1", *["warning  d: 4. Do that"] * 2, "2 warnings, 1 check is ok"],
+        ),
+        ([MIXED[0], MIXED[2]], False, ["ok       a: 1", "ok       c: 3", "All 2 checks are ok"]),
+        ([MIXED[0]], True, []),
+    ],
+)
+def test_output_ends_with_errors_and_a_summary(
+    findings: list[tuple[str, Finding]], quiet: bool, lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(findings, quiet=quiet)
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+@pytest.mark.parametrize(("name", "colors"), [("FORCE_COLOR", True), ("NO_COLOR", False), ("NONE", False)])
+def test_colors(name: str, colors: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """rich takes FORCE_COLOR for a terminal."""
+    for variable in ("FORCE_COLOR", "NO_COLOR"):
+        monkeypatch.delenv(variable, raising=False)
+    if name == "NO_COLOR":
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("TERM", "xterm")
+    show([("b", error("[2]", "Do it"))], quiet=True)
+    printed = capsys.readouterr().out
+    assert ("\x1b[31merror\x1b[0m    b: [2]. Do it" in printed) == colors
+    assert "31m" in printed or not colors
 
 
 def test_a_service_that_does_not_exist() -> None:

@@ -125,7 +125,9 @@ def test_connection_refused_is_a_failure() -> None:
     with service(reply(OK)) as url:
         where = target.parse(url)
     plan = Plan([Group(NEW, 1, where)], [], restarts=0, every=0.5, pace=PACE)
-    with pytest.raises(RehearsalError, match=r"connection refused, before anything was restarted: start it first$"):
+    with pytest.raises(
+        RehearsalError, match=r"connection refused, before anything was restarted: start the service first$"
+    ):
         rehearse(plan, lambda _recording, _doing: None)
 
 
@@ -359,7 +361,9 @@ def test_files_that_are_not_reports(tmp_path: Path) -> None:
         f"{begin}[{{}}]",
     ):
         path.write_text(text)
-        with pytest.raises(ReportError, match=r"report\.html is not a report of flask-socketact rehearse$"):
+        with pytest.raises(
+            ReportError, match=r"report\.html is not a report of flask-socketact rehearse: correct --compare$"
+        ):
             read(path)
     path.write_text(f'{begin}[{{"format": 0}}]</script>')
     with pytest.raises(ReportError, match="made by another version: rehearse again"):
@@ -377,10 +381,10 @@ def test_files_that_are_not_reports(tmp_path: Path) -> None:
         (["--do", "systemctl 'restart"], 2, "is not a command: No closing quotation"),
         (["--restarts", "-1"], 2, "-1 is not in the range"),
         (["--every", "0"], 2, "is not in the range"),
-        (["--compare", "/etc/passwd"], 2, "--compare needs --report FILE"),
+        (["--compare", "/etc/passwd"], 2, "add --report FILE"),
         (["--report", "/nonexistent/r.html"], 2, "/nonexistent is not a writable folder"),
         (["--report", "/"], 2, "is a directory"),
-        (["--url", "http://192.0.2.1/"], 3, "add --allow-remote if it is yours"),
+        (["--url", "http://192.0.2.1/"], 3, "add --allow-remote if the machine is yours"),
         (
             ["--url", "http://127.0.0.1:1/"],
             3,

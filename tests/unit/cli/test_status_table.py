@@ -115,6 +115,19 @@ def test_the_last_restart_is_shown_with_what_clients_noticed(capsys: pytest.Capt
     assert "longest wait" not in text
 
 
+@pytest.mark.parametrize(
+    ("uid", "user", "command"),
+    [(0, False, "journalctl"), (1000, False, "sudo journalctl"), (1000, True, "journalctl --user")],
+)
+def test_the_command_for_the_journal_works_as_it_is_typed(
+    uid: int, user: bool, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: uid)
+    output.show(replace(SERVICE, state="failed"), user=user)
+    line = f"app.service: failed (see {command} -e -u app.service)"
+    assert capsys.readouterr().out.splitlines()[0].rstrip() == line
+
+
 def test_a_service_that_is_not_active_has_its_reason_and_its_old_workers(capsys: pytest.CaptureFixture[str]) -> None:
     failed = replace(
         SERVICE,
@@ -125,7 +138,7 @@ def test_a_service_that_is_not_active_has_its_reason_and_its_old_workers(capsys:
         workers=(replace(WORKER, state="relayed"),),
     )
     lines = shown(capsys, failed)
-    assert lines[0] == "app.service: failed (see journalctl -e -u app.service)"
+    assert lines[0].startswith("app.service: failed (see ")
     assert lines[1] == "no database"
     assert lines[2].startswith("1 old workers ")
 

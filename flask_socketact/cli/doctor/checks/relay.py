@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import stat
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flask_socketact.cli import relay_files
 from flask_socketact.cli.doctor.finding import Finding, error, ok, warning
+from flask_socketact.cli.relay_files import DIRECTIVES
 from flask_socketact.systemd.manager import Manager, runtime_folders
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ REMEDY = (
     "Run the command from a virtual environment that root owns, including all folders above it: "
     "python3 -m venv /opt/flask-socketact/venv, and install flask-socketact there"
 )
-#: Settings with commands, which "+" runs as root.
-DIRECTIVES = ("ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost")
 
 
 def command(system: System) -> Finding | None:
@@ -171,23 +170,20 @@ def _unit_files(system: System) -> list[Path]:
 
 def version(system: System) -> Finding | None:
     """The relay is from this version of the package."""
-    ours = resources.files("flask_socketact.handover").joinpath("relay").read_bytes()
     for path in map(Path, paths(system)):
         try:
-            theirs = path.read_bytes()
+            if not relay_files.is_of_this_version(path):
+                return warning(f"{path} is not from this version of flask_socketact", system.install_again)
         except OSError:
             return None  # the check of permissions reports it
-        if theirs != ours:
-            return warning(f"{path} is not from this version of flask_socketact", system.install_again)
     return ok(f"{', '.join(paths(system))} is from this version") if paths(system) else None
 
 
 def paths(system: System) -> list[str]:
-    """Return the relays that the units run: one, if the units are consistent."""
-    units = (system.service, system.relay, system.watchdog_service)
-    commands = [command for unit in units for name in DIRECTIVES for command in unit.commands(f"{name}Ex")]
-    commands += [command for unit in system.sockets for command in unit.commands("ExecStartPre")]
-    return list(dict.fromkeys(command.path for command in commands if Path(command.path).name == "relay"))
+    """Return the relays that the units run."""
+    return [
+        str(path) for path in relay_files.paths((system.service, system.relay, system.watchdog_service), system.sockets)
+    ]
 
 
 def first_changeable(path: Path) -> Path | None:

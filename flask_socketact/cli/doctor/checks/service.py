@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flask_socketact.cli import unit_journal
 from flask_socketact.cli.doctor.finding import Finding, error, ok, warning
 from flask_socketact.shared import metric_files
 from flask_socketact.systemd.manager import Manager, runtime_folders
@@ -52,12 +53,13 @@ def state(system: System) -> Finding:
     active, result = service["ActiveState"], service["Result"]
     said = service["StatusText"]
     what = f"{service.name} is {active}"
-    remedy = f"See journalctl -u {service.name}; old workers from before the restart, if any, keep serving"
+    journal = unit_journal.as_typed(service.name, user=system.user_manager)
+    remedy = f"See {journal}; old workers from before the restart, if any, keep serving"
     if active == "failed" or service["SubState"] == "auto-restart":
         why = said or system.failures.get(service.name, "")
         return error(f"{what} ({result}){f': {why}' if why else ''}", remedy)
     if said.startswith("Reload failed") or "workers are missing" in said:
-        return warning(f"{what}: {said}", f"See journalctl -u {service.name}")
+        return warning(f"{what}: {said}", f"See {journal}")
     return ok(f"{what}{f': {said}' if said else ''}")
 
 

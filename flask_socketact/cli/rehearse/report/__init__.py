@@ -94,5 +94,5 @@ def read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ReportError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, AttributeError, LookupError, TypeError, RecursionError, jinja2.TemplateError):
-        raise ReportError(f"{path} is not a report of flask-socketact rehearse") from None
+        raise ReportError(f"{path} is not a report of flask-socketact rehearse: correct --compare") from None
     return dict(run)

@@ -1,0 +1,31 @@
+"""The services whose units ``flask-socketact units`` made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask_socketact import files
+from flask_socketact.cli.units.install import is_ours, made_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flask_socketact.systemd.manager import Manager
+
+
+def names(manager: Manager) -> list[str]:
+    """Return the names of the services on this machine, without ``.service``, sorted.
+
+    :raises ManagerError: the manager does not respond.
+    """
+    found = (path for folder in manager.unit_folders() for path in folder.glob("*.service"))
+    return sorted({path.stem for path in found if _is_service(path)})
+
+
+def _is_service(path: Path) -> bool:
+    """Return whether a file is the unit of a service of ours, and not of its relay or watchdog."""
+    try:
+        text = files.read(path)
+    except OSError:
+        return False  # `units` makes files that every user can read
+    return is_ours(text) and not any(name.endswith(".service") for name in made_for(text))
