@@ -33,7 +33,12 @@ _SECONDS = Seconds(_MOST)
     epilog="Exit status: 0 done; 2 wrong usage; 3 nothing was changed; 4 the units are written or removed in part, or "
     "systemd did not load them.",
 )
-@click.option("--again", metavar="NAME", help="Install the units of this service again, with the options as before.")
+@click.option(
+    "--again",
+    metavar="NAME",
+    help="Install the units of this service again, with the options as before. Those that you type replace them; "
+    "--write and --env-file add to them.",
+)
 @click.option(
     "--from",
     "source",
@@ -141,7 +146,7 @@ def units(
     if install and move is not None:
         report.taken_over(wanted, install_units(wanted, texts, move.replaces(wanted)), move)
     elif install:
-        report.installed(wanted, install_units(wanted, texts))
+        report.installed(wanted, install_units(wanted, texts), is_again=again is not None)
     elif output is not None:
         report.written(write_out(wanted, texts, output))
     else:
@@ -178,7 +183,7 @@ def _take_over(context: click.Context, name: str, given: dict[str, Any]) -> Take
     existing = read(name, Manager(user=given["user_manager"]))
     move = plan(existing, is_app_known="app" in typed)
     given.update({key: value for key, value in move.options.items() if key not in typed})
-    move.check(given, is_app_known="app" in typed)
+    move.check(given, typed)
     return move
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pwd
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from flask_socketact import files
 from flask_socketact.errors import UnitError
 from flask_socketact.systemd.manager import Manager
 
@@ -39,7 +42,7 @@ class Existing:
     is_dynamic: bool  #: it has no user of its own
     is_running: bool
     command: tuple[str, ...]  #: of ``ExecStart=``: the program, and its arguments
-    environment: tuple[str, ...]
+    environment: dict[str, str]
     env_files: tuple[str, ...]
     write: tuple[str, ...]  #: ``ReadWritePaths=``
     sockets: dict[str, tuple[str, ...]]  #: addresses of the socket units that start it, by the unit's name
@@ -53,6 +56,8 @@ def read(name: str, manager: Manager) -> Existing:
     """
     service = f"{name}.service"
     unit = manager.find(service, *_PROPERTIES)
+    if unit["LoadState"] != "loaded":
+        raise UnitError(f"{service} is not loaded, but {unit['LoadState']}: there is nothing to take over")
     commands, env_files, write = manager.get(service, "ExecStart", "EnvironmentFiles", "ReadWritePaths")
     if not commands:
         raise UnitError(f"{service} has no ExecStart=: there is nothing to take over")
@@ -64,15 +69,32 @@ def read(name: str, manager: Manager) -> Existing:
         lines=tuple(parse(manager.run("systemctl", manager.option, "cat", "--", service))),
         user=unit["User"],
         group=unit["Group"],
-        directory=unit.directory,
+        directory=_home(unit["User"]) if unit.directory in ("", "~") else unit.directory,
         is_dynamic=unit["DynamicUser"] == "yes",
         is_running=unit.is_active,
         command=(path, *arguments[1:]),
-        environment=tuple(manager.get(service, "Environment")[0]),
+        environment=_environment(manager.get(service, "Environment")[0], env_files),
         env_files=tuple(("" if is_needed else "-") + file for file, is_needed in _needed(env_files)),
         write=tuple(write),
         sockets={socket: tuple(manager.show(socket, "Listen").listens("Stream")) for socket in sockets},
     )
+
+
+def _home(user: str) -> str:
+    try:
+        return pwd.getpwnam(user or "root").pw_dir
+    except KeyError:
+        return ""
+
+
+def _environment(lines: list[str], env_files: list[list[object]]) -> dict[str, str]:
+    """Return the variables of ``Environment=``, and of ``EnvironmentFile=``, as far as they are plain."""
+    found = dict(line.split("=", 1) for line in lines if "=" in line)
+    for file, _ in env_files:
+        with suppress(OSError):
+            pairs = (line.strip().split("=", 1) for line in files.read(str(file)).splitlines())
+            found |= {pair[0]: pair[1].strip("'\"") for pair in pairs if len(pair) > 1 and not pair[0].startswith("#")}
+    return found
 
 
 def _needed(env_files: list[list[object]]) -> list[tuple[str, bool]]:

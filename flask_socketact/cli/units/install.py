@@ -74,14 +74,14 @@ def install(wanted: Application, texts: Mapping[str, str], replaces: Sequence[Pa
     contents = {helpers / RELAY: _relay()} | {folder / unit: text for unit, text in texts.items()}
     _refuse_others(wanted, [path for path in contents if path not in replaces])
     _refuse_packaged(wanted, texts)
+    for path in replaces:
+        if os.path.lexists(old_name(path)):
+            raise UnitError(f"{old_name(path)} is there, from an earlier takeover: move it away first")
     replaced = [folder / unit for unit, text in texts.items() if _was_other(folder / unit, text)]
     for each in {path.parent for path in contents} - {helpers}:
         _make_folder(each, root_owned=False)
     _make_folder(helpers, root_owned=not wanted.user_manager)
-    for path in replaces:
-        with _unit_errors(path):
-            path.rename(old_name(path))
-    _write(contents, root_owned=not wanted.user_manager)
+    _write(contents, root_owned=not wanted.user_manager, aside=replaces)
     manager = (systemctl, *wanted.systemctl.split()[1:])
     _run(*manager, "daemon-reload")
     service = f"{wanted.name}.service"
@@ -207,10 +207,12 @@ def _make_folder(path: Path, *, root_owned: bool) -> None:
             path.chmod(0o755)
 
 
-def _write(contents: Mapping[Path, str], *, root_owned: bool) -> None:
+def _write(contents: Mapping[Path, str], *, root_owned: bool, aside: Sequence[Path] = ()) -> None:
     """Write all files, or none (if the disk is full).
 
     Each is renamed into place, since systemd or a service may read it at any moment.
+
+    :param aside: files that get another name just before
     """
     with ExitStack() as stack:
         written = {}
@@ -221,6 +223,9 @@ def _write(contents: Mapping[Path, str], *, root_owned: bool) -> None:
                 written[path] = folder, stack.enter_context(folder.temporary(path.name, text, mode=mode))
                 if root_owned:
                     os.chown(written[path][1], 0, 0, dir_fd=folder.descriptor)
+        for path in aside:
+            with _unit_errors(path):
+                path.rename(old_name(path))
         for path, (folder, whole) in written.items():
             with _unit_errors(path):
                 folder.rename(whole, path.name)

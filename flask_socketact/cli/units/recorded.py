@@ -75,9 +75,13 @@ def _find(text: str) -> list[str] | None:
 
 def merge(context: click.Context, options: list[str]) -> dict[str, Any]:
     """Return the values of the command's parameters: those that were typed, and for the others those of `options`.
+    What the application may write, and environment files, add to those of before.
 
     :raises click.UsageError: `options` were edited by hand, and are not options of this version.
     """
     before = context.command.make_context(context.info_name, options, parent=context.parent)
     typed = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    return before.params | {name: context.params[name] for name in typed}
+    merged = before.params | {name: context.params[name] for name in typed}
+    for name in ("write", "env_files"):
+        merged[name] = tuple(dict.fromkeys((*before.params[name], *context.params[name])))
+    return merged

@@ -93,6 +93,9 @@ def _delete(paths: list[Path]) -> None:
 
 def _left(folder: Path, name: str, user: str, directory: str, *, user_manager: bool) -> Iterator[str]:
     """Yield what an administrator may want to remove, too."""
+    aside = [*folder.glob(f"{name}.*.old"), *folder.glob(f"{name}.*.d/*.old")]
+    for path in sorted(aside):
+        yield f"{path}: taken over; to have it back, type: mv {path} {path.with_suffix('')}"
     for path in sorted(folder.glob(f"{name}*.d")):
         if path.is_dir():
             yield f"{path}: your changes to the units"

@@ -40,14 +40,17 @@ def written(paths: list[Path]) -> None:
         click.echo(f"Wrote {path}")
 
 
-def installed(wanted: Application, done: Installed) -> None:
-    """Print what was written, what is missing or in conflict, and what to type next."""
+def installed(wanted: Application, done: Installed, *, is_again: bool) -> None:
+    """Print what was written, what is missing or in conflict, and what to type next.
+
+    :param is_again: the units had other content because they had other options
+    """
     written(done.paths)
     try:
         changes = look(wanted, done.paths)
     except ManagerError as error:
         changes = Changes((f"the addresses that systemd holds are unknown: {error}",), "", is_running=False)
-    for line in (*_replaced(wanted, done.replaced), *missing(wanted), *changes.warnings):
+    for line in (*_replaced(wanted, [] if is_again else done.replaced), *missing(wanted), *changes.warnings):
         click.echo(printable(f"Warning: {line}"), err=True)
     if changes.change_over:
         click.echo("The addresses have changed, but systemd still holds the old ones. To change them (clients notice):")
@@ -80,11 +83,15 @@ def taken_over(wanted: Application, done: Installed, move: Takeover) -> None:
     written(done.paths)
     for line in missing(wanted):
         click.echo(printable(f"Warning: {line}"), err=True)
-    old = " ".join([f"{move.existing.name}.service", *move.existing.sockets])
-    stop = "stop" if wanted.name == move.existing.name else "disable --now"
     sockets = " ".join(socket.unit for socket in wanted.sockets)
-    click.echo("Change over with (clients notice it, for the last time):")
-    click.echo(f"  {wanted.systemctl} {stop} {old} && {wanted.systemctl} enable --now {sockets} {wanted.name}.service")
+    start = f"{wanted.systemctl} enable --now {sockets} {wanted.name}.service"
+    if move.can_run_next_to(wanted):
+        click.echo(f"Start it next to {move.existing.name}.service with: {start}")
+    else:
+        old = " ".join([f"{move.existing.name}.service", *move.existing.sockets])
+        stop = "stop" if wanted.name == move.existing.name else "disable --now"
+        click.echo("Change over with (clients notice it, for the last time):")
+        click.echo(f"  {wanted.systemctl} {stop} {old} && {start}")
     click.echo(f"Deploy with: {wanted.systemctl} restart {wanted.name}")
     click.echo(f"Check with:  {typed.command()} doctor {'--user-manager ' if wanted.user_manager else ''}{wanted.name}")
 

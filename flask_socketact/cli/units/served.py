@@ -18,6 +18,8 @@ from flask_socketact.master.own_config import MANAGERS, WORKERS
 #: Settings of gunicorn that become options of ours, or parts of the units.
 _TAKEN = {*MANAGERS, "workers", "threads", "graceful_timeout", "config", "chdir", "worker_class"}
 _SHELLS = ("sh", "bash", "dash")
+#: Statements in which names are not those of the file.
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 #: gunicorn's own default file, and address.
 _FILE, _ADDRESS = "gunicorn.conf.py", "127.0.0.1:8000"
 
@@ -34,6 +36,8 @@ class Served:
     threads: int | None = None
     drain: int | None = None
     directory: str | None = None
+    umask: int | None = None  #: of a Unix socket that gunicorn opens
+    log_files: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)  #: other options of gunicorn
     remarks: list[str] = field(default_factory=list)  #: what is served otherwise than before
 
@@ -45,7 +49,7 @@ def read(command: tuple[str, ...], environment: dict[str, str], directory: str) 
     """
     words = list(command)
     if os.path.basename(words[0]) in _SHELLS and words[1:2] == ["-c"]:
-        words = shlex.split(words[2]) if len(words) > 2 else []  # noqa: PLR2004 (sh, -c, and the line)
+        words, directory = _unwrap(words[2:3], directory)
     programs = [os.path.basename(word) for word in words]
     if "gunicorn" in programs:
         where = programs.index("gunicorn")
@@ -62,6 +66,24 @@ def read(command: tuple[str, ...], environment: dict[str, str], directory: str) 
     return served
 
 
+def _unwrap(line: list[str], directory: str) -> tuple[list[str], str]:
+    """Return the words of the command that a shell runs, and the folder that it runs it in.
+
+    :raises UnitError: the shell does more than that.
+    """
+    words = shlex.split("".join(line))
+    if words[:1] == ["cd"] and words[2:3] == ["&&"]:
+        directory, words = os.path.join(directory, words[1]), words[3:]
+    if words[:1] == ["exec"]:
+        words = words[1:]
+    if any(word in ("&", "&&", "2>&1") or set(word) & set(";|<>`$") for word in words):
+        raise UnitError(
+            f"ExecStart= is a line for a shell, {' '.join(line)[:100]!r}: write the command without the shell, or add "
+            "--app, --listen and what else it needs"
+        )
+    return words, directory
+
+
 def _python(words: list[str], where: int) -> str | None:
     """Return the Python of a program: next to it, or the one that runs it as a module."""
     program = words[where]
@@ -72,6 +94,8 @@ def _python(words: list[str], where: int) -> str | None:
 
 def _gunicorn(arguments: list[str], environment: dict[str, str], directory: str) -> Served:
     typed = shlex.split(environment.get("GUNICORN_CMD_ARGS", "")) + arguments
+    if variable := next((word for word in typed if word.startswith("$")), None):
+        raise UnitError(f"ExecStart= has the variable {variable}: write its value, or add --app, --listen and the like")
     config = Config()
     try:
         given = vars(_Parser.of(config).parse_args(typed))
@@ -79,20 +103,43 @@ def _gunicorn(arguments: list[str], environment: dict[str, str], directory: str)
         raise UnitError(f"gunicorn's options cannot be read: {error}") from None
     positional = given.pop("args")
     explicit = {name: value for name, value in given.items() if value is not None}
-    folder = explicit.get("chdir", directory)
-    served = Served(directory=explicit.get("chdir"), config=_config_file(explicit.get("config"), folder))
+    folder = os.path.normpath(os.path.join(directory, explicit.get("chdir", "")))
+    served = Served(directory=folder, config=_config_file(explicit.get("config"), folder))
     in_file = _assigned(os.path.join(folder, served.config)) if served.config else {}
-    served.app = positional[0] if positional else in_file.get("wsgi_app")
-    served.bind = [*_strings(explicit.get("bind")), *(() if explicit.get("bind") else _strings(in_file.get("bind")))]
-    if not served.bind:
-        served.bind = [f"0.0.0.0:{environment['PORT']}"] if environment.get("PORT") else [_ADDRESS]
-    served.drain = explicit.get("graceful_timeout")
+    app = positional[0] if positional else in_file.get("wsgi_app")
+    served.app = app if app is None or ":" in app else f"{app}:application"  # gunicorn's default
+    served.bind = _addresses(explicit, in_file, environment, folder)
+    drain = explicit.get("graceful_timeout", in_file.get("graceful_timeout"))
+    served.drain = drain if isinstance(drain, int) else None
+    umask = explicit.get("umask", in_file.get("umask", 0))
+    served.umask = umask if isinstance(umask, int) else None
+    logs = [explicit.get(name, in_file.get(name)) for name in ("accesslog", "errorlog")]
+    served.log_files = [os.path.join(folder, log) for log in logs if isinstance(log, str) and log != "-"]
     served.workers = explicit.get("workers")
     if served.workers is None and "workers" not in in_file and "WEB_CONCURRENCY" not in environment:
         served.workers = 1
         served.remarks.append("gunicorn had one worker, and so has this: more with --workers")
     served.others = [*_words(config, explicit), *_worker(served, explicit, in_file)]
     return served
+
+
+def _addresses(
+    explicit: dict[str, Any], in_file: dict[str, Any], environment: dict[str, str], folder: str
+) -> list[str]:
+    """Return what gunicorn binds; empty if the configuration file computes it, which only gunicorn can read."""
+    given = explicit.get("bind", in_file.get("bind"))
+    if given is None and "bind" not in in_file:
+        given = f"0.0.0.0:{environment['PORT']}" if environment.get("PORT") else _ADDRESS
+    found = [given] if isinstance(given, str) else given if isinstance(given, list | tuple) else []
+    addresses = [address.strip() for each in found for address in str(each).split(",") if address.strip()]
+    return [_within(address, folder) for address in addresses]
+
+
+def _within(address: str, folder: str) -> str:
+    """Return a socket's path as an absolute one: gunicorn's is relative to the working directory."""
+    if not address.startswith("unix:") or address.startswith("unix:/"):
+        return address
+    return f"unix:{os.path.join(folder, address.removeprefix('unix:'))}"
 
 
 def _worker(served: Served, explicit: dict[str, Any], in_file: dict[str, Any]) -> list[str]:
@@ -118,32 +165,31 @@ def _config_file(given: str | None, folder: str) -> str | None:
     if given is None:
         return _FILE if os.path.isfile(os.path.join(folder, _FILE)) else None
     if given.startswith("python:"):
-        return None
-    path = os.path.normpath(given.removeprefix("file:"))
+        given = given.removeprefix("python:").replace(".", "/") + ".py"
+    path = os.path.normpath(os.path.join(folder, given.removeprefix("file:")))
     return os.path.relpath(path, folder) if path.startswith(f"{folder}/") else path
 
 
 def _assigned(path: str) -> dict[str, Any]:
-    """Return the names that a configuration file assigns, with their values where it has literals."""
+    """Return the names that a configuration file assigns, with their values where it has literals, and else None."""
     try:
-        statements = ast.walk(ast.parse(files.read(path)))
+        body = ast.parse(files.read(path)).body
     except (OSError, SyntaxError, ValueError):
         return {}
-    found: dict[str, Any] = {}
-    for each in statements:
-        if isinstance(each, ast.Assign) and isinstance(each.targets[0], ast.Name):
-            try:
-                found[each.targets[0].id] = ast.literal_eval(each.value)
-            except ValueError:
-                found[each.targets[0].id] = None
+    assigned = [(each.targets, each.value) for each in body if isinstance(each, ast.Assign)]
+    assigned += [([each.target], each.value) for each in body if isinstance(each, ast.AnnAssign) and each.value]
+    # Within conditions and loops, too: then the value is not known.
+    below = [each for top in body if not isinstance(top, _SCOPES) for each in ast.walk(top)]
+    found: dict[str, Any] = {
+        each.id: None for each in below if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+    }
+    for targets, value in assigned:
+        try:
+            literal = ast.literal_eval(value)
+        except ValueError:
+            literal = None
+        found |= {target.id: literal for target in targets if isinstance(target, ast.Name)}
     return found
-
-
-def _strings(value: Any) -> list[str]:
-    """Return the addresses in ``bind``: one string, with commas perhaps, or a list."""
-    if isinstance(value, str):
-        return [address.strip() for address in value.split(",") if address.strip()]
-    return [str(each) for each in value] if isinstance(value, list | tuple) else []
 
 
 def _words(config: Config, explicit: dict[str, Any]) -> list[str]:

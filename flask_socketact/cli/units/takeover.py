@@ -6,12 +6,14 @@ drop-in. What is left is told, with the reason.
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
 import re
+import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +41,10 @@ _DONE = re.compile(
     "Type|NotifyAccess|User|Group|DynamicUser|WorkingDirectory|ExecStart|EnvironmentFile|ReadWritePaths|ExecReload"
     "|ExecStop|ExecStopPost|KillMode|KillSignal|SendSIGKILL|PIDFile|Restart|RestartSec|TimeoutStopSec|NonBlocking"
     "|WatchdogSec|StartLimit.*|Sockets|GuessMainPID|NoNewPrivileges|Private.*|Protect.*|Restrict.*|LockPersonality"
-    "|SystemCall.*|OOMPolicy"
+    "|SystemCall.*|OOMPolicy|ReadWriteDirectories"
 )
-#: Groups of proxies, which connected to a socket that was open to all.
-_PROXIES = ("www-data", "nginx", "http", "haproxy")
+#: How many folders in the application's are looked at.
+_MOST = 200
 
 
 @dataclass(frozen=True)
@@ -50,33 +52,49 @@ class Takeover:
     """A service that is taken over."""
 
     existing: Existing
+    is_open_to_all: bool  #: its Unix socket
     options: dict[str, Any]  #: values of our options, by the names of the command's parameters
     others: str  #: text of the drop-in with the other lines; empty if there are none
     remarks: tuple[str, ...]  #: what is not as before, or should be looked at
 
     def drop_in(self, wanted: Application) -> dict[str, str]:
-        """Return the drop-in by its name, if there is one."""
-        return {f"{wanted.name}.service.d/{TAKEN_OVER}": self.others} if self.others else {}
+        """Return the drop-ins by their names, if there are any: of the service, and of its socket unit."""
+        texts = {f"{wanted.name}.service.d/{TAKEN_OVER}": self.others}
+        if self.is_open_to_all and wanted.sockets[0].has_paths:
+            texts[f"{wanted.name}.socket.d/{TAKEN_OVER}"] = "# As gunicorn's own socket.\n[Socket]\nSocketMode=0666\n"
+        return {name: text for name, text in texts.items() if text}
+
+    def can_run_next_to(self, wanted: Application) -> bool:
+        """Whether the old service and ours have different names and addresses."""
+        taken = {listener.address for listener in wanted.listeners} & set(self.options.get("listen", ()))
+        return wanted.name != self.existing.name and not taken
 
     def replaces(self, wanted: Application) -> list[Path]:
         """Return the files whose place our units take."""
         if wanted.name != self.existing.name:
             return []
         folder = unit_folder(user_manager=wanted.user_manager)
-        sockets = [folder / name for name in self.existing.sockets]
-        return [path for path in (*self.existing.files, *sockets) if folder in path.parents and path.is_file()]
+        own = [folder / f"{wanted.name}.service", *(folder / name for name in self.existing.sockets)]
+        drop_ins = folder / f"{wanted.name}.service.d"  # and not those that other services have, too
+        own += [path for path in self.existing.files if path.parent == drop_ins]
+        return [path for path in own if path.is_file()]
 
-    def check(self, values: dict[str, Any], *, is_app_known: bool) -> None:
+    def check(self, values: dict[str, Any], typed: set[str]) -> None:
         """Check that what the old units do not say was typed.
 
+        :param typed: names of the options that were
         :raises OptionError: it was not.
         """
         name = f"{self.existing.name}.service"
         if not values["user_manager"] and (values["user"] or "root") in ("root", "0"):
             why = "has no user of its own (DynamicUser=)" if self.existing.is_dynamic else "runs as root"
             raise OptionError(f"{name} {why}: add --user, with a user that does not own the code")
-        if not (is_app_known or "app" in self.options):
+        if "app" not in {*self.options, *typed}:
             raise OptionError(f"ExecStart= of {name} does not name the application: add --app")
+        if "listen" not in {*self.options, *typed}:
+            raise OptionError(
+                f"the configuration file of {name} computes its bind: add --listen, such as 127.0.0.1:8000"
+            )
 
 
 def plan(existing: Existing, *, is_app_known: bool) -> Takeover:
@@ -101,26 +119,26 @@ def plan(existing: Existing, *, is_app_known: bool) -> Takeover:
     options = {
         "name": existing.name,
         "app": served.app,
-        "user": existing.user or None,
-        "group": existing.group or None,
+        "user": None if existing.is_dynamic else existing.user or None,
+        "group": None if existing.is_dynamic else existing.group or None,
         "directory": directory or None,
         "python": served.python,
         "config": served.config,
         "listen": listen,
-        "socket_group": _proxy_group(existing, listen),
         "workers": served.workers,
         "threads": served.threads,
         "drain": served.drain,
         "env_files": tuple(file for each in existing.env_files if os.path.exists(file := each.removeprefix("-"))),
-        "write": tuple(_writable(existing, directory, remarks)),
+        "write": tuple(_writable(existing, served, directory, remarks)),
     }
     taken = {key: value for key, value in options.items() if value not in (None, ())}
-    return Takeover(existing, taken, _drop_in(existing, served), (*remarks, *_left(existing)))
+    others = _drop_in(existing, served)
+    is_open_to_all = not existing.sockets and served.umask is not None and not served.umask & 0o006
+    return Takeover(existing, is_open_to_all, taken, others, tuple(dict.fromkeys((*remarks, *_left(existing)))))
 
 
 def served_by(existing: Existing) -> Served:
-    environment = dict(each.split("=", 1) for each in existing.environment if "=" in each)
-    return command_lines.read(existing.command, environment, existing.directory)
+    return command_lines.read(existing.command, existing.environment, existing.directory)
 
 
 def _listeners(existing: Existing, served: Served) -> tuple[str, ...]:
@@ -140,58 +158,79 @@ def _address(bind: str) -> str:
     return f"{hosts.get(host, f'{host}:')}{port}"
 
 
-def _proxy_group(existing: Existing, listen: tuple[str, ...]) -> str | None:
-    """Return the group of a proxy for a path: gunicorn's own sockets are open to all users."""
-    if not any(address.startswith("/") for address in listen):
-        return None
-    for name in _PROXIES:
-        with suppress(KeyError):
-            return grp.getgrnam(name).gr_name
-    return existing.group or None
-
-
-def _writable(existing: Existing, directory: str, remarks: list[str]) -> list[str]:
-    """Return what the service may write: what its unit says, and what its user owns, unless the unit has a sandbox."""
+def _writable(existing: Existing, served: Served, directory: str, remarks: list[str]) -> list[str]:
+    """Return what the service may write: what its unit says, and what its user may, unless the unit has a sandbox."""
+    said = [path.lstrip("-+") for path in existing.write]
     if any(line.key == "ProtectSystem" and line.value == "strict" for line in existing.lines):
-        return [path.lstrip("-+") for path in existing.write]
+        return said
     try:
         account = pwd.getpwnam(existing.user)
     except KeyError:
-        return list(existing.write)
-    candidates = [account.pw_dir, directory, f"/var/log/{existing.name}", f"/var/cache/{existing.name}"]
-    owned = [path for path in map(os.path.realpath, filter(None, candidates)) if _owns(account.pw_uid, path)]
-    found = dict.fromkeys([*(path.lstrip("-+") for path in existing.write), *owned])
+        return said
+    named = [*map(os.path.dirname, served.log_files), f"/var/log/{existing.name}", f"/var/cache/{existing.name}"]
+    places = [account.pw_dir, directory, *_folders_in(directory), *named]
+    owned = [path for path in map(os.path.realpath, filter(None, places)) if _may_write(account, path)]
+    found = dict.fromkeys([*said, *owned])
     paths = [path for path in found if not any(path.startswith(f"{other}/") for other in found)]
-    for path in owned:
-        if path in paths:
-            remarks.append(
-                f"{existing.user} owns {path}, so the service may write there, as before: narrow it with --write"
-            )
+    for path in paths:
+        if path in owned:
+            remarks.append(f"{existing.user} may write to {path}, and so may the service: --write narrows it")
     return paths
 
 
-def _owns(uid: int, path: str) -> bool:
+def _folders_in(directory: str) -> list[str]:
     try:
-        return path != "/" and os.stat(path).st_uid == uid
+        with os.scandir(directory) as entries:
+            return [each.path for each in islice(entries, _MOST) if each.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def _may_write(account: pwd.struct_passwd, path: str) -> bool:
+    """Return whether a user may write to a folder, by its permissions. Places that all may write to are not meant."""
+    try:
+        status = os.stat(path)
     except OSError:
         return False
+    if path == "/" or not stat.S_ISDIR(status.st_mode) or status.st_mode & stat.S_IWOTH:
+        return False
+    if status.st_uid == account.pw_uid:
+        return bool(status.st_mode & stat.S_IWUSR)
+    return bool(status.st_mode & stat.S_IWGRP) and status.st_gid in os.getgrouplist(account.pw_name, account.pw_gid)
 
 
 def _drop_in(existing: Existing, served: Served) -> str:
     """Return the drop-in with the lines that no option has."""
-    sections: dict[str, list[str]] = {}
+    sections: dict[str, list[str]] = {"Unit": [], "Service": []}
     for line in existing.lines:
         if (text := _copy(existing, line)) is not None:
-            sections.setdefault(line.section, []).append(text)
+            lines = sections[line.section]
+            if not line.value:  # it resets those before; in a drop-in, it would reset ours
+                lines[:] = [other for other in lines if not other.startswith(f"{line.key}=")]
+            else:
+                lines.append(text)
+    sections["Service"] += _added(existing, served)
+    parts = ["".join(f"{line}\n" for line in (f"[{section}]", *lines)) for section, lines in sections.items() if lines]
+    return f"# Taken over from {existing.files[0]}.\n" + "\n".join(parts) if parts else ""
+
+
+def _added(existing: Existing, served: Served) -> Iterator[str]:
+    """Yield lines that keep what the old unit had by default, and what its command said."""
+    keys = {line.key for line in existing.lines}
+    if "UMask" not in keys:
+        yield "UMask=0022"
     if served.others:
         words = " ".join(_quote(word) for word in served.others)
         text = f"GUNICORN_CMD_ARGS={words}".replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-        sections.setdefault("Service", []).append(f'Environment="{text}"')
+        yield f'Environment="{text}"'
     for file in existing.env_files:
         if not os.path.exists(file.removeprefix("-")):
-            sections.setdefault("Service", []).append(f"EnvironmentFile={file}")
-    parts = ["".join(f"{line}\n" for line in (f"[{section}]", *lines)) for section, lines in sections.items()]
-    return f"# Taken over from {existing.files[0]}.\n" + "\n".join(parts) if parts else ""
+            yield f"EnvironmentFile={file}"
+    with suppress(OSError, KeyError):
+        state = os.stat(f"/var/lib/{existing.name}")
+        if "StateDirectory" not in keys:  # that of our unit would change the mode and owner of what is there
+            is_own = state.st_uid == pwd.getpwnam(existing.user).pw_uid
+            yield f"StateDirectoryMode={stat.S_IMODE(state.st_mode):04o}" if is_own else "StateDirectory="
 
 
 def _quote(word: str) -> str:
@@ -204,9 +243,15 @@ def _copy(existing: Existing, line: Line) -> str | None:
     if line.section not in ("Unit", "Service") or not _COPIED.fullmatch(line.key):
         return None
     if line.section == "Service":
-        return str(line)
+        return f"{line.key}={_expand(existing, line.value)}"
     words = [word for word in line.value.split(" ") if word not in {*existing.sockets, f"{existing.name}.socket"}]
     return f"{line.key}={' '.join(words)}" if words else None
+
+
+def _expand(existing: Existing, value: str) -> str:
+    """Replace the instance of a template, which our units do not have."""
+    instance = existing.name.partition("@")[2]
+    return re.sub("%[iI]", instance, value) if instance else value
 
 
 def _left(existing: Existing) -> list[str]:

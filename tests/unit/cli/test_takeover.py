@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ def existing(
         "is_dynamic": False,
         "is_running": True,
         "command": tuple(command.split()),
-        "environment": (),
+        "environment": {},
         "env_files": (),
         "write": (),
         "sockets": {},
@@ -143,6 +145,7 @@ def test_what_is_copied_and_what_is_told(folder: Path) -> None:
         "",
         "[Service]",
         "MemoryMax=1G",
+        "UMask=0022",
         r'''Environment="GUNICORN_CMD_ARGS=--access-logformat '%%(h)s\\'\\''\"$1'"''',
     ]
     told = [remark for remark in move.remarks if "was not taken over" in remark]
@@ -158,12 +161,70 @@ def test_what_is_copied_and_what_is_told(folder: Path) -> None:
 def test_a_service_without_a_user(folder: Path, given: dict[str, Any], told: str) -> None:
     move = plan(existing(folder=folder, **given), is_app_known=False)
     with pytest.raises(OptionError, match=told):
-        move.check({"user": None, "user_manager": False}, is_app_known=False)
+        move.check({"user": None, "user_manager": False}, set())
 
 
 def test_what_the_user_owns_may_be_written(folder: Path) -> None:
     own = plan(existing(folder=folder, user="root"), is_app_known=False)
     assert str(folder) in own.options["write"]
-    assert any(f"root owns {folder}" in remark for remark in own.remarks)
+    assert any(f"root may write to {folder}" in remark for remark in own.remarks)
     strict = existing(Line("Service", "ProtectSystem", "strict"), folder=folder, user="root", write=("-/srv/data",))
     assert plan(strict, is_app_known=False).options["write"] == ("/srv/data",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["import os\nbind = f'127.0.0.1:{os.getuid()}'\n", "if True:\n    bind = '127.0.0.1:1'\n", "bind: str = str(1)\n"],
+)
+def test_an_address_that_is_computed_must_be_typed(folder: Path, text: str) -> None:
+    (folder / "gunicorn.conf.py").write_text(text)
+    move = plan(existing(folder=folder), is_app_known=False)
+    with pytest.raises(OptionError, match="computes its bind: add --listen"):
+        move.check({"user": "nobody", "user_manager": False}, set())
+    move.check({"user": "nobody", "user_manager": False}, {"listen"})
+
+
+def test_names_in_functions_of_the_configuration_are_not_settings(folder: Path) -> None:
+    (folder / "conf.py").write_text("def f():\n    bind = '1.2.3.4:1'\nworkers: int = 3\ngraceful_timeout = 90\n")
+    options = plan(existing(folder=folder, command=f"{GUNICORN} -c python:conf app:app"), is_app_known=False).options
+    assert (options["listen"], options["config"], options["drain"]) == (("127.0.0.1:8000",), "conf.py", 90)
+    assert "workers" not in options
+
+
+def test_a_relative_socket_and_what_may_connect_to_it(folder: Path) -> None:
+    for umask, is_open in (("", True), ("-m 007", False)):
+        move = plan(existing(folder=folder, command=f"{GUNICORN} {umask} -b unix:a.sock app"), is_app_known=False)
+        assert move.options["listen"] == (f"{folder}/a.sock",)
+        assert move.options["app"] == "app:application"
+        assert move.is_open_to_all is is_open
+
+
+@pytest.mark.parametrize("line", ["gunicorn a:b >>log 2>&1", "gunicorn a:b | cat", "x=1; gunicorn a:b", "gunicorn $A"])
+def test_a_line_for_a_shell_that_does_more(line: str) -> None:
+    with pytest.raises(UnitError, match=r"ExecStart= (is a line for a shell|has the variable)"):
+        read(("/bin/sh", "-c", line), {}, "/nowhere")
+
+
+def test_a_folder_that_a_shell_changes_to() -> None:
+    served = read(("/bin/sh", "-c", "cd src && exec /v/bin/gunicorn a:b"), {}, "/srv/shop")
+    assert (served.directory, served.python) == ("/srv/shop/src", "/v/bin/python3")
+
+
+def test_a_line_that_resets_others_resets_none_of_ours(folder: Path) -> None:
+    lines = [Line("Service", "Environment", value) for value in ("A=1", "", "B=2")]
+    assert plan(existing(*lines, folder=folder), is_app_known=False).others.splitlines()[1:] == [
+        "[Service]",
+        "Environment=B=2",
+        "UMask=0022",
+    ]
+
+
+def test_folders_in_the_applications_that_the_user_may_write(folder: Path) -> None:
+    for name, mode in (("uploads", 0o755), ("shared", 0o770), ("code", 0o755), ("open", 0o777)):
+        (folder / name).mkdir()
+        (folder / name).chmod(mode)
+    uid, gid = pwd.getpwnam("nobody")[2:4]
+    os.chown(folder / "uploads", uid, gid)
+    os.chown(folder / "shared", 0, gid)
+    written = plan(existing(folder=folder), is_app_known=False).options["write"]
+    assert set(written) == {f"{folder}/uploads", f"{folder}/shared"}
