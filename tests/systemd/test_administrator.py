@@ -224,7 +224,10 @@ def test_half_an_installation_is_reported_with_commands_that_complete_it(machine
     status, told = doctor(machine)
     assert status == 1
     assert not re.search(r"systemctl (?:stop|start) *(?:,|$)| ,", told, re.MULTILINE), told
-    assert "there is no app.socket. Install the units again: flask-socketact units --install" in told
+    assert f"there is no app.socket. Install the units again: {CLI} units --again app" in told
+    machine.run(CLI, "units", "--again", "app")
+    machine.systemctl("enable", "--now", "app.socket")
+    assert doctor(machine) == (0, "")
 
 
 def test_lines_that_systemd_ignores_are_reported(machine: Machine) -> None:

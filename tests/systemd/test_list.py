@@ -99,11 +99,11 @@ def do(machine: Machine, remedy: str) -> None:
 def test_units_of_another_version(machine: Machine) -> None:
     relay = machine.path("/usr/local/lib/flask-socketact/relay")
     relay.write_text(relay.read_text() + "# changed\n")
-    text = "its units are from another version. Install the units again: flask-socketact units --install"
+    text = f"its units are from another version: {CLI} units --again app"
     assert app(machine)[1].startswith(text)
     relay.unlink()
     assert app(machine)[1].startswith(text)
-    machine.run(CLI, "units", "--install")
+    machine.run(CLI, "units", "--again", "app")
     assert app(machine) == ("idle", "")
 
 
@@ -118,7 +118,7 @@ def test_a_service_that_fails(machine: Machine) -> None:
 def test_an_address_that_systemd_does_not_hold(machine: Machine) -> None:
     drop_in(machine, "app.socket", "[Socket]\nListenStream=127.0.0.1:8009\n")
     try:
-        assert app(machine) == ("idle", "systemd does not hold 127.0.0.1:8009: flask-socketact doctor app")
+        assert app(machine) == ("idle", f"systemd does not hold 127.0.0.1:8009: {CLI} doctor app")
     finally:
         drop_in(machine, "app.socket", "")
 
@@ -139,6 +139,6 @@ def test_no_services(machine: Machine) -> None:
     uid = machine.run("id", "--user", "root").stdout.strip()
     machine.systemctl("start", f"user@{uid}.service")
     command = ("env", f"XDG_RUNTIME_DIR=/run/user/{uid}", CLI, "list", "--user-manager")
-    text = "There are no services yet: flask-socketact units --user-manager --install makes one\n"
+    text = f"There are no services yet: {CLI} units --user-manager --install makes one\n"
     assert machine.run(*command).stdout == text
     assert machine.run(*command, "--json").stdout == "[]\n"

@@ -141,13 +141,14 @@ def test_a_service_works_as_before(machine: Machine, tmp_path: Path, figure: Cal
 
 
 def remove(machine: Machine) -> None:
-    """Remove the service, and all that the command says remains."""
+    """Remove the service; the command says what remains, and how to go back."""
     done = machine.run(CLI, "units", "--remove", "shop")
     assert page(machine) == (0, b"")
     folder = machine.path("/etc/systemd/system")
     assert sorted(path.name for path in folder.glob("shop*")) == ["shop.service.old"]
     assert machine.path("/usr/local/lib/flask-socketact/relay").exists()  # app needs it
-    assert re.findall(r"^  (.*)$", done.stdout, re.MULTILINE) == [
+    old, *others = re.findall(r"^  (.*)$", done.stdout, re.MULTILINE)
+    assert others == [
         "/var/lib/shop: the data of the application",
         "/var/log/shop",
         "/home/shop/site: the application",
@@ -156,3 +157,7 @@ def remove(machine: Machine) -> None:
     told = machine.run(CLI, "units", "--remove", "shop", check=False)
     assert told.returncode == 3
     assert "there is no /etc/systemd/system/shop.service that flask-socketact has made" in told.stderr
+    machine.run("sh", "-c", old.partition("type: ")[2])
+    machine.systemctl("daemon-reload")
+    machine.systemctl("start", "shop")
+    machine.wait_for(lambda: page(machine)[0] == 200, "the unit of before")
