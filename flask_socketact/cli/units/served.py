@@ -174,7 +174,7 @@ def _assigned(path: str) -> dict[str, Any]:
     """Return the names that a configuration file assigns, with their values where it has literals, and else None."""
     try:
         body = ast.parse(files.read(path)).body
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     assigned = [(each.targets, each.value) for each in body if isinstance(each, ast.Assign)]
     assigned += [([each.target], each.value) for each in body if isinstance(each, ast.AnnAssign) and each.value]

@@ -6,6 +6,7 @@ drop-in. What is left is told, with the reason.
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import re
@@ -43,6 +44,8 @@ _DONE = re.compile(
     "|WatchdogSec|StartLimit.*|Sockets|GuessMainPID|NoNewPrivileges|Private.*|Protect.*|Restrict.*|LockPersonality"
     "|SystemCall.*|OOMPolicy|ReadWriteDirectories"
 )
+#: Groups of proxies.
+_PROXIES = ("www-data", "nginx", "http", "haproxy")
 #: How many folders in the application's are looked at.
 _MOST = 200
 
@@ -52,17 +55,13 @@ class Takeover:
     """A service that is taken over."""
 
     existing: Existing
-    is_open_to_all: bool  #: its Unix socket
     options: dict[str, Any]  #: values of our options, by the names of the command's parameters
     others: str  #: text of the drop-in with the other lines; empty if there are none
     remarks: tuple[str, ...]  #: what is not as before, or should be looked at
 
     def drop_in(self, wanted: Application) -> dict[str, str]:
-        """Return the drop-ins by their names, if there are any: of the service, and of its socket unit."""
-        texts = {f"{wanted.name}.service.d/{TAKEN_OVER}": self.others}
-        if self.is_open_to_all and wanted.sockets[0].has_paths:
-            texts[f"{wanted.name}.socket.d/{TAKEN_OVER}"] = "# As gunicorn's own socket.\n[Socket]\nSocketMode=0666\n"
-        return {name: text for name, text in texts.items() if text}
+        """Return the drop-in by its name, if there is one."""
+        return {f"{wanted.name}.service.d/{TAKEN_OVER}": self.others} if self.others else {}
 
     def can_run_next_to(self, wanted: Application) -> bool:
         """Whether the old service and ours have different names and addresses."""
@@ -106,7 +105,7 @@ def plan(existing: Existing, *, is_app_known: bool) -> Takeover:
     if is_ours(files.read(existing.files[0])):
         raise UnitError(f"{existing.files[0]} was made by flask-socketact: use --again {existing.name}")
     try:
-        served = served_by(existing)
+        served = command_lines.read(existing.command, existing.environment, existing.directory)
     except UnitError:
         if not is_app_known:
             raise
@@ -116,6 +115,9 @@ def plan(existing: Existing, *, is_app_known: bool) -> Takeover:
     remarks = [*served.remarks]
     directory = served.directory or existing.directory
     listen = _listeners(existing, served)
+    socket_group = _proxy_group(existing, served, listen)
+    if socket_group is not None:
+        remarks.append(f"the socket was open to all users, and now is to the group {socket_group}: --socket-group")
     options = {
         "name": existing.name,
         "app": served.app,
@@ -125,6 +127,7 @@ def plan(existing: Existing, *, is_app_known: bool) -> Takeover:
         "python": served.python,
         "config": served.config,
         "listen": listen,
+        "socket_group": socket_group,
         "workers": served.workers,
         "threads": served.threads,
         "drain": served.drain,
@@ -132,13 +135,8 @@ def plan(existing: Existing, *, is_app_known: bool) -> Takeover:
         "write": tuple(_writable(existing, served, directory, remarks)),
     }
     taken = {key: value for key, value in options.items() if value not in (None, ())}
-    others = _drop_in(existing, served)
-    is_open_to_all = not existing.sockets and served.umask is not None and not served.umask & 0o006
-    return Takeover(existing, is_open_to_all, taken, others, tuple(dict.fromkeys((*remarks, *_left(existing)))))
-
-
-def served_by(existing: Existing) -> Served:
-    return command_lines.read(existing.command, existing.environment, existing.directory)
+    told = dict.fromkeys((*remarks, *_left(existing)))
+    return Takeover(existing, taken, _drop_in(existing, served), tuple(told))
 
 
 def _listeners(existing: Existing, served: Served) -> tuple[str, ...]:
@@ -156,6 +154,20 @@ def _address(bind: str) -> str:
         return f"{port}:8000"  # gunicorn's default port
     hosts = {"": "", "localhost": "127.0.0.1:", "*": ""}
     return f"{hosts.get(host, f'{host}:')}{port}"
+
+
+def _proxy_group(existing: Existing, served: Served, listen: tuple[str, ...]) -> str | None:
+    """Return the group of a proxy on this machine, if it connects to a socket that gunicorn has opened to all users.
+
+    Ours is open to a group: the mailbox is in the same unit.
+    """
+    is_open = served.umask is not None and not served.umask & stat.S_IWOTH
+    if existing.sockets or not is_open or not any(address.startswith("/") for address in listen):
+        return None
+    for name in _PROXIES:
+        with suppress(KeyError):
+            return grp.getgrnam(name).gr_name
+    return None
 
 
 def _writable(existing: Existing, served: Served, directory: str, remarks: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flask_socketact.cli.units import takeover
 from flask_socketact.cli.units.existing import Existing, Line, parse
 from flask_socketact.cli.units.served import read
 from flask_socketact.cli.units.takeover import plan
@@ -191,12 +192,14 @@ def test_names_in_functions_of_the_configuration_are_not_settings(folder: Path) 
     assert "workers" not in options
 
 
-def test_a_relative_socket_and_what_may_connect_to_it(folder: Path) -> None:
-    for umask, is_open in (("", True), ("-m 007", False)):
+def test_a_relative_socket_and_what_may_connect_to_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(takeover, "_PROXIES", ("no-such-group", "daemon"))
+    for umask, group in (("", "daemon"), ("-m 007", None)):
         move = plan(existing(folder=folder, command=f"{GUNICORN} {umask} -b unix:a.sock app"), is_app_known=False)
         assert move.options["listen"] == (f"{folder}/a.sock",)
         assert move.options["app"] == "app:application"
-        assert move.is_open_to_all is is_open
+        assert move.options.get("socket_group") == group
+        assert any("was open to all users" in remark for remark in move.remarks) is bool(group)
 
 
 @pytest.mark.parametrize("line", ["gunicorn a:b >>log 2>&1", "gunicorn a:b | cat", "x=1; gunicorn a:b", "gunicorn $A"])
