@@ -96,8 +96,8 @@ class _Rehearsal:
 
     async def _restart_repeatedly(self) -> None:
         await asyncio.sleep(self._plan.every)
-        last_change = await self._ask(Service.last_change)
         for number in range(1, self._plan.restarts + 1):
+            last_change = await self._ask(Service.last_change)
             self._doing = f"restart {number}"
             restart = Restart(self._now())
             self._recording.restarts.append(restart)
