@@ -121,7 +121,7 @@ def test_a_command_that_restarts_nothing_ends_the_rehearsal(machine: Machine) ->
     ):
         done = machine.run(*who, CLI, "rehearse", *QUICK, "--restarts", "5", "--do", do, check=False)
         assert done.returncode == 3
-        assert done.stdout.count("\n  restart ") == 1
+        assert done.stdout.count("\n  restart ") <= 1  # one that ends at once is not shown
         assert done.stderr.startswith(f"Error: {do} restarted nothing: ")
         assert (done.stderr.count("\n"), why in done.stderr, remedy in done.stderr) == (1, True, True), done.stderr
     drop_in(machine, "app.service", "[Service]\nExecReload=\nExecReload=/bin/false\n")
