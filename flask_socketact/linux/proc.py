@@ -60,6 +60,17 @@ def wanted_cpu(pid: int) -> float:
     return (int(running) + int(waiting)) / 1e9
 
 
+def is_runnable(pid: int) -> bool:
+    """Return whether the main thread of a process runs, or waits for a CPU; False if the process has exited.
+
+    For how long it has waited, :func:`wanted_cpu` tells only when it runs again.
+    """
+    try:
+        return _stat(pid)[0] == "R"
+    except OSError:
+        return False
+
+
 def catches(pid: int, number: int) -> bool:
     """Return whether a process has a handler for a signal; False if it has exited."""
     try:

@@ -44,6 +44,6 @@ class LoadPace:
             passed = now - load.since
             if passed >= WINDOW:
                 wanted = proc.wanted_cpu(pid)
-                load.is_busy = wanted - load.wanted >= BUSY * passed
+                load.is_busy = wanted - load.wanted >= BUSY * passed or proc.is_runnable(pid)
                 load.since, load.wanted = now, wanted
         return sum(load.is_busy for load in self._loads.values()) < self._most

@@ -119,6 +119,7 @@ def shop(machine: Machine) -> Iterator[Machine]:
 
 
 def lines(machine: Machine) -> list[str]:
+    machine.run("journalctl", "--sync")
     return re.findall(LINE, machine.journal("app.service"))
 
 
