@@ -76,7 +76,7 @@ def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
 
 @pytest.fixture
 def machine(booted: Machine) -> Machine:
-    """A service as somebody has written it for gunicorn, running."""
+    """A service that an administrator has written for gunicorn, running."""
     folder = booted.path("/home/shop/site")
     for path in (folder / "uploads", booted.path("/home/shop/.cache"), booted.path("/var/log/shop")):
         path.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,7 @@ from flask_socketact import files
 from flask_socketact.errors import UnitError
 from flask_socketact.systemd.manager import Manager
 
-_PROPERTIES = (
-    *("FragmentPath", "DropInPaths", "User", "Group", "WorkingDirectory", "DynamicUser", "TriggeredBy", "ActiveState"),
-    "Environment",
-)
+_PROPERTIES = ("FragmentPath", "DropInPaths", "User", "Group", "WorkingDirectory", "DynamicUser", "TriggeredBy")
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,6 @@ class Existing:
     group: str
     directory: str
     is_dynamic: bool  #: it has no user of its own
-    is_running: bool
     command: tuple[str, ...]  #: of ``ExecStart=``: the program, and its arguments
     environment: dict[str, str]
     env_files: tuple[str, ...]
@@ -58,7 +54,8 @@ def read(name: str, manager: Manager) -> Existing:
     unit = manager.find(service, *_PROPERTIES)
     if unit["LoadState"] != "loaded":
         raise UnitError(f"{service} is not loaded, but {unit['LoadState']}: there is nothing to take over")
-    commands, env_files, write = manager.get(service, "ExecStart", "EnvironmentFiles", "ReadWritePaths")
+    properties = ("ExecStart", "Environment", "EnvironmentFiles", "ReadWritePaths")
+    commands, variables, env_files, write = manager.get(service, *properties)
     if not commands:
         raise UnitError(f"{service} has no ExecStart=: there is nothing to take over")
     path, arguments, *_ = commands[-1]
@@ -71,10 +68,9 @@ def read(name: str, manager: Manager) -> Existing:
         group=unit["Group"],
         directory=_home(unit["User"]) if unit.directory in ("", "~") else unit.directory,
         is_dynamic=unit["DynamicUser"] == "yes",
-        is_running=unit.is_active,
         command=(path, *arguments[1:]),
-        environment=_environment(manager.get(service, "Environment")[0], env_files),
-        env_files=tuple(("" if is_needed else "-") + file for file, is_needed in _needed(env_files)),
+        environment=_environment(variables, env_files),
+        env_files=tuple(f"{'-' if may_be_missing else ''}{file}" for file, may_be_missing in env_files),
         write=tuple(write),
         sockets={socket: tuple(manager.show(socket, "Listen").listens("Stream")) for socket in sockets},
     )
@@ -95,11 +91,6 @@ def _environment(lines: list[str], env_files: list[list[object]]) -> dict[str, s
             pairs = (line.strip().split("=", 1) for line in files.read(str(file)).splitlines())
             found |= {pair[0]: pair[1].strip("'\"") for pair in pairs if len(pair) > 1 and not pair[0].startswith("#")}
     return found
-
-
-def _needed(env_files: list[list[object]]) -> list[tuple[str, bool]]:
-    """Return the files, and whether each must exist; D-Bus has whether it need not."""
-    return [(str(file), not may_be_missing) for file, may_be_missing in env_files]
 
 
 def parse(text: str) -> list[Line]:

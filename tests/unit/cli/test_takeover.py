@@ -29,7 +29,6 @@ def existing(
         "group": "",
         "directory": str(folder),
         "is_dynamic": False,
-        "is_running": True,
         "command": tuple(command.split()),
         "environment": {},
         "env_files": (),
