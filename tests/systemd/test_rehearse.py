@@ -106,6 +106,8 @@ def test_progress_has_colors_only_on_a_terminal(machine: Machine) -> None:
 def test_a_release_that_does_not_boot_is_a_failed_restart(machine: Machine) -> None:
     drop_in(machine, "app.service", "[Service]\nEnvironment=GUNICORN_CMD_ARGS=--nonsense\n")
     done = machine.run(CLI, "rehearse", "--json", *QUICK, check=False)
+    drop_in(machine, "app.service", "")
+    machine.systemctl("restart", "app")  # not left to Restart=, in the middle of the next test: a reload would succeed
     status, result = done.returncode, json.loads(done.stdout)
     assert status == 1
     assert result["broken"] == ["failed-restarts>0: 1"]
