@@ -23,6 +23,7 @@ from typing import Any
 
 from flask_socketact import addresses
 from flask_socketact.errors import MailboxError
+from flask_socketact.handover.steps import Step, reached
 from flask_socketact.linux.descriptors import NO_RESOURCES, above_streams
 
 #: Python's own class: an application may replace ``socket.socket`` (PySocks), by a class that cannot do this.
@@ -224,6 +225,7 @@ def receive(sender: socket.socket) -> tuple[Origin, list[socket.socket], list[st
     data, fds, flags = _receive(sender)
     if not data and not fds:
         return None
+    reached(Step.WORKER_RECEIVES)
     try:
         origin = Origin.unpack(data[:0] if flags & socket.MSG_TRUNC else data)
     except MailboxError:

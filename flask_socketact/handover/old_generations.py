@@ -13,6 +13,7 @@ from pathlib import Path
 from gunicorn.glogging import Logger
 
 from flask_socketact.handover import protocol
+from flask_socketact.handover.steps import Step, reached
 from flask_socketact.linux import proc
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard
@@ -114,6 +115,7 @@ class OldGenerations:
         now = self._clock()
         for scope, generation in self._generations.items():
             if generation.retired_at is None:
+                reached(Step.MASTER_RETIRES)
                 generation.retired_at = now
                 self._signal(scope, protocol.DRAIN)
             since = now - generation.retired_at

@@ -14,6 +14,7 @@ from gunicorn.workers.base import Worker
 from flask_socketact import env
 from flask_socketact.errors import SettingsError
 from flask_socketact.handover.old_generations import OldGenerations, RelayedWorker
+from flask_socketact.handover.steps import Step, reached
 from flask_socketact.logs import reopen
 from flask_socketact.master import idle_exit, listeners, status_line
 from flask_socketact.master.failures import Failure
@@ -92,6 +93,7 @@ class Arbiter(Pool):
             self._take_listeners()
         self.mailbox = self.mailbox or listeners.create_mailbox(self.log)
         self.old.look()
+        reached(Step.MASTER_STARTS)
         super().start()
         if not env.may_overlap(os.environ):
             self._wait_for_old()
@@ -152,8 +154,7 @@ class Arbiter(Pool):
             self.shortage = None
 
     def exit_idle(self, seconds: float) -> None:
-        """Stop with success after `seconds` without a connection. A new connection gets its response from this master's
-        workers, or waits in the listener until systemd has started the service."""
+        """Stop with success after `seconds` without a connection. A new one is served, or starts the service again."""
         self.log.info("No connection for %g s: exiting, the next one starts the service", seconds)
         self._keeps_mail = True
         self._announce_stop(f"Idle for {seconds:g} s: the next connection starts the service")
@@ -175,8 +176,10 @@ class Arbiter(Pool):
     def _report_ready(self) -> None:
         is_first = not self.state.was_ready
         if is_first and not self.board.is_deaf:
+            reached(Step.MASTER_SUPERSEDES)
             self.old.supersede()
         text = status_line.serving(self)
+        reached(Step.MASTER_IS_READY)
         is_known = self.manager.ready(text)
         self.board.note_ready(self.generation, self.reloads.loading_since)
         if not is_known:
@@ -233,9 +236,11 @@ class Arbiter(Pool):
 
     def stop(self, graceful: bool = True) -> None:
         """Let the workers drain, and wait until they have exited; relayed workers are no longer ours."""
+        reached(Step.MASTER_STOPS)
         self.reloads.cancel()
         self.end_loader()
         scope = self.forget_relayed()
+        reached(Step.MASTER_FORGETS)
         self._announce_stop(
             f"Restarting: the old workers keep serving in {scope}"
             if scope

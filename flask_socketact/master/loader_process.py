@@ -20,6 +20,7 @@ from flask_socketact.bridge import request_context
 from flask_socketact.bridge.children import end_child, flush_output
 from flask_socketact.bridge.loading import loading
 from flask_socketact.bridge.server_info import Server
+from flask_socketact.handover.steps import Step, reached
 from flask_socketact.linux import process_control
 from flask_socketact.linux.fork_signals import ForkSignals
 from flask_socketact.logs import reopen, sandbox_errors
@@ -131,6 +132,7 @@ class LoaderProcess:
         names = [(getattr(listener, "fdname", None), listener) for listener in pool.LISTENERS]
         server = Server(names, pool.board, scoreboard.private_slot(), lambda: False)
         sandbox_errors.watch(pool.log)
+        reached(Step.LOADER_LOADS)
         try:
             if patch is not None:
                 patch()
@@ -151,6 +153,7 @@ class LoaderProcess:
         gc.collect()
         gc.freeze()  # a collection in a worker would write to every object, and so copy the memory
         process_control.die_with_parent(0)  # from now on, it exits after its workers
+        reached(Step.LOADER_HAS_LOADED)
         self._send(LOADED)
         return True
 
@@ -176,6 +179,7 @@ class LoaderProcess:
             if rotations > self._rotations:
                 self._rotations = rotations
                 reopen.reopen(self._pool.log)
+            reached(Step.LOADER_FORKS)
             self._send(self._forks.fork(age, slot, descriptors))
 
     def _wait_for_workers(self) -> None:

@@ -19,6 +19,7 @@ from gunicorn.workers.base import Worker
 from flask_socketact import env
 from flask_socketact.bridge import request_context
 from flask_socketact.errors import ReloadError
+from flask_socketact.handover.steps import Step, reached
 from flask_socketact.linux.descriptors import STDERR, STDOUT
 from flask_socketact.logs import reopen
 from flask_socketact.master import config_reload
@@ -110,6 +111,7 @@ class Reloads:
         master.report_state()
         try:
             self._configure(before)
+            reached(Step.MASTER_RELOADS)
             master.manage_workers()
         except Exception as error:  # noqa: BLE001 (hooks and settings are the user's code)
             self.fail(Failure.of(error))
@@ -119,6 +121,7 @@ class Reloads:
         before, master = self._before, self._master
         if before is None or len(self._loaded()) < master.num_workers:
             return
+        reached(Step.MASTER_HAS_RELOADED)
         self._before = None
         master.dropped_listeners = ()
         self.failure = master.shortage = None

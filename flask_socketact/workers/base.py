@@ -16,6 +16,7 @@ from flask_socketact.bridge import keys, request_context, server_info
 from flask_socketact.bridge.loading import loading
 from flask_socketact.handover import protocol
 from flask_socketact.handover.mailbox import Mailbox
+from flask_socketact.handover.steps import Step, reached
 from flask_socketact.linux import socket_queues
 from flask_socketact.logs import logger, reopen, root, sandbox_errors
 from flask_socketact.shared.scoreboard import Field, Scoreboard, Slot
@@ -85,6 +86,7 @@ class BaseWorker(Worker):
     # Boot.
 
     def init_process(self) -> None:
+        reached(Step.WORKER_STARTS)
         self._is_managed = hasattr(self, "slot")
         if not self._is_managed:  # gunicorn's own master
             self.board = Scoreboard()
@@ -100,9 +102,11 @@ class BaseWorker(Worker):
         """Load the application, or use what a loader has loaded."""
         server = server_info.Server(self.named_listeners(), self.board, self.slot, self.is_draining, self.begin_stream)
         sandbox_errors.watch(self.log)
+        reached(Step.WORKER_LOADS)
         # By handle_exit(), or a handler of the application.
         with loading(server, self.log, is_told_to_exit=lambda: not self.alive or bool(self.slot[Field.DRAINING])):
             super().load_wsgi()
+        reached(Step.WORKER_HAS_LOADED)
         self.handlers.restore()
         logger.restore(self.log)
         root.install_root_handler()
@@ -157,6 +161,7 @@ class BaseWorker(Worker):
 
         A relayed worker gets the signal from the next generation's master, or from an administrator.
         """
+        reached(Step.WORKER_DRAINS)
         super().handle_exit(sig, frame)
         self.relayed.next_is_ready = self.relayed.next_is_ready or self.relayed.is_moved()
         self.drain.begin()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from flask_socketact.errors import MailboxError
 from flask_socketact.handover import mailbox
+from flask_socketact.handover.steps import Step, reached
 from flask_socketact.linux import descriptors
 from flask_socketact.shared.scoreboard import Field, Slot
 
@@ -175,7 +176,9 @@ class Carrier:
         origins = [(mailbox.Origin(c.listener, c.served, _pairs(c.proxy), c.unread), fd) for fd, c in movable.items()]
         if descriptors.first_reserved() < descriptors.LOW_LIMIT:
             batch = min(batch, descriptors.RESERVE - 1)
+        reached(Step.WORKER_SENDS)
         for fds in box.send(origins, batch):
+            reached(Step.WORKER_HAS_SENT)
             worker.slot[Field.CARRIED_OUT] += len(fds)
             for fd in fds:
                 self.owner.close_copy(movable[fd])

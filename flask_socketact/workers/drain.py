@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flask_socketact.bridge import drain_calls, holds, server_info
+from flask_socketact.handover.steps import Step, reached
 from flask_socketact.http.websocket import GOING_AWAY, NORMAL_CLOSURE, SERVICE_RESTART
 from flask_socketact.shared.scoreboard import Field
 from flask_socketact.systemd import message_ids
@@ -89,6 +90,7 @@ class Drain:
             self._log_cut_short()
         worker.applications.for_each(lambda application: application.drained(cut_short=is_cut_short))
         self._log_end()
+        reached(Step.WORKER_HAS_DRAINED)
         self._is_finished = True
         worker.handlers.call_application_handler()
 

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from flask_socketact.errors import ManagerError
+from flask_socketact.handover.steps import Step, reached
 from flask_socketact.systemd import cgroup, manager, message_ids
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Relayed:
         now = time.monotonic()
         self._orphaned_since = self._orphaned_since or now
         if self.is_moved():
+            reached(Step.WORKER_IS_RELAYED)
             worker.ppid = os.getppid()  # the service manager, from now on
             worker.log.info(
                 "Relayed: this worker keeps serving while the service restarts (pid: %s)",
