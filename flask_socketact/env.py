@@ -47,6 +47,10 @@ OVERLAP = "SOCKETACT_OVERLAP"
 #: conf.py.
 CONFIG = "SOCKETACT_CONFIG"
 
+#: ``yes`` in the trial of a release (cli/deploy/trial_unit.py). Read by the logger (logs/logger.py), which then sends
+#: no metrics to statsd, and by applications that start schedulers when they are imported.
+TRIAL = "SOCKETACT_TRIAL"
+
 
 def header_timeout() -> float:
     """Return :data:`HEADER_TIMEOUT`, in seconds.
@@ -99,6 +103,11 @@ def idle_exit() -> float | None:
 def may_overlap(environ: Mapping[str, str]) -> bool:
     """Return whether old and new workers of a service with this environment may run at the same time."""
     return environ.get(OVERLAP) != "no"
+
+
+def is_trial() -> bool:
+    """Return whether this process belongs to the trial of a release."""
+    return os.environ.get(TRIAL) == "yes"
 
 
 def _number(variable: str, default: int) -> int:

@@ -95,6 +95,10 @@ class ReleaseError(SocketActError):
     """The link to the release cannot be switched. Nothing was changed."""
 
 
+class UntriedError(SocketActError):
+    """A release cannot be tried before it is deployed. The text says why."""
+
+
 class CommandError(SocketActError):
     """systemctl failed. The text is its own."""
 

@@ -32,8 +32,10 @@ MAX_QUOTE = 500
 #: The relay fails after the unit, for the same reason: its identifiers before and after systemd has started it.
 _RELAY = ("(relay)", "relay")
 _ERRORS = ("0", "1", "2", "3")  # PRIORITY=err and above
-#: An error of gunicorn that follows the one with the reason.
-_NO_REASON = re.compile(r"Worker \(pid:\d+\) exited with code \d+\.")
+#: The User-Agent of deploy.
+USER_AGENT = "flask-socketact-deploy"
+#: Errors that follow the one with the reason: one of gunicorn, and the access log of a request by deploy.
+_NO_REASON = re.compile(rf"Worker \(pid:\d+\) exited with code \d+\.|.*\"{USER_AGENT}\".*")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from gunicorn import glogging
 from gunicorn.config import Config
 from gunicorn.instrument import statsd
 
+from flask_socketact import env
 from flask_socketact.bridge import keys, request_context
 from flask_socketact.logs import destinations, streams
 from flask_socketact.logs.handler import Handler, writes_to_journal
@@ -25,7 +26,8 @@ class Logger(glogging.Logger):
 
     def __new__(cls, cfg: Config) -> Logger:
         """Return a :class:`StatsdLogger` if ``statsd_host`` is set: gunicorn does so only for its default class."""
-        logger: Logger = super().__new__(StatsdLogger if cls is Logger and cfg.statsd_host else cls)
+        has_metrics = cfg.statsd_host and not env.is_trial()
+        logger: Logger = super().__new__(StatsdLogger if cls is Logger and has_metrics else cls)
         return logger
 
     def __init__(self, cfg: Config) -> None:

@@ -272,7 +272,12 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
+def runtime_root(*, user: bool) -> Path:
+    """Return the folder of what a manager's units make at run time: ``/run``, or ``XDG_RUNTIME_DIR``."""
+    return Path(os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}") if user else "/run")
+
+
 def runtime_folders(unit: Unit, manager: Manager) -> list[Path]:
     """Return the folders of ``RuntimeDirectory=`` of a service."""
-    root = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}") if manager.user else "/run"
-    return [Path(root, name) for name in unit["RuntimeDirectory"].split()]
+    root = runtime_root(user=manager.user)
+    return [root / name for name in unit["RuntimeDirectory"].split()]

@@ -8,74 +8,30 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 
 import pytest
 
-from tests.support.http import ask
-from tests.support.load import Load
-from tests.support.machine import EXAMPLES, Machine, drop_in, install
+from tests.support import deployed
+from tests.support.deployed import BAD, CLI, GOOD, add_release, current, load, put_back, serving
+from tests.support.machine import Machine, drop_in
 
-CLI = "/srv/app/venv/bin/flask-socketact"
-CLIENTS = {"new connection": 4, "keep-alive": 4, "keep-alive, mostly idle": 2, "streamed response": 1, "slow upload": 1}
-GOOD = (EXAMPLES / "app.py").read_text()
-#: What bad releases add to the example.
-BAD = {
-    "raises": "raise RuntimeError('no database')\n",
-    "answers-500": "@app.before_request\ndef fail():\n    if request.path != '/readyz': return 'bad release', 500\n",
-    "not-ready": "@socketact.check('database')\ndef database():\n    raise ConnectionError('no database')\n",
-    "hangs": "time.sleep(3600)\n",
-}
-OPTIONS = ("--healthy", "1", "--timeout", "5")
+#: These releases must reach clients.
+OPTIONS = ("--no-trial", "--healthy", "1", "--timeout", "5")
 
 
 @pytest.fixture(scope="module")
-def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """A machine whose service runs in a link to the current release."""
-    with Machine(request.config.getoption("--tree")) as machine:
-        install(machine, "app")
-        add_release(machine, "good", GOOD)
-        for name, source in BAD.items():
-            add_release(machine, name, GOOD + source)
-        machine.run("ln", "-s", "releases/good", "/srv/app/current")
-        where = ("--directory", "/srv/app/current", "--python", "/srv/app/venv/bin/python3")
-        machine.run(CLI, "units", "--install", *where, "--threads", "8")
+def machine_of_module(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    with deployed.booted(request.config.getoption("--tree")) as machine:
         yield machine
 
 
 @pytest.fixture
-def machine(booted: Machine) -> Machine:
+def machine(machine_of_module: Machine) -> Machine:
     """The good release runs, by a relative link."""
-    booted.run("ln", "-sfn", "releases/good", "/srv/app/current")
-    booted.run("rm", "-rf", "/var/lib/flask-socketact")
-    booted.systemctl("restart", "app")
-    return booted
-
-
-def add_release(machine: Machine, name: str, source: str) -> None:
-    folder = machine.path(f"/srv/app/releases/{name}")
-    folder.mkdir(parents=True)
-    text = source.replace('return f"Hello', f'return f"Release {name}: Hello')
-    (folder / "app.py").write_text(text)
-
-
-def current(machine: Machine) -> str:
-    return str(Path(machine.path("/srv/app/current")).readlink())
-
-
-def serving(machine: Machine) -> str:
-    """Return the release that serves."""
-    return ask(partial(machine.connect, ("127.0.0.1", 8000)))[1].decode().partition(":")[0]
-
-
-def put_back(machine: Machine) -> bool:
-    """Whether the good release is in place again, and serves."""
-    return (current(machine), serving(machine)) == ("releases/good", "Release good")
-
-
-def load(machine: Machine) -> Load:
-    return Load(partial(machine.connect, ("127.0.0.1", 8000)), CLIENTS)
+    machine_of_module.run("ln", "-sfn", "releases/good", "/srv/app/current")
+    machine_of_module.run("rm", "-rf", "/var/lib/flask-socketact")
+    machine_of_module.systemctl("restart", "app")
+    return machine_of_module
 
 
 def steps(machine: Machine) -> list[str]:
@@ -173,7 +129,7 @@ def watched(machine: Machine, name: str, *options: str) -> Iterator[subprocess.P
 
 def cut_off(machine: Machine, name: str) -> None:
     """Begin to deploy a release that is never healthy, and kill the deploy."""
-    with watched(machine, name, "--timeout", "60"):
+    with watched(machine, name, "--timeout", "60", "--no-trial"):
         machine.run("pkill", "--signal", "KILL", "--full", f"deploy app --release /srv/app/releases/{name}")
 
 
@@ -219,7 +175,7 @@ def test_responses_over_tls_count(machine: Machine) -> None:
 
 
 def test_ctrl_c_rolls_back(machine: Machine) -> None:
-    with watched(machine, "not-ready", "--timeout", "60") as process:
+    with watched(machine, "not-ready", "--timeout", "60", "--no-trial") as process:
         machine.run("pkill", "--signal", "INT", "--full", "deploy app --release /srv/app/releases/not-ready")
         assert process.wait() == 1
     assert put_back(machine)
@@ -286,7 +242,7 @@ def test_units_that_are_not_ours_or_masked_are_not_restarted(machine: Machine) -
 
 
 def test_a_service_that_is_stopped_during_a_deploy_stays_stopped(machine: Machine) -> None:
-    with watched(machine, "not-ready", "--timeout", "60") as process:
+    with watched(machine, "not-ready", "--timeout", "60", "--no-trial") as process:
         machine.systemctl("stop", "app.service")
         _, told = process.communicate(timeout=60)
     assert process.returncode == 4

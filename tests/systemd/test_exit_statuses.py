@@ -39,7 +39,7 @@ TYPED = {
         f"rm -rf /srv/app/current/app.py; {CLI} doctor app",
         f"{CLI} rehearse {QUICK} --fail-on 'p99>=0'",
         f"{CLI} deploy app --release /srv/app/releases/raises --healthy 1 --timeout 5",
-        f"{INTERRUPT} 8 {CLI} deploy app --release /srv/app/releases/next --healthy 60",
+        f"{INTERRUPT} 8 {CLI} deploy app --release /srv/app/releases/next --no-trial --healthy 60",
     ],
     2: [
         *(
@@ -73,7 +73,7 @@ TYPED = {
         f"{CLI} rehearse --compare /etc/passwd --report /tmp/x.html",
     ],
     4: [
-        f"echo 'broken' >> /srv/app/current/app.py; {CLI} deploy app --release /srv/app/releases/raises --timeout 5",
+        f"echo broken >> /srv/app/current/app.py; {CLI} deploy app --release /srv/app/releases/raises --no-trial",
         f"systemd-run --quiet --pipe --wait -p RestrictAddressFamilies=AF_INET {CLI} units --install",
     ],
     130: [

@@ -67,7 +67,9 @@ def commands_work(as_user: Callable[[str], CompletedProcess[str]]) -> None:
     rehearsed = as_user(f"{cli} rehearse --url http://127.0.0.1:{PORT}/ --restarts 1 --every 1").stdout.splitlines()
     assert rehearsed[0].endswith("1 restart by: systemctl --user restart web.service")
     assert rehearsed[-1] == "Kept: no client noticed."
-    assert "Deployed the release in place" in as_user(f"{cli} deploy --user-manager web --healthy 1").stdout
+    deployed = as_user(f"{cli} deploy --user-manager web --healthy 1").stdout
+    assert ("The trial was good" in deployed, "Deployed the release in place" in deployed) == (True, True), deployed
+    assert "-trial-" not in as_user('ls "$XDG_RUNTIME_DIR" "$XDG_RUNTIME_DIR/systemd/user"').stdout
     assert "/home/web/.local/state/flask-socketact/web.lock" in as_user("find /home/web -name web.lock").stdout
 
 

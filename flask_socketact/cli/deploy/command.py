@@ -39,11 +39,11 @@ def _parse_release(_context: click.Context, _parameter: click.Parameter, value: 
     return None if value is None else Path(value)
 
 
-def _parse_page(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+def _parse_pages(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     from flask_socketact.cli.rehearse.target import check_path
 
     try:
-        return check_path(value)
+        return tuple(check_path(value) for value in dict.fromkeys(values))
     except OptionError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -64,12 +64,20 @@ def _parse_page(_context: click.Context, _parameter: click.Parameter, value: str
 )
 @click.option("--reload", is_flag=True, help="Reload the service instead of restarting it.")
 @click.option(
-    "--page",
-    metavar="PATH",
-    default="/",
+    "--trial/--no-trial",
+    default=True,
     show_default=True,
-    callback=_parse_page,
-    help="Request this page, which must not respond with 5xx.",
+    help="Try the release before any client sees it: start one worker next to the service, and request its pages.",
+)
+@click.option(
+    "--page",
+    "pages",
+    metavar="PATH",
+    multiple=True,
+    default=("/",),
+    show_default=True,
+    callback=_parse_pages,
+    help="Request this page, which must not respond with 5xx. Repeat it for more pages.",
 )
 @click.option(
     "--healthy",
@@ -85,7 +93,7 @@ def _parse_page(_context: click.Context, _parameter: click.Parameter, value: str
     type=_SECONDS,
     default=90,
     show_default=True,
-    help="Roll back if the release is not healthy after this time.",
+    help="Fail if the trial is not good after this time; roll back if the release is not healthy after this time.",
 )
 @click.option(
     "--max-errors",
@@ -99,9 +107,9 @@ def _parse_page(_context: click.Context, _parameter: click.Parameter, value: str
 def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> None:
     """Deploy a release, and roll it back if it is bad.
 
-    Restart the service NAME, and watch its health. A release is bad if it does not start, is not ready (READY=1, and
-    /readyz where the application has it), does not respond at --page, or responds with too many errors. The old workers
-    serve until the new ones are ready.
+    Try the release, restart the service NAME, and watch its health. A release is bad if it does not start, is not ready
+    (READY=1, and /readyz where the application has it), does not respond at a --page, or responds with too many errors.
+    The old workers serve until the new ones are ready.
     """
     from flask_socketact.cli.deploy.record import Record
     from flask_socketact.cli.deploy.service import Service
@@ -134,10 +142,9 @@ def _wanted(given: dict[str, Any]) -> Wanted:
     from flask_socketact.cli.deploy.service import RELOAD, RESTART
     from flask_socketact.cli.deploy.steps import Wanted
 
-    health = Health(given["page"], given["healthy"], given["max_errors"] / 100)
-    return Wanted(
-        given["release"], RELOAD if given["reload"] else RESTART, health, max(given["timeout"], given["healthy"])
-    )
+    health = Health(given["pages"], given["healthy"], given["max_errors"] / 100)
+    verb = RELOAD if given["reload"] else RESTART
+    return Wanted(given["release"], verb, health, max(given["timeout"], given["healthy"]), given["trial"])
 
 
 class _Report:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flask_socketact.cli.deploy.service import Counts, Service
+from flask_socketact.cli.deploy.service import Counts, Response, Service
 from flask_socketact.errors import UnhealthyError
 
 READYZ = "/readyz"
@@ -20,7 +20,7 @@ FEWEST_ERRORS = 3
 class Health:
     """What a new generation must fulfill."""
 
-    page: str  #: path that must not respond with 5xx, unless it did before
+    pages: Sequence[str]  #: paths that must not respond with 5xx, unless they did before
     seconds: float  #: of good health without a break
     max_errors: float  #: share of responses that may be 5xx, or twice the share before, if that is higher
 
@@ -30,7 +30,7 @@ class Baseline:
     """The health of the old generation."""
 
     responded: bool  #: it responded at all, or did not run
-    page_was_good: bool
+    good_pages: Sequence[str]  #: of ``Health.pages``
     readyz: Sequence[str]  #: addresses that respond at /readyz; empty if unknown
     counts: Counts
 
@@ -38,11 +38,13 @@ class Baseline:
 def baseline(service: Service, health: Health) -> Baseline:
     """Measure the health of the service before anything is changed. A service that does not run is not started."""
     if not service.is_active:
-        return Baseline(responded=True, page_was_good=True, readyz=(), counts=Counts())
+        return Baseline(responded=True, good_pages=health.pages, readyz=(), counts=Counts())
     ready = {address: service.request(READYZ, [address]) for address in service.addresses}
     having = [address for address, answer in ready.items() if answer.status is not None and not answer.is_missing]
-    page = service.request(health.page)
-    return Baseline(page.status is not None or bool(having), page.is_good, having, service.counts())
+    pages = {path: service.request(path) for path in health.pages}
+    responded = bool(having) or any(page.status is not None for page in pages.values())
+    good = [path for path, page in pages.items() if page.is_good]
+    return Baseline(responded, good, having, service.counts())
 
 
 def wait(service: Service, health: Health, before: Baseline, deadline: float) -> None:
@@ -73,13 +75,22 @@ def _find_problem(service: Service, health: Health, before: Baseline, own: Count
         raise UnhealthyError("the service was stopped")
     if not service.is_active:
         return "the service is no longer active"
-    page = service.request(health.page)
+    bad = bad_page(service, before)
     _check_errors(service.counts().without(service.own_requests.without(own)), health, before)
-    if before.page_was_good and not page.is_good:
-        return page.text
+    if bad is not None:
+        return bad.text
     if before.readyz and not (readyz := service.request(READYZ, before.readyz)).is_good:
         return readyz.text
     return ""
+
+
+def bad_page(service: Service, before: Baseline, addresses: Sequence[str] = ()) -> Response | None:
+    """Request the pages that were good before; return the first bad response, or None.
+
+    :param addresses: of the service if empty
+    """
+    responses = (service.request(path, addresses) for path in before.good_pages)
+    return next((response for response in responses if not response.is_good), None)
 
 
 def _check_errors(now: Counts, health: Health, before: Baseline) -> None:

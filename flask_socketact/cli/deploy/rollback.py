@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from flask_socketact.cli.deploy import health_watch
@@ -20,11 +21,11 @@ TIMEOUT = 150.0
 class Rollback:
     """Rolls back to the old release."""
 
-    def __init__(self, service: Service, record: Record, report: Report, page: str, timeout: float) -> None:
+    def __init__(self, service: Service, record: Record, report: Report, pages: Sequence[str], timeout: float) -> None:
         self._service = service
         self._record = record
         self._report = report
-        self._page = page  #: path that must respond as before
+        self._pages = pages  #: paths that must respond as before
         self._timeout = timeout  #: for that, in seconds
 
     def roll_back(self, current: Link, pending: Pending, before: Baseline | None) -> None:
@@ -86,17 +87,20 @@ class Rollback:
         """
         began = time.monotonic()
         while True:
-            page = self._service.request(self._page)
-            if page.is_good or not _must_wait(page, before):
+            pages = {path: self._service.request(path) for path in self._pages}
+            bad = {path: page for path, page in pages.items() if not page.is_good}
+            worse = next((page for path, page in bad.items() if _must_wait(path, page, before)), None)
+            if worse is None:
                 break
-            limit = TIMEOUT if page.status is None else self._timeout
+            limit = TIMEOUT if worse.status is None else self._timeout
             if time.monotonic() - began > limit:
                 raise LeftBrokenError(
-                    f"{old} is in place again, but does not respond as before: {page.text}: "
+                    f"{old} is in place again, but does not respond as before: {worse.text}: "
                     f"see {self._service.journalctl}"
                 )
             time.sleep(health_watch.INTERVAL)
-        self._report(f"{old} serves again" if page.is_good else f"{old} is in place again; {page.text}")
+        still_bad = "; ".join(page.text for page in bad.values())
+        self._report(f"{old} is in place again; {still_bad}" if bad else f"{old} serves again")
 
     def _is_stopped(self) -> bool:
         """Return whether an administrator stopped the service. Waits while it stops."""
@@ -131,8 +135,8 @@ def end(record: Record) -> None:
         raise LeftBrokenError(str(error)) from None
 
 
-def _must_wait(page: Response, before: Baseline | None) -> bool:
+def _must_wait(path: str, page: Response, before: Baseline | None) -> bool:
     """Return whether a bad page was better `before`; if that is unknown, any response is enough."""
     if page.status is None:
         return before is None or before.responded
-    return before is not None and before.page_was_good
+    return before is not None and path in before.good_pages

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flask_socketact import env
 from flask_socketact.addresses import host_and_port, is_unix, unix_path
 from flask_socketact.cli import unit_journal
-from flask_socketact.cli.unit_journal import MAX_QUOTE, last_error
+from flask_socketact.cli.unit_journal import MAX_QUOTE, USER_AGENT, last_error
 from flask_socketact.errors import CommandError, NotBegunError
 from flask_socketact.handover import protocol
 from flask_socketact.shared import scoreboard
@@ -89,14 +90,12 @@ class Service:
         """
         self.name = f"{name}.service"
         self.own_requests = Counts()  #: sent by this deploy
-        self._manager = manager
+        self.manager = manager
         unit = self._show()
         self._check(unit)
-        self.addresses = [
-            address
-            for socket_unit in unit["TriggeredBy"].split()
-            for address in manager.show(socket_unit, "Listen").listens("Stream")
-        ]
+        found = [manager.show(other, "Listen", "FileDescriptorName") for other in unit["TriggeredBy"].split()]
+        self.sockets = [other for other in found if other.listens("Stream")]
+        self.addresses = [address for unit in self.sockets for address in unit.listens("Stream")]
 
     def _check(self, unit: Unit) -> None:
         state = unit["LoadState"]
@@ -111,7 +110,7 @@ class Service:
             )
 
     def _show(self) -> Unit:
-        return self._manager.find(self.name, *_PROPERTIES)
+        return self.manager.find(self.name, *_PROPERTIES)
 
     @property
     def main_pid(self) -> int:
@@ -139,14 +138,18 @@ class Service:
         return self._show().overlaps
 
     @property
+    def exits_when_idle(self) -> bool:
+        return env.IDLE_EXIT in self._show().environment
+
+    @property
     def systemctl(self) -> str:
         """The command that reaches its manager, as the administrator types it."""
-        return as_typed(user=self._manager.user)
+        return as_typed(user=self.manager.user)
 
     @property
     def journalctl(self) -> str:
         """The command that shows its journal, as the administrator types it."""
-        return unit_journal.as_typed(self.name, user=self._manager.user)
+        return unit_journal.as_typed(self.name, user=self.manager.user)
 
     @property
     def is_served(self) -> bool:
@@ -166,12 +169,12 @@ class Service:
         """
         began = int(time.time())
         try:
-            done = call("systemctl", self._manager.option, verb, "--", self.name, seconds=seconds)
+            done = call("systemctl", self.manager.option, verb, "--", self.name, seconds=seconds)
         except subprocess.TimeoutExpired:
             raise CommandError(f"systemctl {verb} did not finish within {seconds:.0f} s{self._status()}") from None
         if done.returncode != 0:
             said = complaint(done).removesuffix(".").removesuffix(".")  # systemd 252 writes two
-            why = last_error(self.name, began, user=self._manager.user)
+            why = last_error(self.name, began, user=self.manager.user)
             raise CommandError(f"systemctl {verb}: {said}{f': {why}' if why else self._status()}")
 
     def _status(self) -> str:
@@ -187,7 +190,7 @@ class Service:
 
     def _scoreboard(self, unit: Unit) -> Scoreboard | None:
         try:
-            return scoreboard.find(runtime_folders(unit, self._manager), int(unit["MainPID"] or 0))
+            return scoreboard.find(runtime_folders(unit, self.manager), int(unit["MainPID"] or 0))
         except PermissionError:
             return None
 
@@ -227,7 +230,7 @@ def _request_by(connect: Callable[[str], socket.socket], address: str, path: str
         # A server that sends "100 Continue" forever would not trigger the timeout of a read.
         watch = threading.Timer(REQUEST_TIMEOUT, connection.sock.shutdown, (socket.SHUT_RDWR,))
         watch.start()
-        connection.request("GET", path, headers={"User-Agent": "flask-socketact-deploy", "Connection": "close"})
+        connection.request("GET", path, headers={"User-Agent": USER_AGENT, "Connection": "close"})
         response = connection.getresponse()  # the body is not read: it may be endless
     except (OSError, http.client.HTTPException) as error:
         return Response(None, f"{path} at {address}: {cut(str(error), MAX_QUOTE) or type(error).__name__}")

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from flask_socketact.cli.deploy import health_watch, release_link
+from flask_socketact.cli.deploy import health_watch, release_link, trial
 from flask_socketact.cli.deploy.health_watch import Baseline, Health
 from flask_socketact.cli.deploy.record import Pending, Record
 from flask_socketact.cli.deploy.release_link import Link
 from flask_socketact.cli.deploy.report import Report
 from flask_socketact.cli.deploy.rollback import Rollback, end
 from flask_socketact.cli.deploy.service import RELOAD, Service
+from flask_socketact.cli.deploy.trial import Switch
 from flask_socketact.errors import (
     CommandError,
     LeftBrokenError,
@@ -23,6 +24,7 @@ from flask_socketact.errors import (
     NotDeployedError,
     ReleaseError,
     UnhealthyError,
+    UntriedError,
 )
 
 #: Errors after which a deploy is rolled back.
@@ -36,7 +38,8 @@ class Wanted:
     release: Path | None  #: None: the release in place
     verb: str  #: RESTART or RELOAD
     health: Health
-    timeout: float  #: from the command until the service is healthy, in seconds
+    timeout: float  #: of the trial; and from the restart until the service is healthy, in seconds
+    trial: bool  #: try the release before any client sees it
 
 
 def state_folder(*, user_manager: bool) -> Path:
@@ -56,7 +59,7 @@ class Deployment:
         self._wanted = wanted
         self._report = report
         self._is_restarted = False
-        self._rollback = Rollback(service, record, report, wanted.health.page, wanted.timeout)
+        self._rollback = Rollback(service, record, report, wanted.health.pages, wanted.timeout)
 
     def run(self) -> None:
         """Deploy; before that, roll back an earlier deploy that was killed.
@@ -128,12 +131,14 @@ class Deployment:
         self.has_begun = False
 
     def _deploy_release(self, current: Link, release: Path) -> None:
-        new, old = current.check(release), current.target()
+        new = current.check(release)
         if current.leads_to(new):
             self._report(f"{new} is in place already: if it is bad, there is no release to roll back to")
             self._deploy_in_place()
             return
         before = self._measure_before()
+        self._try(before, Switch(current.path, new))
+        old = current.target()  # now: the link may have been changed by hand during the trial
         begun = datetime.now().astimezone().isoformat(timespec="seconds")
         pending = Pending(old, str(new), self._wanted.verb, self._service.main_pid, begun, [])
         try:
@@ -152,6 +157,7 @@ class Deployment:
 
     def _deploy_in_place(self) -> None:
         before = self._measure_before()
+        self._try(before, None)
         try:
             self._restart(before)
         except _FAILURES as error:
@@ -183,6 +189,37 @@ class Deployment:
             where = ", ".join(self._service.addresses)
             self._report(f"No response at {where}: only READY=1 and the counts of errors show the health")
         return before
+
+    def _try(self, before: Baseline, switch: Switch | None) -> None:
+        """Try the release, if that is wanted and possible.
+
+        :raises NotDeployedError: it is bad.
+        :raises NotBegunError: the service was stopped meanwhile.
+        """
+        if not self._wanted.trial:
+            return
+        began = time.monotonic()
+        what = "the release in place" if switch is None else switch.release
+        self._report(f"Trying {what} before any client sees it")
+        try:
+            trial.run(self._service, switch, self._wanted.health, before, self._wanted.timeout)
+        except UntriedError as error:
+            self._report(f"No trial: {error}")
+        except UnhealthyError as error:
+            reason = self._report_failure(error)
+            self._report("Nothing was changed: the old release serves")
+            raise NotDeployedError(reason) from None
+        else:
+            self._report(f"The trial was good, and took {time.monotonic() - began:.1f} s")
+            self._check_not_stopped()
+
+    def _check_not_stopped(self) -> None:
+        """Check that the service, which served before the trial, was not stopped meanwhile: a restart would start it.
+
+        :raises NotBegunError: it was.
+        """
+        if self._service.is_stopped and not self._service.exits_when_idle:
+            raise NotBegunError(f"{self._service.name} was stopped during the trial, and nothing was changed")
 
     def _switch(self, current: Link, pending: Pending) -> None:
         """Switch the link to the new release.

@@ -262,12 +262,12 @@ def test_a_record_that_cannot_be_removed(tmp_path: Path) -> None:
     ],
 )
 def test_errors_are_compared_with_those_before(before: Counts, now: tuple[int, int], is_bad: bool) -> None:
-    baseline = Baseline(responded=True, page_was_good=True, readyz=(), counts=before)
+    baseline = Baseline(responded=True, good_pages=("/",), readyz=(), counts=before)
     if not is_bad:
-        health_watch._check_errors(Counts(*now), Health("/", 5.0, 0.05), baseline)
+        health_watch._check_errors(Counts(*now), Health(("/",), 5.0, 0.05), baseline)
         return
     with pytest.raises(UnhealthyError, match=f"^{now[1]} of {now[0]} responses had a status of 5xx"):
-        health_watch._check_errors(Counts(*now), Health("/", 5.0, 0.05), baseline)
+        health_watch._check_errors(Counts(*now), Health(("/",), 5.0, 0.05), baseline)
 
 
 @pytest.mark.parametrize(

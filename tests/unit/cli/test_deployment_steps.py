@@ -39,7 +39,7 @@ class Site(Service):
         self.reloads = True
         self.when_restarted: Callable[[], object] = lambda: None
         self.when_requested: Callable[[], object] = lambda: None
-        self._manager = Manager(user=False)
+        self.manager = Manager(user=False)
         for name in ("1", "2"):
             self.release(name)
 
@@ -131,7 +131,7 @@ def report() -> Told:
 
 
 def wanted(release: Path | None, verb: str = RESTART) -> Wanted:
-    return Wanted(release, verb, Health("/", 0.02, 0.05), 0.1)
+    return Wanted(release, verb, Health(("/",), 0.02, 0.05), 0.1, trial=False)
 
 
 @pytest.fixture
@@ -339,7 +339,7 @@ def command(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     before = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGHUP)]
 
     def run(*arguments: str) -> Result:
-        return CliRunner().invoke(main, ["deploy", "app", "--user-manager", "--healthy", "1", *arguments])
+        return CliRunner().invoke(main, ["deploy", "app", "--user-manager", "--no-trial", "--healthy", "1", *arguments])
 
     yield run
     for number, handler in before:
