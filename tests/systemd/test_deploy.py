@@ -16,7 +16,9 @@ from tests.support.deployed import BAD, CLI, GOOD, add_release, current, load, p
 from tests.support.machine import Machine, drop_in
 
 #: These releases must reach clients.
-OPTIONS = ("--no-trial", "--healthy", "1", "--timeout", "5")
+OPTIONS = ("--no-trial", "--healthy", "1", "--timeout", "30")
+#: For releases that never become healthy.
+BRIEFLY = ("--no-trial", "--healthy", "1", "--timeout", "5")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +75,8 @@ def test_a_bad_release_is_rolled_back(
     machine: Machine, name: str, verb: str, why: str, figure: Callable[[str], None]
 ) -> None:
     """Clients see nothing of it but its own responses."""
-    options = (*OPTIONS, "--reload") if verb == "reload" else OPTIONS
+    options: tuple[str, ...] = BRIEFLY if name in ("hangs", "not-ready") else OPTIONS
+    options = (*options, "--reload") if verb == "reload" else options
     with load(machine) as seen:
         done = machine.run(CLI, "deploy", "app", "--release", f"/srv/app/releases/{name}", *options, check=False)
         count = seen.requests
@@ -168,7 +171,7 @@ def test_responses_over_tls_count(machine: Machine) -> None:
         add_release(machine, "encrypted", GOOD)
         done = machine.run(CLI, "deploy", "app", "--release", "/srv/app/releases/encrypted", *OPTIONS)
         assert "No response at" not in done.stdout
-        bad = machine.run(CLI, "deploy", "app", "--release", "/srv/app/releases/not-ready", *OPTIONS, check=False)
+        bad = machine.run(CLI, "deploy", "app", "--release", "/srv/app/releases/not-ready", *BRIEFLY, check=False)
         assert (bad.returncode, "/readyz at 127.0.0.1:8000: 503" in bad.stderr) == (1, True), bad.stderr
     finally:
         drop_in(machine, "app.service", "")
@@ -261,7 +264,7 @@ def test_a_link_with_the_same_target_that_was_made_by_hand_stays(machine: Machin
     text = "/srv/app/current is not the link that it made: the link keeps /srv/app/releases/not-ready\n"
     options = ("--release", "/srv/app/releases/good", *OPTIONS)
     assert text in machine.run(CLI, "deploy", "app", *options).stdout
-    with watched(machine, "not-ready", *OPTIONS) as process:
+    with watched(machine, "not-ready", "--no-trial", "--timeout", "12") as process:
         machine.run("ln", "-sfn", "/srv/app/releases/not-ready", "/srv/app/current")
         _, told = process.communicate(timeout=60)
     assert (process.returncode, told.count("\n")) == (4, 2), told
