@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shlex
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask_socketact import env
 from flask_socketact.errors import ManagerError
+from flask_socketact.systemd import unit_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +33,8 @@ ACTIVE_STATES = ("active", "reloading")
 
 BUS = "org.freedesktop.systemd1"
 OBJECT = "/org/freedesktop/systemd1"
+#: A dash in the name of a slice would begin another slice: systemd.slice(5).
+_DASH = r"\x2d"
 
 #: Units of time as systemctl prints them, in seconds: systemd.time(7).
 UNITS = {
@@ -132,10 +136,16 @@ class Unit:
     @property
     def control_group(self) -> str:
         """``ControlGroup``; of a service that is not active, which has none, where it will be."""
-        return self["ControlGroup"] or f"/system.slice/{self.name}"
+        prefix, at, _ = self.name.partition("@")  # instances share a slice, named after their template
+        slice_ = "system.slice" + (f"/system-{prefix.replace('-', _DASH)}.slice" if at else "")
+        return self["ControlGroup"] or f"/{slice_}/{self.name}"
 
     def lines(self, key: str) -> Sequence[str]:
         return self.properties.get(key, ())
+
+    def names(self, key: str) -> list[str]:
+        """Return a list of units or folders. systemctl quotes those that have a backslash."""
+        return shlex.split(self[key])
 
     def seconds(self, key: str) -> float:
         return parse_span(self[key])
@@ -149,7 +159,8 @@ class Unit:
     def listens(self, kind: str) -> list[str]:
         """Return the addresses of a socket unit of a kind: Stream, SequentialPacket, …"""
         ending = f" ({kind})"
-        return [line.removesuffix(ending) for line in self.lines("Listen") if line.endswith(ending)]
+        found = [line.removesuffix(ending) for line in self.lines("Listen") if line.endswith(ending)]
+        return [address.replace("\\\\", "\\") for address in found]  # systemd doubles a backslash
 
 
 def describe_masked(unit: Unit, *, user: bool) -> str:
@@ -196,6 +207,25 @@ class Manager:
         text = self.run("systemctl", self.option, "list-sockets", "--plain", "--no-legend", "--full")
         lines = (line.split() for line in text.split("\n"))
         return [(words[0], words[1]) for words in lines if len(words) > 1]
+
+    def instances(self, template: str) -> list[str]:
+        """Return the instances of a template that the manager has loaded, without ``.service``, sorted.
+
+        Those are the ones that run, that have failed, whose socket unit listens, and that start at boot.
+
+        :param template: such as ``app@``
+        :raises ManagerError: the manager does not answer.
+        """
+        patterns = [f"{template}*.{kind}" for kind in ("service", "socket")]
+        text = self.run("systemctl", self.option, "list-units", "--all", "--plain", "--no-legend", "--full", *patterns)
+        return sorted({line.split()[0].rpartition(".")[0] for line in text.splitlines() if line.strip()})
+
+    def names(self, name: str) -> list[str]:
+        """Return the services of a name: of a template those of :meth:`instances`, else the one.
+
+        :raises ManagerError: the manager does not answer.
+        """
+        return self.instances(name) if unit_names.is_template(name) else [name]
 
     def unit_folders(self) -> list[Path]:
         """Return the folders from which the manager loads units, the ones that count most first.
@@ -275,4 +305,4 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
 def runtime_folders(unit: Unit, manager: Manager) -> list[Path]:
     """Return the folders of ``RuntimeDirectory=`` of a service."""
     root = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}") if manager.user else "/run"
-    return [Path(root, name) for name in unit["RuntimeDirectory"].split()]
+    return [Path(root, name) for name in unit.names("RuntimeDirectory")]

@@ -278,7 +278,8 @@ def install(machine: Machine, *names: str) -> None:
         for unit in units(name):
             shutil.copy(EXAMPLES / "units" / unit, machine.path("/etc/systemd/system"))
     machine.systemctl("daemon-reload")
-    machine.systemctl("enable", "--now", *(f"{name}.socket" for name in names))
+    if names:
+        machine.systemctl("enable", "--now", *(f"{name}.socket" for name in names))
 
 
 def install_plain(machine: Machine, threads: int) -> None:

@@ -19,6 +19,7 @@ from flask_socketact.errors import CommandError, NotBegunError
 from flask_socketact.handover import protocol
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard
+from flask_socketact.systemd import unit_names
 from flask_socketact.systemd.manager import Manager, Unit, as_typed, call, complaint, runtime_folders
 from flask_socketact.text import cut
 
@@ -94,7 +95,7 @@ class Service:
         self._check(unit)
         self.addresses = [
             address
-            for socket_unit in unit["TriggeredBy"].split()
+            for socket_unit in unit.names("TriggeredBy")
             for address in manager.show(socket_unit, "Listen").listens("Stream")
         ]
 
@@ -203,7 +204,7 @@ class Service:
 
 def _is_ours(unit: Unit) -> bool:
     """Return whether a unit starts gunicorn, or has a relay, as for a script that starts gunicorn."""
-    if f"{unit.name.removesuffix('.service')}-relay.service" in unit["Wants"].split():
+    if unit_names.beside(unit.name.removesuffix(".service"), "relay.service") in unit.names("Wants"):
         return True
     words = " ".join(unit.lines("ExecStart")).split()
     return any(Path(word).name.startswith("gunicorn") or "flask_socketact" in word for word in words)

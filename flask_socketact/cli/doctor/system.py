@@ -15,6 +15,7 @@ from flask_socketact.cli.doctor.finding import Finding
 from flask_socketact.cli.doctor.service_settings import Settings, UnreadError, read_settings
 from flask_socketact.errors import ManagerError
 from flask_socketact.linux import socket_queues
+from flask_socketact.systemd import unit_names
 from flask_socketact.systemd.manager import SECONDS, Manager, Unit, as_typed, call, describe_masked
 
 SERVICE = (
@@ -177,7 +178,7 @@ def read(name: str, *, user_manager: bool) -> System:
     if service["LoadState"] != "loaded":
         raise ManagerError(f"{service.name} is not loaded ({service['LoadState']}): {service['LoadError']}")
     sockets = _sockets(manager, service, own)
-    helpers = [manager.show(f"{name}-{unit}", *HELPER) for unit in HELPERS]
+    helpers = [manager.show(unit_names.beside(name, unit), *HELPER) for unit in HELPERS]
     units = (service, own, *sockets, *helpers)
     return System(
         user_manager,
@@ -205,7 +206,7 @@ def read(name: str, *, user_manager: bool) -> System:
 
 def _sockets(manager: Manager, service: Unit, own: Unit) -> tuple[Unit, ...]:
     """Read the socket units of a service, and the one of its name, if its Accept=yes starts another service."""
-    names = [name for name in service["TriggeredBy"].split() if name.endswith(".socket")]
+    names = [name for name in service.names("TriggeredBy") if name.endswith(".socket")]
     sockets = [manager.show(name, *SOCKET) for name in names]
     if own.name not in names and own["LoadState"] == "loaded" and own["Accept"] == "yes":
         sockets.append(own)

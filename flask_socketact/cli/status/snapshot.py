@@ -134,7 +134,7 @@ def look(name: str, manager: Manager, before: Overview | None = None, seconds: f
 
 def _sockets(manager: Manager, unit: Unit) -> list[Unit]:
     """Return the socket units that start a service, and the masked one of its name."""
-    names = [name for name in unit["TriggeredBy"].split() if name.endswith(".socket")]
+    names = [name for name in unit.names("TriggeredBy") if name.endswith(".socket")]
     own = manager.show(f"{unit.name.removesuffix('.service')}.socket", *_SOCKET)
     masked = [own] if own["LoadState"] == "masked" and own.name not in names else []
     return [*(manager.show(name, *_SOCKET) for name in names), *masked]

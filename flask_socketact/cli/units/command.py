@@ -16,6 +16,7 @@ from flask_socketact.cli.units.existing import read
 from flask_socketact.cli.units.install import install as install_units
 from flask_socketact.cli.units.install import running_systemd, write_out
 from flask_socketact.cli.units.render import OLDEST_SYSTEMD, application, render
+from flask_socketact.systemd import unit_names
 from flask_socketact.systemd.manager import Manager
 
 if TYPE_CHECKING:
@@ -45,9 +46,20 @@ _SECONDS = Seconds(_MOST)
     metavar="NAME",
     help="Take over this service, whose units were written by hand: with the same application, settings and rights.",
 )
-@click.option("--remove", metavar="NAME", help="Stop this service, and remove its units.")
+@click.option(
+    "--remove",
+    metavar="NAME",
+    help="Stop this service, and remove its units. An instance of a template is stopped and disabled.",
+)
 @click.option("--app", metavar="MODULE:OBJECT", default="app:app", show_default=True, help="Application to serve.")
-@click.option("--name", metavar="NAME", default="app", show_default=True, help="Name of the service.")
+@click.option(
+    "--name",
+    metavar="NAME",
+    default="app",
+    show_default=True,
+    help="Name of the service. With an @ at its end it is a template for several instances, and %i in other options "
+    "stands for the name of an instance.",
+)
 @click.option("--user", metavar="USER", help="User that runs the workers.  [default: NAME]")
 @click.option("--group", metavar="GROUP", help="Group of the workers.  [default: USER's]")
 @click.option("--directory", metavar="DIR", help="Folder of the application.  [default: /srv/NAME]")
@@ -161,13 +173,15 @@ def _check_actions(**actions: Any) -> None:
 
 def _parse(name: str) -> str:
     try:
-        return parse_name(name)
+        return parse_name(name, may_be_template=True)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 
 
 def _given_again(context: click.Context, name: str) -> dict[str, Any]:
     """Return the values of the options as before, and as typed now."""
+    if unit_names.is_instance(name):
+        raise click.UsageError(f"{name} is an instance: write {unit_names.template_of(name)}, as all share its units")
     merged = recorded.merge(context, recorded.read(name, user_manager=context.params["user_manager"]))
     if merged["name"] != name:
         raise click.UsageError(f"--again {name} cannot change the name: remove --name")

@@ -59,7 +59,7 @@ def read(name: str, manager: Manager) -> Existing:
     if not commands:
         raise UnitError(f"{service} has no ExecStart=: there is nothing to take over")
     path, arguments, *_ = commands[-1]
-    sockets = [word for word in unit["TriggeredBy"].split() if word.endswith(".socket")]
+    sockets = [word for word in unit.names("TriggeredBy") if word.endswith(".socket")]
     return Existing(
         name=name,
         files=tuple(map(Path, [unit["FragmentPath"], *unit["DropInPaths"].split()])),

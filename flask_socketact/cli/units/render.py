@@ -12,8 +12,18 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flask_socketact.cli import ports
-from flask_socketact.cli.units.values import Listener, check_account, check_name, check_path, parse_listener, plain_app
+from flask_socketact.cli.units.values import (
+    INSTANCE,
+    Listener,
+    check_account,
+    check_name,
+    check_path,
+    parse_listener,
+    plain_app,
+    sample,
+)
 from flask_socketact.errors import OptionError, UnitError
+from flask_socketact.systemd import unit_names
 from flask_socketact.systemd.manager import as_typed
 
 #: Configuration files of gunicorn that are used if they are in the application's folder: ours, which `init` writes, and
@@ -78,27 +88,33 @@ class Application:
         if not self.user_manager:
             if self.user in ("root", "0"):
                 raise OptionError(f"--user {self.user}: workers must not run as root, choose another user")
-            check_account("--user", self.user)
+            check_account("--user", sample(self.user))
         for option, value in (("--group", self.group), ("--socket-group", self.socket_group)):
             if value is not None:
-                check_account(option, value)
-        check_path("--directory", self.directory)
+                check_account(option, sample(value))
+        check_path("--directory", sample(self.directory))
         check_path("--python", self.python)
         if self.config is not None:
-            check_path("--config", self.config if self.config.startswith("/") else f"/{self.config}")
+            config = sample(self.config)
+            check_path("--config", config if config.startswith("/") else f"/{config}")
         for option, paths in (("--env-file", self.env_files), ("--write", self.write)):
             for path in paths:
-                check_path(option, path)
+                check_path(option, sample(path))
         if self.user_manager and self.write:
             raise OptionError("--write has no effect with --user-manager, whose services may write: remove it")
         self._check_addresses()
 
     def _check_addresses(self) -> None:
-        taken = [self.mailbox]
+        taken = [sample(self.mailbox)]
         for listener in self.listeners:
-            address = listener.address
+            address = sample(listener.address)
+            if self.is_template and address == listener.address:
+                raise OptionError(
+                    f"--listen {address} would be the same for all instances of {self.name}: write {INSTANCE}, which "
+                    "stands for the instance, as in 127.0.0.1:80%i or /run/app/%i.sock"
+                )
             for other in taken:
-                what = "the workers' mailbox" if other == self.mailbox else "another --listen"
+                what = "the workers' mailbox" if other == taken[0] else "another --listen"
                 # A socket cannot be at the path of a folder.
                 if address == other or address.startswith(f"{other}/") or other.startswith(f"{address}/"):
                     raise OptionError(f"--listen {address} collides with {what}, {other}")
@@ -128,8 +144,17 @@ class Application:
         return str(PurePosixPath(self.python).parent / "flask-socketact")
 
     @property
+    def is_template(self) -> bool:
+        return unit_names.is_template(self.name)
+
+    @property
+    def own_name(self) -> str:
+        """The name as the units have it: of a template, each instance has its own."""
+        return f"{self.name}{INSTANCE}" if self.is_template else self.name
+
+    @property
     def mailbox(self) -> str:
-        return f"{'%t' if self.user_manager else '/run'}/{self.name}/mailbox"
+        return f"{'%t' if self.user_manager else '/run'}/{self.own_name}/mailbox"
 
     @property
     def sockets(self) -> tuple[SocketUnit, ...]:
@@ -139,7 +164,7 @@ class Application:
             groups.setdefault(listener.fdname, []).append(listener.address)
         return tuple(
             SocketUnit(
-                unit=f"{self.name}-{fdname}.socket" if number else f"{self.name}.socket",
+                unit=unit_names.beside(self.name, f"{fdname}.socket") if number else f"{self.name}.socket",
                 fdname=fdname,
                 addresses=tuple(addresses),
                 mailbox=None if number else self.mailbox,
@@ -153,6 +178,9 @@ def application(*, listen: tuple[str, ...], **given: Any) -> Application:
 
     :raises OptionError: a value cannot stand in a unit file, or two options contradict each other.
     """
+    stem = given["name"].removesuffix("@")
+    if not unit_names.is_template(given["name"]):
+        _refuse_instances(given | {"listen": listen})
     listeners = tuple(map(parse_listener, listen))
     given["app"] = plain_app(given["app"])
     if given["user_manager"]:
@@ -166,10 +194,21 @@ def application(*, listen: tuple[str, ...], **given: Any) -> Application:
         given["socket_group"] = given["group"]
     elif not any(listener.is_path for listener in listeners):
         raise OptionError("--socket-group needs a --listen that is a path: remove it, or add one")
-    for option, value in (("user", given["name"]), ("directory", f"/srv/{given['name']}")):
+    for option, value in (("user", stem), ("directory", f"/srv/{stem}")):
         if given[option] is None:
             given[option] = value
     return Application(listeners=listeners, **given)
+
+
+def _refuse_instances(given: dict[str, Any]) -> None:
+    """Refuse ``%i`` outside a template."""
+    for option, values in given.items():
+        for value in values if isinstance(values, tuple) else (values,):
+            if INSTANCE in str(value) and option not in ("app", "options"):
+                raise OptionError(
+                    f"--{option.replace('_', '-')} {value!r} has {INSTANCE}, which stands for the instance of a "
+                    f"template: add --name {given['name']}@, or write a value without it"
+                )
 
 
 def render(wanted: Application) -> dict[str, str]:
@@ -185,6 +224,7 @@ def render(wanted: Application) -> dict[str, str]:
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
+    templates.filters["within"] = unit_names.within
     values = _values(wanted)
     texts = {f"{wanted.name}.service": templates.get_template("service.jinja").render(values)}
     for socket in wanted.sockets:
@@ -193,7 +233,7 @@ def render(wanted: Application) -> dict[str, str]:
     if wanted.overlap and not wanted.user_manager:  # there the service itself may move workers
         helpers |= {"watchdog.path": "watchdog_path.jinja", "watchdog.service": "watchdog_service.jinja"}
     for suffix, template in helpers.items():
-        texts[f"{wanted.name}-{suffix}"] = templates.get_template(template).render(values)
+        texts[unit_names.beside(wanted.name, suffix)] = templates.get_template(template).render(values)
     return texts
 
 
@@ -202,24 +242,38 @@ def _values(wanted: Application) -> dict[str, Any]:
     numbers = {"workers": wanted.workers, "threads": wanted.threads, "graceful-timeout": wanted.drain}
     drain = _DRAIN if wanted.drain is None else wanted.drain
     config, own_config = _configs(wanted)
-    names = ("name", "user", "group", "directory", "socket_group", "user_manager", "env_files", "write", "command")
-    computed = ("folder", "systemctl", "gunicorn", "sockets", "idle_exit", "systemd_version", "overlap", "metrics")
-    return {name: getattr(wanted, name) for name in (*names, *computed)} | {
-        # systemd keeps single quotes within double quotes.
-        "app": f'"{wanted.app}"' if "'" in wanted.app else wanted.app,
-        "config": config,
-        "own_config": own_config,
-        "made_with": _comment(wanted.options),
-        "options": "".join(f"--{option} {number} " for option, number in numbers.items() if number is not None),
-        "relay": "%h/.local/lib/flask-socketact/relay --user"
-        if wanted.user_manager
-        else "/usr/local/lib/flask-socketact/relay",
-        "protect_home": "read-only" if _needs_home(wanted.directory, wanted.python, *wanted.write) else "yes",
-        "drain": drain,
-        "notify_reload": _NOTIFY_RELOAD,
-        "timeout_stop": 2 * drain + 15,
-        "watchdog": max(_WATCHDOG, 2 * drain),
+    helpers = {"relay": "service", "watchdog": "service", "watchdog_path": "path"}
+    units = {
+        f"{name}_unit": unit_names.beside(wanted.name, f"{name.partition('_')[0]}.{kind}")
+        for name, kind in helpers.items()
     }
+    names = ("user", "group", "directory", "socket_group", "user_manager", "env_files", "write", "command")
+    computed = ("folder", "systemctl", "gunicorn", "sockets", "idle_exit", "systemd_version", "overlap", "metrics")
+    return (
+        {name: getattr(wanted, name) for name in (*names, *computed)}
+        | units
+        | {
+            "name": wanted.own_name,
+            "made_as": wanted.name,
+            "service": f"{wanted.name}.service",
+            "drain_scope": f"{unit_names.scope_stem(wanted.own_name)}-drain-PID-START.scope",
+            "is_template": wanted.is_template,
+            # systemd keeps single quotes within double quotes.
+            "app": f'"{wanted.app}"' if "'" in wanted.app else wanted.app,
+            "config": config,
+            "own_config": own_config,
+            "made_with": _comment(wanted.options),
+            "options": "".join(f"--{option} {number} " for option, number in numbers.items() if number is not None),
+            "relay": "%h/.local/lib/flask-socketact/relay --user"
+            if wanted.user_manager
+            else "/usr/local/lib/flask-socketact/relay",
+            "protect_home": "read-only" if _needs_home(wanted.directory, wanted.python, *wanted.write) else "yes",
+            "drain": drain,
+            "notify_reload": _NOTIFY_RELOAD,
+            "timeout_stop": 2 * drain + 15,
+            "watchdog": max(_WATCHDOG, 2 * drain),
+        }
+    )
 
 
 def _configs(wanted: Application) -> tuple[str, str | None]:

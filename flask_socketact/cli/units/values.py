@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from flask_socketact.errors import OptionError
+from flask_socketact.systemd import unit_names
 
 #: Longest path of a Unix socket: sun_path has 108 bytes, including the final zero.
 _MAX_SOCKET_PATH = 107
@@ -23,6 +24,8 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 _ACCOUNT = r"[a-z_][a-z0-9_-]{0,31}|[1-9][0-9]{0,9}"
 _PATH = r"(/[A-Za-z0-9_.+@-]+)+"
 _PORT = r"[1-9][0-9]{0,4}"
+#: In a template: systemd replaces it by the name of the instance.
+INSTANCE = "%i"
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 _TEXT = r"[A-Za-z0-9_./:@+-]*"
 _ARGUMENT = rf"({_IDENTIFIER}=)?('{_TEXT}'|-?[0-9]+(\.[0-9]+)?|True|False|None)"
@@ -62,15 +65,19 @@ def check_name(value: str) -> None:
     for suffix in (".service", ".socket"):
         if value.endswith(suffix):
             raise OptionError(f"--name {value!r} is a unit: write the name without {suffix}")
-    if "@" in value:
-        raise OptionError(
-            f"--name {value!r} has an @: instances of a template are not supported, write a name without it"
-        )
-    if not re.fullmatch(_NAME, value) or len(value) > _MAX_NAME:
+    template = unit_names.template_of(value)
+    if not re.fullmatch(_NAME, template.removesuffix("@")) or len(value) > _MAX_NAME:
         raise OptionError(
             f"--name {value!r} is not a name of a unit: write up to {_MAX_NAME} letters, digits and _.-, "
-            "beginning with a letter or a digit"
+            "beginning with a letter or a digit, and an @ at the end for a template"
         )
+    if value != template:
+        raise OptionError(f"--name {value!r} is an instance: write {template}, whose units all instances share")
+
+
+def sample(value: str) -> str:
+    """Return a value of a template as it is in an instance, to check it."""
+    return value.replace(INSTANCE, "1")
 
 
 def check_account(option: str, value: str) -> None:
@@ -94,8 +101,9 @@ def check_path(option: str, value: str) -> None:
 
 
 def parse_listener(value: str) -> Listener:
-    """Parse ADDRESS or ADDRESS=NAME."""
-    address, named, fdname = value.partition("=")
+    """Parse ADDRESS or ADDRESS=NAME. That of a template has ``%i``, which stays as it is."""
+    pattern, named, fdname = value.partition("=")
+    address = sample(pattern)
     if named and (not re.fullmatch(_NAME, fdname) or len(fdname) > _MAX_NAME):
         raise OptionError(
             f"--listen {value!r} has no usable name after =: write up to {_MAX_NAME} letters, digits and _.-, "
@@ -109,7 +117,7 @@ def parse_listener(value: str) -> Listener:
             )
     else:
         address = _parse_address(address)
-    return Listener(address, fdname or "http")
+    return Listener(address if sample(pattern) == pattern else pattern, fdname or "http")
 
 
 def _parse_address(value: str) -> str:

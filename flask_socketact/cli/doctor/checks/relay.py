@@ -81,10 +81,10 @@ def _relay_first(system: System) -> Finding:
             f"there is no ExecStop=…/relay{ending} in {relay.name}: clients wait in a restart", system.install_again
         )
     for directive in ("PartOf", "After"):
-        if service.name not in relay[directive].split():
+        if service.name not in relay.names(directive):
             what = f"no {directive}={service.name} in {relay.name}: it does not run first in a restart"
             return error(f"{what}, and clients wait", system.install_again)
-    if relay.name not in service["Wants"].split():
+    if relay.name not in service.names("Wants"):
         what = f"no Wants={relay.name} in {service.name}: clients wait in a restart"
         return error(what, system.set(f"Wants={relay.name} in [Unit]"))
     if service["ActiveState"] == "active" and relay["ActiveState"] != "active":
@@ -110,7 +110,7 @@ def _watchdog_path(system: System) -> Finding:
         if unit["LoadState"] != "loaded":
             is_there = "masked" if unit["LoadState"] == "masked" else "missing"
             return error(f"{unit.name} is {is_there}: after WatchdogSec= requests wait", system.reinstall(unit))
-    if path.name not in service["Wants"].split():
+    if path.name not in service.names("Wants"):
         what = f"no Wants={path.name} in {service.name}: after WatchdogSec= requests wait"
         return error(what, system.set(f"Wants={path.name} in [Unit]"))
     folders = [str(folder) for folder in runtime_folders(service, Manager(user=False))]
