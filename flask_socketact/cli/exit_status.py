@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from flask_socketact.errors import LeftBrokenError, NotDeployedError, OptionError, SocketActError
+from flask_socketact.cli import typed
+from flask_socketact.errors import LeftBrokenError, NoServiceError, NotDeployedError, OptionError, SocketActError
 from flask_socketact.text import printable
 
 
@@ -91,7 +92,7 @@ class Command(click.Command):
             return super().invoke(context)
         except SocketActError as error:
             if context.params.get("as_json"):
-                click.echo(json.dumps({"error": printable(str(error))}, indent=2))
+                click.echo(json.dumps({"error": _describe(context, error)}, indent=2))
             fail(context, error)
         except KeyboardInterrupt:
             context.exit(ExitStatus.INTERRUPTED)
@@ -99,5 +100,14 @@ class Command(click.Command):
 
 def fail(context: click.Context, error: SocketActError, status: ExitStatus | None = None) -> NoReturn:
     """Print an error as one line, and exit; by default with the error's status."""
-    click.echo(f"Error: {printable(str(error))}", err=True)
+    click.echo(f"Error: {_describe(context, error)}", err=True)
     context.exit(ExitStatus.of(error) if status is None else status)
+
+
+def _describe(context: click.Context, error: SocketActError) -> str:
+    """Return an error with its remedy, which only a command knows how to type."""
+    remedy = ""
+    if isinstance(error, NoServiceError):
+        option = " --user-manager" if context.params.get("user_manager") else ""
+        remedy = f". To see all services, type: {typed.command()} list{option}"
+    return printable(f"{error}{remedy}")

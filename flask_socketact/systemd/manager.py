@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flask_socketact import env
-from flask_socketact.errors import ManagerError
+from flask_socketact.errors import ManagerError, NoServiceError
 from flask_socketact.systemd import unit_names
 
 if TYPE_CHECKING:
@@ -191,12 +191,12 @@ class Manager:
     def find(self, name: str, *properties: str) -> Unit:
         """Read properties of a unit that must exist, and its LoadState.
 
-        :raises ManagerError: it does not exist, or there is no manager.
+        :raises NoServiceError: it does not exist.
+        :raises ManagerError: there is no manager.
         """
         unit = self.show(name, "LoadState", *properties)
         if unit["LoadState"] == "not-found":
-            option = " --user-manager" if self.user else ""
-            raise ManagerError(f"there is no {name}: flask-socketact list{option} shows all services")
+            raise NoServiceError(f"there is no {name}")
         return unit
 
     def listening(self) -> list[tuple[str, str]]:
@@ -290,7 +290,7 @@ def call(*command: str, seconds: float) -> subprocess.CompletedProcess[str]:
             text=True,
             errors="replace",
             check=False,
-            timeout=seconds,
+            timeout=None if math.isinf(seconds) else seconds,
         )
     except FileNotFoundError:
         raise ManagerError(f"there is no {command[0]} in {PATH}") from None

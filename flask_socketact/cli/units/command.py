@@ -144,7 +144,7 @@ def units(
     _check_actions(again=again, remove=remove, install=install, output=output)
     _check_actions(again=again, remove=remove, **{"from": source})
     if remove is not None:
-        report.removed(removal.remove(_parse(remove), user_manager=given["user_manager"]))
+        report.removed(removal.remove(_parse(remove), user_manager=given["user_manager"], tell=report.note))
         return
     if again is not None:
         given = _given_again(context, _parse(again))
@@ -153,8 +153,8 @@ def units(
     wanted = _application(context, given)
     texts = render(wanted)
     if move is not None:
-        texts |= move.drop_in(wanted)
-        report.remarks(move)
+        texts |= move.drop_ins(wanted)
+        report.remarks(move, wanted)
     if install and move is not None:
         report.taken_over(wanted, install_units(wanted, texts, move.replaces(wanted)), move)
     elif install:

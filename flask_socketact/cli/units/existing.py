@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pwd
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flask_socketact import files
@@ -42,6 +42,8 @@ class Existing:
     env_files: tuple[str, ...]
     write: tuple[str, ...]  #: ``ReadWritePaths=``
     sockets: dict[str, tuple[str, ...]]  #: addresses of the socket units that start it, by the unit's name
+    socket_lines: dict[str, tuple[Line, ...]] = field(default_factory=dict)  #: of their files, by the same name
+    socket_drop_ins: tuple[Path, ...] = ()
 
 
 def read(name: str, manager: Manager) -> Existing:
@@ -59,11 +61,12 @@ def read(name: str, manager: Manager) -> Existing:
     if not commands:
         raise UnitError(f"{service} has no ExecStart=: there is nothing to take over")
     path, arguments, *_ = commands[-1]
-    sockets = [word for word in unit.names("TriggeredBy") if word.endswith(".socket")]
+    names = [word for word in unit.names("TriggeredBy") if word.endswith(".socket")]
+    sockets = {socket: manager.show(socket, "Listen", "DropInPaths") for socket in names}
     return Existing(
         name=name,
         files=tuple(map(Path, [unit["FragmentPath"], *unit["DropInPaths"].split()])),
-        lines=tuple(parse(manager.run("systemctl", manager.option, "cat", "--", service))),
+        lines=tuple(_lines(service, manager)),
         user=unit["User"],
         group=unit["Group"],
         directory=_home(unit["User"]) if unit.directory in ("", "~") else unit.directory,
@@ -72,13 +75,27 @@ def read(name: str, manager: Manager) -> Existing:
         environment=_environment(variables, env_files),
         env_files=tuple(f"{'-' if may_be_missing else ''}{file}" for file, may_be_missing in env_files),
         write=tuple(write),
-        sockets={socket: tuple(manager.show(socket, "Listen").listens("Stream")) for socket in sockets},
+        sockets={name: tuple(socket.listens("Stream")) for name, socket in sockets.items()},
+        socket_lines={name: tuple(_lines(name, manager)) for name in sockets},
+        socket_drop_ins=tuple(Path(path) for socket in sockets.values() for path in socket["DropInPaths"].split()),
     )
+
+
+def _lines(unit: str, manager: Manager) -> list[Line]:
+    return parse(manager.run("systemctl", manager.option, "cat", "--", unit))
+
+
+def account(user: str) -> pwd.struct_passwd:
+    """Return a user of ``User=``, which may be a number.
+
+    :raises KeyError: there is no such user.
+    """
+    return pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user or "root")
 
 
 def _home(user: str) -> str:
     try:
-        return pwd.getpwnam(user or "root").pw_dir
+        return account(user).pw_dir
     except KeyError:
         return ""
 

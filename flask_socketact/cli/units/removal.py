@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from flask_socketact.cli import typed
 from flask_socketact.cli.units.install import RELAY, TAKEN_OVER, helper_folder, is_ours, made_for, unit_folder
 from flask_socketact.errors import LeftBrokenError, ManagerError, UnitError
 from flask_socketact.systemd import unit_names
-from flask_socketact.systemd.manager import SECONDS, Manager
+from flask_socketact.systemd.manager import SECONDS, Manager, as_typed
 
 #: Units that are stopped first: they start the service.
 _SOCKETS = (".socket", ".path")
@@ -28,7 +29,7 @@ class Removed:
     left: list[str]  #: what the service has left on the machine
 
 
-def remove(name: str, *, user_manager: bool) -> Removed:
+def remove(name: str, *, user_manager: bool, tell: Callable[[str], None]) -> Removed:
     """Stop a service, and remove its units; and the relay, if no other service needs it. The units of an instance stay,
     as they are those of the others, too.
 
@@ -53,15 +54,19 @@ def remove(name: str, *, user_manager: bool) -> Removed:
     own.sort(key=lambda path: (path.suffix not in _SOCKETS, path.name != service))
     names = [unit_names.of_instance(path.name, each) for path in own for each in instances]
     disabled = names if unit_names.is_instance(name) else [path.name for path in own]
-    _stop(disabled, names, manager, found.seconds("TimeoutStopUSec"))
+    seconds = found.seconds("TimeoutStopUSec")
+    if math.isinf(seconds):
+        kill = f"{as_typed(user=user_manager)} kill --signal=KILL {loaded}"
+        tell(f"{loaded} has TimeoutStopSec=infinity: this waits until all its processes have ended; {kill} ends them")
+    _stop(disabled, names, manager, seconds)
     if unit_names.is_instance(name):
         return Removed(
             [], [f"the units of {unit_names.template_of(name)}, for other instances", *_data(name, user_manager)]
         )
     if not [path for path in units if path.suffix == ".service" and path not in own]:
         own.append(helper_folder(user_manager=user_manager) / RELAY)
-    if (drop_in := folder / f"{service}.d" / TAKEN_OVER).exists():
-        own.append(drop_in)
+    drop_ins = [folder / f"{unit}.d" / TAKEN_OVER for unit in (service, f"{name}.socket")]
+    own += [path for path in drop_ins if path.exists()]
     _delete(own)
     manager.run("systemctl", manager.option, "daemon-reload")
     with suppress(ManagerError):  # it has not failed

@@ -20,6 +20,7 @@ from flask_socketact.cli.units.values import (
     check_path,
     parse_listener,
     plain_app,
+    refuse_instances,
     sample,
 )
 from flask_socketact.errors import OptionError, UnitError
@@ -180,7 +181,7 @@ def application(*, listen: tuple[str, ...], **given: Any) -> Application:
     """
     stem = given["name"].removesuffix("@")
     if not unit_names.is_template(given["name"]):
-        _refuse_instances(given | {"listen": listen})
+        refuse_instances(given | {"listen": listen})
     listeners = tuple(map(parse_listener, listen))
     given["app"] = plain_app(given["app"])
     if given["user_manager"]:
@@ -198,17 +199,6 @@ def application(*, listen: tuple[str, ...], **given: Any) -> Application:
         if given[option] is None:
             given[option] = value
     return Application(listeners=listeners, **given)
-
-
-def _refuse_instances(given: dict[str, Any]) -> None:
-    """Refuse ``%i`` outside a template."""
-    for option, values in given.items():
-        for value in values if isinstance(values, tuple) else (values,):
-            if INSTANCE in str(value) and option not in ("app", "options"):
-                raise OptionError(
-                    f"--{option.replace('_', '-')} {value!r} has {INSTANCE}, which stands for the instance of a "
-                    f"template: add --name {given['name']}@, or write a value without it"
-                )
 
 
 def render(wanted: Application) -> dict[str, str]:

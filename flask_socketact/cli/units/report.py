@@ -71,10 +71,14 @@ def installed(wanted: Application, done: Installed, *, is_again: bool) -> None:
         click.echo("To keep it running after logout: loginctl enable-linger")
 
 
-def remarks(move: Takeover) -> None:
+def remarks(move: Takeover, wanted: Application) -> None:
     """Print what of the old service is not as before."""
-    for line in move.remarks:
-        click.echo(f"Note: {line}", err=True)
+    for line in move.notes(wanted):
+        note(line)
+
+
+def note(text: str) -> None:
+    click.echo(printable(f"Note: {text}"), err=True)
 
 
 def taken_over(wanted: Application, done: Installed, move: Takeover) -> None:

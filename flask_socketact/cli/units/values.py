@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from flask_socketact.errors import OptionError
 from flask_socketact.systemd import unit_names
@@ -21,7 +22,8 @@ _MAX_NAME = 64
 
 #: A unit's name may have ":", but in StateDirectory= that asks for a symbolic link.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
-_ACCOUNT = r"[a-z_][a-z0-9_-]{0,31}|[1-9][0-9]{0,9}"
+#: Of the names that systemd accepts (its relaxed mode), those without a character that means something in a unit.
+_ACCOUNT = r"[A-Za-z_][A-Za-z0-9_.@-]{0,254}|[1-9][0-9]{0,9}"
 _PATH = r"(/[A-Za-z0-9_.+@-]+)+"
 _PORT = r"[1-9][0-9]{0,4}"
 #: In a template: systemd replaces it by the name of the instance.
@@ -86,8 +88,8 @@ def check_account(option: str, value: str) -> None:
         value.isdigit() and (int(value) > _MAX_ACCOUNT or int(value) == _NO_ACCOUNT)
     ):
         raise OptionError(
-            f"{option} {value!r} is not an account for a service: write a name of up to 32 lower-case letters, digits "
-            "and _-, not beginning with a digit, or a number other than 0"
+            f"{option} {value!r} is not an account for a service: write a name of letters, digits and _.@-, "
+            "beginning with a letter or _, or a number other than 0"
         )
 
 
@@ -98,6 +100,17 @@ def check_path(option: str, value: str) -> None:
             f"{option} {value!r} is not a plain absolute path such as /srv/app: write letters, digits and _.+@- "
             "between single slashes, without . or .., and no slash at the end"
         )
+
+
+def refuse_instances(given: dict[str, Any]) -> None:
+    """Refuse ``%i`` outside a template."""
+    for option, values in given.items():
+        for value in values if isinstance(values, tuple) else (values,):
+            if INSTANCE in str(value) and option not in ("app", "options"):
+                raise OptionError(
+                    f"--{option.replace('_', '-')} {value!r} has {INSTANCE}, which stands for the instance of a "
+                    f"template: add --name {given['name']}@, or write a value without it"
+                )
 
 
 def parse_listener(value: str) -> Listener:

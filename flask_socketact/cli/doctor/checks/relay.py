@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,13 +48,20 @@ def privileges(system: System) -> Finding | None:
                     "and users who can change that (an EnvironmentFile=, for example) can become root"
                 )
                 ours = Path(command.path).name == "relay"
-                return error(
-                    what,
-                    system.install_again
-                    if ours
-                    else f"Move it to a unit of its own, or remove the +: {system.install_again}",
-                )
+                where = _file_with(system, f"{directive}=", f"+{command.path}")
+                change = f"Move it to a unit of its own, or remove the + in {where}; then"
+                return error(what, system.install_again if ours else f"{change} {system.systemctl} daemon-reload")
     return ok(f"no command of {system.service.name} runs as root (+)")
+
+
+def _file_with(system: System, *parts: str) -> Path:
+    """Return the file of the service that has a line with all these parts; if it has changed, that of the unit."""
+    first, *drop_ins = map(Path, (system.service["FragmentPath"], *system.service["DropInPaths"].split()))
+    for path in reversed((first, *drop_ins)):
+        with suppress(OSError):
+            if any(all(part in line for part in parts) for line in path.read_text(errors="replace").splitlines()):
+                return path
+    return first
 
 
 def lines(system: System) -> Finding:
