@@ -92,7 +92,7 @@ class Command(click.Command):
             return super().invoke(context)
         except SocketActError as error:
             if context.params.get("as_json"):
-                click.echo(json.dumps({"error": _describe(context, error)}, indent=2))
+                click.echo(json.dumps({"error": describe(error, user_manager=_is_user(context))}, indent=2))
             fail(context, error)
         except KeyboardInterrupt:
             context.exit(ExitStatus.INTERRUPTED)
@@ -100,14 +100,18 @@ class Command(click.Command):
 
 def fail(context: click.Context, error: SocketActError, status: ExitStatus | None = None) -> NoReturn:
     """Print an error as one line, and exit; by default with the error's status."""
-    click.echo(f"Error: {_describe(context, error)}", err=True)
+    click.echo(f"Error: {describe(error, user_manager=_is_user(context))}", err=True)
     context.exit(ExitStatus.of(error) if status is None else status)
 
 
-def _describe(context: click.Context, error: SocketActError) -> str:
-    """Return an error with its remedy, which only a command knows how to type."""
+def _is_user(context: click.Context) -> bool:
+    return bool(context.params.get("user_manager"))
+
+
+def describe(error: SocketActError, *, user_manager: bool) -> str:
+    """Return the text of an error; with a remedy, if only a command knows how it is typed."""
     remedy = ""
     if isinstance(error, NoServiceError):
-        option = " --user-manager" if context.params.get("user_manager") else ""
+        option = " --user-manager" if user_manager else ""
         remedy = f". To see all services, type: {typed.command()} list{option}"
     return printable(f"{error}{remedy}")

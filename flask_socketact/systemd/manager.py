@@ -303,6 +303,7 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def runtime_folders(unit: Unit, manager: Manager) -> list[Path]:
-    """Return the folders of ``RuntimeDirectory=`` of a service."""
+    """Return the folders of ``RuntimeDirectory=`` of a service: first ours, as `service_counters.find_folder` does."""
     root = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}") if manager.user else "/run"
-    return [Path(root, name) for name in unit.names("RuntimeDirectory")]
+    names = sorted(unit.names("RuntimeDirectory"), key=lambda name: not name.endswith("-metrics"))
+    return [Path(root, name) for name in names]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -18,7 +21,19 @@ from tests.support.operations import BROKEN, wait_for_old
 
 CLI = "/srv/app/venv/bin/flask-socketact"
 PORTS = {"1": 8001, "2": 8002}
-OPTIONS = "--name app@ --listen 127.0.0.1:800%i --listen /run/app/%i.sock=admin"
+PAGE = (Path(__file__).parents[2] / "docs/systemd.md").read_text()
+#: As an administrator has written it, for plain gunicorn.
+OLD = """
+    [Service]
+    User=app
+    WorkingDirectory=/srv/app
+    Environment=REGION=%i
+    ExecStart=/srv/app/venv/bin/gunicorn --bind unix:/run/old-%i/web.sock --timeout 90 app:app
+    RuntimeDirectory=old-%i
+
+    [Install]
+    WantedBy=multi-user.target
+    """
 CLIENTS = {"new connection": 4, "keep-alive": 4, "keep-alive, mostly idle": 10, "long request": 2, "slow upload": 2}
 
 
@@ -27,13 +42,22 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     with Machine(request.config.getoption("--tree")) as machine:
         install(machine)
         machine.run("useradd", "--create-home", "--uid", "902", "web")
-        installed = machine.run(CLI, "units", *shlex.split(OPTIONS), "--install").stdout
+        make, *start = re.findall(r"```sh\n(.*?)```", PAGE.split("\n## Several instances\n")[1], re.DOTALL)[
+            0
+        ].splitlines()
+        sudo = f'sudo() {{ "$@"; }}; PATH={Path(CLI).parent}:$PATH'
+        installed = machine.run("sh", "-ec", f"{sudo}; {make}").stdout
         assert "Start an instance with:  systemctl enable --now app@1.socket app@1.service" in installed
         listed = json.loads(machine.run(CLI, "list", "--json").stdout)
         assert [(each["name"], each["state"]) for each in listed] == [("app@", "template")]
         machine.run("sh", "-c", listed[0]["remedy"].partition(": ")[2].partition(" starts")[0])
-        machine.systemctl("enable", "--now", "app@2.socket", "app@2.service")
+        machine.run("sh", "-ec", f"{sudo}; {'; '.join(start)}")
         yield machine
+
+
+@pytest.fixture(autouse=True)
+def restored(machine: Machine) -> None:
+    release(machine)
 
 
 def listed(machine: Machine) -> dict[str, dict[str, Any]]:
@@ -78,10 +102,9 @@ def test_a_release_that_does_not_boot_leaves_each_instance_serving(machine: Mach
     release(machine, BROKEN)
     assert machine.systemctl("restart", "app@1", check=False).returncode != 0
     assert (page(machine, "1"), page(machine, "2")) == (200, 200)
-    assert machine.scopes("app:1")
+    machine.wait_for(lambda: listed(machine)["app@1"]["state"] == "failed", "the next attempt to fail")
     status = json.loads(machine.run(CLI, "status", "app@1", "--json", check=False).stdout)
     assert {worker["state"] for worker in status["workers"]} == {"relayed"}
-    assert listed(machine)["app@1"]["state"] == "failed"
     release(machine)
     machine.systemctl("restart", "app@1")
     wait_for_old(machine, "app:1")
@@ -125,6 +148,21 @@ def test_a_name_as_systemd_escape_writes_it(machine: Machine) -> None:
     removed = machine.run(CLI, "units", "--remove", "shop@").stdout
     assert "Removed /etc/systemd/system/shop@.service" in removed
     assert machine.show(name, "LoadState") == "not-found"
+
+
+def test_a_template_is_taken_over(machine: Machine) -> None:
+    machine.path("/etc/systemd/system/old@.service").write_text(dedent(OLD))
+    machine.systemctl("daemon-reload")
+    machine.systemctl("start", "old@eu.service", "old@us.service")
+    done = machine.run(CLI, "units", "--from", "old@", "--install")
+    (eu, us) = [line.strip() for line in done.stdout.splitlines() if line.startswith("  systemctl stop")]
+    machine.run("sh", "-ec", f"{eu}; {us}")
+    for region in ("eu", "us"):
+        assert ask(partial(machine.connect, f"/run/old-{region}/web.sock"))[0] == 200
+        assert f"REGION={region}" in machine.show(f"old@{region}", "Environment").split()
+    machine.systemctl("restart", "old@eu")
+    assert "error" not in machine.run(CLI, "doctor", "old@eu", "--quiet", check=False).stdout
+    machine.run(CLI, "units", "--remove", "old@")
 
 
 def test_a_user_s_own_instances(machine: Machine) -> None:

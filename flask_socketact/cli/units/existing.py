@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import pwd
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from flask_socketact import files
 from flask_socketact.errors import UnitError
+from flask_socketact.systemd import unit_names
 from flask_socketact.systemd.manager import Manager
 
+#: The name of an instance of which a template is read; nothing else has it.
+_INSTANCE = "flasksocketactinstance"
 _PROPERTIES = ("FragmentPath", "DropInPaths", "User", "Group", "WorkingDirectory", "DynamicUser", "TriggeredBy")
 
 
@@ -47,11 +51,36 @@ class Existing:
 
 
 def read(name: str, manager: Manager) -> Existing:
-    """Read a service.
+    """Read a service, or a template, in which ``%i`` stands for the instance.
 
     :raises UnitError: it starts no program.
     :raises ManagerError: there is no such service, or the manager does not answer.
     """
+    if not unit_names.is_template(name):
+        return _read(name, manager)
+    of_instance = _read(f"{name}{_INSTANCE}", manager)
+    raw = tuple(_lines(f"{name}{_INSTANCE}.socket", manager)) if _has_socket(name, manager) else ()
+    addresses = tuple(line.value for line in raw if line.key == "ListenStream")
+    sockets = {f"{name}.socket": addresses} if addresses else {}
+    texts = {each.name: _as_template(getattr(of_instance, each.name)) for each in fields(Existing)}
+    return Existing(**texts | {"name": name, "sockets": sockets, "socket_lines": dict.fromkeys(sockets, raw)})
+
+
+def _has_socket(template: str, manager: Manager) -> bool:
+    """Return whether there is a socket unit; with this name for an instance, its addresses may be wrong."""
+    return manager.show(f"{template}{_INSTANCE}.socket", "LoadState")["LoadState"] != "not-found"
+
+
+def _as_template(value: Any) -> Any:
+    """Return a value of the instance that was read, as it is in the template."""
+    if isinstance(value, str):
+        return value.replace(_INSTANCE, "%i")
+    if isinstance(value, dict):
+        return {_as_template(key): _as_template(each) for key, each in value.items()}
+    return tuple(map(_as_template, value)) if isinstance(value, tuple) else value
+
+
+def _read(name: str, manager: Manager) -> Existing:
     service = f"{name}.service"
     unit = manager.find(service, *_PROPERTIES)
     if unit["LoadState"] != "loaded":

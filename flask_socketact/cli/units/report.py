@@ -12,6 +12,7 @@ from flask_socketact.cli.units.changes import Changes, look
 from flask_socketact.cli.units.install import Installed, missing, old_name
 from flask_socketact.errors import ManagerError
 from flask_socketact.systemd import unit_names
+from flask_socketact.systemd.manager import Manager
 from flask_socketact.text import printable
 
 if TYPE_CHECKING:
@@ -89,16 +90,31 @@ def taken_over(wanted: Application, done: Installed, move: Takeover) -> None:
     for line in missing(wanted):
         click.echo(printable(f"Warning: {line}"), err=True)
     name, _ = _an_instance(wanted)
-    sockets = " ".join(unit_names.of_instance(socket.unit, name) for socket in wanted.sockets)
-    start = f"{wanted.systemctl} enable --now {sockets} {name}.service"
     if move.can_run_next_to(wanted):
-        click.echo(f"Start it next to {move.existing.name}.service with: {start}")
+        click.echo(f"Start it next to {move.existing.name}.service with: {_start(wanted, name)}")
     else:
-        old = " ".join([f"{move.existing.name}.service", *move.existing.sockets])
-        stop = "stop" if wanted.name == move.existing.name else "disable --now"
         click.echo("Change over with (clients notice it, for the last time):")
-        click.echo(f"  {wanted.systemctl} {stop} {old} && {start}")
+        for each in _taken_over(wanted, move) or [name]:
+            old = [f"{move.existing.name}.service", *move.existing.sockets]
+            units = " ".join(unit_names.of_instance(unit, each) if wanted.is_template else unit for unit in old)
+            stop = "stop" if wanted.name == move.existing.name else "disable --now"
+            click.echo(f"  {wanted.systemctl} {stop} {units} && {_start(wanted, each)}")
     _next_steps(wanted)
+
+
+def _taken_over(wanted: Application, move: Takeover) -> list[str]:
+    """Return the services that change over: of a template, the instances that are loaded."""
+    if not wanted.is_template or wanted.name != move.existing.name:
+        return []
+    try:
+        return Manager(user=wanted.user_manager).names(wanted.name)
+    except ManagerError:
+        return []
+
+
+def _start(wanted: Application, name: str) -> str:
+    sockets = " ".join(unit_names.of_instance(socket.unit, name) for socket in wanted.sockets)
+    return f"{wanted.systemctl} enable --now {sockets} {name}.service"
 
 
 def _an_instance(wanted: Application) -> tuple[str, str]:

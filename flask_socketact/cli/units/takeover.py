@@ -25,6 +25,7 @@ from flask_socketact.cli.units.install import TAKEN_OVER, is_ours, unit_folder
 from flask_socketact.cli.units.render import Application
 from flask_socketact.cli.units.served import Served
 from flask_socketact.errors import OptionError, UnitError
+from flask_socketact.systemd import unit_names
 from flask_socketact.text import printable
 
 #: Lines that mean the same in our units.
@@ -137,6 +138,7 @@ def plan(existing: Existing, *, is_app_known: bool) -> Takeover:
         )
     remarks = [*served.remarks]
     directory = served.directory or existing.directory
+    user = None if existing.is_dynamic else _user(existing, served)
     listen = _listeners(existing, served)
     socket_group = _socket_group(existing, served, listen)
     remarks += old_sockets.remarks(existing, socket_group)
@@ -145,9 +147,7 @@ def plan(existing: Existing, *, is_app_known: bool) -> Takeover:
     options = {
         "name": existing.name,
         "app": served.app,
-        "user": None
-        if existing.is_dynamic
-        else _other_than_root(existing.user) or served.user or existing.user or None,
+        "user": user,
         "group": None if existing.is_dynamic else existing.group or served.group or None,
         "directory": directory or None,
         "python": served.python,
@@ -158,15 +158,16 @@ def plan(existing: Existing, *, is_app_known: bool) -> Takeover:
         "threads": served.threads,
         "drain": served.drain,
         "env_files": tuple(file for each in existing.env_files if os.path.exists(file := each.removeprefix("-"))),
-        "write": tuple(writable.find(existing, served, directory, remarks)),
+        "write": tuple(writable.find(existing, served, user, directory, remarks)),
     }
     taken = {key: value for key, value in options.items() if value not in (None, ())}
     told = dict.fromkeys((*remarks, *_left(existing)))
     return Takeover(existing, taken, _drop_in(existing, served), tuple(told))
 
 
-def _other_than_root(user: str) -> str:
-    return "" if user in ("root", "0") else user
+def _user(existing: Existing, served: Served) -> str | None:
+    """Return the user of the unit; or, if that is root, the one that the command changes to."""
+    return (served.user if existing.user in ("", "root", "0") else None) or existing.user or None
 
 
 def _listeners(existing: Existing, served: Served) -> tuple[str, ...]:
@@ -223,10 +224,10 @@ def _added(existing: Existing, served: Served) -> Iterator[str]:
     if "UMask" not in keys:
         yield "UMask=0022"
     for variable in served.variables:
-        yield _environment(variable)
+        yield _environment(existing, variable)
     if served.others:
         words = " ".join(_quote(word) for word in served.others)
-        yield _environment(f"GUNICORN_CMD_ARGS={words}")
+        yield _environment(existing, f"GUNICORN_CMD_ARGS={words}")
     for file in existing.env_files:
         if not os.path.exists(file.removeprefix("-")):
             yield f"EnvironmentFile={file}"
@@ -237,8 +238,10 @@ def _added(existing: Existing, served: Served) -> Iterator[str]:
             yield f"StateDirectoryMode={stat.S_IMODE(state.st_mode):04o}" if is_own else "StateDirectory="
 
 
-def _environment(variable: str) -> str:
+def _environment(existing: Existing, variable: str) -> str:
     text = variable.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    if unit_names.is_template(existing.name):
+        text = text.replace("%%i", "%i")
     return f'Environment="{text}"'
 
 

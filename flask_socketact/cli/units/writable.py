@@ -14,23 +14,25 @@ from flask_socketact.cli.units.served import Served
 _MOST = 200
 
 
-def find(existing: Existing, served: Served, directory: str, remarks: list[str]) -> list[str]:
+def find(existing: Existing, served: Served, user: str | None, directory: str, remarks: list[str]) -> list[str]:
     """Return what the service may write: what its unit says, and what its user may, unless the unit has a sandbox."""
     said = [path.lstrip("-+") for path in existing.write]
     if any(line.key == "ProtectSystem" and line.value == "strict" for line in existing.lines):
         return said
     try:
-        user = account(existing.user)
+        entry = account(user) if user else None
     except KeyError:
+        entry = None
+    if entry is None:
         return said
     named = [*map(os.path.dirname, served.log_files), f"/var/log/{existing.name}", f"/var/cache/{existing.name}"]
-    places = [user.pw_dir, directory, *_folders_in(directory), *named]
-    owned = [path for path in map(os.path.realpath, filter(None, places)) if _may_write(user, path)]
+    places = [entry.pw_dir, directory, *_folders_in(directory), *named]
+    owned = [path for path in map(os.path.realpath, filter(None, places)) if _may_write(entry, path)]
     found = dict.fromkeys([*said, *owned])
     paths = [path for path in found if not any(path.startswith(f"{other}/") for other in found)]
     for path in paths:
         if path in owned:
-            remarks.append(f"{existing.user} may write to {path}, and so may the service: --write narrows it")
+            remarks.append(f"{user} may write to {path}, and so may the service: --write narrows it")
     return paths
 
 

@@ -326,7 +326,12 @@ def socket_unit(*lines: str) -> dict[str, Any]:
 
 
 def wanted(move: takeover.Takeover, **given: Any) -> Any:
-    options: dict[str, Any] = {"python": "/v/bin/python3", "listen": ("127.0.0.1:8000",), "user_manager": False, "overlap": True}
+    options: dict[str, Any] = {
+        "python": "/v/bin/python3",
+        "listen": ("127.0.0.1:8000",),
+        "user_manager": False,
+        "overlap": True,
+    }
     others: dict[str, Any] = dict.fromkeys(("group", "socket_group", "workers", "threads", "drain", "idle_exit"))
     return application(**others | options | move.options | {"systemd_version": 252, "metrics": False} | given)
 
