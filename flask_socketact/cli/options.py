@@ -80,6 +80,8 @@ def parse_name(name: str, *, may_be_template: bool = False) -> str:
     stem = name.removesuffix(".service")
     if unit_names.is_template(stem) and not may_be_template:
         raise ValueError(f"{name!r} is a template: write one of its instances, such as {stem}1")
+    if stem.count("@") > 1:
+        raise ValueError(f"{name!r} has two @: give the instance a name without one, or clients wait in its restarts")
     if not NAME.fullmatch(stem) or OTHERS.fullmatch(stem):
         raise ValueError(
             f"{name!r} is not the name of a service, such as app: {typed.command()} list shows all services"

@@ -190,7 +190,10 @@ def _given_again(context: click.Context, name: str) -> dict[str, Any]:
 
 def _take_over(context: click.Context, name: str, given: dict[str, Any]) -> Takeover:
     """Read a service, and set in `given` what was not typed."""
+    template = unit_names.template_of(name)
     typed = {name for name in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if unit_names.is_instance(name) and "name" not in typed:
+        raise click.UsageError(f"{name} is an instance: take all over, with --from {template}, or add another --name")
     # It needs gunicorn, which is a fifth of a second, and does not belong into the other commands.
     from flask_socketact.cli.units.takeover import plan
 

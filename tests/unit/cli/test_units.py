@@ -645,6 +645,8 @@ def test_a_template(tmp_path: Path) -> None:
         (("--name", "@"), "is not a name of a unit"),
         (("--name", "a@b@"), "is an instance: write a@"),
         (("--again", "app@1"), "app@1 is an instance: write app@"),
+        (("--from", "app@1"), "app@1 is an instance: take all over, with --from app@, or add another --name"),
+        (("--remove", "app@a@b"), "'app@a@b' has two @: give the instance a name without one"),
     ],
 )
 def test_a_template_that_is_refused(options: tuple[str, ...], told: str) -> None:
