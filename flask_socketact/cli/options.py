@@ -82,6 +82,10 @@ def parse_name(name: str, *, may_be_template: bool = False) -> str:
         raise ValueError(f"{name!r} is a template: write one of its instances, such as {stem}1")
     if stem.count("@") > 1:
         raise ValueError(f"{name!r} has two @: give the instance a name without one, or clients wait in its restarts")
+    if unit_names.is_instance(stem) and "\\" in stem:  # in RuntimeDirectory=, systemd 257 cannot read it
+        raise ValueError(
+            f"{name!r} has a backslash: give the instance a name of letters, digits and :_.-, as app@eu-west"
+        )
     if not NAME.fullmatch(stem) or OTHERS.fullmatch(stem):
         raise ValueError(
             f"{name!r} is not the name of a service, such as app: {typed.command()} list shows all services"

@@ -646,6 +646,7 @@ def test_a_template(tmp_path: Path) -> None:
         (("--name", "a@b@"), "is an instance: write a@"),
         (("--again", "app@1"), "app@1 is an instance: write app@"),
         (("--from", "app@1"), "app@1 is an instance: take all over, with --from app@, or add another --name"),
+        (("--remove", "app@a\\x2db"), "has a backslash: give the instance a name of letters, digits and :_.-"),
         (("--remove", "app@a@b"), "'app@a@b' has two @: give the instance a name without one"),
     ],
 )
