@@ -56,6 +56,10 @@ class ManagerError(SocketActError):
     """The service manager does not respond, or does not know the unit."""
 
 
+class NoServiceError(ManagerError):
+    """There is no such service."""
+
+
 # Commands.
 
 

@@ -11,7 +11,15 @@ from typing import Any, NoReturn
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from flask_socketact.errors import LeftBrokenError, NotDeployedError, NotDrainedError, OptionError, SocketActError
+from flask_socketact.cli import typed
+from flask_socketact.errors import (
+    LeftBrokenError,
+    NoServiceError,
+    NotDeployedError,
+    NotDrainedError,
+    OptionError,
+    SocketActError,
+)
 from flask_socketact.text import printable
 
 
@@ -96,7 +104,7 @@ class Command(click.Command):
             return super().invoke(context)
         except SocketActError as error:
             if context.params.get("as_json"):
-                click.echo(json.dumps({"error": printable(str(error))}, indent=2))
+                click.echo(json.dumps({"error": describe(error, user_manager=_is_user(context))}, indent=2))
             fail(context, error)
         except KeyboardInterrupt:
             context.exit(ExitStatus.INTERRUPTED)
@@ -104,5 +112,18 @@ class Command(click.Command):
 
 def fail(context: click.Context, error: SocketActError, status: ExitStatus | None = None) -> NoReturn:
     """Print an error as one line, and exit; by default with the error's status."""
-    click.echo(f"Error: {printable(str(error))}", err=True)
+    click.echo(f"Error: {describe(error, user_manager=_is_user(context))}", err=True)
     context.exit(ExitStatus.of(error) if status is None else status)
+
+
+def _is_user(context: click.Context) -> bool:
+    return bool(context.params.get("user_manager"))
+
+
+def describe(error: SocketActError, *, user_manager: bool) -> str:
+    """Return the text of an error; with a remedy, if only a command knows how it is typed."""
+    remedy = ""
+    if isinstance(error, NoServiceError):
+        option = " --user-manager" if user_manager else ""
+        remedy = f". To see all services, type: {typed.command()} list{option}"
+    return printable(f"{error}{remedy}")

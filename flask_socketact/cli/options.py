@@ -11,12 +11,13 @@ from click.shell_completion import CompletionItem
 
 from flask_socketact.cli import typed
 from flask_socketact.errors import ManagerError
+from flask_socketact.systemd import unit_names
 from flask_socketact.systemd.manager import Manager
 
 #: Names that systemctl does not read as an option, a pattern or a path.
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@\\-]{0,200}")
-#: Names of templates and of units of other types.
-OTHERS = re.compile(r".*(@|\.(socket|target|device|mount|automount|swap|timer|path|slice|scope))")
+#: Names of units of other types.
+OTHERS = re.compile(r".*\.(socket|target|device|mount|automount|swap|timer|path|slice|scope)")
 
 
 class Count(click.IntRange):
@@ -71,12 +72,20 @@ def _range_in_words(least: float | None, most: float | None) -> str:
     return f"{low} to {high}" if high else f"{low} or more"
 
 
-def parse_name(name: str) -> str:
+def parse_name(name: str, *, may_be_template: bool = False) -> str:
     """Return the name of a service without ``.service``.
 
     :raises ValueError: `name` is not the name of a service.
     """
     stem = name.removesuffix(".service")
+    if unit_names.is_template(stem) and not may_be_template:
+        raise ValueError(f"{name!r} is a template: write one of its instances, such as {stem}1")
+    if stem.count("@") > 1:
+        raise ValueError(f"{name!r} has two @: give the instance a name without one, or clients wait in its restarts")
+    if unit_names.is_instance(stem) and "\\" in stem:  # in RuntimeDirectory=, systemd 257 cannot read it
+        raise ValueError(
+            f"{name!r} has a backslash: give the instance a name of letters, digits and :_.-, as app@eu-west"
+        )
     if not NAME.fullmatch(stem) or OTHERS.fullmatch(stem):
         raise ValueError(
             f"{name!r} is not the name of a service, such as app: {typed.command()} list shows all services"

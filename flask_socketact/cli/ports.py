@@ -14,7 +14,8 @@ from flask_socketact.linux import socket_queues
 from flask_socketact.systemd import cgroup, holders
 
 if TYPE_CHECKING:
-    from flask_socketact.systemd.manager import Manager, Unit
+    from flask_socketact.systemd.manager import Manager
+    from flask_socketact.systemd.unit import Unit
 
 #: All IPv4 addresses; all IPv6 and IPv4 addresses (BindIPv6Only=default).
 _ALL_IPV4, _ALL = "0.0.0.0", "::"  # noqa: S104 (only compared with)

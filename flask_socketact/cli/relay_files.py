@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from flask_socketact.systemd.manager import Unit
+    from flask_socketact.systemd.unit import Unit
 
 #: Settings with commands, which "+" runs as root.
 DIRECTIVES = ("ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost")

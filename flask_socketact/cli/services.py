@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flask_socketact import files
 from flask_socketact.cli.units.install import is_ours, made_for
+from flask_socketact.systemd import unit_names
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,12 +15,25 @@ if TYPE_CHECKING:
 
 
 def names(manager: Manager) -> list[str]:
-    """Return the names of the services on this machine, without ``.service``, sorted.
+    """Return the names of the services on this machine, without ``.service``, sorted: of a template, its instances.
 
     :raises ManagerError: the manager does not respond.
     """
+    instances = (name for template in templates(manager) for name in manager.instances(template))
+    return sorted({*(name for name in _made(manager) if not unit_names.is_template(name)), *instances})
+
+
+def templates(manager: Manager) -> list[str]:
+    """Return the names of the templates on this machine, such as ``app@``, sorted.
+
+    :raises ManagerError: the manager does not respond.
+    """
+    return sorted(filter(unit_names.is_template, _made(manager)))
+
+
+def _made(manager: Manager) -> set[str]:
     found = (path for folder in manager.unit_folders() for path in folder.glob("*.service"))
-    return sorted({path.stem for path in found if _is_service(path)})
+    return {path.stem for path in found if _is_service(path)}
 
 
 def _is_service(path: Path) -> bool:

@@ -6,6 +6,8 @@ import os
 import shutil
 import sys
 
+from flask_socketact.systemd import unit_names
+
 
 def command() -> str:
     """Return the command: by its name only if it is on PATH."""
@@ -18,4 +20,4 @@ def command() -> str:
 def units_again(name: str, *, user_manager: bool) -> str:
     """Return the command that installs the units of a service again."""
     options = "--user-manager --again" if user_manager else "--again"
-    return f"{command()} units {options} {name.removesuffix('.service')}"
+    return f"{command()} units {options} {unit_names.template_of(name.removesuffix('.service'))}"

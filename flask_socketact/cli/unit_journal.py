@@ -17,7 +17,8 @@ from flask_socketact.systemd.manager import PATH
 from flask_socketact.text import cut, printable
 
 if TYPE_CHECKING:
-    from flask_socketact.systemd.manager import Manager, Unit
+    from flask_socketact.systemd.manager import Manager
+    from flask_socketact.systemd.unit import Unit
 
 #: How long journalctl may take, in seconds.
 _TIMEOUT = 5.0

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterator
 
 from flask_socketact.linux import proc
-from flask_socketact.systemd import cgroup
+from flask_socketact.systemd import cgroup, unit_names
 
 #: From the new master: drain, and hand connections over. Programs that requests have started ignore it by default.
 DRAIN = signal.SIGURG
@@ -21,7 +21,7 @@ STOP = signal.SIGWINCH
 REOPEN = signal.SIGUSR1
 
 #: NAME-drain-PID-START.scope: pid and start time of the master. The relay of version 0.1.0, which a restart to a newer
-#: version still calls, leaves the start time out.
+#: version still calls, leaves the start time out. app@1.service has app:1-drain-….scope.
 _SCOPE = r"-drain-(\d+)(?:-\d+)?\.scope"
 
 
@@ -31,7 +31,7 @@ def scopes(service: str) -> Iterator[str]:
     :param service: control group of the service, as ``/system.slice/app.service``
     """
     slice_, _, unit = service.rpartition("/")
-    scope = re.compile(re.escape(unit.removesuffix(".service")) + _SCOPE)
+    scope = re.compile(re.escape(unit_names.scope_stem(unit.removesuffix(".service"))) + _SCOPE)
     return (f"{slice_}/{name}" for name in cgroup.children(slice_) if scope.fullmatch(name))
 
 

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from gunicorn.glogging import Logger
 
 #: systemd's environment variable: the folders of ``RuntimeDirectory=`` (systemd.exec(5)), which survive a restart, but
-#: not a reboot. We use the first.
+#: not a reboot. systemd sorts them. Ours has this ending; without one, it is the first.
 FOLDER = "RUNTIME_DIRECTORY"
+ENDING = "-metrics"
 _FILE = "service.json"
 
 
@@ -50,7 +51,8 @@ class ServiceCounters:
 
 def find_folder() -> Path | None:
     """Return the folder that the processes of this service share; None without one."""
-    folder = os.environ.get(FOLDER, "").partition(":")[0]
+    folders = os.environ.get(FOLDER, "").split(":")
+    folder = next((folder for folder in folders if folder.endswith(ENDING)), folders[0])
     return Path(folder) if folder else None
 
 

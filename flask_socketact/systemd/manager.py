@@ -9,147 +9,24 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flask_socketact import env
-from flask_socketact.errors import ManagerError
+from flask_socketact.errors import ManagerError, NoServiceError
+from flask_socketact.systemd import unit_names
+from flask_socketact.systemd.unit import Unit, parse_properties
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    pass
 
 #: The relay's, too, so that both find the same commands.
 PATH = "/usr/bin:/bin"
 #: How long a command may take. Seconds.
 SECONDS = 30
 
-#: Values of ``ActiveState`` of a service that runs.
-ACTIVE_STATES = ("active", "reloading")
-
 BUS = "org.freedesktop.systemd1"
 OBJECT = "/org/freedesktop/systemd1"
-
-#: Units of time as systemctl prints them, in seconds: systemd.time(7).
-UNITS = {
-    "us": 1e-6,
-    "ms": 1e-3,
-    "s": 1.0,
-    "min": 60.0,
-    "h": 3600.0,
-    "d": 86400.0,
-    "w": 604800.0,
-    "month": 2629800.0,
-    "y": 31557600.0,
-}
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)([a-z]+)")
-_COMMAND = re.compile(
-    r"\{ path=(?P<path>.*?) ; argv\[\]=(?P<text>.*?) ; "
-    r"(?:flags=(?P<flags>[a-z -]*)|ignore_errors=(?:yes|no)) ; start_time="
-)
-
-
-def parse_span(text: str) -> float:
-    """Return the seconds of a time span as systemctl prints it: ``1min 15s``, ``2.500ms``, ``0``, ``infinity``.
-
-    :raises ValueError: `text` is not a time span.
-    """
-    if text in ("0", "infinity"):
-        return float(text)
-    parts = [_SPAN.fullmatch(word) for word in text.split()]
-    if not parts or not all(part and part[2] in UNITS for part in parts):
-        raise ValueError(f"{text!r} is not a time span")
-    return math.fsum(float(part[1]) * UNITS[part[2]] for part in parts if part)
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command of ``ExecStart=``, ``ExecStop=``, …; `text` is the command line without quotes."""
-
-    path: str
-    text: str
-    flags: frozenset[str]
-
-
-def parse_command(text: str) -> Command:
-    """Read a line of a property like ``ExecStopEx``; or of ``ExecStop``, which has no flags (sockets have only that).
-
-    :raises ValueError: `text` is not a command.
-    """
-    found = _COMMAND.match(text)
-    if found is None:
-        raise ValueError(f"{text!r} is not a command")
-    return Command(found["path"], found["text"], frozenset((found["flags"] or "").split()))
-
-
-def parse_properties(text: str) -> dict[str, tuple[str, ...]]:
-    """Read what ``systemctl show`` prints: a line for each property, or for each of its values.
-
-    Only a line feed ends a line. The other characters at which Python's ``splitlines()`` splits may come from the
-    service, in its ``STATUS=``: split there, the service could forge properties.
-    """
-    properties: dict[str, tuple[str, ...]] = {}
-    for line in text.split("\n"):
-        name, equals, value = line.partition("=")
-        if equals and name.isalnum():  # other lines continue a command that has line breaks
-            properties[name] = (*properties.get(name, ()), value)
-    return properties
-
-
-@dataclass(frozen=True)
-class Unit:
-    """The properties of a unit as the manager has loaded it; its files may have changed since."""
-
-    name: str
-    properties: Mapping[str, Sequence[str]]
-
-    def __getitem__(self, key: str) -> str:
-        """Return a property; empty if this systemd does not know it."""
-        return next(iter(self.lines(key)), "")
-
-    @property
-    def is_active(self) -> bool:
-        """Whether the unit runs."""
-        return self["ActiveState"] in ACTIVE_STATES
-
-    @property
-    def directory(self) -> str:
-        """``WorkingDirectory=``, without the ``!`` that systemctl prints if the folder may be missing."""
-        return self["WorkingDirectory"].removeprefix("!")
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """``Environment=``; a value with spaces is cut at the first."""
-        return dict(word.split("=", 1) for word in self["Environment"].split() if "=" in word)
-
-    @property
-    def overlaps(self) -> bool:
-        """Whether old and new workers of the service may run at the same time."""
-        return env.may_overlap(self.environment)
-
-    @property
-    def control_group(self) -> str:
-        """``ControlGroup``; of a service that is not active, which has none, where it will be."""
-        return self["ControlGroup"] or f"/system.slice/{self.name}"
-
-    def lines(self, key: str) -> Sequence[str]:
-        return self.properties.get(key, ())
-
-    def seconds(self, key: str) -> float:
-        return parse_span(self[key])
-
-    def number(self, key: str) -> float:
-        return float(self[key])
-
-    def commands(self, key: str) -> list[Command]:
-        return [parse_command(line) for line in self.lines(key) if line]
-
-    def listens(self, kind: str) -> list[str]:
-        """Return the addresses of a socket unit of a kind: Stream, SequentialPacket, …"""
-        ending = f" ({kind})"
-        return [line.removesuffix(ending) for line in self.lines("Listen") if line.endswith(ending)]
 
 
 def describe_masked(unit: Unit, *, user: bool) -> str:
@@ -180,12 +57,12 @@ class Manager:
     def find(self, name: str, *properties: str) -> Unit:
         """Read properties of a unit that must exist, and its LoadState.
 
-        :raises ManagerError: it does not exist, or there is no manager.
+        :raises NoServiceError: it does not exist.
+        :raises ManagerError: there is no manager.
         """
         unit = self.show(name, "LoadState", *properties)
         if unit["LoadState"] == "not-found":
-            option = " --user-manager" if self.user else ""
-            raise ManagerError(f"there is no {name}: flask-socketact list{option} shows all services")
+            raise NoServiceError(f"there is no {name}")
         return unit
 
     def listening(self) -> list[tuple[str, str]]:
@@ -196,6 +73,25 @@ class Manager:
         text = self.run("systemctl", self.option, "list-sockets", "--plain", "--no-legend", "--full")
         lines = (line.split() for line in text.split("\n"))
         return [(words[0], words[1]) for words in lines if len(words) > 1]
+
+    def instances(self, template: str) -> list[str]:
+        """Return the instances of a template that the manager has loaded, without ``.service``, sorted.
+
+        Those are the ones that run, that have failed, whose socket unit listens, and that start at boot.
+
+        :param template: such as ``app@``
+        :raises ManagerError: the manager does not answer.
+        """
+        patterns = [f"{template}*.{kind}" for kind in ("service", "socket")]
+        text = self.run("systemctl", self.option, "list-units", "--all", "--plain", "--no-legend", "--full", *patterns)
+        return sorted({line.split()[0].rpartition(".")[0] for line in text.splitlines() if line.strip()})
+
+    def names(self, name: str) -> list[str]:
+        """Return the services of a name: of a template those of :meth:`instances`, else the one.
+
+        :raises ManagerError: the manager does not answer.
+        """
+        return self.instances(name) if unit_names.is_template(name) else [name]
 
     def unit_folders(self) -> list[Path]:
         """Return the folders from which the manager loads units, the ones that count most first.
@@ -260,7 +156,7 @@ def call(*command: str, seconds: float) -> subprocess.CompletedProcess[str]:
             text=True,
             errors="replace",
             check=False,
-            timeout=seconds,
+            timeout=None if math.isinf(seconds) else seconds,
         )
     except FileNotFoundError:
         raise ManagerError(f"there is no {command[0]} in {PATH}") from None
@@ -278,6 +174,6 @@ def runtime_root(*, user: bool) -> Path:
 
 
 def runtime_folders(unit: Unit, manager: Manager) -> list[Path]:
-    """Return the folders of ``RuntimeDirectory=`` of a service."""
-    root = runtime_root(user=manager.user)
-    return [root / name for name in unit["RuntimeDirectory"].split()]
+    """Return the folders of ``RuntimeDirectory=`` of a service: first ours, as `service_counters.find_folder` does."""
+    names = sorted(unit.names("RuntimeDirectory"), key=lambda name: not name.endswith("-metrics"))
+    return [runtime_root(user=manager.user) / name for name in names]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flask_socketact.errors import ManagerError
 from flask_socketact.handover.steps import Step, reached
-from flask_socketact.systemd import cgroup, manager, message_ids
+from flask_socketact.systemd import cgroup, manager, message_ids, unit
 
 if TYPE_CHECKING:
     from flask_socketact.workers.base import BaseWorker
@@ -78,6 +78,6 @@ def is_stopping(scope: str) -> bool:
     options = ("--user",) if os.getuid() and "/user@" in (cgroup.of(os.getpid()) or "") else ()
     command = ("systemctl", *options, "show", "--property=ActiveState", "--value", "--", scope)
     try:
-        return manager.call(*command, seconds=MANAGER_TIMEOUT).stdout.strip() not in manager.ACTIVE_STATES
+        return manager.call(*command, seconds=MANAGER_TIMEOUT).stdout.strip() not in unit.ACTIVE_STATES
     except (OSError, ManagerError, subprocess.SubprocessError):
         return True

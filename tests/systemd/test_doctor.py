@@ -306,7 +306,7 @@ def test_another_user_than_root_can_run_doctor(machine: Machine, user: str, line
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("no-such-app", "Error: there is no no-such-app.service: flask-socketact list shows all services\n"),
+        ("no-such-app", f"Error: there is no no-such-app.service. To see all services, type: {DOCTOR} list\n"),
         ("--user-manager app", "Error: systemctl: Failed to connect to "),
     ],
 )

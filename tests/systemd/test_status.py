@@ -125,6 +125,6 @@ def test_status_of_a_service_that_does_not_serve(machine: Machine) -> None:
     none = machine.run(CLI, "status", "nope", check=False)
     assert (none.returncode, none.stderr) == (
         3,
-        "Error: there is no nope.service: flask-socketact list shows all services\n",
+        f"Error: there is no nope.service. To see all services, type: {CLI} list\n",
     )
     assert machine.run(CLI, "status", "../app", check=False).returncode == 2

@@ -73,7 +73,9 @@ def script(shell: str) -> str:
     kind = get_completion_class(shell)
     if kind is None:
         raise NotBegunError(f"this version of click does not complete in {shell}: choose another shell")
-    return kind(main, {}, PROGRAM, _VARIABLE).source()
+    source = kind(main, {}, PROGRAM, _VARIABLE).source()
+    # By default bash splits words at an @, and could not complete the instances of a template.
+    return f"{source}\nCOMP_WORDBREAKS=${{COMP_WORDBREAKS//@}}\n" if shell == "bash" else source
 
 
 def install(path: Path, text: str) -> None:

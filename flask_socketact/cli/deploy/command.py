@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flask_socketact.cli.exit_status import Command, ExitStatus
+from flask_socketact.cli.exit_status import Command, ExitStatus, describe
 from flask_socketact.cli.options import Number, complete_folder, name_argument, user_manager_option
 from flask_socketact.errors import (
     LeftBrokenError,
     ManagerError,
+    NoServiceError,
     NotBegunError,
     NotDeployedError,
     OptionError,
@@ -127,6 +128,8 @@ def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> Non
         with record.locked():
             running = Deployment(service, record, _wanted(given), report)
             running.run()
+    except NoServiceError as why:
+        error = NoServiceError(describe(why, user_manager=user_manager))
     except SocketActError as why:
         error = why
     except KeyboardInterrupt:

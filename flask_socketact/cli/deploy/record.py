@@ -12,6 +12,7 @@ from pathlib import Path
 
 from flask_socketact import files
 from flask_socketact.errors import RecordError
+from flask_socketact.systemd import unit_names
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Record:
 
     def __init__(self, folder: Path, name: str) -> None:
         self._path = folder / f"{name}.json"
-        self._lock = folder / f"{name}.lock"
+        # Instances of a template usually share the link to the release.
+        self._lock = folder / f"{unit_names.template_of(name)}.lock"
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -20,7 +20,9 @@ from flask_socketact.errors import CommandError, NotBegunError
 from flask_socketact.handover import protocol
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard
-from flask_socketact.systemd.manager import Manager, Unit, as_typed, call, complaint, runtime_folders
+from flask_socketact.systemd import unit_names
+from flask_socketact.systemd.manager import Manager, as_typed, call, complaint, runtime_folders
+from flask_socketact.systemd.unit import Unit
 from flask_socketact.text import cut
 
 #: Verbs of systemctl.
@@ -93,7 +95,7 @@ class Service:
         self.manager = manager
         unit = self._show()
         self._check(unit)
-        found = [manager.show(other, "Listen", "FileDescriptorName") for other in unit["TriggeredBy"].split()]
+        found = [manager.show(other, "Listen", "FileDescriptorName") for other in unit.names("TriggeredBy")]
         self.sockets = [other for other in found if other.listens("Stream")]
         self.addresses = [address for unit in self.sockets for address in unit.listens("Stream")]
 
@@ -206,7 +208,7 @@ class Service:
 
 def _is_ours(unit: Unit) -> bool:
     """Return whether a unit starts gunicorn, or has a relay, as for a script that starts gunicorn."""
-    if f"{unit.name.removesuffix('.service')}-relay.service" in unit["Wants"].split():
+    if unit_names.beside(unit.name.removesuffix(".service"), "relay.service") in unit.names("Wants"):
         return True
     words = " ".join(unit.lines("ExecStart")).split()
     return any(Path(word).name.startswith("gunicorn") or "flask_socketact" in word for word in words)

@@ -23,7 +23,8 @@ from flask_socketact.cli.deploy.health_watch import Baseline, Health
 from flask_socketact.cli.deploy.service import Service
 from flask_socketact.cli.deploy.trial_unit import Listener, Move, Place, Plan
 from flask_socketact.errors import ManagerError, UnhealthyError, UntriedError
-from flask_socketact.systemd.manager import Manager, Unit, call, complaint, runtime_root
+from flask_socketact.systemd.manager import Manager, call, complaint, runtime_root
+from flask_socketact.systemd.unit import Unit
 
 #: How long systemctl waits for the trial to stop: longer than SIGTERM and SIGKILL take. Seconds.
 _STOP_SECONDS = 3.0 * trial_unit.STOP_SECONDS

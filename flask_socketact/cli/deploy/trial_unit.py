@@ -12,7 +12,7 @@ from pathlib import Path
 from flask_socketact import env, files
 from flask_socketact.cli.units.existing import Line, parse
 from flask_socketact.errors import UntriedError
-from flask_socketact.systemd.manager import Unit
+from flask_socketact.systemd.unit import Unit
 
 #: Begins the names of the units of trials.
 PREFIX = "flask-socketact-trial-"

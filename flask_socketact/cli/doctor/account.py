@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flask_socketact.errors import AccountError
 
 if TYPE_CHECKING:
-    from flask_socketact.systemd.manager import Unit
+    from flask_socketact.systemd.unit import Unit
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from flask_socketact.cli.doctor.account import Account
-    from flask_socketact.systemd.manager import Unit
+    from flask_socketact.systemd.unit import Unit
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

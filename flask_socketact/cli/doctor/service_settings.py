@@ -23,7 +23,8 @@ from flask_socketact.errors import AccountError, ManagerError, SocketActError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flask_socketact.systemd.manager import Manager, Unit
+    from flask_socketact.systemd.manager import Manager
+    from flask_socketact.systemd.unit import Unit
 
 #: How long reading the settings may take, in seconds.
 SECONDS = 30

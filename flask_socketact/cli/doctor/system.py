@@ -15,7 +15,9 @@ from flask_socketact.cli.doctor.finding import Finding
 from flask_socketact.cli.doctor.service_settings import Settings, UnreadError, read_settings
 from flask_socketact.errors import ManagerError
 from flask_socketact.linux import socket_queues
-from flask_socketact.systemd.manager import SECONDS, Manager, Unit, as_typed, call, describe_masked
+from flask_socketact.systemd import unit_names
+from flask_socketact.systemd.manager import SECONDS, Manager, as_typed, call, describe_masked
+from flask_socketact.systemd.unit import Unit
 
 SERVICE = (
     "LoadState",
@@ -179,7 +181,7 @@ def read(name: str, *, user_manager: bool) -> System:
     if service["LoadState"] != "loaded":
         raise ManagerError(f"{service.name} is not loaded ({service['LoadState']}): {service['LoadError']}")
     sockets = _sockets(manager, service, own)
-    helpers = [manager.show(f"{name}-{unit}", *HELPER) for unit in HELPERS]
+    helpers = [manager.show(unit_names.beside(name, unit), *HELPER) for unit in HELPERS]
     agent = _agent(name, manager, service)
     units = (service, own, *sockets, *helpers, *filter(None, [agent]))
     return System(
@@ -210,7 +212,7 @@ def read(name: str, *, user_manager: bool) -> System:
 
 def _sockets(manager: Manager, service: Unit, own: Unit) -> tuple[Unit, ...]:
     """Read the socket units of a service, and the one of its name, if its Accept=yes starts another service."""
-    names = [name for name in service["TriggeredBy"].split() if name.endswith(".socket")]
+    names = [name for name in service.names("TriggeredBy") if name.endswith(".socket")]
     sockets = [manager.show(name, *SOCKET) for name in names]
     if own.name not in names and own["LoadState"] == "loaded" and own["Accept"] == "yes":
         sockets.append(own)
@@ -220,7 +222,7 @@ def _sockets(manager: Manager, service: Unit, own: Unit) -> tuple[Unit, ...]:
 def _agent(name: str, manager: Manager, service: Unit) -> Unit | None:
     """Read the socket of HAProxy's agent-check, if the service has one."""
     wanted = f"{name}-agent.socket"
-    return manager.show(wanted, *SOCKET) if wanted in service["Wants"].split() else None
+    return manager.show(wanted, *SOCKET) if wanted in service.names("Wants") else None
 
 
 def _occupants(manager: Manager, sockets: tuple[Unit, ...]) -> dict[str, str]:

@@ -30,7 +30,7 @@ def find(name: str, manager: Manager) -> Agent:
     :raises ManagerError: there is no such service, or the manager does not respond.
     :raises NotBegunError: it was made without ``--agent``, or its unit is masked.
     """
-    wants = manager.find(f"{name}.service", "Wants")["Wants"].split()
+    wants = manager.find(f"{name}.service", "Wants").names("Wants")
     unit = manager.show(f"{name}-agent.socket", "LoadState", "ActiveState", "Accept", "Listen", "NAccepted")
     if unit["LoadState"] == "masked":
         raise NotBegunError(describe_masked(unit, user=manager.user))

@@ -13,7 +13,9 @@ from pathlib import Path
 from flask_socketact.cli import ports, relay_files, services, typed, unit_journal
 from flask_socketact.cli.lb import state
 from flask_socketact.errors import NotBegunError
-from flask_socketact.systemd.manager import Manager, Unit, as_typed
+from flask_socketact.systemd import unit_names
+from flask_socketact.systemd.manager import Manager, as_typed
+from flask_socketact.systemd.unit import Unit
 
 _COMMANDS = tuple(f"{name}Ex" for name in relay_files.DIRECTIVES)
 _FILES = ("LoadState", "FragmentPath", "DropInPaths", "NeedDaemonReload")
@@ -41,7 +43,7 @@ class Overview:
     """A service of ours."""
 
     name: str
-    state: str  #: active, starting, reloading, stopping, failed, idle, stopped, masked; or LoadState=
+    state: str  #: active, starting, reloading, stopping, failed, idle, stopped, masked, template; or LoadState=
     addresses: tuple[str, ...]
     version: str  #: of flask_socketact where the service runs it; empty if unknown
     remedy: str  #: what is to be done, and the command; empty if nothing
@@ -90,18 +92,27 @@ def read(manager: Manager) -> list[Overview]:
 
     :raises ManagerError: the manager does not respond.
     """
-    return [_overview(_read(name, manager)) for name in services.names(manager)]
+    found = [_overview(_read(name, manager)) for name in services.names(manager)]
+    return sorted((*found, *_without_instances(manager)), key=lambda each: each.name)
+
+
+def _without_instances(manager: Manager) -> Iterator[Overview]:
+    """Yield the templates of which no instance is loaded."""
+    for name in services.templates(manager):
+        if not manager.instances(name):
+            start = f"{as_typed(user=manager.user)} enable --now {name}1.socket {name}1.service"
+            yield Overview(name, "template", (), "", f"it has no instance: {start} starts one, called 1")
 
 
 def _read(name: str, manager: Manager) -> _Service:
     manager.show(f"{name}.socket", "LoadState")  # TriggeredBy= of the service has only loaded sockets
     unit = manager.show(f"{name}.service", *_SERVICE)
-    sockets = [word for word in unit["TriggeredBy"].split() if word.endswith(".socket")]
+    sockets = [word for word in unit.names("TriggeredBy") if word.endswith(".socket")]
     return _Service(
         unit,
         [manager.show(socket, *_SOCKET) for socket in sockets],
-        [manager.show(f"{name}-{helper}", *_HELPER) for helper in _HELPERS],
-        manager.show(agent, *_SOCKET) if (agent := f"{name}-agent.socket") in unit["Wants"].split() else None,
+        [manager.show(unit_names.beside(name, helper), *_HELPER) for helper in _HELPERS],
+        manager.show(agent, *_SOCKET) if (agent := f"{name}-agent.socket") in unit.names("Wants") else None,
         _package(unit),
         manager,
     )

@@ -16,7 +16,8 @@ from flask_socketact.linux import proc, socket_queues
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Field, Scoreboard, Slot
 from flask_socketact.systemd import cgroup
-from flask_socketact.systemd.manager import ACTIVE_STATES, Manager, Unit, describe_masked, runtime_folders
+from flask_socketact.systemd.manager import Manager, describe_masked, runtime_folders
+from flask_socketact.systemd.unit import ACTIVE_STATES, Unit
 
 _SERVICE = (
     "ActiveState",
@@ -141,7 +142,7 @@ def look(name: str, manager: Manager, before: Overview | None = None, seconds: f
 
 def _sockets(manager: Manager, unit: Unit) -> list[Unit]:
     """Return the socket units that start a service, and the masked one of its name."""
-    names = [name for name in unit["TriggeredBy"].split() if name.endswith(".socket")]
+    names = [name for name in unit.names("TriggeredBy") if name.endswith(".socket")]
     own = manager.show(f"{unit.name.removesuffix('.service')}.socket", *_SOCKET)
     masked = [own] if own["LoadState"] == "masked" and own.name not in names else []
     return [*(manager.show(name, *_SOCKET) for name in names), *masked]
@@ -149,7 +150,7 @@ def _sockets(manager: Manager, unit: Unit) -> list[Unit]:
 
 def _share(name: str, manager: Manager, unit: Unit) -> tuple[Share | None, list[str]]:
     """Return what HAProxy is told of a service with an agent, and why that is unknown."""
-    if f"{name}-agent.socket" not in unit["Wants"].split():
+    if f"{name}-agent.socket" not in unit.names("Wants"):
         return None, []
     try:
         return state.read(name, user_manager=manager.user), []

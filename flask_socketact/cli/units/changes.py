@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flask_socketact.cli import ports
 from flask_socketact.cli.units.install import is_ours, made_for
-from flask_socketact.systemd.manager import Manager, Unit
+from flask_socketact.systemd import unit_names
+from flask_socketact.systemd.manager import Manager
+from flask_socketact.systemd.unit import Unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from flask_socketact.cli.units.render import Application
+    from flask_socketact.cli.units.application import Application
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Changes:
 
     warnings: tuple[str, ...]
     change_over: str  #: commands that make systemd open the new addresses; empty if not necessary
-    is_running: bool  #: whether the service runs, with the old units
+    running: tuple[str, ...]  #: the services that run, with the old units
 
 
 def look(wanted: Application, written: list[Path]) -> Changes:
@@ -33,15 +36,15 @@ def look(wanted: Application, written: list[Path]) -> Changes:
     """
     manager = Manager(user=wanted.user_manager)
     left = _left_behind(wanted, written)
-    sockets = [manager.show(socket.unit, "ActiveState", "Listen") for socket in wanted.sockets]
-    active = [unit.is_active for unit in sockets]
+    names = manager.names(wanted.name)
+    units = [unit_names.of_instance(socket.unit, name) for name in names for socket in wanted.sockets]
+    sockets = [manager.show(unit, "ActiveState", "Listen") for unit in units]
     moved = any(ports.missing(unit, manager) for unit in sockets if unit.is_active)
-    names = (*(unit.name for unit in sockets), *(path.name for path in left))
-    occupied = _occupied(sockets, manager, names)
+    occupied = _occupied(sockets, manager, (*units, *(path.name for path in left)))
     return Changes(
         warnings=(*_other_systemd(wanted, manager), *occupied, *_removals(wanted, left)),
-        change_over=_commands(wanted) if moved or (any(active) and not all(active)) else "",
-        is_running=manager.show(f"{wanted.name}.service", "ActiveState").is_active,
+        change_over=_commands(wanted, names, units) if moved or _is_in_part(sockets) else "",
+        running=tuple(name for name in names if manager.show(f"{name}.service", "ActiveState").is_active),
     )
 
 
@@ -54,17 +57,29 @@ def _other_systemd(wanted: Application, manager: Manager) -> Iterator[str]:
         )
 
 
-def _commands(wanted: Application) -> str:
-    sockets = " ".join(socket.unit for socket in wanted.sockets)
+def _is_in_part(sockets: list[Unit]) -> bool:
+    """Return whether some socket units of a service are active, and others are not."""
+    by_service: dict[str, set[bool]] = {}
+    for unit in sockets:
+        by_service.setdefault(unit.name.partition("@")[2], set()).add(unit.is_active)
+    return any(len(states) > 1 for states in by_service.values())
+
+
+def _commands(wanted: Application, names: list[str], units: list[str]) -> str:
+    services, sockets = " ".join(shlex.quote(f"{name}.service") for name in names), " ".join(map(shlex.quote, units))
     stop, start = (f"{wanted.systemctl} {verb}" for verb in ("stop", "enable --now"))
-    return f"{stop} {wanted.name}.service {sockets} && {start} {sockets} {wanted.name}.service"
+    return f"{stop} {services} {sockets} && {start} {sockets} {services}"
 
 
 def _left_behind(wanted: Application, written: list[Path]) -> list[Path]:
     """Return units of the service that were made with other options."""
     service = f"{wanted.name}.service"
     folder = next(path.parent for path in written if path.name == service)
-    others = [path for path in sorted(folder.glob(f"{wanted.name}-*")) if path not in written and path.is_file()]
+    others = [
+        path
+        for path in sorted(folder.glob(unit_names.beside(wanted.name, "*.*")))
+        if path not in written and path.is_file()
+    ]
     texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in others}
     return [path for path, text in texts.items() if is_ours(text) and service in made_for(text)]
 
@@ -72,8 +87,9 @@ def _left_behind(wanted: Application, written: list[Path]) -> list[Path]:
 def _removals(wanted: Application, left: list[Path]) -> Iterator[str]:
     for path in left:
         is_template = path.stem.endswith("@")  # only its instances can be stopped
-        stop = "" if is_template else f"{wanted.systemctl} disable --now {path.name}; "
-        steps = f"{stop}rm {path}; {wanted.systemctl} daemon-reload"
+        stop = f"; {wanted.systemctl} stop '{path.name.replace('@', '@*')}'" if is_template else ""
+        now = "" if is_template else "--now "
+        steps = f"{wanted.systemctl} disable {now}{path.name}{stop}; rm {path}; {wanted.systemctl} daemon-reload"
         yield f"{path.name} was made with other options, and is still in use. To remove it: {steps}"
 
 

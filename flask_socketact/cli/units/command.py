@@ -12,14 +12,16 @@ from click.core import ParameterSource
 from flask_socketact.cli.exit_status import Command
 from flask_socketact.cli.options import Count, Seconds, parse_name
 from flask_socketact.cli.units import recorded, removal, report
+from flask_socketact.cli.units.application import application
 from flask_socketact.cli.units.existing import read
 from flask_socketact.cli.units.install import install as install_units
 from flask_socketact.cli.units.install import running_systemd, write_out
-from flask_socketact.cli.units.render import OLDEST_SYSTEMD, application, render
+from flask_socketact.cli.units.render import OLDEST_SYSTEMD, render
+from flask_socketact.systemd import unit_names
 from flask_socketact.systemd.manager import Manager
 
 if TYPE_CHECKING:
-    from flask_socketact.cli.units.render import Application
+    from flask_socketact.cli.units.application import Application
     from flask_socketact.cli.units.takeover import Takeover
 
 #: Greater numbers are typing errors; the limits of systemd and gunicorn are higher.
@@ -45,9 +47,20 @@ _SECONDS = Seconds(_MOST)
     metavar="NAME",
     help="Take over this service, whose units were written by hand: with the same application, settings and rights.",
 )
-@click.option("--remove", metavar="NAME", help="Stop this service, and remove its units.")
+@click.option(
+    "--remove",
+    metavar="NAME",
+    help="Stop this service, and remove its units. An instance of a template is stopped and disabled.",
+)
 @click.option("--app", metavar="MODULE:OBJECT", default="app:app", show_default=True, help="Application to serve.")
-@click.option("--name", metavar="NAME", default="app", show_default=True, help="Name of the service.")
+@click.option(
+    "--name",
+    metavar="NAME",
+    default="app",
+    show_default=True,
+    help="Name of the service. With an @ at its end it is a template for several instances, and %i in other options "
+    "stands for the name of an instance.",
+)
 @click.option("--user", metavar="USER", help="User that runs the workers.  [default: NAME]")
 @click.option("--group", metavar="GROUP", help="Group of the workers.  [default: USER's]")
 @click.option("--directory", metavar="DIR", help="Folder of the application.  [default: /srv/NAME]")
@@ -137,7 +150,7 @@ def units(
     _check_actions(again=again, remove=remove, install=install, output=output)
     _check_actions(again=again, remove=remove, **{"from": source})
     if remove is not None:
-        report.removed(removal.remove(_parse(remove), user_manager=given["user_manager"]))
+        report.removed(removal.remove(_parse(remove), user_manager=given["user_manager"], tell=report.note))
         return
     if again is not None:
         given = _given_again(context, _parse(again))
@@ -146,8 +159,8 @@ def units(
     wanted = _application(context, given)
     texts = render(wanted)
     if move is not None:
-        texts |= move.drop_in(wanted)
-        report.remarks(move)
+        texts |= move.drop_ins(wanted)
+        report.remarks(move, wanted)
     if install and move is not None:
         report.taken_over(wanted, install_units(wanted, texts, move.replaces(wanted)), move)
     elif install:
@@ -166,13 +179,15 @@ def _check_actions(**actions: Any) -> None:
 
 def _parse(name: str) -> str:
     try:
-        return parse_name(name)
+        return parse_name(name, may_be_template=True)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 
 
 def _given_again(context: click.Context, name: str) -> dict[str, Any]:
     """Return the values of the options as before, and as typed now."""
+    if unit_names.is_instance(name):
+        raise click.UsageError(f"{name} is an instance: write {unit_names.template_of(name)}, as all share its units")
     merged = recorded.merge(context, recorded.read(name, user_manager=context.params["user_manager"]))
     if merged["name"] != name:
         raise click.UsageError(f"--again {name} cannot change the name: remove --name")
@@ -181,7 +196,10 @@ def _given_again(context: click.Context, name: str) -> dict[str, Any]:
 
 def _take_over(context: click.Context, name: str, given: dict[str, Any]) -> Takeover:
     """Read a service, and set in `given` what was not typed."""
+    template = unit_names.template_of(name)
     typed = {name for name in given if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if unit_names.is_instance(name) and "name" not in typed:
+        raise click.UsageError(f"{name} is an instance: take all over, with --from {template}, or add another --name")
     # It needs gunicorn, which is a fifth of a second, and does not belong into the other commands.
     from flask_socketact.cli.units.takeover import plan
 

@@ -15,13 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flask_socketact import files
-from flask_socketact.cli.units.render import CONFIG, PLAIN_CONFIG, UNIT_FOLDERS
-from flask_socketact.errors import LeftBrokenError, UnitError
+from flask_socketact.cli.units.application import UNIT_FOLDERS
+from flask_socketact.cli.units.render import CONFIG, PLAIN_CONFIG
+from flask_socketact.cli.units.values import INSTANCE
+from flask_socketact.errors import LeftBrokenError, ManagerError, UnitError
+from flask_socketact.systemd import unit_names
+from flask_socketact.systemd.manager import Manager
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from flask_socketact.cli.units.render import Application
+    from flask_socketact.cli.units.application import Application
 
 RELAY = "relay"
 #: Drop-in with lines of a unit that was taken over.
@@ -84,16 +88,28 @@ def install(wanted: Application, texts: Mapping[str, str], replaces: Sequence[Pa
     _write(contents, root_owned=not wanted.user_manager, aside=replaces)
     manager = (systemctl, *wanted.systemctl.split()[1:])
     _run(*manager, "daemon-reload")
-    service = f"{wanted.name}.service"
-    # A service that runs with units of an earlier version has not started those that its next restart needs.
-    if subprocess.run([*manager, "is-active", "--quiet", service], check=False).returncode == 0:  # noqa: S603 (checked)
-        for unit in texts:
-            if unit.endswith(("-relay.service", "-watchdog.path")):
-                _run(*manager, "start", unit)
-        if wanted.agent_socket:  # it may be new, or its address: HAProxy asks again
-            _run(*manager, "enable", wanted.agent_socket)
-            _run(*manager, "restart", wanted.agent_socket)
+    for name in _names(wanted):
+        if subprocess.run([*manager, "is-active", "--quiet", f"{name}.service"], check=False).returncode == 0:  # noqa: S603 (checked)
+            _start_helpers(manager, wanted, name, texts)
     return Installed(list(contents), [path for path in replaced if path not in replaces], list(replaces))
+
+
+def _start_helpers(manager: Sequence[str], wanted: Application, name: str, texts: Mapping[str, str]) -> None:
+    """Start what a running service needs for its next restart. With units of an earlier version it has not."""
+    for what in ("relay.service", "watchdog.path"):
+        if unit_names.beside(wanted.name, what) in texts:
+            _run(*manager, "start", unit_names.beside(name, what))
+    if wanted.agent_socket:  # it may be new, or its address: HAProxy asks again
+        _run(*manager, "enable", wanted.agent_socket)
+        _run(*manager, "restart", wanted.agent_socket)
+
+
+def _names(wanted: Application) -> list[str]:
+    """Return the names of the services that have the units: one, or the instances that the manager has loaded."""
+    try:
+        return Manager(user=wanted.user_manager).names(wanted.name)
+    except ManagerError as error:
+        raise LeftBrokenError(f"the units are written, but {error}") from None
 
 
 def old_name(path: Path) -> Path:
@@ -120,12 +136,12 @@ def _was_other(path: Path, text: str) -> bool:
 
 def missing(wanted: Application) -> Iterator[str]:
     """Yield a warning for each thing that the service needs and this machine lacks."""
-    if not wanted.user_manager and not wanted.user.isdigit():
+    if not wanted.user_manager and not wanted.user.isdigit() and INSTANCE not in wanted.user:
         try:
             pwd.getpwnam(wanted.user)
         except KeyError:
             yield f"there is no user {wanted.user} yet: useradd --system {wanted.user}"
-    if not os.path.isdir(wanted.directory):
+    if not os.path.isdir(wanted.directory) and INSTANCE not in wanted.directory:
         yield f"there is no folder {wanted.directory} yet: put the application there, or choose another --directory"
     yield from _missing_files(wanted)
     for program in (wanted.gunicorn, wanted.command):
@@ -139,12 +155,14 @@ def missing(wanted: Application) -> Iterator[str]:
 
 def _missing_files(wanted: Application) -> Iterator[str]:
     for file in wanted.env_files:
-        if not os.path.exists(file):
+        if not os.path.exists(file) and INSTANCE not in file:
             yield f"there is no {file} yet: without it the service does not start"
     for path in wanted.write:
-        if not os.path.exists(path):
+        if not os.path.exists(path) and INSTANCE not in path:
             yield f"there is no {path} yet, and without it the service does not start: make it for {wanted.user}"
     folder = Path(wanted.directory)
+    if INSTANCE in f"{wanted.directory}{wanted.config}":
+        return
     if wanted.config is not None and not (folder / wanted.config).is_file():
         yield f"there is no {folder / wanted.config} yet: without it the service does not start"
     used = {wanted.config} if wanted.config is not None else {CONFIG}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from flask_socketact.cli import typed
 from flask_socketact.cli.lb import state
 from flask_socketact.cli.units.install import RELAY, TAKEN_OVER, helper_folder, is_ours, made_for, unit_folder
 from flask_socketact.errors import LeftBrokenError, ManagerError, UnitError
-from flask_socketact.systemd.manager import SECONDS, Manager
+from flask_socketact.systemd import unit_names
+from flask_socketact.systemd.manager import SECONDS, Manager, as_typed
 
 #: Units that are stopped first: they start the service.
 _SOCKETS = (".socket", ".path")
@@ -28,8 +30,9 @@ class Removed:
     left: list[str]  #: what the service has left on the machine
 
 
-def remove(name: str, *, user_manager: bool) -> Removed:
-    """Stop a service, and remove its units; and the relay, if no other service needs it.
+def remove(name: str, *, user_manager: bool, tell: Callable[[str], None]) -> Removed:
+    """Stop a service, and remove its units; and the relay, if no other service needs it. The units of an instance stay,
+    as they are those of the others, too.
 
     :raises UnitError: nothing was done: there is no such service, or it is not ours.
     :raises LeftBrokenError: systemd did not stop it, or a file cannot be removed.
@@ -37,7 +40,7 @@ def remove(name: str, *, user_manager: bool) -> Removed:
     folder = unit_folder(user_manager=user_manager)
     if not user_manager and os.geteuid() != 0:
         raise UnitError(f"--remove changes {folder} and needs root: use sudo")
-    service = f"{name}.service"
+    service = f"{unit_names.template_of(name)}.service"
     units = _units(folder)
     own = [path for path, text in units.items() if path.name == service or service in made_for(text)]
     if folder / service not in own:
@@ -45,16 +48,28 @@ def remove(name: str, *, user_manager: bool) -> Removed:
             f"there is no {folder / service} that flask-socketact has made: {typed.command()} list shows all"
         )
     manager = Manager(user=user_manager)
-    found = manager.show(service, "User", "WorkingDirectory", "TimeoutStopUSec")
+    instances = manager.names(name)
+    # Of a template without an instance, systemd shows the units of any name.
+    loaded = f"{instances[0] if instances else f'{name}none'}.service"
+    found = manager.show(loaded, "User", "WorkingDirectory", "TimeoutStopUSec")
     own.sort(key=lambda path: (path.suffix not in _SOCKETS, path.name != service))
-    names = [path.name for path in own if not path.stem.endswith("@")]  # systemd stops instances, not templates
-    _stop(names, manager, found.seconds("TimeoutStopUSec") + SECONDS)
+    own_template = f"{name}-agent@.service"  # systemd stops its instances, not the template
+    names = [unit_names.of_instance(path.name, each) for path in own for each in instances]
+    names = [each for each in names if each != own_template]
+    disabled = names if unit_names.is_instance(name) else [path.name for path in own if path.name != own_template]
+    seconds = found.seconds("TimeoutStopUSec")
+    if math.isinf(seconds):
+        kill = f"{as_typed(user=user_manager)} kill --signal=KILL {loaded}"
+        tell(f"{loaded} has TimeoutStopSec=infinity: this waits until all its processes have ended; {kill} ends them")
+    _stop(disabled, names, manager, seconds)
+    if unit_names.is_instance(name):
+        return Removed(
+            [], [f"the units of {unit_names.template_of(name)}, for other instances", *_data(name, user_manager)]
+        )
     if not [path for path in units if path.suffix == ".service" and path not in own]:
         own.append(helper_folder(user_manager=user_manager) / RELAY)
-    if (drop_in := folder / f"{service}.d" / TAKEN_OVER).exists():
-        own.append(drop_in)
-    if (weight := state.path(name, user_manager=user_manager)).exists():
-        own.append(weight)
+    drop_ins = [folder / f"{unit}.d" / TAKEN_OVER for unit in (service, f"{name}.socket")]
+    own += [path for path in (*drop_ins, state.path(name, user_manager=user_manager)) if path.exists()]
     _delete(own)
     manager.run("systemctl", manager.option, "daemon-reload")
     with suppress(ManagerError):  # it has not failed
@@ -62,13 +77,18 @@ def remove(name: str, *, user_manager: bool) -> Removed:
     return Removed(own, list(_left(folder, name, found["User"], found.directory, user_manager=user_manager)))
 
 
-def _stop(names: list[str], manager: Manager, seconds: float) -> None:
-    """Stop and disable units: the requests in flight may take some seconds.
+def _stop(files: list[str], names: list[str], manager: Manager, seconds: float) -> None:
+    """Disable and stop units: the requests in flight may take some seconds.
 
+    :param files: of templates, all instances are disabled
+    :param names: of the units to stop
+    :param seconds: how long systemd may take
     :raises LeftBrokenError: systemd did not.
     """
     try:
-        manager.run("systemctl", manager.option, "disable", "--now", "--", *names, seconds=seconds)
+        manager.run("systemctl", manager.option, "disable", "--", *files)
+        if names:
+            manager.run("systemctl", manager.option, "stop", "--", *names, seconds=seconds + SECONDS)
     except ManagerError as error:
         raise LeftBrokenError(f"nothing was removed, but perhaps stopped: {error}") from None
 
@@ -102,12 +122,18 @@ def _left(folder: Path, name: str, user: str, directory: str, *, user_manager: b
     for path in sorted(folder.glob(f"{name}*.d")):
         if path.is_dir():
             yield f"{path}: your changes to the units"
-    state = {} if user_manager else {"/var/lib": "the data of the application", "/var/cache": "", "/var/log": ""}
-    for parent, what in state.items():
-        if os.path.isdir(f"{parent}/{name}"):
-            yield f"{parent}/{name}" + (f": {what}" if what else "")
+    yield from _data(name, user_manager)
     if os.path.isdir(directory):
         yield f"{directory}: the application"
     with suppress(KeyError):
         if user and not user_manager:
             yield f"the user {pwd.getpwnam(user).pw_name}"
+
+
+def _data(name: str, user_manager: bool) -> Iterator[str]:
+    """Yield the folders of a service, or of all instances of a template."""
+    state = {} if user_manager else {"/var/lib": "the data of the application", "/var/cache": "", "/var/log": ""}
+    for parent, what in state.items():
+        for path in sorted(Path(parent).glob(f"{name}*" if unit_names.is_template(name) else name)):
+            if path.is_dir():
+                yield f"{path}" + (f": {what}" if what else "")

@@ -1,10 +1,11 @@
-"""What a command line of gunicorn or ``flask run`` serves, and how."""
+"""What a command line of gunicorn, ``flask run`` or uWSGI serves, and how."""
 
 from __future__ import annotations
 
 import argparse
 import ast
 import os
+import re
 import shlex
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ from flask_socketact.master.own_config import MANAGERS, WORKERS
 
 #: Settings of gunicorn that become options of ours, or parts of the units.
 _TAKEN = {*MANAGERS, "workers", "threads", "graceful_timeout", "config", "chdir", "worker_class"}
+#: Also Debian's uwsgi_python3 and uwsgi-core.
+_UWSGI = re.compile(r"uwsgi([_-]\w+)?")
 _SHELLS = ("sh", "bash", "dash")
 #: Statements in which names are not those of the file.
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -37,6 +40,9 @@ class Served:
     drain: int | None = None
     directory: str | None = None
     umask: int | None = None  #: of a Unix socket that gunicorn opens
+    user: str | None = None  #: to which the command changes, if root runs it
+    group: str | None = None
+    variables: list[str] = field(default_factory=list)  #: of the environment that the command sets
     log_files: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)  #: other options of gunicorn
     remarks: list[str] = field(default_factory=list)  #: what is served otherwise than before
@@ -45,7 +51,7 @@ class Served:
 def read(command: tuple[str, ...], environment: dict[str, str], directory: str) -> Served:
     """Return what a command of ``ExecStart=`` serves.
 
-    :raises UnitError: it is neither gunicorn nor ``flask run``, or has options that its gunicorn does not know.
+    :raises UnitError: it is none of these, or has options that its gunicorn does not know.
     """
     words = list(command)
     if os.path.basename(words[0]) in _SHELLS and words[1:2] == ["-c"]:
@@ -57,10 +63,18 @@ def read(command: tuple[str, ...], environment: dict[str, str], directory: str) 
     elif "flask" in programs and "run" in programs:
         where = programs.index("flask")
         served = _flask(words[where + 1 :], environment)
+    elif found := [program for program in programs if _UWSGI.fullmatch(program)]:
+        from flask_socketact.cli.units import uwsgi  # it needs Served
+
+        where = programs.index(found[0])
+        served = uwsgi.read(words[where + 1 :], directory)
+        is_systems = os.path.dirname(words[where]) in ("", "/usr/bin", "/bin")
+        served.python = served.python or (None if is_systems else _python(words, where))
+        return served
     else:
         raise UnitError(
-            f"ExecStart={' '.join(command)[:100]} is neither gunicorn nor flask run: add --app, --listen and what "
-            "else it needs; docs/migrate.md has a table"
+            f"ExecStart={' '.join(command)[:100]} is not gunicorn, flask run or uwsgi: add --app, --listen and "
+            "what else it needs; docs/migrate.md has a table"
         )
     served.python = _python(words, where)
     return served

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import grp
 import os
-import pwd
 import re
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from flask_socketact import files
+from flask_socketact.cli.units import old_sockets, writable
 from flask_socketact.cli.units import served as command_lines
+from flask_socketact.cli.units.application import Application
 from flask_socketact.cli.units.existing import Existing, Line
+from flask_socketact.cli.units.existing import account as account_of
 from flask_socketact.cli.units.install import TAKEN_OVER, is_ours, unit_folder
-from flask_socketact.cli.units.render import Application
 from flask_socketact.cli.units.served import Served
 from flask_socketact.errors import OptionError, UnitError
+from flask_socketact.systemd import unit_names
 from flask_socketact.text import printable
 
 #: Lines that mean the same in our units.
@@ -42,12 +43,10 @@ _DONE = re.compile(
     "Type|NotifyAccess|User|Group|DynamicUser|WorkingDirectory|ExecStart|EnvironmentFile|ReadWritePaths|ExecReload"
     "|ExecStop|ExecStopPost|KillMode|KillSignal|SendSIGKILL|PIDFile|Restart|RestartSec|TimeoutStopSec|NonBlocking"
     "|WatchdogSec|StartLimit.*|Sockets|GuessMainPID|NoNewPrivileges|Private.*|Protect.*|Restrict.*|LockPersonality"
-    "|SystemCall.*|OOMPolicy|ReadWriteDirectories"
+    "|SystemCall.*|OOMPolicy|ReadWriteDirectories|RuntimeDirectory"
 )
 #: Groups of proxies.
 _PROXIES = ("www-data", "nginx", "http", "haproxy")
-#: How many folders in the application's are looked at.
-_MOST = 200
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,33 @@ class Takeover:
     others: str  #: text of the drop-in with the other lines; empty if there are none
     remarks: tuple[str, ...]  #: what is not as before, or should be looked at
 
-    def drop_in(self, wanted: Application) -> dict[str, str]:
-        """Return the drop-in by its name, if there is one."""
-        return {f"{wanted.name}.service.d/{TAKEN_OVER}": self.others} if self.others else {}
+    def drop_ins(self, wanted: Application) -> dict[str, str]:
+        """Return the drop-ins by their names, as far as there are lines for them."""
+        kept, _ = self._runtime_folders(wanted)
+        section = "" if "[Service]" in self.others else "\n[Service]\n" if self.others else "[Service]\n"
+        service = self.others + (f"{section}RuntimeDirectory={' '.join(kept)}\n" if kept else "")
+        texts = {"service": service, "socket": old_sockets.drop_in(self.existing)}
+        return {f"{wanted.name}.{kind}.d/{TAKEN_OVER}": text for kind, text in texts.items() if text}
+
+    def notes(self, wanted: Application) -> Iterator[str]:
+        """Yield what is not as before, or should be looked at."""
+        yield from self.remarks
+        _, refused = self._runtime_folders(wanted)
+        for folder in refused:
+            yield (
+                f"RuntimeDirectory={folder} was not taken over: root opens sockets in /run/{folder}, which the "
+                f"service's user must not own. If the application writes there, let it write to /run/{folder}/data, "
+                f"with RuntimeDirectory={folder}/data (systemctl edit {wanted.name})"
+            )
+
+    def _runtime_folders(self, wanted: Application) -> tuple[list[str], list[str]]:
+        """Return the folders of ``RuntimeDirectory=`` that the service can have, and those with sockets of root."""
+        lines = [line.value for line in self.existing.lines if line.key == "RuntimeDirectory"]
+        folders = [_expand(self.existing, name) for value in lines for name in value.split()]
+        sockets = [wanted.mailbox, *(listener.address for listener in wanted.listeners)]
+        above = {name: f"{'%t' if wanted.user_manager else '/run'}/{name}/" for name in dict.fromkeys(folders)}
+        refused = [name for name, path in above.items() if any(socket.startswith(path) for socket in sockets)]
+        return [name for name in above if name not in refused], refused
 
     def can_run_next_to(self, wanted: Application) -> bool:
         """Whether the old service and ours have different names and addresses."""
@@ -76,6 +99,7 @@ class Takeover:
         own = [folder / f"{wanted.name}.service", *(folder / name for name in self.existing.sockets)]
         drop_ins = folder / f"{wanted.name}.service.d"  # and not those that other services have, too
         own += [path for path in self.existing.files if path.parent == drop_ins]
+        own += [path for path in self.existing.socket_drop_ins if path.parent.parent == folder]
         return [path for path in own if path.is_file()]
 
     def check(self, values: dict[str, Any], typed: set[str]) -> None:
@@ -114,15 +138,17 @@ def plan(existing: Existing, *, is_app_known: bool) -> Takeover:
         )
     remarks = [*served.remarks]
     directory = served.directory or existing.directory
+    user = None if existing.is_dynamic else _user(existing, served)
     listen = _listeners(existing, served)
-    socket_group = _proxy_group(existing, served, listen)
-    if socket_group is not None:
+    socket_group = _socket_group(existing, served, listen)
+    remarks += old_sockets.remarks(existing, socket_group)
+    if socket_group is not None and not existing.sockets:
         remarks.append(f"the socket was open to all users, and now is to the group {socket_group}: --socket-group")
     options = {
         "name": existing.name,
         "app": served.app,
-        "user": None if existing.is_dynamic else existing.user or None,
-        "group": None if existing.is_dynamic else existing.group or None,
+        "user": user,
+        "group": None if existing.is_dynamic else existing.group or served.group or None,
         "directory": directory or None,
         "python": served.python,
         "config": served.config,
@@ -132,11 +158,16 @@ def plan(existing: Existing, *, is_app_known: bool) -> Takeover:
         "threads": served.threads,
         "drain": served.drain,
         "env_files": tuple(file for each in existing.env_files if os.path.exists(file := each.removeprefix("-"))),
-        "write": tuple(_writable(existing, served, directory, remarks)),
+        "write": tuple(writable.find(existing, served, user, directory, remarks)),
     }
     taken = {key: value for key, value in options.items() if value not in (None, ())}
     told = dict.fromkeys((*remarks, *_left(existing)))
     return Takeover(existing, taken, _drop_in(existing, served), tuple(told))
+
+
+def _user(existing: Existing, served: Served) -> str | None:
+    """Return the user of the unit; or, if that is root, the one that the command changes to."""
+    return (served.user if existing.user in ("", "root", "0") else None) or existing.user or None
 
 
 def _listeners(existing: Existing, served: Served) -> tuple[str, ...]:
@@ -156,59 +187,20 @@ def _address(bind: str) -> str:
     return f"{hosts.get(host, f'{host}:')}{port}"
 
 
-def _proxy_group(existing: Existing, served: Served, listen: tuple[str, ...]) -> str | None:
-    """Return the group of a proxy on this machine, if it connects to a socket that gunicorn has opened to all users.
+def _socket_group(existing: Existing, served: Served, listen: tuple[str, ...]) -> str | None:
+    """Return the group that may connect to a path: as before; or that of a proxy on this machine, if all users could.
 
     Ours is open to a group: the mailbox is in the same unit.
     """
-    is_open = served.umask is not None and not served.umask & stat.S_IWOTH
-    if existing.sockets or not is_open or not any(address.startswith("/") for address in listen):
+    if not any(address.startswith("/") for address in listen):
         return None
+    gunicorns = not existing.sockets and served.umask is not None and not served.umask & stat.S_IWOTH
+    if not gunicorns and not old_sockets.is_open(existing):
+        return old_sockets.group(existing)
     for name in _PROXIES:
         with suppress(KeyError):
             return grp.getgrnam(name).gr_name
-    return None
-
-
-def _writable(existing: Existing, served: Served, directory: str, remarks: list[str]) -> list[str]:
-    """Return what the service may write: what its unit says, and what its user may, unless the unit has a sandbox."""
-    said = [path.lstrip("-+") for path in existing.write]
-    if any(line.key == "ProtectSystem" and line.value == "strict" for line in existing.lines):
-        return said
-    try:
-        account = pwd.getpwnam(existing.user)
-    except KeyError:
-        return said
-    named = [*map(os.path.dirname, served.log_files), f"/var/log/{existing.name}", f"/var/cache/{existing.name}"]
-    places = [account.pw_dir, directory, *_folders_in(directory), *named]
-    owned = [path for path in map(os.path.realpath, filter(None, places)) if _may_write(account, path)]
-    found = dict.fromkeys([*said, *owned])
-    paths = [path for path in found if not any(path.startswith(f"{other}/") for other in found)]
-    for path in paths:
-        if path in owned:
-            remarks.append(f"{existing.user} may write to {path}, and so may the service: --write narrows it")
-    return paths
-
-
-def _folders_in(directory: str) -> list[str]:
-    try:
-        with os.scandir(directory) as entries:
-            return [each.path for each in islice(entries, _MOST) if each.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []
-
-
-def _may_write(account: pwd.struct_passwd, path: str) -> bool:
-    """Return whether a user may write to a folder, by its permissions. Places that all may write to are not meant."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return False
-    if path == "/" or not stat.S_ISDIR(status.st_mode) or status.st_mode & stat.S_IWOTH:
-        return False
-    if status.st_uid == account.pw_uid:
-        return bool(status.st_mode & stat.S_IWUSR)
-    return bool(status.st_mode & stat.S_IWGRP) and status.st_gid in os.getgrouplist(account.pw_name, account.pw_gid)
+    return old_sockets.group(existing)
 
 
 def _drop_in(existing: Existing, served: Served) -> str:
@@ -231,18 +223,26 @@ def _added(existing: Existing, served: Served) -> Iterator[str]:
     keys = {line.key for line in existing.lines}
     if "UMask" not in keys:
         yield "UMask=0022"
+    for variable in served.variables:
+        yield _environment(existing, variable)
     if served.others:
         words = " ".join(_quote(word) for word in served.others)
-        text = f"GUNICORN_CMD_ARGS={words}".replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-        yield f'Environment="{text}"'
+        yield _environment(existing, f"GUNICORN_CMD_ARGS={words}")
     for file in existing.env_files:
         if not os.path.exists(file.removeprefix("-")):
             yield f"EnvironmentFile={file}"
     with suppress(OSError, KeyError):
         state = os.stat(f"/var/lib/{existing.name}")
         if "StateDirectory" not in keys:  # that of our unit would change the mode and owner of what is there
-            is_own = state.st_uid == pwd.getpwnam(existing.user).pw_uid
+            is_own = state.st_uid == account_of(existing.user).pw_uid
             yield f"StateDirectoryMode={stat.S_IMODE(state.st_mode):04o}" if is_own else "StateDirectory="
+
+
+def _environment(existing: Existing, variable: str) -> str:
+    text = variable.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    if unit_names.is_template(existing.name):
+        text = text.replace("%%i", "%i")
+    return f'Environment="{text}"'
 
 
 def _quote(word: str) -> str:
@@ -270,8 +270,8 @@ def _left(existing: Existing) -> list[str]:
     """Return a remark for each line that is not taken over, and not done by our units."""
     remarks = []
     for line in existing.lines:
-        if line.key in ("RuntimeDirectory", "RuntimeDirectoryMode"):
-            remarks.append(f"{line} was not taken over: the socket units make the folders that they need")
+        if line.key.startswith("Exec") and line.value.startswith("+") and _COPIED.fullmatch(line.key):
+            remarks.append(f"{line} runs as root, in the environment of the service: doctor shows an error for it")
         elif not _is_known(line):
             remarks.append(f"[{line.section}] {line} was not taken over: systemctl edit {existing.name} adds it")
     return [printable(remark) for remark in remarks]

@@ -9,8 +9,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from flask_socketact.errors import OptionError
+from flask_socketact.systemd import unit_names
 
 #: Longest path of a Unix socket: sun_path has 108 bytes, including the final zero.
 _MAX_SOCKET_PATH = 107
@@ -20,9 +22,12 @@ _MAX_NAME = 64
 
 #: A unit's name may have ":", but in StateDirectory= that asks for a symbolic link.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
-_ACCOUNT = r"[a-z_][a-z0-9_-]{0,31}|[1-9][0-9]{0,9}"
+#: Of the names that systemd accepts (its relaxed mode), those without a character that means something in a unit.
+_ACCOUNT = r"[A-Za-z_][A-Za-z0-9_.@-]{0,254}|[1-9][0-9]{0,9}"
 _PATH = r"(/[A-Za-z0-9_.+@-]+)+"
 _PORT = r"[1-9][0-9]{0,4}"
+#: In a template: systemd replaces it by the name of the instance.
+INSTANCE = "%i"
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 _TEXT = r"[A-Za-z0-9_./:@+-]*"
 _ARGUMENT = rf"({_IDENTIFIER}=)?('{_TEXT}'|-?[0-9]+(\.[0-9]+)?|True|False|None)"
@@ -62,15 +67,19 @@ def check_name(value: str) -> None:
     for suffix in (".service", ".socket"):
         if value.endswith(suffix):
             raise OptionError(f"--name {value!r} is a unit: write the name without {suffix}")
-    if "@" in value:
-        raise OptionError(
-            f"--name {value!r} has an @: instances of a template are not supported, write a name without it"
-        )
-    if not re.fullmatch(_NAME, value) or len(value) > _MAX_NAME:
+    template = unit_names.template_of(value)
+    if not re.fullmatch(_NAME, template.removesuffix("@")) or len(value) > _MAX_NAME:
         raise OptionError(
             f"--name {value!r} is not a name of a unit: write up to {_MAX_NAME} letters, digits and _.-, "
-            "beginning with a letter or a digit"
+            "beginning with a letter or a digit, and an @ at the end for a template"
         )
+    if value != template:
+        raise OptionError(f"--name {value!r} is an instance: write {template}, whose units all instances share")
+
+
+def sample(value: str) -> str:
+    """Return a value of a template as it is in an instance, to check it."""
+    return value.replace(INSTANCE, "1")
 
 
 def check_account(option: str, value: str) -> None:
@@ -79,8 +88,8 @@ def check_account(option: str, value: str) -> None:
         value.isdigit() and (int(value) > _MAX_ACCOUNT or int(value) == _NO_ACCOUNT)
     ):
         raise OptionError(
-            f"{option} {value!r} is not an account for a service: write a name of up to 32 lower-case letters, digits "
-            "and _-, not beginning with a digit, or a number other than 0"
+            f"{option} {value!r} is not an account for a service: write a name of letters, digits and _.@-, "
+            "beginning with a letter or _, or a number other than 0"
         )
 
 
@@ -93,9 +102,21 @@ def check_path(option: str, value: str) -> None:
         )
 
 
+def refuse_instances(given: dict[str, Any]) -> None:
+    """Refuse ``%i`` outside a template."""
+    for option, values in given.items():
+        for value in values if isinstance(values, tuple) else (values,):
+            if INSTANCE in str(value) and option not in ("app", "options"):
+                raise OptionError(
+                    f"--{option.replace('_', '-')} {value!r} has {INSTANCE}, which stands for the instance of a "
+                    f"template: add --name {given['name']}@, or write a value without it"
+                )
+
+
 def parse_listener(value: str) -> Listener:
-    """Parse ADDRESS or ADDRESS=NAME."""
-    address, named, fdname = value.partition("=")
+    """Parse ADDRESS or ADDRESS=NAME. That of a template has ``%i``, which stays as it is."""
+    pattern, named, fdname = value.partition("=")
+    address = sample(pattern)
     if named and (not re.fullmatch(_NAME, fdname) or len(fdname) > _MAX_NAME):
         raise OptionError(
             f"--listen {value!r} has no usable name after =: write up to {_MAX_NAME} letters, digits and _.-, "
@@ -109,7 +130,7 @@ def parse_listener(value: str) -> Listener:
             )
     else:
         address = _parse_address("--listen", address)
-    return Listener(address, fdname or "http")
+    return Listener(address if sample(pattern) == pattern else pattern, fdname or "http")
 
 
 def parse_agent(value: str) -> str:

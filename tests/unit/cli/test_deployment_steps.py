@@ -18,7 +18,8 @@ from flask_socketact.cli.deploy.record import Record
 from flask_socketact.cli.deploy.service import RELOAD, RESTART, Counts, Response, Service
 from flask_socketact.cli.deploy.steps import Deployment, Wanted
 from flask_socketact.errors import CommandError, LeftBrokenError, NotBegunError, NotDeployedError, ReleaseError
-from flask_socketact.systemd.manager import Manager, Unit
+from flask_socketact.systemd.manager import Manager
+from flask_socketact.systemd.unit import Unit
 
 GOOD, BAD = Response(200, "/ at app: 200 OK"), Response(500, "/ at app: 500 INTERNAL SERVER ERROR")
 

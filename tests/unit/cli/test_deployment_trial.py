@@ -9,7 +9,7 @@ import pytest
 from flask_socketact.cli.deploy import trial_unit
 from flask_socketact.cli.deploy.trial_unit import Listener, Move, Place, Plan
 from flask_socketact.errors import UntriedError
-from flask_socketact.systemd.manager import Unit
+from flask_socketact.systemd.unit import Unit
 
 PLACE = Place("flask-socketact-trial-0", Path("/run/systemd/system"), Path("/run"))
 PLAN = Plan(PLACE, [Listener("http", 2), Listener("a%d", 1)], [Move("/srv/current", "/srv/42")], ["BindPaths=x"], 9.0)

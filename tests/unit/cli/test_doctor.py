@@ -30,7 +30,8 @@ from flask_socketact.cli.doctor.service_settings import START, Settings, UnreadE
 from flask_socketact.cli.doctor.system import System
 from flask_socketact.cli.options import parse_name
 from flask_socketact.cli.ports import Lost
-from flask_socketact.systemd.manager import Manager, Unit, parse_command, parse_properties, parse_span
+from flask_socketact.systemd.manager import Manager
+from flask_socketact.systemd.unit import Unit, parse_command, parse_properties, parse_span
 from flask_socketact.text import printable
 
 RELAY = "/usr/local/lib/flask-socketact/relay"
@@ -654,8 +655,6 @@ def test_names(name: str) -> None:
         "../a",
         "/etc/a",
         "app.socket",
-        "app@",
-        "app@.service",
         "ä",
         "$a",
         "a" * 300,
@@ -665,6 +664,13 @@ def test_what_is_no_name(name: str) -> None:
     done = CliRunner().invoke(main, ["doctor", "--", name])
     assert done.exit_code == 2
     assert "is not the name of a service" in done.output
+
+
+@pytest.mark.parametrize("name", ["app@", "app@.service"])
+def test_a_template_is_no_service(name: str) -> None:
+    done = CliRunner().invoke(main, ["doctor", name])
+    assert done.exit_code == 2
+    assert f"{name!r} is a template: write one of its instances, such as app@1" in done.stderr
 
 
 MIXED = [("a", ok("1")), ("b", error("2", "Do it")), ("c", ok("3")), ("d", warning("4", "Do that"))]

@@ -11,7 +11,7 @@ import pytest
 
 from flask_socketact.cli import ports
 from flask_socketact.systemd import holders
-from flask_socketact.systemd.manager import Unit
+from flask_socketact.systemd.unit import Unit
 from tests.support import server
 from tests.support.child import child
 from tests.support.control_groups import SERVICE, SLICE, ControlGroups

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from flask_socketact.cli.units import takeover
+from flask_socketact.cli.units.application import application
 from flask_socketact.cli.units.existing import Existing, Line, parse
 from flask_socketact.cli.units.served import read
 from flask_socketact.cli.units.takeover import plan
@@ -230,3 +231,140 @@ def test_folders_in_the_applications_that_the_user_may_write(folder: Path) -> No
     os.chown(folder / "shared", 0, gid)
     written = plan(existing(folder=folder), is_app_known=False).options["write"]
     assert set(written) == {f"{folder}/uploads", f"{folder}/shared"}
+
+
+UWSGI = """
+; a comment
+[other]
+module = wrong:app
+[uwsgi]
+base = /srv/%n
+chdir = %(base)
+wsgi-file = web/wsgi.py
+callable=app
+socket = /run/%n/app.sock
+chmod-socket = 660
+processes = 3
+processes = 4
+threads = 2
+virtualenv = %(base)/venv
+uid = nobody
+gid = daemon
+env = COLOR=50% blue
+env = SECOND=2
+harakiri = 60
+max-requests = 1000
+master
+vacuum = true
+static-map = /static=/srv/shop/static
+"""
+
+
+def test_the_ini_file_of_uwsgi(tmp_path: Path) -> None:
+    """A key may be repeated, or have no value, and ``%(base)`` is the value of another key."""
+    (tmp_path / "shop.ini").write_text(UWSGI)
+    served = read(("/usr/bin/uwsgi", "--ini", str(tmp_path / "shop.ini")), {}, "/")
+    assert (served.app, served.directory, served.python) == ("web.wsgi:app", "/srv/shop", "/srv/shop/venv/bin/python3")
+    assert (served.bind, served.workers, served.threads) == (["unix:/run/shop/app.sock"], 4, 2)
+    assert (served.user, served.group, served.umask) == ("nobody", "daemon", 0o117)
+    assert served.variables == ["COLOR=50% blue", "SECOND=2"]
+    assert served.others == ["--timeout", "60", "--max-requests", "1000"]
+    proxy, static = served.remarks
+    assert "proxy_pass" in proxy
+    assert static.startswith("static-map = /static=/srv/shop/static of uWSGI was not taken over")
+
+
+def test_a_service_of_uwsgi(folder: Path) -> None:
+    """Root starts it, and it changes to another user by itself."""
+    (folder / "shop.ini").write_text(UWSGI)
+    move = plan(existing(folder=folder, user="", command=f"/usr/bin/uwsgi {folder}/shop.ini"), is_app_known=False)
+    assert (move.options["user"], move.options["group"]) == ("nobody", "daemon")
+    assert move.options["listen"] == ("/run/shop/app.sock",)
+    assert move.others.splitlines()[1:] == [
+        "[Service]",
+        "UMask=0022",
+        'Environment="COLOR=50%% blue"',
+        'Environment="SECOND=2"',
+        'Environment="GUNICORN_CMD_ARGS=--timeout 60 --max-requests 1000"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "app", "bind", "told"),
+    [
+        ("/v/bin/uwsgi --http-socket :9090 --module=a:b -p 2 --master", "a:b", [":9090"], []),
+        ("/v/bin/uwsgi --http 127.0.0.1:80 -w a", "a:application", ["127.0.0.1:80"], []),
+        ("/v/bin/uwsgi --http-socket :9090 --wsgi-file /other/a.py", None, [":9090"], ["wsgi-file"]),
+        ("/v/bin/uwsgi --http-socket :1 -w a --emperor /etc/vassals", "a:application", [":1"], ["emperor"]),
+    ],
+)
+def test_options_of_uwsgi(command: str, app: str | None, bind: list[str], told: list[str]) -> None:
+    served = read(tuple(command.split()), {}, "/srv")
+    assert (served.app, served.bind, served.python) == (app, bind, "/v/bin/python3")
+    assert [remark.split()[0] for remark in served.remarks] == told
+
+
+def test_an_ini_file_that_includes_itself(folder: Path) -> None:
+    (folder / "a.ini").write_text("[uwsgi]\nini = a.ini\n")
+    with pytest.raises(UnitError, match="includes itself"):
+        plan(existing(folder=folder, command="/v/bin/uwsgi a.ini"), is_app_known=False)
+
+
+@pytest.mark.parametrize("user", ["nobody", str(pwd.getpwnam("nobody").pw_uid)])
+def test_a_user_may_be_a_number(folder: Path, user: str) -> None:
+    (folder / "uploads").mkdir()
+    os.chown(folder / "uploads", pwd.getpwnam("nobody").pw_uid, -1)
+    assert plan(existing(folder=folder, user=user), is_app_known=False).options["write"] == (f"{folder}/uploads",)
+
+
+def socket_unit(*lines: str) -> dict[str, Any]:
+    pairs = [line.partition("=") for line in lines]
+    return {
+        "sockets": {"shop.socket": ("/run/shop/x.sock",)},
+        "socket_lines": {"shop.socket": tuple(Line("Socket", key, value) for key, _, value in pairs)},
+    }
+
+
+def wanted(move: takeover.Takeover, **given: Any) -> Any:
+    options: dict[str, Any] = {
+        "python": "/v/bin/python3",
+        "listen": ("127.0.0.1:8000",),
+        "user_manager": False,
+        "overlap": True,
+    }
+    others: dict[str, Any] = dict.fromkeys(("group", "socket_group", "workers", "threads", "drain", "idle_exit"))
+    return application(**others | options | move.options | {"systemd_version": 252, "metrics": False} | given)
+
+
+def test_lines_of_the_socket_unit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(takeover, "_PROXIES", ())
+    lines = ("Backlog=64", "SocketUser=john", "SocketGroup=daemon", "SocketMode=0660", "DirectoryMode=0700")
+    move = plan(existing(folder=folder, **socket_unit(*lines)), is_app_known=False)
+    assert move.options["socket_group"] == "daemon"
+    assert move.drop_ins(wanted(move))["shop.socket.d/taken-over.conf"] == (
+        "# Taken over from shop.socket.\n[Socket]\nBacklog=64\n"
+    )
+    told = [note.partition(" was")[0] for note in move.notes(wanted(move)) if "not taken over" in note]
+    assert told == ["SocketUser=john", "[Socket] DirectoryMode=0700"]
+
+
+def test_a_socket_that_was_open_to_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default, systemd opens it to all users: then a proxy of another user may connect to it."""
+    monkeypatch.setattr(takeover, "_PROXIES", ("daemon",))
+    move = plan(existing(folder=folder, **socket_unit()), is_app_known=False)
+    assert move.options["socket_group"] == "daemon"
+    assert "SocketMode=0666 was not taken over: only the service's user and the group daemon can connect" in "\n".join(
+        move.remarks
+    )
+
+
+def test_folders_in_run(folder: Path) -> None:
+    """The service gets those in which root opens no sockets."""
+    lines = (Line("Service", "RuntimeDirectory", "shop other shop/data"), Line("Service", "UMask", "0022"))
+    move = plan(existing(*lines, folder=folder), is_app_known=False)
+    (refused,) = [note for note in move.notes(wanted(move)) if "RuntimeDirectory" in note]
+    assert refused.startswith("RuntimeDirectory=shop was not taken over: root opens sockets in /run/shop")
+    (text,) = move.drop_ins(wanted(move)).values()
+    assert text.endswith("[Service]\nUMask=0022\nRuntimeDirectory=other shop/data\n")
+    text = move.drop_ins(wanted(move, name="web"))["web.service.d/taken-over.conf"]
+    assert text.endswith("\nRuntimeDirectory=shop other shop/data\n")

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flask_socketact.cli import main
-from flask_socketact.cli.units.render import application, render
+from flask_socketact.cli.units.application import application
+from flask_socketact.cli.units.render import render
 from flask_socketact.errors import OptionError
 
 EXAMPLES = Path(__file__).parents[3] / "examples/units"
@@ -328,8 +329,8 @@ def test_group_of_paths(options: tuple[str, ...], groups: list[str]) -> None:
         ("--name", "a" * 65, "up to 64"),
         ("--name", "app.service", "write the name without .service"),
         ("--name", "app.socket", "write the name without .socket"),
-        ("--name", "app@1", "has an @"),
-        ("--name", "App", "--user 'App' is not an account"),
+        ("--name", "app@1", "is an instance: write app@"),
+        ("--name", "9p", "--user '9p' is not an account"),
         ("--user", "root", "must not run as root"),
         ("--user", "0", "must not run as root"),
         ("--user", "00", "is not an account"),
@@ -337,7 +338,7 @@ def test_group_of_paths(options: tuple[str, ...], groups: list[str]) -> None:
         ("--user", "65535", "is not an account"),
         ("--user", "", "is not an account"),
         ("--user", "app\n", "is not an account"),
-        ("--user", "a" * 33, "is not an account"),
+        ("--user", "a" * 256, "is not an account"),
         ("--group", "a b", "is not an account"),
         ("--directory", "srv/app", "is not a plain absolute path"),
         ("--directory", "/srv/../app", "is not a plain absolute path"),
@@ -630,3 +631,61 @@ def test_install_does_not_hide_a_unit_of_systemd(tmp_path: Path) -> None:
     assert done.exit_code == 3
     assert "systemd-exit.service has the same name, and would be hidden" in done.stderr
     assert not (tmp_path / ".config").exists()
+
+
+TEMPLATE = ("--name", "shop@", "--listen", "127.0.0.1:80%i", "--listen", "/run/shop/%i.sock=admin")
+
+
+def test_a_template(tmp_path: Path) -> None:
+    """Each instance has addresses, folders and helpers of its own."""
+    own = ("--env-file", "/etc/shop/%i.env", "--write", "/srv/data/%i", "--user", "shop-%i", "--metrics")
+    files = rendered(*TEMPLATE, *own)
+    service, socket, admin, relay, path, watchdog = files.values()
+    names = ("shop", "shop", "shop-admin", "shop-relay", "shop-watchdog", "shop-watchdog")
+    kinds = ("service", "socket", "socket", "service", "path", "service")
+    assert list(files) == [f"/etc/systemd/system/{name}@.{kind}" for name, kind in zip(names, kinds, strict=True)]
+    assert {
+        "Requires=shop@%i.socket shop-admin@%i.socket",
+        "Wants=shop-relay@%i.service shop-watchdog@%i.path",
+        "Also=shop@%i.socket shop-admin@%i.socket",
+        "JoinsNamespaceOf=shop@%i.socket",
+        "RuntimeDirectory=shop@%i-metrics",
+        "StateDirectory=shop@%i",
+        "EnvironmentFile=/etc/shop/%i.env",
+        "ReadWritePaths=/srv/data/%i",
+        "User=shop-%i",
+        "WorkingDirectory=/srv/shop",
+    } <= set(service)
+    assert {"ListenStream=127.0.0.1:80%i", "ListenSequentialPacket=/run/shop@%i/mailbox"} <= set(socket)
+    assert {"Service=shop@%i.service", "ListenStream=/run/shop/%i.sock", "SocketUser=shop-%i"} <= set(admin)
+    assert {"PartOf=shop@%i.service", "ExecStop=-/usr/local/lib/flask-socketact/relay stop shop@%i.service"} <= set(
+        relay
+    )
+    assert "PathModified=/run/shop@%i-metrics/watchdog" in path
+    assert "ExecStart=-/usr/local/lib/flask-socketact/relay watchdog shop@%i.service" in watchdog
+    done = units(*TEMPLATE, *own, "--output", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    assert units(*TEMPLATE, *own, "--output", str(tmp_path)).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--name", "app@"), "127.0.0.1:8000 would be the same for all instances of app@: write %i"),
+        (("--listen", "127.0.0.1:80%i"), "has %i, which stands for the instance of a template: add --name app@"),
+        (("--write", "/srv/%i"), "has %i, which stands for the instance of a template: add --name app@"),
+        ((*TEMPLATE, "--listen", "/run/x/%n.sock"), "is not a plain absolute path"),
+        ((*TEMPLATE, "--listen", "127.0.0.1:8000%i"), "has no port from 1 to 65535"),
+        ((*TEMPLATE, "--listen", "/run/shop@%i/mailbox"), "collides with the workers' mailbox"),
+        ((*TEMPLATE, "--listen", "127.0.0.1:80%i=other"), "collides with another --listen"),
+        ((*TEMPLATE, "--directory", "/srv/%I"), "is not a plain absolute path"),
+        (("--name", "@"), "is not a name of a unit"),
+        (("--name", "a@b@"), "is an instance: write a@"),
+        (("--again", "app@1"), "app@1 is an instance: write app@"),
+        (("--from", "app@1"), "app@1 is an instance: take all over, with --from app@, or add another --name"),
+        (("--remove", "app@a\\x2db"), "has a backslash: give the instance a name of letters, digits and :_.-"),
+        (("--remove", "app@a@b"), "'app@a@b' has two @: give the instance a name without one"),
+    ],
+)
+def test_a_template_that_is_refused(options: tuple[str, ...], told: str) -> None:
+    assert told in refusal(*options)

@@ -21,9 +21,9 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ControlGroups:
 
 def test_the_relay_and_python_name_a_scope_alike() -> None:
     (name,) = re.findall(r"^scope=(.*)$", RELAY, re.MULTILINE)
-    scope = name.replace("$name", "app").replace("$pid", "270").replace("$start", "18350")
+    scope = name.replace("$stem", "app").replace("$pid", "270").replace("$start", "18350")
     assert protocol.master_of(f"/system.slice/{scope}") == 270
-    assert 'numbers=${found#"$name-drain-"}' in RELAY
+    assert 'numbers=${found#"$stem-drain-"}' in RELAY
 
 
 def test_the_relay_and_python_use_the_same_signals() -> None:
@@ -51,9 +51,19 @@ def test_scopes_of_a_service_are_known_by_their_names(groups: ControlGroups, uni
 
 
 def test_the_name_of_a_service_is_not_a_pattern(groups: ControlGroups) -> None:
-    scope = groups.fill(f"{SLICE}/a+b@1.c-drain-1-2.scope", [])
-    groups.fill(f"{SLICE}/aab@1xc-drain-1-2.scope", [])
-    assert list(protocol.scopes(f"{SLICE}/a+b@1.c.service")) == [scope]
+    scope = groups.fill(f"{SLICE}/a+b.c-drain-1-2.scope", [])
+    groups.fill(f"{SLICE}/aabxc-drain-1-2.scope", [])
+    assert list(protocol.scopes(f"{SLICE}/a+b.c.service")) == [scope]
+
+
+def test_an_instance_has_a_colon_in_the_names_of_its_scopes(groups: ControlGroups) -> None:
+    """Scopes cannot have instances."""
+    (stem,) = re.findall(r"stem=(\$.+?) ;;", RELAY)[:1]
+    assert stem == "${name%%@*}:${name#*@}"
+    scope = groups.fill(f"{SLICE}/app:1-drain-1-2.scope", [])
+    groups.fill(f"{SLICE}/app-1-drain-1-2.scope", [])
+    groups.fill(f"{SLICE}/app:1-drain-5-drain-1-2.scope", [])  # of the instance 1-drain-5
+    assert list(protocol.scopes(f"{SLICE}/app@1.service")) == [scope]
 
 
 def test_a_slice_that_does_not_exist_has_no_scopes(groups: ControlGroups) -> None:

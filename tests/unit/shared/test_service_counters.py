@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import flask_socketact.handover
 from flask_socketact.shared import service_counters
 from flask_socketact.shared.service_counters import FOLDER, ServiceCounters
 
@@ -79,3 +82,17 @@ def test_only_numbers_are_read(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "service.json").write_text(json.dumps({"starts": 7, "boot_seconds": 1.5, "name": "x", "list": [1]}))
     assert service_counters.read(folder) == {"starts": 7, "boot_seconds": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("folders", "ours"),
+    [("/run/a:/run/shop-metrics", "/run/shop-metrics"), ("/run/a:/run/b", "/run/a"), ("/run/a", "/run/a")],
+)
+def test_the_relay_and_python_use_the_same_folder(folders: str, ours: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd sorts the folders of RuntimeDirectory=."""
+    monkeypatch.setenv(service_counters.FOLDER, folders)
+    assert str(service_counters.find_folder()) == ours
+    relay = Path(flask_socketact.handover.__file__).with_name("relay").read_text()
+    (function,) = re.findall(r"^own_folder\(\) \{.*?^\}", relay, re.DOTALL | re.MULTILINE)
+    done = subprocess.run(["sh", "-uc", f"{function}\nown_folder"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{ours}\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flask_socketact.systemd.manager import parse_properties
+from flask_socketact.systemd.unit import parse_properties
 
 
 @pytest.mark.parametrize("end", ["\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,13 +48,20 @@ def privileges(system: System) -> Finding | None:
                     "and users who can change that (an EnvironmentFile=, for example) can become root"
                 )
                 ours = Path(command.path).name == "relay"
-                return error(
-                    what,
-                    system.install_again
-                    if ours
-                    else f"Move it to a unit of its own, or remove the +: {system.install_again}",
-                )
+                where = _file_with(system, f"{directive}=", f"+{command.path}")
+                change = f"Move it to a unit of its own, or remove the + in {where}; then"
+                return error(what, system.install_again if ours else f"{change} {system.systemctl} daemon-reload")
     return ok(f"no command of {system.service.name} runs as root (+)")
+
+
+def _file_with(system: System, *parts: str) -> Path:
+    """Return the file of the service that has a line with all these parts; if it has changed, that of the unit."""
+    first, *drop_ins = map(Path, (system.service["FragmentPath"], *system.service["DropInPaths"].split()))
+    for path in reversed((first, *drop_ins)):
+        with suppress(OSError):
+            if any(all(part in line for part in parts) for line in path.read_text(errors="replace").splitlines()):
+                return path
+    return first
 
 
 def lines(system: System) -> Finding:
@@ -81,10 +89,10 @@ def _relay_first(system: System) -> Finding:
             f"there is no ExecStop=…/relay{ending} in {relay.name}: clients wait in a restart", system.install_again
         )
     for directive in ("PartOf", "After"):
-        if service.name not in relay[directive].split():
+        if service.name not in relay.names(directive):
             what = f"no {directive}={service.name} in {relay.name}: it does not run first in a restart"
             return error(f"{what}, and clients wait", system.install_again)
-    if relay.name not in service["Wants"].split():
+    if relay.name not in service.names("Wants"):
         what = f"no Wants={relay.name} in {service.name}: clients wait in a restart"
         return error(what, system.set(f"Wants={relay.name} in [Unit]"))
     if service["ActiveState"] == "active" and relay["ActiveState"] != "active":
@@ -110,7 +118,7 @@ def _watchdog_path(system: System) -> Finding:
         if unit["LoadState"] != "loaded":
             is_there = "masked" if unit["LoadState"] == "masked" else "missing"
             return error(f"{unit.name} is {is_there}: after WatchdogSec= requests wait", system.reinstall(unit))
-    if path.name not in service["Wants"].split():
+    if path.name not in service.names("Wants"):
         what = f"no Wants={path.name} in {service.name}: after WatchdogSec= requests wait"
         return error(what, system.set(f"Wants={path.name} in [Unit]"))
     folders = [str(folder) for folder in runtime_folders(service, Manager(user=False))]

@@ -139,7 +139,7 @@ def private_tmp(system: System) -> Finding | None:
         return ok(f"the /tmp of {service.name} outlives a restart")
     if not system.sockets:
         return None  # the check of the port reports it
-    joined = service["JoinsNamespaceOf"].split()
+    joined = service.names("JoinsNamespaceOf")
     for unit in system.sockets:
         if unit.name in joined and unit["PrivateTmp"] == "yes" and unit["ExecStartPre"]:
             return ok(f"the /tmp of {service.name} is that of {unit.name}, and outlives a restart")

@@ -11,7 +11,7 @@ from flask_socketact.errors import AccountError
 
 if TYPE_CHECKING:
     from flask_socketact.cli.doctor.system import System
-    from flask_socketact.systemd.manager import Unit
+    from flask_socketact.systemd.unit import Unit
 
 #: Backlog= when it is not set (systemd 252, 254): the kernel's maximum applies.
 AS_MANY_AS_ALLOWED = (2**31 - 1, 2**32 - 1)
