@@ -21,6 +21,7 @@ from tests.support.terminal import Terminal, network
 
 CLONE = "/home/dev/flask_socketact"  #: the user's clone of this repository
 QUICK_START = "Quick start"
+PIPELINE = "examples/pipeline/README.md"
 LAST = 25  #: lines of the output of a command that fails
 
 
@@ -30,6 +31,7 @@ class Page:
 
     path: str
     heading: str = ""
+    skip: int = 0  #: blocks that were typed before
     count: int | None = None  #: read only so many blocks
     user: str = "dev"  #: who has logged in; dev may use sudo
     before: tuple[str, ...] = ()  #: what this reader has or does already
@@ -91,6 +93,36 @@ WALKS: dict[str, tuple[Page, ...]] = {
             before=(gunicorn_unit("plain", user="app", options="--bind 127.0.0.1:8001 app:app"),),
         ),
     ),
+    "pipeline": (
+        Page(PIPELINE, "Set up a server", count=2, user="root"),
+        Page(
+            PIPELINE,
+            "Set up a server",
+            skip=2,
+            user="root",
+            before=(
+                "apt-get install -y openssh-server curl && echo 127.0.0.1 web1 >> /etc/hosts",
+                "ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519; install -o deploy -d ~deploy/.ssh",
+                "install -o deploy ~/.ssh/id_ed25519.pub ~deploy/.ssh/authorized_keys",
+                "ssh -o StrictHostKeyChecking=accept-new deploy@web1 true",
+                "cd ~/flask_socketact/examples && echo ~/flask_socketact > requirements.txt",
+                "for RELEASE in 41 42; do /opt/flask-socketact/venv/bin/python pipeline/build.py . $RELEASE dist; done",
+                "RELEASE=41",
+                'pipeline/stage.sh deploy@web1 "dist/$RELEASE.json" /srv/app/releases',
+            ),
+        ),
+        Page(
+            PIPELINE,
+            "Go back",
+            user="root",
+            before=(
+                "cd ~/flask_socketact/examples && RELEASE=42",
+                'pipeline/stage.sh deploy@web1 "dist/$RELEASE.json" /srv/app/releases',
+                'ssh deploy@web1 sudo flask-socketact deploy app --release "/srv/app/releases/$RELEASE"',
+                'pipeline/rehearse.sh "dist/$RELEASE.json"',
+            ),
+        ),
+    ),
     "demo": (Page("README.md", "See it", leaves_out=("script/test",)),),
 }
 SEES: dict[str, tuple[Sees, ...]] = {
@@ -141,7 +173,7 @@ class Reader:
                 terminal.type(f"cd {CLONE}")
             for line in page.before:
                 self._type(terminal, page, line, Sees(line))
-            for block in blocks(page.path, page.heading)[: page.count]:
+            for block in blocks(page.path, page.heading)[page.skip : page.count]:
                 for line in commands(block):
                     if not line.startswith(page.leaves_out or ("\n",)):
                         self._type_and_look(terminal, page, line)
