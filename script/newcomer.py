@@ -221,6 +221,7 @@ def prepare(machine: Machine) -> None:
     """Give a fresh machine what a new server has: a user with sudo, who has a clone."""
     machine.run("useradd", "--create-home", "--shell", "/bin/bash", "dev")
     machine.path("/etc/sudoers.d/dev").write_text("dev ALL=(ALL) NOPASSWD: ALL\n")
+    machine.path("/etc/sudoers.d/dev").chmod(0o440)
     machine.path("/etc/hosts").write_text(
         f"127.0.0.1 localhost\n::1 localhost\n127.0.1.1 {machine.run('hostname').stdout}"
     )
@@ -242,6 +243,7 @@ def prepare(machine: Machine) -> None:
 def walk(tree: str, pages: tuple[Page, ...], reader: Reader) -> None:
     with Machine(tree) as machine:
         prepare(machine)
+        machine.systemctl("start", "multi-user.target")  # users may log in
         with network(machine):
             for page in pages:
                 reader.read(machine, page)

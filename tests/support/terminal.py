@@ -35,6 +35,7 @@ class Terminal:
             encoding="utf-8",
             dimensions=(100, 160),
         )
+        self._child.expect("[$#] ", timeout=timeout)  # what is typed before the shell reads is lost
         # The quotes keep the prompts from being found in the echo of this line.
         prompts = f"PS1='{_PROMPT[:2]}''{_PROMPT[2:]}' PS2='{_CONTINUATION[:2]}''{_CONTINUATION[2:]}' PROMPT_COMMAND="
         self._child.sendline(f"stty -echo; bind 'set enable-bracketed-paste off'; export PAGER=cat; {prompts}")
