@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.machine import Machine, install, install_plain
+from tests.support.pages import blocks, commands, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGE = (Path(__file__).parents[2] / "docs/commands.md").read_text()
+PAGE = text_of("docs/commands.md")
 #: Plain gunicorn breaks the promise.
 BROKEN = '--title "plain gunicorn"'
 
@@ -31,11 +31,11 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
 
 
 def test_the_examples_of_the_page_work(machine: Machine) -> None:
-    blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 9
+    typed = blocks("docs/commands.md")
+    assert len(typed) == 9
     seen = ""
-    for block in blocks:
-        for line in block.replace("\\\n", " ").splitlines():
+    for block in typed:
+        for line in commands(block):
             done = machine.run("bash", "-c", f"cd /srv/app\n{line}", check=False)
             assert done.returncode == (1 if BROKEN in line else 0), f"{line}\n{done.stdout}{done.stderr}"
             seen += done.stdout

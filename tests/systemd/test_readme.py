@@ -10,22 +10,14 @@ from pathlib import Path
 
 from tests.support.http import ask
 from tests.support.machine import Machine, install_debs
-
-CHECKOUT = Path(__file__).parent.parent.parent
+from tests.support.pages import CHECKOUT, blocks, text_of
 
 
 def manual_folder() -> str:
     """Return the folder of the manual page that the README names."""
-    found = re.search(r"`man -M (\S+) flask-socketact`", (CHECKOUT / "README.md").read_text())
+    found = re.search(r"`man -M (\S+) flask-socketact`", text_of("README.md"))
     assert found
     return found[1]
-
-
-def blocks(page: str, heading: str) -> list[str]:
-    """Return the blocks of commands in a section of a page, or in all of it."""
-    text = (CHECKOUT / page).read_text()
-    section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0] if heading else text
-    return re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
 
 
 def test_the_readme_works_from_the_quick_start_to_the_removal() -> None:
@@ -54,7 +46,7 @@ def test_the_readme_works_from_the_quick_start_to_the_removal() -> None:
         *upgrades, removal = later.splitlines()
         type_("\n".join(upgrades))
         machine.wait_for(lambda: len(machine.workers("app")) == 4, "four workers, and no old ones")
-        for block in blocks("docs/nginx.md", ""):
+        for block in blocks("docs/nginx.md"):
             type_(block)
         _as_user(machine, without_root)
         type_(removal)
@@ -73,7 +65,7 @@ def _as_user(machine: Machine, lines: str) -> None:
     uid = machine.run("id", "--user", "web").stdout.strip()
     machine.systemctl("start", f"user@{uid}.service")
     lines = lines.replace("--user-manager", "--user-manager --listen 127.0.0.1:8002")
-    first = "export PIP_NO_INDEX=1 PIP_FIND_LINKS=/home/web/wheels; loginctl() { :; }; cd /home/web/clone"
+    first = "export PIP_NO_INDEX=1 PIP_FIND_LINKS=/home/web/wheels; sudo() { :; }; cd /home/web/clone"
     environment = ("env", f"XDG_RUNTIME_DIR=/run/user/{uid}", "HOME=/home/web")
     machine.run("runuser", "-u", "web", "--", *environment, "bash", "-ec", f"{first}\n{lines}")
     assert ask(partial(machine.connect, ("127.0.0.1", 8002)))[0] == 200

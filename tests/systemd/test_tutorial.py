@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -10,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.machine import Machine, install_debs
-
-CHECKOUT = Path(__file__).parent.parent.parent
+from tests.support.pages import CHECKOUT, blocks
 
 
 def test_the_tutorial_works(request: pytest.FixtureRequest) -> None:
-    blocks = re.findall(r"```sh\n(.*?)```", (CHECKOUT / "docs/tutorial.md").read_text(), re.DOTALL)
-    assert len(blocks) == 6
+    typed = blocks("docs/tutorial.md")
+    assert len(typed) == 6
     with Machine(request.config.getoption("--tree")) as machine:
         install_debs(machine, "/usr/bin/curl")
         shutil.copytree(
@@ -24,5 +22,5 @@ def test_the_tutorial_works(request: pytest.FixtureRequest) -> None:
         )
         shutil.copytree(Path(sys.prefix) / "wheels", machine.path("/root/wheels"))
         offline = "export PIP_NO_INDEX=1 PIP_FIND_LINKS=/root/wheels; apt-get() { :; }"
-        for block in blocks:
+        for block in typed:
             machine.run("bash", "-e", "-o", "pipefail", "-c", f"{offline}\n{block}")
