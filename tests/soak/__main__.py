@@ -70,9 +70,7 @@ def _open(context: click.Context, folder: Path | None, resume: Path | None, opti
 
 
 def _soak(kept: Results) -> ExitStatus:
-    click.echo(
-        f"soak: {kept.settings.restarts} restarts; results in {kept.folder}; Ctrl-C ends it with a report"
-    )
+    click.echo(f"soak: {kept.settings.restarts} restarts; results in {kept.folder}; Ctrl-C ends it with a report")
     status = ExitStatus.DONE
     try:
         Run(kept, _tell).run()

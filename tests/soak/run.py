@@ -17,8 +17,8 @@ from tests.soak.plan import Phase
 from tests.soak.results import Results
 from tests.support.machine import Machine, drop_in, install
 
-#: Seconds of load that count for failures, but not for response times.
-WARM_UP = 5.0
+#: At most so many seconds of load count for failures, but not for response times.
+_WARM_UP = 5.0
 _LOOK = 0.2  #: seconds between two looks
 _OVERDUE = 124  #: as timeout(1) has it
 _WORKERS = {
@@ -56,7 +56,7 @@ class Run:
             self._sampler = Sampler(self._machine)
             with Load(self._machine, self._settings, self._kept, self._session) as self._load:
                 self._load.begin(plan.WARM_UP)
-                time.sleep(WARM_UP)
+                time.sleep(min(_WARM_UP, self._settings.every))
                 for phase in left:
                     self._phase(phase)
 

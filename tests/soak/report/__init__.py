@@ -15,7 +15,7 @@ from flask_socketact.text import duration
 from tests.soak import plan, results
 from tests.soak.latency import PERCENTILES, Latency
 from tests.soak.levels import LINES
-from tests.soak.plan import RELOAD_EACH, WITH, WITHOUT
+from tests.soak.plan import WITH, WITHOUT
 from tests.soak.report.charts import Points, Scale, nines, thin
 from tests.soak.results import Results
 from tests.soak.slope import LEAST, Slope
@@ -71,7 +71,6 @@ def render(kept: Results, verdict: Verdict) -> str:
         judged=JUDGED,
         is_complete=len(kept.of(results.PHASE)) == len(plan.phases(kept.settings)),
         restarts=restarts,
-        reload_each=RELOAD_EACH,
         least=LEAST,
         failed_restarts=[restart for restart in restarts if restart["status"] != 0][:_LISTED],
         warnings=_warnings(kept)[:_LISTED],
@@ -128,11 +127,11 @@ def _durations(restarts: Sequence[dict[str, Any]]) -> Chart:
         verb: thin([(each["number"], each["seconds"]) for each in restarts if each["verb"] == verb])
         for verb in ("restart", "reload")
     }
-    scale = Scale.around(points.values())
+    around = Scale.around(points.values())
+    scale = Scale(around.left, around.right, 0.0, around.top)
     paths = [(verb, scale.dots(line)) for verb, line in points.items()]
     marks = ["1", f"{len(restarts):,}"]
-    meaning = "seconds that each restart and each reload took"
-    return Chart(paths, duration(max(scale.top, 0.0)), duration(max(scale.bottom, 0.0)), marks, meaning)
+    return Chart(paths, duration(scale.top), "0", marks, "seconds that each restart and each reload took")
 
 
 def _levels(kept: Results, slopes: dict[str, Slope]) -> dict[str, Chart]:
@@ -143,7 +142,7 @@ def _levels(kept: Results, slopes: dict[str, Slope]) -> dict[str, Chart]:
         paths = [("level", scale.line(points)) for points in lines]
         paths += [("fit", scale.line(_fitted(points, slopes[line].slope))) for points in lines]
         last = max((points[-1][0] for points in lines), default=0.0)
-        bottom, top = f"{scale.bottom:,.0f}", f"{scale.top:,.0f}"
+        bottom, top = f"{round(scale.bottom):,}", f"{round(scale.top):,}"
         marks = ["0", f"{last * 1000:,.0f} restarts"]
         charts[line] = Chart(paths, top, bottom, marks, f"{LINES[line][0]} over the restarts")
     return charts
