@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from flask_socketact.cli.exit_status import ExitStatus
+from flask_socketact.cli.exit_status import Command, ExitStatus
+from flask_socketact.errors import OptionError, SocketActError
 from flask_socketact.text import duration
 from tests.soak import report, results
 from tests.soak.latency import PERCENTILES
 from tests.soak.load import LoadError
 from tests.soak.plan import WITH, WITHOUT, Settings, restarts_in
-from tests.soak.results import Results, ResultsError
+from tests.soak.results import Results
 from tests.soak.run import Run
 from tests.soak.verdict import JUDGED, Verdict, judge
 from tests.support.machine import MachineError
@@ -28,7 +29,7 @@ from tests.support.machine import MachineError
 _HOURS = 1.0
 
 
-@click.command(context_settings={"show_default": True})
+@click.command(cls=Command, context_settings={"show_default": True})
 @click.option("--restarts", type=click.IntRange(1), help="Number of restarts. Every third is a reload.")
 @click.option("--hours", type=click.FloatRange(0, min_open=True), help="Or how long to run.  [default: 1]")
 @click.option("--every", type=click.FloatRange(1), default=10.0, help="Seconds between restarts.")
@@ -47,23 +48,20 @@ def main(context: click.Context, /, folder: Path | None, resume: Path | None, **
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
-    try:
-        kept = _open(context, folder, resume, options)
-        sys.exit(_soak(kept))
-    except (ResultsError, MachineError) as error:
-        click.echo(f"soak: {error}", err=True)
-        sys.exit(ExitStatus.NOTHING_DONE)
+    if os.geteuid() != 0:
+        raise SocketActError("booting a machine needs root: start script/soak, which asks sudo for it")
+    context.exit(_soak(_open(context, folder, resume, options)))
 
 
 def _open(context: click.Context, folder: Path | None, resume: Path | None, options: dict[str, Any]) -> Results:
     given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if resume is not None:
         if given != ["resume"]:
-            raise click.UsageError("--resume goes on with the options of the run: leave out the others")
+            raise OptionError("--resume goes on with the options of the run: leave out the others")
         return Results.resume(resume)
     restarts, hours = options.pop("restarts"), options.pop("hours")
     if restarts and hours:
-        raise click.UsageError("--restarts and --hours exclude each other: leave out one")
+        raise OptionError("--restarts and --hours exclude each other: leave out one")
     number = restarts or restarts_in(hours or _HOURS, options["every"])
     default = Path(f"soak-{datetime.now().astimezone():%Y%m%d-%H%M%S}")
     return Results.begin(folder or default, Settings(restarts=number, **options))
@@ -79,7 +77,7 @@ def _soak(kept: Results) -> ExitStatus:
         click.echo(f"soak: interrupted; go on with: script/soak --resume {kept.folder}", err=True)
     except (LoadError, MachineError) as error:
         if not kept.of(results.SESSION):
-            raise
+            raise SocketActError(f"{error}") from None
         status = ExitStatus.BROKEN
         click.echo(f"soak: {error}\nsoak: go on with: script/soak --resume {kept.folder}", err=True)
     verdict = judge(kept)

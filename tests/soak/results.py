@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from flask_socketact.errors import SocketActError
 from tests.soak.plan import Settings
 
 _NAME = "soak.jsonl"
@@ -17,7 +18,7 @@ RUN, SESSION, REQUESTS, SAMPLE, RESTART, PHASE = "run", "session", "requests", "
 _FORMAT = 1
 
 
-class ResultsError(Exception):
+class ResultsError(SocketActError):
     """The folder is not what it should be."""
 
 
