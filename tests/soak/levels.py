@@ -13,6 +13,7 @@ from typing import Any
 from tests.support.machine import Machine
 
 SERVICE, USER = "app", "app"
+OLD = "old"
 #: Each line: its name, and its unit.
 LINES = {
     "pss_master": ("memory of the master (PSS)", "kB"),
@@ -24,7 +25,7 @@ LINES = {
     "fds_master": ("file descriptors of the master", ""),
     "fds_workers": ("file descriptors of the workers", ""),
     "processes": ("processes of the service", ""),
-    "old": ("processes left of the generation before", ""),
+    OLD: ("processes left of the generation before", ""),
     "scopes": ("scopes of old workers", ""),
     "units": ("units that systemd has loaded", ""),
     "failed_units": ("failed units", ""),
@@ -86,7 +87,7 @@ class Sampler:
             "fds_master": self._fds([master]),
             "fds_workers": self._fds(workers),
             "processes": len(ours),
-            "old": len(self._old.intersection(workers)),
+            OLD: len(self._old.intersection(workers)),
             "scopes": sum(unit[0].startswith(f"{SERVICE}-drain-") for unit in units),
             "units": len(units),
             "failed_units": sum("failed" in unit[1:4] for unit in units),

@@ -10,7 +10,7 @@ from typing import Any
 from flask_socketact.text import duration
 from tests.soak import results
 from tests.soak.latency import PERCENTILES, Latency
-from tests.soak.levels import LINES
+from tests.soak.levels import LINES, OLD
 from tests.soak.plan import WARM_UP, WITH, WITHOUT
 from tests.soak.results import Results
 from tests.soak.slope import Slope, fit
@@ -37,6 +37,7 @@ class Account:
     closed: int
     opened: int
     unknown: int  #: in flight when the client was killed
+    waiting: int  #: most requests that were due and had no connection, at the end of an interval
     late: float
     latency: Latency
 
@@ -97,14 +98,20 @@ def judge(kept: Results) -> Verdict:
 
 
 def level_points(kept: Results) -> dict[str, list[list[tuple[float, float]]]]:
-    """Return each line: for each session, points of restarts / 1,000 and the value; without those of the warm-up."""
+    """Return each line: for each session, points of restarts / 1,000 and the value; without those of the warm-up.
+
+    Samples with old workers count for :data:`OLD` only: on a busy machine they may still drain, and use memory.
+    """
     samples = [sample for sample in kept.of(results.SAMPLE) if sample["phase"] == WITH]
     sessions: dict[int, list[dict[str, Any]]] = {}
     for sample in samples:
         sessions.setdefault(sample["session"], []).append(sample)
     warm = [session[_warm_up(len(session)) :] for session in sessions.values()]
     return {
-        line: [[(sample["restarts"] / PER, sample["lines"][line]) for sample in session] for session in warm]
+        line: [
+            [(each["restarts"] / PER, each["lines"][line]) for each in session if line == OLD or not each["lines"][OLD]]
+            for session in warm
+        ]
         for line in LINES
     }
 
@@ -129,6 +136,7 @@ def _account(records: Iterable[dict[str, Any]]) -> Account:
         sum(record["closed"] for record in listed),
         sum(record["opened"] for record in listed),
         sum(record["in_flight"] for record in last if not record["is_last"]),
+        max((record["waiting"] for record in listed), default=0),
         max((record["late"] for record in listed), default=0.0),
         Latency.of(record["histogram"] for record in listed),
     )
