@@ -61,7 +61,7 @@ def remaining(settings: Settings, done: int, restarts: int) -> Sequence[Phase]:
     left = phases(settings)[done:]
     if left and left[0].name == WITH:
         before = sum(phase.restarts for phase in phases(settings)[:done])
-        left[0] = replace(left[0], restarts=left[0].restarts - (restarts - before))
+        left[0] = replace(left[0], restarts=max(left[0].restarts - (restarts - before), 0))
     return left
 
 

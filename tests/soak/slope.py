@@ -9,8 +9,8 @@ from math import sqrt
 from statistics import NormalDist, fmean
 
 CONFIDENCE = 0.99
-#: Fewer points say nothing: 30 are also enough for the quantile below.
-LEAST = 30
+#: Fewer points say too little; these are also enough for the quantile below.
+LEAST = 20
 
 
 @dataclass(frozen=True)
