@@ -301,6 +301,29 @@ def test_programs_that_come_and_go_do_not_hinder_a_relay(machine: Machine, tcp: 
     assert load.closed_by_server == 0
 
 
+def test_a_worker_that_exits_before_it_is_moved_hinders_no_relay(machine: Machine, tcp: Connect) -> None:
+    """As the last one of a reload may: the relay looks again, and reports no error."""
+    relay = machine.path("/usr/local/lib/flask-socketact/relay")
+    original = relay.read_text()
+    wait = 'say "about to move ${workers%% *}"; while [ -e "/proc/${workers%% *}" ]; do sleep 0.01; done'
+    changed = original.replace("reached() { :; }", f'reached() {{ [ "$1" != relay-moves ] || {{ {wait}; }}; }}')
+    assert changed != original
+    machine.systemctl("start", "app")
+    errors = ("journalctl", "--quiet", "--output=cat", "--identifier=busctl")
+    before = machine.run(*errors).stdout
+    relay.write_text(changed)
+    try:
+        with machine.start("systemctl", "restart", "app") as restart:
+            machine.wait_for(lambda: "about to move" in machine.journal("app"), "the relay")
+            machine.run("kill", "-KILL", machine.journal("app").rpartition("about to move ")[2].split()[0])
+            assert restart.wait(DEADLINE) == 0
+    finally:
+        relay.write_text(original)
+    assert ask(tcp)[0] == 200
+    assert machine.journal("app").rpartition("about to move")[2].count("the old workers keep serving in") == 1
+    assert machine.run(*errors).stdout == before
+
+
 def test_a_multipart_upload_survives_a_restart(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
     """After the service has stopped, it outgrows memory and is written to a file in /tmp."""
     release(machine, MULTIPART)
