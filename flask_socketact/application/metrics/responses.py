@@ -44,6 +44,6 @@ class WithResponses(Collector):
 
 def _add(durations: Metric, responses: dict[str, float]) -> None:
     for sample in durations.samples:
-        if sample.name.endswith("_count") and not _OWN_ENDPOINT.fullmatch(sample.labels["endpoint"]):
-            code = f"{sample.labels['status'][:1]}xx"
+        if sample.name.endswith("_count") and not _OWN_ENDPOINT.fullmatch(sample.labels.get("endpoint", "")):
+            code = f"{sample.labels.get('status', '')[:1]}xx"
             responses[code if code in responses else "other"] += sample.value
