@@ -171,6 +171,7 @@ def test_verdicts(prometheus: Prometheus, services: dict[str, str], tmp_path: Pa
     with server.tcp() as closed:
         nothing = "http://{}:{}".format(*closed.getsockname())
     hosts["down"] = {"gate_prometheus": nothing, "gate_instances": [services["good"]]}
+    hosts["alone"] = hosts["alarmed"] | {"gate_alerts": "", "gate_max_p99": 5.0}
     hosts["as_slow_as_peers"] = hosts["slow"] | {"gate_times_peers": 10_000}
     hosts["as_bad_as_peers"] = hosts["bad"] | {"gate_times_peers": 10_000}
     hosts["nameless"] = {}
@@ -178,7 +179,7 @@ def test_verdicts(prometheus: Prometheus, services: dict[str, str], tmp_path: Pa
     hosts["unknown"] = {"gate_prometheus": prometheus.url, "gate_instances": ["192.0.2.1:9000"]}
     status, output = play(tmp_path, hosts)
     assert status == 2, output
-    for host in ("good", "as_slow_as_peers", "as_bad_as_peers"):
+    for host in ("good", "alone", "as_slow_as_peers", "as_bad_as_peers"):
         assert not failed(output, host)
     assert "responses had a status of 5xx (at most" in failed(output, "bad")
     assert "1 % of the responses took " in failed(output, "slow")
