@@ -42,19 +42,20 @@ if _error:
 _DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _WAITS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-_DURATION = "socketact_request_duration_seconds"
+#: Name of the histogram of the duration of requests.
+DURATION = "socketact_request_duration_seconds"
 _DURATION_HELP = "Time from reading a request until its response has been sent."
 _LABELS = ("endpoint", "status")
 _FAILED = "500"
 _observe_duration: Callable[[float, tuple[str, ...]], None]
 if PAGES is None:
-    _histogram = Histogram(_DURATION, _DURATION_HELP, _LABELS, buckets=_DURATIONS)
+    _histogram = Histogram(DURATION, _DURATION_HELP, _LABELS, buckets=_DURATIONS)
 
     def _observe_duration(seconds: float, labels: tuple[str, ...]) -> None:
         _histogram.labels(*labels).observe(seconds)
 
 else:
-    _observe_duration = FastHistogram(PAGES, _DURATION, _DURATION_HELP, _LABELS, buckets=_DURATIONS).observe
+    _observe_duration = FastHistogram(PAGES, DURATION, _DURATION_HELP, _LABELS, buckets=_DURATIONS).observe
 _wait = Histogram(
     "socketact_request_wait_seconds",
     "Time that the first request of a connection waited before it was read.",

@@ -14,7 +14,8 @@ from prometheus_client.registry import Collector
 
 from flask_socketact.application import view_options
 from flask_socketact.application.config import Settings
-from flask_socketact.application.metrics.definitions import PAGES
+from flask_socketact.application.metrics.definitions import DURATION, PAGES
+from flask_socketact.application.metrics.responses import WithResponses
 from flask_socketact.bridge import server_info
 from flask_socketact.linux import socket_queues
 from flask_socketact.shared import service_counters
@@ -45,10 +46,11 @@ def _registry() -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(_Service())
     if PAGES is None:
-        registry.register(REGISTRY)
+        registry.register(WithResponses(REGISTRY, DURATION))
     else:
         PAGES.drop_dead_gauges()
-        MultiProcessCollector(registry, str(PAGES.folder))  # type: ignore[no-untyped-call]
+        shared = MultiProcessCollector(None, str(PAGES.folder))  # type: ignore[no-untyped-call]
+        registry.register(WithResponses(shared, DURATION))
     return registry
 
 
