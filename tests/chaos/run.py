@@ -14,7 +14,7 @@ from tests.chaos.faults import Faults
 from tests.chaos.halts import Halts
 from tests.chaos.operations import Operations
 from tests.chaos.processes import NAME, PORT, Processes
-from tests.chaos.schedule import OPERATIONS, Schedule
+from tests.chaos.schedule import CALM, OPERATIONS, Schedule
 from tests.chaos.windows import Windows
 from tests.support.machine import Machine
 
@@ -65,10 +65,11 @@ def _play(schedule: Schedule, operations: Operations, faults: Faults) -> None:
                 names.put(event.what)
             else:
                 faults.begin(event)
-        time.sleep(max(0.0, began + schedule.seconds - time.monotonic()))
     finally:
         names.put(None)
         operator.join()
+    ended = time.monotonic()  # what has happened last has consequences
+    time.sleep(max(began + schedule.seconds, ended + CALM) - ended)
     if errors:
         raise errors[0]
 

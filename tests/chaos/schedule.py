@@ -46,7 +46,7 @@ EVENTS = (
     rf"(descriptors|full|bus|cpu|journal|hostile) {_SECONDS}",
 )
 #: What a schedule leaves to the service after its last event, in seconds.
-CALM = 3.0
+CALM = 2.0
 
 
 class ScheduleError(ValueError):
