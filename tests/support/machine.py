@@ -184,13 +184,17 @@ class Machine:
             raise
         return client
 
+    def enter_network(self) -> None:
+        """Let the calling thread make its sockets in the machine's network from now on."""
+        with open(f"/proc/{self.leader}/ns/net", "rb") as network:
+            _setns(network.fileno())
+
     def _socket_inside(self, family: socket.AddressFamily) -> socket.socket:
         """Make a socket in the machine's network: a thread goes there, and ends there."""
         made: list[socket.socket] = []
 
         def make() -> None:
-            with open(f"/proc/{self.leader}/ns/net", "rb") as network:
-                _setns(network.fileno())
+            self.enter_network()
             made.append(socket.socket(family))
 
         thread = threading.Thread(target=make)

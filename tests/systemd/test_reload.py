@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ from flask_socketact.systemd import message_ids
 from tests.support.http import Client, Connect, ask
 from tests.support.load import Load
 from tests.support.machine import Machine, drop_in, release
-from tests.support.operations import BROKEN, CLIENTS, LONGEST_WAIT, SHORT, SLOW
+from tests.support.operations import BROKEN, CLIENTS, LONGEST_WAIT, SHORT, SLOW, kill
+from tests.support.server import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,6 +115,23 @@ def test_a_stop_or_restart_during_a_reload_succeeds(rendered: Machine, tcp: Conn
             release(machine, ENDLESS)
     machine.systemctl("stop", "app.socket")
     assert not machine.workers("app")
+
+
+def test_a_master_that_is_killed_in_a_reload_is_started_again(rendered: Machine, tcp: Connect) -> None:
+    """systemd waits for the commands of ``ExecReload=`` first: they end when the master is dead."""
+    machine = rendered
+    machine.systemctl("start", "app")
+    release(machine, ENDLESS)
+    with machine.start("systemctl", "reload", "app") as reload:
+        machine.wait_for(lambda: machine.show("app", "StatusText").startswith("Reloading"), "the reload to begin")
+        release(machine)
+        kill(machine, signal.SIGKILL, int(machine.show("app", "MainPID")))
+        began = time.monotonic()
+        assert ask(tcp)[0] == 200
+        assert time.monotonic() - began < DEADLINE
+        reload.communicate()
+    assert reload.returncode != 0
+    assert "relay: the master has died" in machine.journal("app")
 
 
 def test_several_reloads_at_once_succeed(rendered: Machine, tcp: Connect) -> None:

@@ -1,0 +1,83 @@
+"""Runs a schedule on a machine, and returns the evidence."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter
+
+from tests.chaos import bench
+from tests.chaos.clients import KINDS, SERIAL_KINDS, Clients
+from tests.chaos.evidence import Evidence
+from tests.chaos.faults import Faults
+from tests.chaos.halts import Halts
+from tests.chaos.operations import Operations
+from tests.chaos.processes import NAME, PORT, Processes
+from tests.chaos.schedule import CALM, OPERATIONS, Schedule
+from tests.chaos.starvation import Starvation
+from tests.chaos.windows import Windows
+from tests.support.machine import Machine
+
+
+def run(machine: Machine, schedule: Schedule) -> tuple[Evidence, Counter[tuple[str, str]]]:
+    """Run a schedule; return what happened, and how often a process was killed or frozen at which step."""
+    bench.prepare(machine, schedule.setup)
+    processes = Processes(machine, preload=schedule.setup.preload)
+    windows = Windows(lambda: machine.show(NAME, "ActiveState") == "active")
+    operations = Operations(machine, windows)
+    is_serial = schedule.setup.worker == "sync"
+    kinds = SERIAL_KINDS if is_serial else KINDS
+    began = time.monotonic()
+    with Halts(machine, processes, windows) as halts:
+        faults = Faults(machine, processes, halts, windows, schedule.seed)
+        with Starvation(machine) as starvation, Clients(machine.enter_network, PORT, kinds, schedule.seed) as clients:
+            _play(schedule, operations, faults)
+            faults.wait()
+    windows.close()
+    evidence = Evidence(clients.requests, clients.closed, late=clients.late, serial=is_serial)
+    evidence.starved = starvation.starved
+    evidence.leftovers = bench.leftovers(machine, processes)
+    evidence.executed = bench.executed(machine)
+    evidence.halts, evidence.windows = halts.halts, windows.windows
+    evidence.operations, evidence.faults = operations.operations, faults.faults
+    evidence.journal = _journal(machine, began)
+    return evidence, halts.reached
+
+
+def _play(schedule: Schedule, operations: Operations, faults: Faults) -> None:
+    """Let all happen at its time; operations one after the other, however long each takes."""
+    names: queue.Queue[str | None] = queue.Queue()
+    errors: list[BaseException] = []
+
+    def operate() -> None:
+        try:
+            while (name := names.get()) is not None:
+                operations.run(name)
+        except BaseException as error:  # noqa: BLE001 (raised again below)
+            errors.append(error)
+
+    operator = threading.Thread(target=operate, name="operator")
+    operator.start()
+    began = time.monotonic()
+    try:
+        for event in schedule.events:
+            time.sleep(max(0.0, began + event.at - time.monotonic()))
+            if event.what in OPERATIONS:
+                names.put(event.what)
+            else:
+                faults.begin(event)
+    finally:
+        names.put(None)
+        operator.join()
+    ended = time.monotonic()  # what has happened last has consequences
+    time.sleep(max(began + schedule.seconds, ended + CALM) - ended)
+    if errors:
+        raise errors[0]
+
+
+def _journal(machine: Machine, since: float) -> str:
+    """Return the journal since then; its times are of CLOCK_MONOTONIC."""
+    seconds = int(time.monotonic() - since) + 2
+    command = ("journalctl", "--no-pager", "--output=short-monotonic", f"--since=-{seconds}s")
+    return machine.run(*command, check=False).stdout
