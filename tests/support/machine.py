@@ -278,7 +278,8 @@ def install(machine: Machine, *names: str) -> None:
         for unit in units(name):
             shutil.copy(EXAMPLES / "units" / unit, machine.path("/etc/systemd/system"))
     machine.systemctl("daemon-reload")
-    machine.systemctl("enable", "--now", *(f"{name}.socket" for name in names))
+    if names:
+        machine.systemctl("enable", "--now", *(f"{name}.socket" for name in names))
 
 
 def install_plain(machine: Machine, threads: int) -> None:
@@ -322,7 +323,7 @@ def _move_venv(folder: Path) -> None:
 
 
 def install_debs(machine: Machine, program: str) -> None:
-    """Install what script/setup has downloaded (nginx, logrotate and curl), if a program of it is not there."""
+    """Install what script/setup has downloaded (nginx, HAProxy, logrotate, curl), if a program of it is not there."""
     if not machine.path(program).exists():
         shutil.copytree(Path(sys.prefix) / "debs", machine.path("/root/debs"))
         machine.run("bash", "-c", "dpkg --install --force-confnew /root/debs/*.deb")
