@@ -31,14 +31,14 @@ CLIENTS = {"new connection": 4, "keep-alive": 6, "long request": 1}
 def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
     with Machine(request.config.getoption("--tree")) as machine:
         install(machine)
-        install_debs(machine, "/usr/sbin/haproxy")
+        install_debs(machine, "/usr/sbin/haproxy", "haproxy_*", "liblua*", "libopentracing*")
         for number, name in enumerate(("one", "two")):
             where = ("--listen", f"127.0.0.{5 + number}:8000", "--agent", f"127.0.0.{5 + number}:8001")
             of = ("--name", name, "--user", "app", "--directory", "/srv/app", "--workers", "1", "--threads", "4")
             machine.run(COMMAND, "units", *of, *where, "--install")
             machine.systemctl("enable", "--now", f"{name}.socket", f"{name}.service")
         text = (
-            (EXAMPLES / "haproxy.cfg").read_text().replace(" 10.0.0.", " 127.0.0.").replace("inter 1s", "inter 300ms")
+            (EXAMPLES / "haproxy.cfg").read_text().replace(" 10.0.0.", " 127.0.0.").replace("inter 1s", "inter 500ms")
         )
         machine.path(CONFIG).write_text(text)
         yield machine
@@ -104,26 +104,29 @@ def answer(machine: Machine, number: int = 1) -> str:
 
 
 def test_a_drain_is_noticed_by_no_client(machine: Machine, figure: Callable[[str], None]) -> None:
-    """It survives a reload of HAProxy and a stop of the service, and ends by itself."""
+    """It survives a stop of the service and a reload of HAProxy, and ends by itself."""
     with Load(partial(machine.connect, ("127.0.0.1", 80)), CLIENTS) as load:
         machine.wait_for(lambda: load.requests > 50, "responses")
         began = time.monotonic()
-        done = lb(machine, "one", "drain", "--for", "14", "--wait", "--timeout", "11")
+        done = lb(machine, "one", "drain", "--wait")
         waited = time.monotonic() - began
         assert "Waiting for " in done.stdout
         assert "one: drained" in done.stdout
         before = chosen(machine)
         machine.systemctl("stop", "one.service")
-        machine.systemctl("start", "one.service")
         wait_until_asked(machine)
+        machine.systemctl("start", "one.service")
+        machine.wait_for(lambda: servers(machine)["app1"] == ("UP", 0), "HAProxy to have both servers")
         assert chosen(machine)["app1"] == before["app1"]
         assert chosen(machine)["app2"] > before["app2"]
         machine.systemctl("reload", "haproxy")
         machine.wait_for(lambda: servers(machine)["app1"][1] == 0, "the new HAProxy to hear it", 5)
+        lb(machine, "one", "drain", "--for", "3")
+        began = time.monotonic()
         machine.wait_for(lambda: servers(machine)["app1"] == ("UP", 100), "the end of --for", 15)
-        assert 12 < time.monotonic() - began < 18
+        assert time.monotonic() - began > 2
         before = chosen(machine)
-        machine.wait_for(lambda: chosen(machine)["app1"] > before["app1"], "requests for a server that is back", 5)
+        machine.wait_for(lambda: chosen(machine)["app1"] > before["app1"], "requests for a server that is back", 15)
     assert not load.failures()
     assert shown(machine) | {"asked": 0} == {
         "service": "one.service",
@@ -258,7 +261,7 @@ def test_the_other_commands_show_a_drain(machine: Machine) -> None:
 def test_checks_leave_nothing_in_the_journal(machine: Machine) -> None:
     """Nor units that have failed. This runs after other tests."""
     assert asked(machine, "one") > 0
-    assert machine.journal("one-agent@*") == ""
+    assert "agent@" not in machine.run("journalctl", "--no-pager").stdout
     assert machine.systemctl("list-units", "--all", "--no-legend", "--state=failed", "one-agent@*").stdout == ""
 
 

@@ -54,7 +54,8 @@ def lb(name: str, verb: str | None, percent: int | None, *, user_manager: bool, 
     all of it. HAProxy hears that with its next agent-check. It holds until the next command, --for is over, or the
     machine boots again. Without a verb, show what HAProxy is told; for that you need not be root.
 
-    The units need units --agent, and the server in HAProxy needs agent-check, agent-port, and weight 100.
+    The service needs an agent, which the command units makes. Its server in HAProxy needs agent-check, agent-port, and
+    weight 100.
     """
     _check_usage(verb, percent, **how)
     manager = Manager(user=user_manager)
