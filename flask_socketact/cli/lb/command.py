@@ -37,7 +37,7 @@ def _parse_percent(_context: click.Context, _parameter: click.Parameter, value: 
 @click.command(
     cls=Command,
     epilog="Exit status: 0 done; 1 the service is drained, but still has requests or connections after --timeout; 3"
-    " nothing was changed: there is no such service, it was made without --agent, or you are not root.",
+    " nothing was changed: there is no such service, it has no agent, or you are not root.",
 )
 @name_argument
 @click.argument("verb", type=click.Choice([*_WEIGHTS, "weight"]), required=False, metavar="[drain|ready|weight]")
