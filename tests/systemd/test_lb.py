@@ -247,7 +247,7 @@ def test_a_closed_agent_is_reported(machine: Machine) -> None:
 
 def test_the_other_commands_show_a_drain(machine: Machine) -> None:
     lb(machine, "one", "drain")
-    assert "HAProxy: drained" in machine.run(COMMAND, "status", "one").stdout
+    assert "balancer: drained" in machine.run(COMMAND, "status", "one").stdout
     assert json.loads(machine.run(COMMAND, "status", "one", "--json").stdout)["share"] == {
         "weight": 0,
         "expires_in": None,

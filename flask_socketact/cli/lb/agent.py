@@ -30,12 +30,14 @@ def find(name: str, manager: Manager) -> Agent:
     :raises ManagerError: there is no such service, or the manager does not respond.
     :raises NotBegunError: it was made without ``--agent``, or its unit is masked.
     """
-    manager.find(f"{name}.service")
+    wants = manager.find(f"{name}.service", "Wants")["Wants"].split()
     unit = manager.show(f"{name}-agent.socket", "LoadState", "ActiveState", "Accept", "Listen", "NAccepted")
     if unit["LoadState"] == "masked":
         raise NotBegunError(describe_masked(unit, user=manager.user))
+    again = typed.units_again(name, user_manager=manager.user)
+    if unit["LoadState"] != "loaded" and unit.name in wants:
+        raise NotBegunError(f"{unit.name} is {unit['LoadState']}, so HAProxy cannot ask: {again} makes it")
     if unit["LoadState"] != "loaded" or unit["Accept"] != "yes":
-        again = typed.units_again(name, user_manager=manager.user)
         raise NotBegunError(
             f"{name} was made without --agent, so HAProxy cannot ask it: {again} --agent ADDRESS:PORT adds that"
         )

@@ -30,7 +30,7 @@ def _parse_percent(_context: click.Context, _parameter: click.Parameter, value: 
         return None
     found = re.fullmatch(r"([1-9][0-9]{0,2})%?", value)
     if found is None or int(found[1]) > state.READY:
-        raise click.BadParameter(f"{value!r} is not a percentage from 1% to 100%")
+        raise click.BadParameter(f"{value!r} is not a percentage from 1% to 100%; for none, write drain")
     return int(found[1])
 
 
@@ -90,7 +90,7 @@ def _waiter(found: Agent, manager: Manager, *, as_json: bool, **how: Any) -> Cal
 
     drained.check(found.name, manager)
     say: Callable[[str], None] = (lambda _line: None) if as_json else click.echo
-    return lambda: drained.wait(found, manager, how["timeout"] or _TIMEOUT, say)
+    return lambda: drained.wait(found.name, manager, how["timeout"] or _TIMEOUT, say)
 
 
 def _set(found: Agent, weight: int, seconds: int | None, manager: Manager, wait: Callable[[], None]) -> None:

@@ -30,18 +30,19 @@ def check(name: str, manager: Manager) -> None:
         raise NotBegunError(f"--wait cannot count the requests of {name}: {remark}")
 
 
-def wait(before: Agent, manager: Manager, timeout: float, say: Callable[[str], None]) -> None:
-    """Wait until HAProxy has asked, and then for `QUIET` without a request in flight or an open connection.
+def wait(name: str, manager: Manager, timeout: float, say: Callable[[str], None]) -> None:
+    """Wait until HAProxy asks, and then for `QUIET` without a request in flight or an open connection.
 
-    :param before: the agent as it was before the service was drained
+    :param name: of a service that was drained just now
     :param timeout: in seconds
     :param say: is called with what it waits for, when that changes
     :raises NotDrainedError: the time is over, or the service is no longer drained.
     """
+    before = agent.find(name, manager)  # a connection that is counted already may have got the old answer
     deadline = time.monotonic() + timeout
     busy_at, said = time.monotonic(), ""
     while True:
-        _check_drained(before.name, manager)
+        _check_drained(name, manager)
         what, detail = _awaited(before, manager)
         now = time.monotonic()
         if what:
@@ -50,7 +51,7 @@ def wait(before: Agent, manager: Manager, timeout: float, say: Callable[[str], N
             return
         if now >= deadline:
             left = what + detail or f"{QUIET:g} s without a request"
-            raise NotDrainedError(f"{before.name} is drained, but after {timeout:g} s it still waits for {left}")
+            raise NotDrainedError(f"{name} is drained, but after {timeout:g} s it still waits for {left}")
         if what and what != said:
             say(f"Waiting for {what}{detail}")
             said = what

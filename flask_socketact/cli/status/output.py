@@ -61,7 +61,7 @@ def _head(seen: Overview, user: bool) -> Text:
     if not seen.is_active and (old := sum(each.state == "relayed" for each in seen.workers)):
         text.append(f"\n{old} old workers from before the restart keep serving")
     if seen.share and seen.share.state != "unset":
-        text.append(f"\nHAProxy: {seen.share}", None if seen.share.state == "ready" else "yellow")
+        text.append(f"\nbalancer: {seen.share}", None if seen.share.state == "ready" else "yellow")
     if not seen.overlaps:
         text.append("\nin a restart the old workers exit before new ones start, and clients wait (--no-overlap)")
     if seen.restart:

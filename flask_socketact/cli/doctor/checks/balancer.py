@@ -28,7 +28,7 @@ def agent(system: System) -> Finding | None:
         what = f"systemd does not listen at {', '.join(system.unheld)}: {unit.name} has changed"
         return error(what, f"{system.systemctl} restart {unit.name}")
     if unit["UnitFileState"] == "disabled":
-        what = f"{unit.name} is not enabled: HAProxy cannot ask after a reboot"
+        what = f"{unit.name} is not enabled: after a reboot HAProxy cannot ask until {system.service.name} has started"
         return warning(what, f"{system.systemctl} enable {unit.name}")
     return ok(f"HAProxy can ask at {addresses}")
 
