@@ -108,7 +108,7 @@ class NotDeployedError(SocketActError):
 
 
 class NotDrainedError(SocketActError):
-    """A service that was drained still has requests or connections, or is no longer drained."""
+    """A service that was drained still has requests, or is no longer drained."""
 
 
 class LeftBrokenError(SocketActError):

@@ -36,7 +36,7 @@ def _parse_percent(_context: click.Context, _parameter: click.Parameter, value: 
 
 @click.command(
     cls=Command,
-    epilog="Exit status: 0 done; 1 the service is drained, but still has requests or connections after --timeout; 3"
+    epilog="Exit status: 0 done; 1 the service is drained, but still has requests after --timeout; 3"
     " nothing was changed: there is no such service, it has no agent, or you are not root.",
 )
 @name_argument
@@ -44,7 +44,7 @@ def _parse_percent(_context: click.Context, _parameter: click.Parameter, value: 
 @click.argument("percent", callback=_parse_percent, required=False, metavar="[PERCENT]")
 @user_manager_option
 @click.option("--for", "seconds", metavar="SECONDS", type=_SECONDS, help="Be ready again after this time.")
-@click.option("--wait", is_flag=True, help="With drain: wait until no request and no connection is left.")
+@click.option("--wait", is_flag=True, help="With drain: wait until no request is in flight.")
 @click.option("--timeout", metavar="SECONDS", type=_SECONDS, help=f"Longest time for --wait.  [default: {_TIMEOUT}]")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def lb(name: str, verb: str | None, percent: int | None, *, user_manager: bool, as_json: bool, **how: Any) -> None:

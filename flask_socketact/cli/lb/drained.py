@@ -31,7 +31,7 @@ def check(name: str, manager: Manager) -> None:
 
 
 def wait(name: str, manager: Manager, timeout: float, say: Callable[[str], None]) -> None:
-    """Wait until HAProxy asks, and then for `QUIET` without a request in flight or an open connection.
+    """Wait until HAProxy asks, and then for `QUIET` without a request in flight.
 
     :param name: of a service that was drained just now
     :param timeout: in seconds
@@ -72,15 +72,13 @@ def _awaited(before: Agent, manager: Manager) -> tuple[str, str]:
 
 
 def _left(name: str, manager: Manager) -> tuple[str, str]:
-    """Return what a service still has to do."""
+    """Return what a service still has to do.
+
+    Idle connections do not count: HAProxy keeps some, and sends nothing on those to a server with the weight 0.
+    """
     workers = snapshot.look(name, manager).workers
     requests = sum(worker.in_flight for worker in workers)
-    connections = sum(worker.connections for worker in workers)
-    if requests:
-        oldest = max(worker.oldest for worker in workers)
-        return _count(requests, "request"), f", the oldest for {duration(oldest)}"
-    return (_count(connections, "idle connection"), "") if connections else ("", "")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    if not requests:
+        return "", ""
+    oldest = max(worker.oldest for worker in workers)
+    return f"{requests} request{'' if requests == 1 else 's'}", f", the oldest for {duration(oldest)}"
