@@ -107,5 +107,9 @@ class NotDeployedError(SocketActError):
     """The new release was bad. The old release serves."""
 
 
+class NotDrainedError(SocketActError):
+    """A service that was drained still has requests, or is no longer drained."""
+
+
 class LeftBrokenError(SocketActError):
     """A change was made that could not be completed or rolled back. An administrator must act."""

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from flask_socketact.errors import LeftBrokenError, NotDeployedError, OptionError, SocketActError
+from flask_socketact.errors import LeftBrokenError, NotDeployedError, NotDrainedError, OptionError, SocketActError
 from flask_socketact.text import printable
 
 
@@ -22,8 +22,8 @@ class ExitStatus(IntEnum):
     """Done: the service is active, no check failed, the promise was kept, the release is deployed, files are there."""
 
     BROKEN = 1
-    """The service is not active, a check failed, a promise is broken, or the release was not deployed and the old one
-    serves."""
+    """The service is not active, a check failed, a promise is broken, the release was not deployed and the old one
+    serves, or the service was drained and still has requests."""
 
     USAGE = 2
     """The command line is wrong."""
@@ -42,7 +42,12 @@ class ExitStatus(IntEnum):
     @classmethod
     def of(cls, error: SocketActError) -> ExitStatus:
         """Return the status of a command that failed."""
-        statuses = {OptionError: cls.USAGE, NotDeployedError: cls.BROKEN, LeftBrokenError: cls.ACTION_NEEDED}
+        statuses = {
+            OptionError: cls.USAGE,
+            NotDeployedError: cls.BROKEN,
+            NotDrainedError: cls.BROKEN,
+            LeftBrokenError: cls.ACTION_NEEDED,
+        }
         return statuses.get(type(error), cls.NOTHING_DONE)
 
 

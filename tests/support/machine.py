@@ -282,7 +282,8 @@ def install(machine: Machine, *names: str) -> None:
         for unit in units(name):
             shutil.copy(EXAMPLES / "units" / unit, machine.path("/etc/systemd/system"))
     machine.systemctl("daemon-reload")
-    machine.systemctl("enable", "--now", *(f"{name}.socket" for name in names))
+    if names:
+        machine.systemctl("enable", "--now", *(f"{name}.socket" for name in names))
 
 
 def install_venv(machine: Machine) -> Path:
@@ -334,11 +335,15 @@ def _move_venv(folder: Path) -> None:
     subprocess.run(["chmod", "--recursive", "u=rwX,go=rX", folder], check=True)
 
 
-def install_debs(machine: Machine, program: str) -> None:
-    """Install what script/setup has downloaded (nginx, logrotate and curl), if a program of it is not there."""
+def install_debs(machine: Machine, program: str, *packages: str) -> None:
+    """Install what script/setup has downloaded (nginx, HAProxy, logrotate, curl), if a program of it is not there.
+
+    `packages` are patterns of files; by default all are installed.
+    """
     if not machine.path(program).exists():
         shutil.copytree(Path(sys.prefix) / "debs", machine.path("/root/debs"))
-        machine.run("bash", "-c", "dpkg --install --force-confnew /root/debs/*.deb")
+        files = [f"/root/debs/{package}" for package in packages or ("*.deb",)]
+        machine.run("bash", "-c", "dpkg --install --force-confnew " + " ".join(files))
 
 
 def release(machine: Machine, source: str | None = None) -> None:

@@ -32,7 +32,7 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
 
 def test_the_examples_of_the_page_work(machine: Machine) -> None:
     blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     seen = ""
     for block in blocks:
         for line in block.replace("\\\n", " ").splitlines():

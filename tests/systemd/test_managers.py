@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
 PORT = 8010
-OPTIONS = f"--user-manager --name web --directory /srv/app --listen 127.0.0.1:{PORT}"
+OPTIONS = f"--user-manager --name web --directory /srv/app --listen 127.0.0.1:{PORT} --agent 127.0.0.1:{PORT + 1}"
 
 
 @pytest.fixture
@@ -50,6 +50,8 @@ def test_a_service_of_a_user_s_manager_restarts_without_loss(
     assert journal.count("the old workers keep serving in web-drain-") == 3
     assert "error" not in as_user("/srv/app/venv/bin/flask-socketact doctor --user-manager web").stdout
     commands_work(as_user)
+    with machine.connect(("127.0.0.1", PORT + 1)) as client:
+        assert client.makefile().read() == "50%\n"
     long = in_flight(tcp, 3.0)
     as_user("systemctl --user restart web; systemctl --user stop web.service web.socket")
     assert answer(long).startswith(b"HTTP/1.1 200 OK")
@@ -58,9 +60,10 @@ def test_a_service_of_a_user_s_manager_restarts_without_loss(
 
 
 def commands_work(as_user: Callable[[str], CompletedProcess[str]]) -> None:
-    """A user can run status, rehearse and deploy for a service of their own."""
+    """A user can run status, lb, rehearse and deploy for a service of their own."""
     cli = "/srv/app/venv/bin/flask-socketact"
     assert len(json.loads(as_user(f"{cli} status --user-manager web --json").stdout)["workers"]) == 2
+    assert "50%" in as_user(f"{cli} lb --user-manager web weight 50%").stdout
     rehearsed = as_user(f"{cli} rehearse --url http://127.0.0.1:{PORT}/ --restarts 1 --every 1").stdout.splitlines()
     assert rehearsed[0].endswith("1 restart by: systemctl --user restart web.service")
     assert rehearsed[-1] == "Kept: no client noticed."

@@ -131,6 +131,8 @@ class System:
     version: str  #: of systemd
     bus: str  #: why D-Bus does not respond; empty if it does
     somaxconn: int
+    agent: Unit | None = None  #: the socket of HAProxy's agent-check, if the service has one
+    unheld: tuple[str, ...] = ()  #: addresses of it at which systemd does not listen
     linger: bool | None = None  #: whether the user's manager runs without a login; None if unknown
 
     @property
@@ -178,7 +180,8 @@ def read(name: str, *, user_manager: bool) -> System:
         raise ManagerError(f"{service.name} is not loaded ({service['LoadState']}): {service['LoadError']}")
     sockets = _sockets(manager, service, own)
     helpers = [manager.show(f"{name}-{unit}", *HELPER) for unit in HELPERS]
-    units = (service, own, *sockets, *helpers)
+    agent = _agent(name, manager, service)
+    units = (service, own, *sockets, *helpers, *filter(None, [agent]))
     return System(
         user_manager,
         service,
@@ -199,6 +202,8 @@ def read(name: str, *, user_manager: bool) -> System:
         version=manager.version(),
         bus=manager.ping_bus(),
         somaxconn=socket_queues.somaxconn(),
+        agent=agent,
+        unheld=tuple(ports.missing(agent, manager)) if agent and agent.is_active else (),
         linger=_linger(manager) if user_manager else None,
     )
 
@@ -210,6 +215,12 @@ def _sockets(manager: Manager, service: Unit, own: Unit) -> tuple[Unit, ...]:
     if own.name not in names and own["LoadState"] == "loaded" and own["Accept"] == "yes":
         sockets.append(own)
     return tuple(sockets)
+
+
+def _agent(name: str, manager: Manager, service: Unit) -> Unit | None:
+    """Read the socket of HAProxy's agent-check, if the service has one."""
+    wanted = f"{name}-agent.socket"
+    return manager.show(wanted, *SOCKET) if wanted in service["Wants"].split() else None
 
 
 def _occupants(manager: Manager, sockets: tuple[Unit, ...]) -> dict[str, str]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flask_socketact.cli import ports, relay_files, services, typed, unit_journal
+from flask_socketact.cli.lb import state
+from flask_socketact.errors import NotBegunError
 from flask_socketact.systemd.manager import Manager, Unit, as_typed
 
 _COMMANDS = tuple(f"{name}Ex" for name in relay_files.DIRECTIVES)
@@ -21,6 +23,7 @@ _SERVICE = (
     "ActiveState",
     "SubState",
     "TriggeredBy",
+    "Wants",
     "ControlGroup",
     "InactiveExitTimestampMonotonic",
 )
@@ -51,6 +54,7 @@ class _Service:
     unit: Unit
     sockets: list[Unit]
     helpers: list[Unit]
+    agent: Unit | None  #: the socket of HAProxy's agent-check
     package: Path | None  #: the folder that names the version of the package
     manager: Manager
 
@@ -66,6 +70,11 @@ class _Service:
     def doctor(self) -> str:
         option = "--user-manager " if self.manager.user else ""
         return f"{self._sudo}{typed.command()} doctor {option}{self.unit.name.removesuffix('.service')}"
+
+    @property
+    def lb(self) -> str:
+        option = " --user-manager" if self.manager.user else ""
+        return f"{self._sudo}{typed.command()} lb{option} {self.unit.name.removesuffix('.service')}"
 
     @property
     def units_again(self) -> str:
@@ -92,6 +101,7 @@ def _read(name: str, manager: Manager) -> _Service:
         unit,
         [manager.show(socket, *_SOCKET) for socket in sockets],
         [manager.show(f"{name}-{helper}", *_HELPER) for helper in _HELPERS],
+        manager.show(agent, *_SOCKET) if (agent := f"{name}-agent.socket") in unit["Wants"].split() else None,
         _package(unit),
         manager,
     )
@@ -132,26 +142,42 @@ def _state(service: _Service) -> str:
 
 def _remedies(service: _Service) -> Iterator[str]:
     """Yield what is to be done, the most urgent first."""
-    unit, systemctl, state = service.unit, service.systemctl, _state(service)
-    if state == "masked":
+    unit, systemctl, now = service.unit, service.systemctl, _state(service)
+    if now == "masked":
         yield f"nothing can start it: {systemctl} unmask {unit.name}"
     elif unit["LoadState"] != "loaded":
         yield f"systemd cannot load it: {systemctl} status {unit.name}"
-    if state == "failed":
+    if now == "failed":
         yield f"it does not start: {service.journalctl}"
-    loaded = (unit, *service.sockets, *service.helpers)
+    loaded = (unit, *service.sockets, *service.helpers, *filter(None, [service.agent]))
     if any(each["NeedDaemonReload"] == "yes" for each in loaded):
         restart = f" && {systemctl} restart {unit.name}" if unit.is_active else ""
         yield f"units on disk are newer than those that systemd has loaded: {systemctl} daemon-reload{restart}"
     closed = [socket.name for socket in service.sockets if not socket.is_active]
-    if closed and state != "stopped":
+    if closed and now != "stopped":
         yield f"its port is closed: {systemctl} start {' '.join(closed)}"
+    if service.agent and not service.agent.is_active and now != "stopped":
+        yield f"HAProxy cannot ask for its state: {systemctl} start {service.agent.name}"
     if lost := ports.lost(service.sockets, unit, service.manager).addresses:
         yield f"systemd does not hold {', '.join(lost)}: {service.doctor}"
     if not _is_relay_current(service):
         yield f"its units are from another version: {service.units_again}"
     if unit.is_active and _is_older_than_files(service):
         yield f"it runs with older units, or an older package: {systemctl} restart {unit.name}"
+    yield from _share(service)
+
+
+def _share(service: _Service) -> Iterator[str]:
+    """Yield what is to be done so that HAProxy sends requests to a service again."""
+    if service.agent is None:
+        return
+    try:
+        share = state.read(service.unit.name.removesuffix(".service"), user_manager=service.manager.user)
+    except NotBegunError as error:
+        yield str(error)
+        return
+    if share.weight != state.READY and share.weight is not None and share.expires_in is None:
+        yield f"{share}: {service.lb} ready"
 
 
 def _is_relay_current(service: _Service) -> bool:

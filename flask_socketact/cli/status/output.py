@@ -60,6 +60,8 @@ def _head(seen: Overview, user: bool) -> Text:
         text.append(f"\n{printable(seen.status)}")
     if not seen.is_active and (old := sum(each.state == "relayed" for each in seen.workers)):
         text.append(f"\n{old} old workers from before the restart keep serving")
+    if seen.share and seen.share.state != "unset":
+        text.append(f"\nbalancer: {seen.share}", None if seen.share.state == "ready" else "yellow")
     if not seen.overlaps:
         text.append("\nin a restart the old workers exit before new ones start, and clients wait (--no-overlap)")
     if seen.restart:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flask_socketact.cli import ports, unit_journal
+from flask_socketact.cli.lb import state
+from flask_socketact.cli.lb.state import Share
+from flask_socketact.errors import NotBegunError
 from flask_socketact.handover import protocol
 from flask_socketact.linux import proc, socket_queues
 from flask_socketact.shared import scoreboard
@@ -24,6 +27,7 @@ _SERVICE = (
     "ControlGroup",
     "RuntimeDirectory",
     "Environment",
+    "Wants",
     "InactiveEnterTimestampMonotonic",
     "InactiveExitTimestampMonotonic",
     "ActiveEnterTimestampMonotonic",
@@ -95,7 +99,8 @@ class Overview:
     overlaps: bool  #: whether old and new workers may run at the same time
     remark: str  #: why workers are unknown, and what to do
     failure: str  #: why the service is not active, from the journal; empty if it is active or the reason is unknown
-    warnings: tuple[str, ...]  #: masked units, and addresses that systemd lost
+    warnings: tuple[str, ...]  #: masked units, addresses that systemd lost, and a share that cannot be read
+    share: Share | None = None  #: what HAProxy is told; None without an agent, or if it cannot be read
 
     @property
     def is_active(self) -> bool:
@@ -115,6 +120,7 @@ def look(name: str, manager: Manager, before: Overview | None = None, seconds: f
     board, remark = _board(folders, pid)
     counted = {worker.pid: worker.requests for worker in before.workers} if before else {}
     sockets = _sockets(manager, unit)
+    share, unreadable = _share(name, manager, unit)
     workers = [*_workers(board, pid, unit["ControlGroup"], relayed=False), *_old(folders, unit)]
     return Overview(
         service=unit.name,
@@ -128,7 +134,8 @@ def look(name: str, manager: Manager, before: Overview | None = None, seconds: f
         overlaps=unit.overlaps,
         remark=remark,
         failure="" if unit.is_active else unit_journal.start_failure(unit, manager),
-        warnings=tuple(_warnings(manager, unit, sockets)),
+        warnings=(*_warnings(manager, unit, sockets), *unreadable),
+        share=share,
     )
 
 
@@ -138,6 +145,16 @@ def _sockets(manager: Manager, unit: Unit) -> list[Unit]:
     own = manager.show(f"{unit.name.removesuffix('.service')}.socket", *_SOCKET)
     masked = [own] if own["LoadState"] == "masked" and own.name not in names else []
     return [*(manager.show(name, *_SOCKET) for name in names), *masked]
+
+
+def _share(name: str, manager: Manager, unit: Unit) -> tuple[Share | None, list[str]]:
+    """Return what HAProxy is told of a service with an agent, and why that is unknown."""
+    if f"{name}-agent.socket" not in unit["Wants"].split():
+        return None, []
+    try:
+        return state.read(name, user_manager=manager.user), []
+    except NotBegunError as error:
+        return None, [str(error)]
 
 
 def _warnings(manager: Manager, unit: Unit, sockets: list[Unit]) -> Iterator[str]:

@@ -71,7 +71,9 @@ def _left_behind(wanted: Application, written: list[Path]) -> list[Path]:
 
 def _removals(wanted: Application, left: list[Path]) -> Iterator[str]:
     for path in left:
-        steps = f"{wanted.systemctl} disable --now {path.name}; rm {path}; {wanted.systemctl} daemon-reload"
+        is_template = path.stem.endswith("@")  # only its instances can be stopped
+        stop = "" if is_template else f"{wanted.systemctl} disable --now {path.name}; "
+        steps = f"{stop}rm {path}; {wanted.systemctl} daemon-reload"
         yield f"{path.name} was made with other options, and is still in use. To remove it: {steps}"
 
 

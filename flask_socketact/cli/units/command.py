@@ -80,6 +80,11 @@ _SECONDS = Seconds(_MOST)
     metavar="GROUP",
     help="Group that may connect to a /PATH, such as www-data for nginx.  [default: that of --group]",
 )
+@click.option(
+    "--agent",
+    metavar="ADDRESS",
+    help="HOST:PORT where HAProxy's agent-check asks for the state that the command lb sets.",
+)
 @click.option("--workers", metavar="N", type=_COUNT, help="Number of workers.")
 @click.option("--threads", metavar="N", type=_COUNT, help="Requests at a time in each worker.")
 @click.option(

@@ -90,6 +90,9 @@ def install(wanted: Application, texts: Mapping[str, str], replaces: Sequence[Pa
         for unit in texts:
             if unit.endswith(("-relay.service", "-watchdog.path")):
                 _run(*manager, "start", unit)
+        if wanted.agent_socket:  # it may be new, or its address: HAProxy asks again
+            _run(*manager, "enable", wanted.agent_socket)
+            _run(*manager, "restart", wanted.agent_socket)
     return Installed(list(contents), [path for path in replaced if path not in replaces], list(replaces))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flask_socketact import files
 from flask_socketact.cli import typed
+from flask_socketact.cli.lb import state
 from flask_socketact.cli.units.install import RELAY, TAKEN_OVER, helper_folder, is_ours, made_for, unit_folder
 from flask_socketact.errors import LeftBrokenError, ManagerError, UnitError
 from flask_socketact.systemd.manager import SECONDS, Manager
@@ -46,12 +47,14 @@ def remove(name: str, *, user_manager: bool) -> Removed:
     manager = Manager(user=user_manager)
     found = manager.show(service, "User", "WorkingDirectory", "TimeoutStopUSec")
     own.sort(key=lambda path: (path.suffix not in _SOCKETS, path.name != service))
-    names = [path.name for path in own]
+    names = [path.name for path in own if not path.stem.endswith("@")]  # systemd stops instances, not templates
     _stop(names, manager, found.seconds("TimeoutStopUSec") + SECONDS)
     if not [path for path in units if path.suffix == ".service" and path not in own]:
         own.append(helper_folder(user_manager=user_manager) / RELAY)
     if (drop_in := folder / f"{service}.d" / TAKEN_OVER).exists():
         own.append(drop_in)
+    if (weight := state.path(name, user_manager=user_manager)).exists():
+        own.append(weight)
     _delete(own)
     manager.run("systemctl", manager.option, "daemon-reload")
     with suppress(ManagerError):  # it has not failed

@@ -12,7 +12,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flask_socketact.cli import ports
-from flask_socketact.cli.units.values import Listener, check_account, check_name, check_path, parse_listener, plain_app
+from flask_socketact.cli.lb import state
+from flask_socketact.cli.units.values import (
+    Listener,
+    check_account,
+    check_name,
+    check_path,
+    parse_agent,
+    parse_listener,
+    plain_app,
+)
 from flask_socketact.errors import OptionError, UnitError
 from flask_socketact.systemd.manager import as_typed
 
@@ -71,6 +80,7 @@ class Application:
     config: str | None = None  #: within `directory`, or absolute
     env_files: tuple[str, ...] = ()
     write: tuple[str, ...] = ()  #: paths
+    agent: str | None = None  #: address of HAProxy's agent-check
     options: tuple[str, ...] = ()  #: the command's, which stand in the unit, so that it can be made again
 
     def __post_init__(self) -> None:
@@ -108,6 +118,15 @@ class Application:
                         "so remove the other"
                     )
             taken.append(address)
+        for listener in self.listeners if self.agent else ():
+            if ports.collide(listener.address, self.agent or ""):
+                raise OptionError(
+                    f"--agent {self.agent} collides with --listen {listener.address}: choose another port"
+                )
+        if self.agent_socket in [socket.unit for socket in self.sockets]:
+            raise OptionError(
+                f"--agent needs the unit {self.agent_socket}: choose another name than =agent for --listen"
+            )
 
     @property
     def folder(self) -> str:
@@ -130,6 +149,11 @@ class Application:
     @property
     def mailbox(self) -> str:
         return f"{'%t' if self.user_manager else '/run'}/{self.name}/mailbox"
+
+    @property
+    def agent_socket(self) -> str | None:
+        """The unit of HAProxy's agent-check."""
+        return f"{self.name}-agent.socket" if self.agent else None
 
     @property
     def sockets(self) -> tuple[SocketUnit, ...]:
@@ -155,6 +179,7 @@ def application(*, listen: tuple[str, ...], **given: Any) -> Application:
     """
     listeners = tuple(map(parse_listener, listen))
     given["app"] = plain_app(given["app"])
+    given["agent"] = parse_agent(given["agent"]) if given.get("agent") else None
     if given["user_manager"]:
         for option in ("user", "group", "socket_group"):
             if given[option] is not None:
@@ -192,6 +217,8 @@ def render(wanted: Application) -> dict[str, str]:
     helpers = {"relay.service": "relay.jinja"} if wanted.overlap else {}
     if wanted.overlap and not wanted.user_manager:  # there the service itself may move workers
         helpers |= {"watchdog.path": "watchdog_path.jinja", "watchdog.service": "watchdog_service.jinja"}
+    if wanted.agent:
+        helpers |= {"agent.socket": "agent_socket.jinja", "agent@.service": "agent_service.jinja"}
     for suffix, template in helpers.items():
         texts[f"{wanted.name}-{suffix}"] = templates.get_template(template).render(values)
     return texts
@@ -203,12 +230,23 @@ def _values(wanted: Application) -> dict[str, Any]:
     drain = _DRAIN if wanted.drain is None else wanted.drain
     config, own_config = _configs(wanted)
     names = ("name", "user", "group", "directory", "socket_group", "user_manager", "env_files", "write", "command")
-    computed = ("folder", "systemctl", "gunicorn", "sockets", "idle_exit", "systemd_version", "overlap", "metrics")
+    computed = (
+        "folder",
+        "systemctl",
+        "gunicorn",
+        "sockets",
+        "idle_exit",
+        "systemd_version",
+        "overlap",
+        "metrics",
+        "agent",
+    )
     return {name: getattr(wanted, name) for name in (*names, *computed)} | {
         # systemd keeps single quotes within double quotes.
         "app": f'"{wanted.app}"' if "'" in wanted.app else wanted.app,
         "config": config,
         "own_config": own_config,
+        "state_file": state.path_in_units(wanted.name, user_manager=wanted.user_manager),
         "made_with": _comment(wanted.options),
         "options": "".join(f"--{option} {number} " for option, number in numbers.items() if number is not None),
         "relay": "%h/.local/lib/flask-socketact/relay --user"

@@ -57,7 +57,8 @@ def installed(wanted: Application, done: Installed, *, is_again: bool) -> None:
         click.echo(f"  {changes.change_over}")
         return
     # With idle exit, the first connection starts the service.
-    service = "" if wanted.idle_exit else f" {wanted.name}.service"
+    agent = f" {wanted.agent_socket}" if wanted.agent_socket else ""
+    service = agent if wanted.idle_exit else f" {wanted.name}.service"
     if changes.is_running:
         click.echo(
             f"The service runs with the old units. Apply the new ones with: {wanted.systemctl} restart {wanted.name}"

@@ -108,17 +108,25 @@ def parse_listener(value: str) -> Listener:
                 f"--listen {address!r} is too long: the path of a Unix socket has up to {_MAX_SOCKET_PATH} characters"
             )
     else:
-        address = _parse_address(address)
+        address = _parse_address("--listen", address)
     return Listener(address, fdname or "http")
 
 
-def _parse_address(value: str) -> str:
+def parse_agent(value: str) -> str:
+    """Return the TCP address of ``--agent`` in canonical form."""
+    if value.startswith("/"):
+        raise OptionError(f"--agent {value!r} is a path, but HAProxy's agent-check needs TCP: write 10.0.0.5:8001")
+    return _parse_address("--agent", value)
+
+
+def _parse_address(option: str, value: str) -> str:
     """Return a TCP address in canonical form."""
     host, colon, port = value.rpartition(":")
     if not re.fullmatch(_PORT, port) or int(port) > _MAX_PORT:
         raise OptionError(
-            f"--listen {value!r} has no port from 1 to {_MAX_PORT} at its end: "
-            "write 127.0.0.1:8000, [::1]:8000, 8000 (on all addresses) or /run/app.sock"
+            f"{option} {value!r} has no port from 1 to {_MAX_PORT} at its end: "
+            "write 127.0.0.1:8000, [::1]:8000"
+            + (" or 8000 (on all addresses)" if option == "--agent" else ", 8000 (on all addresses) or /run/app.sock")
         )
     if not colon:
         return port
@@ -128,6 +136,6 @@ def _parse_address(value: str) -> str:
         return f"{ipaddress.IPv4Address(host)}:{port}"
     except ValueError:
         raise OptionError(
-            f"--listen {value!r} has no address before its port: systemd needs an address, not a name, "
+            f"{option} {value!r} has no address before its port: systemd needs an address, not a name, "
             f"so write 127.0.0.1:{port}, [::1]:{port} or {port} (on all addresses)"
         ) from None

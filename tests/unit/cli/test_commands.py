@@ -14,6 +14,7 @@ from flask_socketact.cli import main
 from flask_socketact.cli.doctor.command import as_object
 from flask_socketact.cli.doctor.finding import ok
 from flask_socketact.cli.exit_status import ExitStatus
+from flask_socketact.cli.lb.state import Share
 from flask_socketact.cli.list.overview import Overview as Service
 from flask_socketact.cli.options import Count, Number, Seconds
 from flask_socketact.cli.rehearse.command import FAIL_ON
@@ -27,7 +28,7 @@ PAGE = (Path(__file__).parents[3] / "docs/commands.md").read_text()
 @pytest.mark.parametrize(
     ("command", "keys"),
     [
-        ("status", {field.name for field in fields(Overview)}),
+        ("status", {field.name for field in (*fields(Overview), *fields(Share))}),
         ("list", {field.name for field in fields(Service)}),
         ("doctor", {*as_object("", ok(""))}),
         (

@@ -82,7 +82,7 @@ def test_arguments_are_called_as_in_the_help(rendered: str) -> None:
 def test_examples_can_be_typed(rendered: str) -> None:
     text = part(rendered, "EXAMPLES").replace("\\\n", " ")
     examples = [shlex.split(line) for line in re.findall(r"^.*?flask-socketact (.*)", text, re.MULTILINE)]
-    assert {name for name, *_ in examples} == {"deploy", "doctor", "rehearse", "status", "units"}
+    assert {name for name, *_ in examples} == {"deploy", "doctor", "lb", "rehearse", "status", "units"}
     for name, *arguments in examples:
         main.commands[name].make_context(name, arguments)  # reads them, and runs nothing
 

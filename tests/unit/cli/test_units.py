@@ -81,7 +81,43 @@ def test_documentation_has_the_units_in_full() -> None:
         assert f"# /etc/systemd/system/{unit}\n{(EXAMPLES / unit).read_text()}```" in page
 
 
-@pytest.mark.parametrize("options", [(), ("--user-manager",), ("--listen", "/a=x", "--listen", "1=y", "--group", "g")])
+def test_documentation_has_the_units_of_the_agent() -> None:
+    """When this fails, copy the last two units that are printed into docs/units.md."""
+    page = (EXAMPLES.parents[1] / "docs/units.md").read_text()
+    done = units(*EXAMPLE_OPTIONS["app"], "--agent", "10.0.0.5:8001")
+    for text in done.stdout.split("# /etc/systemd/system/app-agent")[1:]:
+        assert f"# /etc/systemd/system/app-agent{text.rstrip()}\n```" in page
+
+
+def test_agent() -> None:
+    files = rendered("--agent", "127.0.0.1:9000")
+    assert list(files)[-2:] == ["/etc/systemd/system/app-agent.socket", "/etc/systemd/system/app-agent@.service"]
+    assert {"Wants=app-agent.socket", "Also=app.socket app-agent.socket"} <= set(files[SERVICE])
+    socket, answer = list(files.values())[-2:]
+    assert {"ListenStream=127.0.0.1:9000", "Accept=yes"} <= set(socket)
+    assert "DynamicUser=yes" in answer
+    user = list(rendered("--agent", "9000", "--user-manager").values())[-1]
+    assert not [line for line in user if line.startswith(("DynamicUser", "CapabilityB"))]
+    assert [line for line in user if "<%h/.local/state/flask-socketact/app.share;" in line]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--agent", "/run/a.sock"), "needs TCP"),
+        (("--agent", "localhost:8001"), "needs an address, not a name"),
+        (("--agent", "10.0.0.5:"), "no port from 1 to 65535"),
+        (("--agent", "8000"), "collides with --listen 127.0.0.1:8000"),
+        (("--agent", "8001", "--listen", "8000", "--listen", "9000=agent"), "choose another name than =agent"),
+    ],
+)
+def test_agents_that_cannot_be_used(options: tuple[str, ...], words: str) -> None:
+    assert words in refusal(*options)
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--user-manager",), ("--agent", "8001"), ("--listen", "/a=x", "--listen", "1=y", "--group", "g")]
+)
 def test_layout(options: tuple[str, ...]) -> None:
     """No line is too long, none is blank twice, and no traces of the template are left."""
     text = units(*options).stdout

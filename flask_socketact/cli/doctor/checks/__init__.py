@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask_socketact.cli.doctor.checks import configuration, host, relay, sandbox, service, sockets
+from flask_socketact.cli.doctor.checks import balancer, configuration, host, relay, sandbox, service, sockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +55,8 @@ CHECKS: dict[str, Callable[[System], Finding | None]] = {
     "sandbox": sandbox.writable,
     "shared memory": service.remove_ipc,
     "counters": service.counters,
+    "agent": balancer.agent,
+    "share": balancer.share,
 }
 
 

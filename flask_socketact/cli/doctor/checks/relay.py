@@ -164,7 +164,7 @@ def _changeable(system: System, path: Path, what: str) -> Finding | None:
 
 
 def _unit_files(system: System) -> list[Path]:
-    units = (system.service, *system.sockets, *system.helpers)
+    units = (system.service, *system.sockets, *system.helpers, *filter(None, [system.agent]))
     return [Path(path) for unit in units for path in (unit["FragmentPath"], *unit["DropInPaths"].split()) if path]
 
 

@@ -21,7 +21,7 @@ RESTARTS_KILLED = ("on-abnormal", "on-abort")
 
 def unit_files(system: System) -> Finding:
     """The units in memory are those on disk."""
-    units = (system.service, *system.sockets, *system.helpers)
+    units = (system.service, *system.sockets, *system.helpers, *filter(None, [system.agent]))
     changed = [unit.name for unit in units if unit["NeedDaemonReload"] == "yes"]
     if changed:
         what = f"{' and '.join(changed)} changed on disk: the checks below show the units that systemd has loaded"

@@ -1,0 +1,49 @@
+"""The port where HAProxy asks for the share of a service: NAME-agent.socket."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flask_socketact.cli import typed
+from flask_socketact.errors import NotBegunError
+from flask_socketact.systemd.manager import as_typed, describe_masked
+
+if TYPE_CHECKING:
+    from flask_socketact.systemd.manager import Manager
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A loaded socket unit for agent-checks."""
+
+    name: str  #: of the service
+    unit: str
+    addresses: tuple[str, ...]
+    is_listening: bool
+    asked: int  #: connections since the unit started
+
+
+def find(name: str, manager: Manager) -> Agent:
+    """Return the agent of a service.
+
+    :raises ManagerError: there is no such service, or the manager does not respond.
+    :raises NotBegunError: it was made without ``--agent``, or its unit is masked.
+    """
+    wants = manager.find(f"{name}.service", "Wants")["Wants"].split()
+    unit = manager.show(f"{name}-agent.socket", "LoadState", "ActiveState", "Accept", "Listen", "NAccepted")
+    if unit["LoadState"] == "masked":
+        raise NotBegunError(describe_masked(unit, user=manager.user))
+    again = typed.units_again(name, user_manager=manager.user)
+    if unit["LoadState"] != "loaded" and unit.name in wants:
+        raise NotBegunError(f"{unit.name} is {unit['LoadState']}, so HAProxy cannot ask: {again} makes it")
+    if unit["LoadState"] != "loaded" or unit["Accept"] != "yes":
+        raise NotBegunError(
+            f"{name} was made without --agent, so HAProxy cannot ask it: {again} --agent ADDRESS:PORT adds that"
+        )
+    return Agent(name, unit.name, tuple(unit.listens("Stream")), unit.is_active, int(unit["NAccepted"] or 0))
+
+
+def remedy(agent: Agent, *, user: bool) -> str:
+    """Return the command that opens the port."""
+    return f"{as_typed(user=user)} enable --now {agent.unit}"
