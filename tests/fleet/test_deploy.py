@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import yaml
+
 from tests.support.fleet import Fleet
-from tests.support.playbooks import Playbooks
+from tests.support.playbooks import COLLECTION, Playbooks
 
 #: What makes a release fail at the last machine only.
 PICKY = "import os\nif os.path.exists('/etc/full'): raise RuntimeError('disk full')\n"
@@ -125,3 +127,18 @@ def test_a_rollback_leads_to_the_release_that_all_machines_ran_before(fleet: Fle
     played = playbooks.play("rollback")  # the one before was removed
     assert played.status != 0
     assert "there is no release that all machines ran before" in played.output
+
+
+def test_the_service_cannot_choose_what_root_removes(fleet: Fleet) -> None:
+    """Its processes may run in a folder with any name."""
+    look = yaml.safe_load((COLLECTION / "roles/release/vars/main.yml").read_text())["release_look"]
+    machine = fleet.machines["web1"]
+    folder = "/srv/a\n3"
+    machine.run("mkdir", "-p", folder)
+    where = ("--unit=evil", "--uid=app", "--working-directory=" + folder)
+    machine.run("systemd-run", *where, "sleep", "60")
+    machine.run("mkdir", "-p", "/srv/evil/releases")
+    variables = ("ROOT=/srv/evil", "SERVICE=evil", "ID=1")
+    printed = machine.run("env", *variables, "sh", "-c", look).stdout
+    machine.systemctl("stop", "evil")
+    assert printed.splitlines() == ["a3", "", "", "(missing)", "(missing)"]
