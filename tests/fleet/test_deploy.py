@@ -51,6 +51,9 @@ def test_a_deploy_that_is_run_again_changes_nothing(fleet: Fleet, playbooks: Pla
 
 def test_a_release_that_does_not_boot_stops_at_the_first_machine(fleet: Fleet, playbooks: Playbooks) -> None:
     before = begun(fleet)
+    # Whatever happens, a machine that was drained is ready afterwards.
+    fleet.machines["web1"].run("flask-socketact", "lb", "app", "drain")
+    fleet.wait_for(lambda: fleet.weights()["web1"] == 0, "HAProxy to drain the machine")
     with fleet.load() as seen:
         played = playbooks.deploy("bad", "raise RuntimeError('no database')\n")
     assert played.status != 0
@@ -58,6 +61,7 @@ def test_a_release_that_does_not_boot_stops_at_the_first_machine(fleet: Fleet, p
     assert played.releases() == {"web1": "2, did not take bad", "web2": "2", "web3": "2"}
     assert fleet.running() == dict.fromkeys(fleet.machines, "2")
     assert begun(fleet)[1:] == before[1:]
+    fleet.wait_for(lambda: fleet.weights() == dict.fromkeys(fleet.machines, 100), "HAProxy to use all machines")
     assert not seen.failures()
     assert seen.closed_by_server == 0
     assert fleet.downs() == dict.fromkeys(fleet.machines, 0)

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from tests.support.fleet import Fleet
 from tests.support.playbooks import Playbooks
 
 #: Requests that may be sent again, and whose responses begin when they are complete.
 SAFE = {"new connection": 4, "keep-alive": 4, "keep-alive, mostly idle": 2, "long request": 4}
+
+
+def test_machines_are_drained_one_after_the_other_before_they_reboot(fleet: Fleet, playbooks: Playbooks) -> None:
+    """Without the reboot: in the container it would lose all files."""
+    drained: list[str] = []
+
+    def note() -> bool:
+        drained.extend(name for name, weight in fleet.weights().items() if weight == 0)
+        return started.poll() is not None
+
+    with fleet.load() as seen:
+        started = playbooks.start("reboot", "--skip-tags=reboot")
+        fleet.wait_for(note, "the playbook to end", 300)
+    assert started.returncode == 0, playbooks.output("reboot")
+    assert [name for name, _ in groupby(drained)] == list(fleet.machines)
+    fleet.wait_for(lambda: fleet.weights() == dict.fromkeys(fleet.machines, 100), "HAProxy to use all machines")
+    assert not seen.failures()
+    assert seen.closed_by_server == 0
 
 
 def test_a_controller_that_was_killed_is_run_again(fleet: Fleet, playbooks: Playbooks) -> None:

@@ -41,10 +41,9 @@ class Server:
     """What HAProxy knows about a server of a backend."""
 
     name: str
-    status: str  #: UP, DOWN, DRAIN, MAINT
+    status: str  #: UP, DOWN, DRAIN or MAINT
     weight: int
     downs: int  #: how often it went from UP to DOWN
-    sessions: int  #: in all
 
 
 class Fleet:
@@ -131,10 +130,14 @@ class Fleet:
         """Return how often each server went down."""
         return {server.name: server.downs for server in self.servers()}
 
+    def weights(self) -> dict[str, int]:
+        """Return the weight of each server; 0: it is drained."""
+        return {server.name: server.weight for server in self.servers()}
+
     def servers(self) -> list[Server]:
         rows = csv.DictReader(self.ask_haproxy("show stat").removeprefix("# ").splitlines())
         return [
-            Server(row["svname"], row["status"], int(row["weight"]), int(row["chkdown"]), int(row["stot"]))
+            Server(row["svname"], row["status"], int(row["weight"]), int(row["chkdown"]))
             for row in rows
             if row["svname"] in self.machines
         ]
