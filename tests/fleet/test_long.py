@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.fleet.conftest import prepare
 from tests.support.fleet import Fleet
-from tests.support.playbooks import Playbooks
+from tests.support.playbooks import Playbooks, prepare
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(5400)]
 

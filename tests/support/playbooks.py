@@ -14,13 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.fleet import CHECKOUT, EXAMPLE
-from tests.support.machine import EXAMPLES
+from tests.support.machine import EXAMPLES, MachineError, install_venv
 
 if TYPE_CHECKING:
     from tests.support.fleet import Fleet
 
 COLLECTION = CHECKOUT / "ansible/flask_socketact/fleet"
 BIN = Path(sys.prefix) / "bin"
+#: The virtual environment is there already, and the machines have no package index.
+VARIABLES = {
+    "app_packages": ["python3-venv"],
+    "app_requirements": [],
+    "release_deploy_options": ["--healthy", "1", "--timeout", "30"],
+    "release_keep": 2,
+}
 #: Longest time of a playbook, in seconds.
 LONGEST = 300.0
 
@@ -113,6 +120,19 @@ class Playbooks:
             "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{folder}/cp",
             "PWD": str(self.folder),
         }
+
+
+def prepare(fleet: Fleet) -> Playbooks:
+    """Start HAProxy, and deploy the first release to a fleet."""
+    fleet.start_haproxy()
+    for machine in fleet.machines.values():
+        install_venv(machine)
+    playbooks = Playbooks(fleet, VARIABLES)
+    for played in (playbooks.play("setup"), playbooks.deploy("1")):
+        if played.status != 0:
+            raise MachineError(played.output)
+    fleet.wait_until_up()
+    return playbooks
 
 
 def _descendants(pid: int) -> list[int]:
