@@ -10,12 +10,15 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SYSTEMD_RING = Path(__file__).parent / "systemd"
+#: What needs root and a booted systemd.
+BOOTED = [Path(__file__).parent / ring for ring in ("systemd", "fleet")]
+LONG = "long"  #: a marker
 FIGURE = "figure"  #: a property of a test's report
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-systemd", action="store_true", help="leave out what needs root and a booted systemd")
+    parser.addoption("--long", action="store_true", help="also run what takes minutes: many deploys of a fleet")
     parser.addoption(
         "--tree",
         default="/",
@@ -24,8 +27,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--no-systemd"):
-        left_out = [item for item in items if item.path.is_relative_to(SYSTEMD_RING)]
+    left_out = [
+        item
+        for item in items
+        if (config.getoption("--no-systemd") and any(map(item.path.is_relative_to, BOOTED)))
+        or (item.get_closest_marker(LONG) and not config.getoption("--long"))
+    ]
+    if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
 

@@ -162,6 +162,12 @@ class Machine:
         listed = self.systemctl("list-units", "--type=scope", "--plain", "--no-legend", f"{name}-drain-*").stdout
         return [line.split()[0] for line in listed.splitlines()]
 
+    def kill(self) -> None:
+        """Let the machine vanish, as when its power fails."""
+        with suppress(ProcessLookupError):
+            os.kill(self.leader, signal.SIGKILL)  # with the first process of its namespace, all others end
+        self._nspawn.wait()
+
     def wait_until_off(self, seconds: float) -> None:
         """Wait until the machine has powered off.
 
@@ -175,7 +181,7 @@ class Machine:
             client = socket.socket(socket.AF_UNIX)
             address = str(self.path(address))
         else:
-            client = self._socket_inside(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+            client = socket_in(self.leader, socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
         client.settimeout(timeout)
         try:
             client.connect(address)
@@ -186,21 +192,7 @@ class Machine:
 
     def enter_network(self) -> None:
         """Let the calling thread make its sockets in the machine's network from now on."""
-        with open(f"/proc/{self.leader}/ns/net", "rb") as network:
-            _setns(network.fileno())
-
-    def _socket_inside(self, family: socket.AddressFamily) -> socket.socket:
-        """Make a socket in the machine's network: a thread goes there, and ends there."""
-        made: list[socket.socket] = []
-
-        def make() -> None:
-            self.enter_network()
-            made.append(socket.socket(family))
-
-        thread = threading.Thread(target=make)
-        thread.start()
-        thread.join()
-        return made[0]
+        enter_network(self.leader)
 
     def _wait_for_leader(self) -> int:
         children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children")
@@ -250,6 +242,26 @@ def _make_cgroup(name: str) -> Path | None:
     return cgroup
 
 
+def enter_network(pid: int) -> None:
+    """Let the calling thread make its sockets in the network of a process from now on."""
+    with open(f"/proc/{pid}/ns/net", "rb") as network:
+        _setns(network.fileno())
+
+
+def socket_in(pid: int, family: socket.AddressFamily) -> socket.socket:
+    """Make a socket in the network of a process: a thread goes there, and ends there."""
+    made: list[socket.socket] = []
+
+    def make() -> None:
+        enter_network(pid)
+        made.append(socket.socket(family))
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    thread.join()
+    return made[0]
+
+
 def _setns(fd: int) -> None:
     if sys.version_info >= (3, 12):
         os.setns(fd, _CLONE_NEWNET)
@@ -270,10 +282,7 @@ def install(machine: Machine, *names: str) -> None:
     The virtual environment is the tree's own, or that which runs us, moved to where the units look for it.
     """
     machine.run("useradd", "--system", "app")
-    folder = machine.path("/srv/app")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "venv").exists():
-        _move_venv(folder)
+    folder = install_venv(machine)
     shutil.copy(EXAMPLES / "app.py", folder)
     helpers = machine.path("/usr/local/lib/flask-socketact")
     helpers.mkdir(parents=True, exist_ok=True)
@@ -284,6 +293,15 @@ def install(machine: Machine, *names: str) -> None:
     machine.systemctl("daemon-reload")
     if names:
         machine.systemctl("enable", "--now", *(f"{name}.socket" for name in names))
+
+
+def install_venv(machine: Machine) -> Path:
+    """Put the virtual environment where the units look for it; return the folder it is in."""
+    folder = machine.path("/srv/app")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "venv").exists():
+        _move_venv(folder)
+    return folder
 
 
 def install_plain(machine: Machine, threads: int) -> None:
@@ -313,7 +331,7 @@ def install_plain(machine: Machine, threads: int) -> None:
 #: Of a virtual environment, what only whoever runs the tests needs: most of it, and each machine would have a copy.
 _NOT_SERVED = (
     *("debs", "wheels", "mypy*", "*__mypyc*", "ruff*", "selenium*", "trio*", "hypothesis*", "pip"),
-    *("_pytest", "setuptools", "ast_serialize", "xdist", "cryptography"),
+    *("ansible*", "_pytest", "setuptools", "ast_serialize", "xdist", "cryptography"),
 )
 
 

@@ -162,3 +162,14 @@ def test_systemd_page_quotes_messages_of_the_code(header: str) -> None:
     variable = r"[\d…:.,;=()\[\]']+|\b(?:a|at|but|with|RuntimeError|ValueError)\b|app-drain\S+|/\S+"
     parts = [part.strip() for text in messages if "invalid literal" not in text for part in re.split(variable, text)]
     assert [part for part in parts if len(part) > 8 and part not in source] == []
+
+
+def test_the_ansible_collection_has_the_version_of_the_package() -> None:
+    versions = [
+        re.search(pattern, (CHECKOUT / file).read_text(), re.MULTILINE)
+        for file, pattern in (
+            ("pyproject.toml", r'^version = "([0-9.]+?)(\.dev\d+)?"$'),
+            ("ansible/flask_socketact/fleet/galaxy.yml", r"^version: (.+)$"),
+        )
+    ]
+    assert len({found and found[1] for found in versions}) == 1

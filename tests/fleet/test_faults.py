@@ -1,0 +1,62 @@
+"""The controller and machines die in the middle of a deploy."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from tests.support.fleet import Fleet
+from tests.support.playbooks import Playbooks
+
+#: Requests that may be sent again, and whose responses begin when they are complete.
+SAFE = {"new connection": 4, "keep-alive": 4, "keep-alive, mostly idle": 2, "long request": 4}
+
+
+def test_machines_are_drained_one_after_the_other_before_they_reboot(fleet: Fleet, playbooks: Playbooks) -> None:
+    """Without the reboot: in the container it would lose all files."""
+    drained: list[str] = []
+
+    def note() -> bool:
+        drained.extend(name for name, weight in fleet.weights().items() if weight == 0)
+        return started.poll() is not None
+
+    with fleet.load() as seen:
+        started = playbooks.start("reboot", "--skip-tags=reboot")
+        fleet.wait_for(note, "the playbook to end", 300)
+    assert started.returncode == 0, playbooks.output("reboot")
+    assert [name for name, _ in groupby(drained)] == list(fleet.machines)
+    fleet.wait_for(lambda: fleet.weights() == dict.fromkeys(fleet.machines, 100), "HAProxy to use all machines")
+    assert not seen.failures()
+    assert seen.closed_by_server == 0
+
+
+def test_a_controller_that_was_killed_is_run_again(fleet: Fleet, playbooks: Playbooks) -> None:
+    machine = fleet.machines["web2"]
+    with fleet.load() as seen:
+        started = playbooks.start_deploy("2")
+        link = machine.path("/srv/app/current")
+        machine.wait_for(lambda: link.readlink().name == "2", "the deploy to come to the second machine", 120)
+        playbooks.kill(started)
+        played = playbooks.deploy("2")
+    assert played.status == 0, played.output
+    assert played.releases() == fleet.running() == dict.fromkeys(fleet.machines, "2")
+    assert not seen.failures()
+    assert seen.closed_by_server == 0
+    assert fleet.downs() == dict.fromkeys(fleet.machines, 0)
+
+
+def test_a_machine_that_vanishes_fails_no_request_that_can_be_sent_again(fleet: Fleet, playbooks: Playbooks) -> None:
+    machine = fleet.machines["web2"]
+    with fleet.load(SAFE) as seen:
+        started = playbooks.start_deploy("3")
+        link = machine.path("/srv/app/current")
+        machine.wait_for(lambda: link.readlink().name == "3", "the deploy to come to the second machine", 120)
+        fleet.vanish("web2")
+        played = playbooks.wait("deploy", started)
+        assert played.status != 0
+        assert played.releases() == {"web1": "3", "web2": "unknown, it could not be reached", "web3": "2"}
+        assert fleet.running() == {"web1": "3", "web3": "2"}
+        # Without the machine, until it is back.
+        played = playbooks.deploy("3", "", "--limit=!web2")
+        assert played.status == 0, played.output
+    assert fleet.running() == {"web1": "3", "web3": "3"}
+    assert not seen.failures()
