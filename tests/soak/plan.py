@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 WITHOUT, WITH, WARM_UP = "without", "with", "warm-up"
 _RESTARTS = 30  #: at most, between two phases without any
 _SHARE = 3  #: the phases with restarts together are so many times longer than those without
-_SHORTEST = 3.0  #: seconds of a phase without restarts
+_SHORTEST = 2.0  #: seconds of a phase without restarts
 RELOAD_EACH = 3  #: every third operation is a reload
 
 
