@@ -7,10 +7,7 @@ from collections.abc import Callable
 import yaml
 
 from tests.support.fleet import Fleet
-from tests.support.playbooks import COLLECTION, Playbooks
-
-#: What makes a release fail at the last machine only.
-PICKY = "import os\nif os.path.exists('/etc/full'): raise RuntimeError('disk full')\n"
+from tests.support.playbooks import COLLECTION, Playbooks, picky
 
 
 def begun(fleet: Fleet) -> list[float]:
@@ -68,14 +65,14 @@ def test_a_release_that_does_not_boot_stops_at_the_first_machine(fleet: Fleet, p
 
 
 def test_a_failed_deploy_is_continued(fleet: Fleet, playbooks: Playbooks) -> None:
-    fleet.machines["web3"].path("/etc/full").touch()
-    played = playbooks.deploy("3", PICKY)
+    fleet.machines["web3"].path("/etc/no-3").touch()
+    played = playbooks.deploy("3", picky("3"))
     assert played.status != 0
     assert played.releases() == {"web1": "3", "web2": "3", "web3": "2, did not take 3"}
     assert fleet.running() == {"web1": "3", "web2": "3", "web3": "2"}
-    fleet.machines["web3"].path("/etc/full").unlink()
+    fleet.machines["web3"].path("/etc/no-3").unlink()
     before = begun(fleet)
-    played = playbooks.deploy("3", PICKY)
+    played = playbooks.deploy("3", picky("3"))
     assert played.status == 0, played.output
     assert fleet.running() == dict.fromkeys(fleet.machines, "3")
     assert begun(fleet)[:2] == before[:2]
@@ -89,16 +86,16 @@ def test_releases_that_failed_are_removed_and_do_not_count(fleet: Fleet, playboo
 
 
 def test_machines_that_are_done_go_back_if_you_want(fleet: Fleet, playbooks: Playbooks) -> None:
-    fleet.machines["web3"].path("/etc/full").touch()
-    played = playbooks.deploy("4", PICKY, release_on_failure="back")
-    fleet.machines["web3"].path("/etc/full").unlink()
+    before = fleet.running()
+    fleet.machines["web3"].path("/etc/no-4").touch()
+    played = playbooks.deploy("4", picky("4"), release_on_failure="back")
     assert played.status != 0
     assert played.releases() == {
         "web1": "gone back from 4",
         "web2": "gone back from 4",
-        "web3": "3, did not take 4",
+        "web3": f"{before['web3']}, did not take 4",
     }
-    assert fleet.running() == dict.fromkeys(fleet.machines, "3")
+    assert fleet.running() == before
 
 
 def test_a_machine_that_cannot_take_the_files_stops_the_deploy_before_it_begins(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.fleet import Fleet
-from tests.support.playbooks import Playbooks, prepare
+from tests.support.playbooks import Playbooks, picky, prepare
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(5400)]
 
@@ -18,8 +18,6 @@ REQUESTS = 50_000
 BUSY = {"new connection": 8, "keep-alive": 16, "keep-alive, mostly idle": 8, "slow upload": 2, "streamed response": 2}
 #: Tasks after whose beginning the controller is killed.
 MOMENTS = ["Copy the artefact", "Unpack it", "Deploy the release", "Look again", "Mark the release"]
-#: What makes a release fail on some machines only.
-PICKY = "import os\nif os.path.exists('/etc/full'): raise RuntimeError('disk full')\n"
 
 
 def test_twenty_deploys_are_noticed_by_no_client(
@@ -57,14 +55,15 @@ def test_one_machine_of_several_that_fails_is_a_failure_of_the_deploy(request: p
     """Of five machines the last three are switched at the same time; one of them fails."""
     with Fleet(5, request.config.getoption("--tree")) as five:
         playbooks = prepare(five)
-        five.machines["web5"].path("/etc/full").touch()
-        played = playbooks.deploy("2", PICKY)
+        for name in ("2", "3"):
+            five.machines["web5"].path(f"/etc/no-{name}").touch()
+        played = playbooks.deploy("2", picky("2"))
         assert played.status != 0
         assert five.running() == dict.fromkeys(five.machines, "2") | {"web5": "1"}
         assert played.releases() == dict.fromkeys(five.machines, "2") | {"web5": "1, did not take 2"}
         # The release is not marked as one to go back to.
         assert not any(machine.path("/srv/app/.deployed/2").exists() for machine in five.machines.values())
-        played = playbooks.deploy("3", PICKY, release_on_failure="back")
+        played = playbooks.deploy("3", picky("3"), release_on_failure="back")
         assert played.status != 0
         assert five.running() == dict.fromkeys(five.machines, "2") | {"web5": "1"}
         played = playbooks.play("rollback")

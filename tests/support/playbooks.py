@@ -122,6 +122,11 @@ class Playbooks:
         }
 
 
+def picky(name: str) -> str:
+    """Return code that makes a release fail on machines with the file /etc/no-NAME."""
+    return f"import os\nif os.path.exists('/etc/no-{name}'): raise RuntimeError('disk full')\n"
+
+
 def prepare(fleet: Fleet) -> Playbooks:
     """Start HAProxy, and deploy the first release to a fleet."""
     fleet.start_haproxy()
