@@ -66,6 +66,17 @@ class Number(click.FloatRange):
         return _range_in_words(self.min, self.max)
 
 
+def parse_percent(value: str, most: int) -> int:
+    """Return a whole percentage, with or without the sign, from 1 to `most`.
+
+    :raises ValueError: `value` is none.
+    """
+    found = re.fullmatch(r"([1-9][0-9]{0,2})%?", value)
+    if found is None or int(found[1]) > most:
+        raise ValueError(f"{value!r} is not a percentage from 1% to {most}%")
+    return int(found[1])
+
+
 def _range_in_words(least: float | None, most: float | None) -> str:
     """Return a range with a lower limit; click's own is "1<=x<=1000000"."""
     low, high = ("" if limit is None else f"{limit:,}".removesuffix(".0") for limit in (least, most))

@@ -17,6 +17,12 @@ def command() -> str:
     return "flask-socketact" if shutil.which("flask-socketact") == program else program
 
 
+def lb_ready(name: str, *, user_manager: bool) -> str:
+    """Return the command that gives a service its full share in HAProxy."""
+    option = "--user-manager " if user_manager else ""
+    return f"{command()} lb {option}{name.removesuffix('.service')} ready"
+
+
 def units_again(name: str, *, user_manager: bool) -> str:
     """Return the command that installs the units of a service again."""
     options = "--user-manager --again" if user_manager else "--again"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections.abc import Iterator
@@ -12,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support import haproxy
+from tests.support.haproxy import admin, asked, chosen, servers, wait_until_asked
 from tests.support.http import ask
 from tests.support.load import Load
-from tests.support.machine import EXAMPLES, Machine, install, install_debs
+from tests.support.machine import Machine, install
 
 if TYPE_CHECKING:
     import subprocess
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 COMMAND = "/srv/app/venv/bin/flask-socketact"
 SHARE = "/var/lib/flask-socketact/one.share"
-CONFIG = "/etc/haproxy/haproxy.cfg"
 #: Clients that HAProxy spreads over the servers.
 CLIENTS = {"new connection": 4, "keep-alive": 6, "long request": 1}
 
@@ -31,16 +30,13 @@ CLIENTS = {"new connection": 4, "keep-alive": 6, "long request": 1}
 def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
     with Machine(request.config.getoption("--tree")) as machine:
         install(machine)
-        install_debs(machine, "/usr/sbin/haproxy", "haproxy_*", "liblua*", "libopentracing*")
+        haproxy.install(machine)
         for number, name in enumerate(("one", "two")):
             where = ("--listen", f"127.0.0.{5 + number}:8000", "--agent", f"127.0.0.{5 + number}:8001")
             of = ("--name", name, "--user", "app", "--directory", "/srv/app", "--workers", "1", "--threads", "4")
             machine.run(COMMAND, "units", *of, *where, "--install")
             machine.systemctl("enable", "--now", f"{name}.socket", f"{name}.service")
-        text = (
-            (EXAMPLES / "haproxy.cfg").read_text().replace(" 10.0.0.", " 127.0.0.").replace("inter 1s", "inter 500ms")
-        )
-        machine.path(CONFIG).write_text(text)
+        haproxy.configure(machine, inter="500ms")
         yield machine
 
 
@@ -63,38 +59,6 @@ def lb(machine: Machine, *arguments: str, check: bool = True) -> subprocess.Comp
 
 def shown(machine: Machine, name: str = "one") -> dict[str, Any]:
     return dict(json.loads(lb(machine, name, "--json").stdout))
-
-
-def admin(machine: Machine, command: str) -> str:
-    """Send a command to HAProxy's runtime API."""
-    with machine.connect("/run/haproxy/admin.sock") as client:
-        client.sendall(f"{command}\n".encode())
-        return client.makefile().read()
-
-
-def rows(machine: Machine) -> dict[str, dict[str, str]]:
-    text = admin(machine, "show stat app 4 -1").removeprefix("# ")
-    return {row["svname"]: row for row in csv.DictReader(io.StringIO(text))}
-
-
-def servers(machine: Machine) -> dict[str, tuple[str, int]]:
-    """Return state and weight of each server in HAProxy."""
-    return {name: (row["status"], int(row["weight"])) for name, row in rows(machine).items()}
-
-
-def chosen(machine: Machine) -> dict[str, int]:
-    """Return how many requests HAProxy has sent to each server."""
-    return {name: int(row["lbtot"]) for name, row in rows(machine).items()}
-
-
-def asked(machine: Machine, name: str) -> int:
-    return int(machine.show(f"{name}-agent.socket", "NAccepted"))
-
-
-def wait_until_asked(machine: Machine, times: int = 2) -> None:
-    """Wait until HAProxy has asked both agents, and has acted on all but the last answer."""
-    before = {name: asked(machine, name) for name in ("one", "two")}
-    machine.wait_for(lambda: all(asked(machine, name) > before[name] + times for name in before), "HAProxy to ask")
 
 
 def answer(machine: Machine, number: int = 1) -> str:

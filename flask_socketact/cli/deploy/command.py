@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flask_socketact.cli.exit_status import Command, ExitStatus, describe
-from flask_socketact.cli.options import Number, complete_folder, name_argument, user_manager_option
+from flask_socketact.cli.options import Number, complete_folder, name_argument, parse_percent, user_manager_option
 from flask_socketact.errors import (
     LeftBrokenError,
     ManagerError,
@@ -32,12 +32,21 @@ if TYPE_CHECKING:
 
 
 _SECONDS = Number(1.0, 3600.0)
+#: Largest share of a canary, in percent.
+_MOST = 99
 
 
 def _parse_release(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Path | None:
     if value == "":
         raise click.BadParameter("'' is not a folder: is a variable empty?")
     return None if value is None else Path(value)
+
+
+def _parse_canary(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else parse_percent(value, _MOST)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def _parse_pages(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -104,6 +113,12 @@ def _parse_pages(_context: click.Context, _parameter: click.Parameter, values: t
     show_default=True,
     help="Roll back if more responses are 5xx than this, or than twice the share before the deploy, if that is higher.",
 )
+@click.option(
+    "--canary",
+    metavar="PERCENT",
+    callback=_parse_canary,
+    help="While the release is watched, let HAProxy send this part of its share of the requests; if it is bad, none.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> None:
     """Deploy a release, and roll it back if it is bad.
@@ -116,6 +131,8 @@ def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> Non
     from flask_socketact.cli.deploy.service import Service
     from flask_socketact.cli.deploy.steps import Deployment, state_folder
 
+    if given["canary"] is not None and given["release"] is None:
+        raise click.UsageError("--canary needs --release: there must be an old release to roll back to")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: roll back
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal may be closed
     report = _Report(name, quiet=as_json)
@@ -147,7 +164,9 @@ def _wanted(given: dict[str, Any]) -> Wanted:
 
     health = Health(given["pages"], given["healthy"], given["max_errors"] / 100)
     verb = RELOAD if given["reload"] else RESTART
-    return Wanted(given["release"], verb, health, max(given["timeout"], given["healthy"]), given["trial"])
+    return Wanted(
+        given["release"], verb, health, max(given["timeout"], given["healthy"]), given["trial"], given["canary"]
+    )
 
 
 class _Report:

@@ -47,8 +47,8 @@ def baseline(service: Service, health: Health) -> Baseline:
     return Baseline(responded, good, having, service.counts())
 
 
-def wait(service: Service, health: Health, before: Baseline, deadline: float) -> None:
-    """Wait until the service has been healthy for `health.seconds`.
+def wait(service: Service, health: Health, before: Baseline, deadline: float) -> Counts:
+    """Wait until the service has been healthy for `health.seconds`; return the requests of others in that time.
 
     :param deadline: CLOCK_MONOTONIC, seconds
     :raises UnhealthyError: it had too many errors, was stopped, or was not healthy by the deadline.
@@ -59,10 +59,18 @@ def wait(service: Service, health: Health, before: Baseline, deadline: float) ->
         now = time.monotonic()
         healthy_since = None if problem else healthy_since or now
         if healthy_since is not None and now - healthy_since >= health.seconds:
-            return
+            return _of_others(service, own)
         if now > deadline:
             raise UnhealthyError(problem or f"it was not healthy for {health.seconds:g} s in a row before the timeout")
         time.sleep(INTERVAL)
+
+
+def describe(judged: Counts) -> str:
+    """Return on how many responses a good verdict rests."""
+    if not judged.requests:
+        return "Healthy, but no requests came: only the pages were judged"
+    several = "" if judged.requests == 1 else "s"
+    return f"Healthy: {judged.requests} response{several} judged, {judged.errors} with a status of 5xx"
 
 
 def _find_problem(service: Service, health: Health, before: Baseline, own: Counts) -> str:
@@ -76,12 +84,16 @@ def _find_problem(service: Service, health: Health, before: Baseline, own: Count
     if not service.is_active:
         return "the service is no longer active"
     bad = bad_page(service, before)
-    _check_errors(service.counts().without(service.own_requests.without(own)), health, before)
+    _check_errors(_of_others(service, own), health, before)
     if bad is not None:
         return bad.text
     if before.readyz and not (readyz := service.request(READYZ, before.readyz)).is_good:
         return readyz.text
     return ""
+
+
+def _of_others(service: Service, own: Counts) -> Counts:
+    return service.counts().without(service.own_requests.without(own))
 
 
 def bad_page(service: Service, before: Baseline, addresses: Sequence[str] = ()) -> Response | None:

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from flask_socketact import files
@@ -26,6 +26,8 @@ class Pending:
     begun: str  #: start time, ISO 8601
     #: identities (Link.identity) of the links that the deploy makes: a link made by hand may have the same target
     links: list[str]
+    canary: int | None = None  #: share in HAProxy while the release is watched, in percent; None: the full share
+    shares: list[str] = field(default_factory=list)  #: identities (lb.state.identity) of the drains of the deploy
 
 
 class Record:

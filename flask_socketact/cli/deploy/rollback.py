@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from flask_socketact.cli.deploy import health_watch
+from flask_socketact.cli.deploy.canary import Canary
 from flask_socketact.cli.deploy.health_watch import Baseline
 from flask_socketact.cli.deploy.record import Pending, Record
 from flask_socketact.cli.deploy.release_link import Link
@@ -27,6 +28,7 @@ class Rollback:
         self._report = report
         self._pages = pages  #: paths that must respond as before
         self._timeout = timeout  #: for that, in seconds
+        self._canary = Canary(service, record, report)
 
     def roll_back(self, current: Link, pending: Pending, before: Baseline | None) -> None:
         """Roll back to the old release, and end the deploy, even if the rollback fails.
@@ -37,7 +39,9 @@ class Rollback:
         try:
             self._switch_back(current, pending)
             self._serve_again(pending, before)
+            self._canary.restore(pending)
         except LeftBrokenError:
+            self._canary.report_left(pending)
             end(self._record)
             raise
         end(self._record)

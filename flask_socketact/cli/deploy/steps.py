@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from flask_socketact.cli.deploy import health_watch, release_link, trial
+from flask_socketact.cli.deploy.canary import Canary
 from flask_socketact.cli.deploy.health_watch import Baseline, Health
 from flask_socketact.cli.deploy.record import Pending, Record
 from flask_socketact.cli.deploy.release_link import Link
@@ -22,6 +23,7 @@ from flask_socketact.errors import (
     ManagerError,
     NotBegunError,
     NotDeployedError,
+    RecordError,
     ReleaseError,
     UnhealthyError,
     UntriedError,
@@ -29,6 +31,8 @@ from flask_socketact.errors import (
 
 #: Errors after which a deploy is rolled back.
 _FAILURES = (CommandError, UnhealthyError, ManagerError, OSError, KeyboardInterrupt)
+#: Errors before anything was changed.
+_REFUSALS = (NotBegunError, ReleaseError, RecordError)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Wanted:
     health: Health
     timeout: float  #: of the trial; and from the restart until the service is healthy, in seconds
     trial: bool  #: try the release before any client sees it
+    canary: int | None = None  #: share in HAProxy while the release is watched, in percent; None: the full share
 
 
 def state_folder(*, user_manager: bool) -> Path:
@@ -59,6 +64,7 @@ class Deployment:
         self._wanted = wanted
         self._report = report
         self._is_restarted = False
+        self._canary = Canary(service, record, report)
         self._rollback = Rollback(service, record, report, wanted.health.pages, wanted.timeout)
 
     def run(self) -> None:
@@ -113,6 +119,8 @@ class Deployment:
                 self._report(f"{what}, and {pending.old} no longer exists: the link keeps {now}")
             elif not is_untouched:
                 self._report(f"{what}, and {current.path} is not the link that it made: the link keeps {now}")
+            give_back = self._canary.restore if now == pending.old else self._canary.report_left
+            give_back(pending)
         self._record.end()
         return False
 
@@ -133,27 +141,57 @@ class Deployment:
     def _deploy_release(self, current: Link, release: Path) -> None:
         new = current.check(release)
         if current.leads_to(new):
+            if self._wanted.canary is not None:
+                raise NotBegunError(f"{new} is in place already, with no release to roll back to: omit --canary")
             self._report(f"{new} is in place already: if it is bad, there is no release to roll back to")
             self._deploy_in_place()
             return
+        if self._wanted.canary is not None:
+            self._canary.check()
         before = self._measure_before()
         self._try(before, Switch(current.path, new))
         old = current.target()  # now: the link may have been changed by hand during the trial
         begun = datetime.now().astimezone().isoformat(timespec="seconds")
-        pending = Pending(old, str(new), self._wanted.verb, self._service.main_pid, begun, [])
+        pending = Pending(old, str(new), self._wanted.verb, self._service.main_pid, begun, [], self._wanted.canary)
         try:
+            self._canary.begin(pending)
             self._switch(current, pending)
             self._restart(before)
-        except _FAILURES as error:
+        except (*_FAILURES, *_REFUSALS) as error:
             if not self.has_begun and current.identity() not in pending.links:
-                self._record.end()
+                self._undo(pending)
                 raise
             self.has_begun = True
+            drained = self._canary.drain(pending)  # before anything else: clients get errors
             reason = self._report_failure(error)
+            if drained:
+                self._report(drained)
             self._rollback.roll_back(current, pending, before)
             raise NotDeployedError(reason) from None
-        end(self._record)
+        self._finish(pending)
         self._report(f"Deployed {new}")
+
+    def _undo(self, pending: Pending) -> None:
+        """Restore the share of a deploy that has changed nothing else.
+
+        :raises LeftBrokenError: it cannot be set; the next deploy tries again.
+        """
+        self.has_begun = True
+        self._canary.restore(pending)
+        self._record.end()
+        self.has_begun = False
+
+    def _finish(self, pending: Pending) -> None:
+        """Restore the share of a good release, then end the deploy: if killed in between, the next deploy rolls back.
+
+        :raises LeftBrokenError: the release is deployed, but does not have its full share.
+        """
+        try:
+            self._canary.restore(pending)
+        except LeftBrokenError as error:
+            end(self._record)
+            raise LeftBrokenError(f"{pending.new} is deployed, but {error}") from None
+        end(self._record)
 
     def _deploy_in_place(self) -> None:
         before = self._measure_before()
@@ -232,11 +270,7 @@ class Deployment:
         with current.made_alongside(pending.new) as link:
             pending.links.append(link.identity)
             self._record.begin(pending)
-            try:
-                current.replace(link)
-            except ReleaseError:
-                self._record.end()
-                raise
+            current.replace(link)
         self.has_begun = True
         current.sync()
 
@@ -252,7 +286,8 @@ class Deployment:
         self._service.run(wanted.verb, wanted.timeout)
         self._is_restarted = True
         self._report(f"Ready after {time.monotonic() - began:.1f} s; watching for {wanted.health.seconds:g} s")
-        health_watch.wait(self._service, wanted.health, before, began + wanted.timeout)
+        judged = health_watch.wait(self._service, wanted.health, before, began + wanted.timeout)
+        self._report(health_watch.describe(judged))
 
     def _report_failure(self, error: BaseException) -> str:
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,11 @@ from flask_socketact.systemd.manager import as_typed, describe_masked
 
 if TYPE_CHECKING:
     from flask_socketact.systemd.manager import Manager
+
+#: Seconds in which all balancers ask: a second one may ask so much later than the first (HAProxy's agent-inter is 2 s).
+ROUND = 3.0
+#: Seconds between two looks.
+_INTERVAL = 0.2
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,23 @@ def find(name: str, manager: Manager) -> Agent:
             f"{name} was made without --agent, so HAProxy cannot ask it: {again} --agent ADDRESS:PORT adds that"
         )
     return Agent(name, unit.name, tuple(unit.listens("Stream")), unit.is_active, int(unit["NAccepted"] or 0))
+
+
+def wait_until_asked(name: str, manager: Manager, timeout: float) -> None:
+    """Wait until HAProxy has asked for a share that was set just now, and for `ROUND`.
+
+    :param timeout: in seconds
+    :raises NotBegunError: it does not ask.
+    """
+    before = find(name, manager)  # a connection that is counted already may have got the old share
+    began = time.monotonic()
+    while (now := time.monotonic()) < began + ROUND or find(name, manager).asked == before.asked:
+        if now > began + timeout:
+            where = ", ".join(before.addresses)
+            raise NotBegunError(
+                f"HAProxy has not asked {where} for {timeout:g} s: see agent-check and agent-port there"
+            )
+        time.sleep(_INTERVAL)
 
 
 def remedy(agent: Agent, *, user: bool) -> str:

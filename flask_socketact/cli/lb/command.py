@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import click
 
 from flask_socketact.cli.exit_status import Command
 from flask_socketact.cli.lb import agent, state
-from flask_socketact.cli.options import Seconds, name_argument, user_manager_option
+from flask_socketact.cli.options import Seconds, name_argument, parse_percent, user_manager_option
 from flask_socketact.errors import NotBegunError
 from flask_socketact.systemd.manager import Manager
 
@@ -28,10 +27,10 @@ _PERCENT = "write lb NAME weight 10%"
 def _parse_percent(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
     if value is None:
         return None
-    found = re.fullmatch(r"([1-9][0-9]{0,2})%?", value)
-    if found is None or int(found[1]) > state.READY:
-        raise click.BadParameter(f"{value!r} is not a percentage from 1% to 100%; for none, write drain")
-    return int(found[1])
+    try:
+        return parse_percent(value, state.READY)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}; for none, write drain") from None
 
 
 @click.command(

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from flask_socketact.cli.lb.agent import Agent
     from flask_socketact.systemd.manager import Manager
 
-#: Seconds without a request: a second balancer may ask so much later than the first (HAProxy's agent-inter is 2 s).
-QUIET = 3.0
+#: Seconds without a request.
+QUIET = agent.ROUND
 #: Seconds between two looks.
 _INTERVAL = 0.2
 

@@ -107,6 +107,15 @@ def write(name: str, weight: int, *, seconds: int | None = None, user_manager: b
         raise NotBegunError(f"{file} cannot be written: {error.strerror}: HAProxy is told the same as before") from None
 
 
+def identity(name: str, *, user_manager: bool) -> str:
+    """Return an identity of the share as it was written; empty if none is. The same share written again has another."""
+    try:
+        found = os.lstat(path(name, user_manager=user_manager))
+    except OSError:
+        return ""
+    return f"{found.st_ino}-{found.st_mtime_ns}"
+
+
 def _boot() -> str:
     return files.read(_BOOT).strip().replace("-", "")  # as %b in units
 

@@ -38,8 +38,7 @@ def share(system: System) -> Finding | None:
     if system.agent is None:
         return None
     name = system.service.name.removesuffix(".service")
-    option = "--user-manager " if system.user_manager else ""
-    remedy = f"{typed.command()} lb {option}{name} ready"
+    remedy = typed.lb_ready(name, user_manager=system.user_manager)
     try:
         found = state.read(name, user_manager=system.user_manager)
     except NotBegunError as failed:
