@@ -14,7 +14,7 @@ from flask_socketact.application import checks, view_options
 from flask_socketact.application.checks import Runner
 from flask_socketact.application.config import Settings
 from flask_socketact.bridge import server_info
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 
 PASS, WARN, FAIL = "pass", "warn", "fail"
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from flask_socketact.bridge import server_info
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 
 
 @dataclass(eq=False)

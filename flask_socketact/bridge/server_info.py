@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from weakref import WeakSet
 
-from flask_socketact.shared.scoreboard import Scoreboard, Slot
+from flask_socketact.shared.scoreboard import Scoreboard
+from flask_socketact.shared.slot import Slot
 
 #: Signal: systemd knows that the service is ready.
 GENERATION_READY = "generation-ready"

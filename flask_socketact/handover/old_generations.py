@@ -16,7 +16,8 @@ from flask_socketact.handover import protocol
 from flask_socketact.handover.steps import Step, reached
 from flask_socketact.linux import proc
 from flask_socketact.shared import scoreboard
-from flask_socketact.shared.scoreboard import Field, Scoreboard
+from flask_socketact.shared.scoreboard import Scoreboard
+from flask_socketact.shared.slot import Field
 from flask_socketact.systemd import cgroup
 
 #: A worker that does not drain this long after SIGURG gets SIGTERM: the application, or one of its libraries (Go's

@@ -9,7 +9,7 @@ from gunicorn.workers.base import Worker
 
 from flask_socketact.bridge import request_context
 from flask_socketact.master import early_signals
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 
 if TYPE_CHECKING:
     from flask_socketact.master.pool import Pool

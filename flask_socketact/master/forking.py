@@ -16,7 +16,7 @@ from flask_socketact.master.load_limit import LoadLimit
 from flask_socketact.master.load_pace import LoadPace
 from flask_socketact.master.loader import Loader
 from flask_socketact.master.worker_reports import WorkerReports
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 
 #: How often the master looks at loaders that exit, in a stop. Seconds.
 LOADER_POLL = 0.02

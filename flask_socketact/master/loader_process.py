@@ -27,8 +27,7 @@ from flask_socketact.logs import reopen, sandbox_errors
 from flask_socketact.master import conflicts, fork_hazards
 from flask_socketact.master.failures import Failure
 from flask_socketact.master.two_step_fork import TwoStepFork, lines
-from flask_socketact.shared import scoreboard
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field, private_slot
 
 if TYPE_CHECKING:
     from flask_socketact.master.pool import Pool
@@ -130,7 +129,7 @@ class LoaderProcess:
         pool.log.info("Loading the application for all workers (pid: %s)", self._pid)
         patch: Callable[[], None] | None = getattr(pool.worker_class, "patch_before_load", None)
         names = [(getattr(listener, "fdname", None), listener) for listener in pool.LISTENERS]
-        server = Server(names, pool.board, scoreboard.private_slot(), lambda: False)
+        server = Server(names, pool.board, private_slot(), lambda: False)
         sandbox_errors.watch(pool.log)
         reached(Step.LOADER_LOADS)
         try:

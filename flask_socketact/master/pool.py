@@ -21,8 +21,9 @@ from flask_socketact.master.failures import Failure
 from flask_socketact.master.forking import Forking
 from flask_socketact.master.plan import State, WorkerHandle
 from flask_socketact.shared import scoreboard
-from flask_socketact.shared.scoreboard import Field, Scoreboard
+from flask_socketact.shared.scoreboard import Scoreboard
 from flask_socketact.shared.service_counters import find_folder
+from flask_socketact.shared.slot import Field
 from flask_socketact.systemd import cgroup
 
 #: Pause before the next fork after a worker could not be forked, or could not load the application, while others
@@ -237,7 +238,7 @@ class Pool(Forking):
             worker.tmp.close()
             self.cfg.child_exit(self, worker)
         is_expected = self.worker_exited(pid, worker, self.reports.failure(pid))
-        worker.slot[Field.TAKEN] = 0  # its requests in flight no longer count
+        self.board.free(worker.slot)
         self.retired.discard(pid)
         self._killed.discard(pid)
         return is_expected

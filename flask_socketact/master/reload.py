@@ -24,7 +24,7 @@ from flask_socketact.linux.descriptors import STDERR, STDOUT
 from flask_socketact.logs import reopen
 from flask_socketact.master import config_reload
 from flask_socketact.master.failures import Failure
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from flask_socketact.systemd import message_ids
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from flask_socketact.master import listeners
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 
 if TYPE_CHECKING:
     from flask_socketact.master.arbiter import Arbiter

@@ -20,7 +20,7 @@ from gunicorn.workers.base import Worker
 from gunicorn.workers.workertmp import WorkerTmp
 
 from flask_socketact.master.failures import Failure
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from flask_socketact.text import printable
 
 if TYPE_CHECKING:

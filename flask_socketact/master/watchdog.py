@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gunicorn.workers.base import Worker
 
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 
 if TYPE_CHECKING:
     from flask_socketact.master.arbiter import Arbiter

@@ -11,7 +11,7 @@ from gunicorn.workers.base import Worker
 
 from flask_socketact.master import conflicts
 from flask_socketact.master.failures import Failure, locate
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from flask_socketact.text import describe, printable
 
 

@@ -13,17 +13,15 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from enum import IntEnum
 from pathlib import Path
 
 from flask_socketact.linux import proc
+from flask_socketact.shared.slot import BYTES, FIELDS, Field, Slot
 
 #: Most workers of a master at one time, draining ones included.
 SLOTS = 1024
 
-_FIELDS = 32
-_BYTES = 8
-_SIZE = (1 + SLOTS) * _FIELDS * _BYTES
+_SIZE = (1 + SLOTS) * FIELDS * BYTES
 #: Bump when the layout changes: a reader of another version refuses the file then.
 LAYOUT = 1
 # Fields of the header, which has the size of a slot:
@@ -36,64 +34,9 @@ _DRAIN_TIME = 5  # drain time, in nanoseconds
 _LAYOUT = 6  # of the file
 _SUCCESSOR = 7  # pid of the next master, whose workers accept the new connections from now on; 0: none
 _RELOAD_FAILED = 9  # when the last reload failed: CLOCK_MONOTONIC, nanoseconds; 0: none has
+_GONE_REQUESTS = 10  # of workers of the newest generation that have exited
+_GONE_ERRORS = 11  # of these requests, those that failed
 _DEAF = 8  # 1: the workers that accept new connections do not read the mailbox
-
-
-class Field(IntEnum):
-    """The fields of a slot, all of them integers."""
-
-    TAKEN = 0  #: 1 from before the fork until the master has reaped the worker
-    PID = 1
-    GENERATION = 2  #: 1 for the workers of the start; each reload adds 1
-    THREADS = 3  #: number of requests that it can run at the same time
-    ACCEPTING = 4  #: 1 while it accepts new connections
-    DRAINING = 5  #: when its drain began: CLOCK_MONOTONIC, nanoseconds; 0: not yet
-    REQUESTS = 6  #: number of requests since the worker was forked
-    IN_FLIGHT = 7  #: requests that are read, run or responded to now
-    OPEN = 8  #: connections, those in flight included
-    IDLE = 9  #: idle keep-alive connections
-    CARRIED_IN = 10
-    CARRIED_OUT = 11
-    ACCEPTED = 13  #: connections from a listener or the mailbox since the worker was forked
-    PROGRESS = 14  #: when a thread was last free, or a request made progress: CLOCK_MONOTONIC, nanoseconds; 0: unknown
-    RECYCLE = 15  #: 1 when it has reached max_requests, and is to be replaced
-    OLDEST = 12  #: when the oldest request in flight began: CLOCK_MONOTONIC, nanoseconds; 0: none
-    HOLDS = 16  #: pieces of work outside requests that a drain waits for
-    ERRORS = 17  #: of the requests, those with a status of 500 or above
-    AGE = 19  #: gunicorn's: how many workers the master had forked, this one included
-    WEBSOCKETS = 20  #: open WebSockets
-    STREAMS = 21  #: of the requests in flight, responses that last; in the thread worker they have threads of their own
-    WAITED = 18  #: longest wait of a request in the worker's first seconds; nanoseconds
-
-
-class Slot:
-    """The fields of one worker: ``slot[Field.OPEN] += 1``."""
-
-    def __init__(self, fields: memoryview, index: int) -> None:
-        self.index = index
-        self.fields = fields  #: for what is written for each request
-
-    def __getitem__(self, field: int) -> int:
-        return int(self.fields[field])
-
-    def __setitem__(self, field: int, value: int) -> None:
-        self.fields[field] = value
-
-    def begin_drain(self) -> None:
-        """Note that the worker accepts no new connections from now on. A second call changes nothing."""
-        if not self[Field.DRAINING]:
-            self[Field.DRAINING] = time.monotonic_ns()
-            self[Field.ACCEPTING] = 0
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the worker runs. A master that was killed has reaped no worker."""
-        return bool(self[Field.PID]) and proc.exists(self[Field.PID])
-
-    @property
-    def oldest_age(self) -> float:
-        """Seconds since the oldest request in flight began; 0.0 without one."""
-        return (time.monotonic_ns() - self[Field.OLDEST]) / 1e9 if self[Field.OLDEST] else 0.0
 
 
 class Scoreboard:
@@ -103,8 +46,8 @@ class Scoreboard:
         """Use `memory`, which may be a copy for reading; by default, new anonymous memory."""
         self._memory = memoryview(memory or mmap.mmap(-1, _SIZE)).cast("q")
         self.slots = [
-            Slot(self._memory[start : start + _FIELDS], index)
-            for index, start in enumerate(range(_FIELDS, (1 + SLOTS) * _FIELDS, _FIELDS))
+            Slot(self._memory[start : start + FIELDS], index)
+            for index, start in enumerate(range(FIELDS, (1 + SLOTS) * FIELDS, FIELDS))
         ]
 
     @property
@@ -159,6 +102,7 @@ class Scoreboard:
         """Note that all workers of a generation accept, which `began` to load then (CLOCK_MONOTONIC, seconds)."""
         if self._memory[_READY] != generation:
             self._memory[_READY] = generation
+            self._memory[_GONE_REQUESTS] = self._memory[_GONE_ERRORS] = 0
             self._memory[_BEGAN] = int(began * 1e9)
             self._memory[_READY_AT] = time.monotonic_ns()
 
@@ -194,17 +138,30 @@ class Scoreboard:
         """Return the slots of workers that run, of the newest generation that was ready."""
         return [slot for slot in self.living() if slot[Field.GENERATION] == self.ready]
 
+    def free(self, slot: Slot) -> None:
+        """Free the slot of a worker that has exited. While its generation is the newest, its counts are kept; requests
+        that were in flight have failed."""
+        slot[Field.TAKEN] = 0
+        if slot[Field.GENERATION] == self.ready:
+            lost = slot[Field.IN_FLIGHT]
+            self._memory[_GONE_REQUESTS] += slot[Field.REQUESTS] + lost
+            self._memory[_GONE_ERRORS] += slot[Field.ERRORS] + lost
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many requests the newest generation has had, and how many of them failed (a status of 500 or
+        above, or no response, as the worker has exited)."""
+        newest = [slot for slot in self.taken() if slot[Field.GENERATION] == self.ready]
+        return (
+            self._memory[_GONE_REQUESTS] + sum(slot[Field.REQUESTS] for slot in newest),
+            self._memory[_GONE_ERRORS] + sum(slot[Field.ERRORS] for slot in newest),
+        )
+
     def keep(self, slots: Iterable[Slot]) -> None:
         """Free all slots but these: the workers of the others have exited."""
         kept = {slot.index for slot in slots}
         for slot in self.taken():
             if slot.index not in kept:
-                slot[Field.TAKEN] = 0
-
-
-def private_slot() -> Slot:
-    """Return a slot that no other process sees."""
-    return Slot(memoryview(bytearray(_FIELDS * _BYTES)).cast("q"), -1)
+                self.free(slot)
 
 
 def create(folder: Path, master: int) -> Scoreboard:
@@ -257,7 +214,7 @@ def supersede(folder: Path, master: int, successor: int) -> None:
     _read(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        os.pwrite(descriptor, successor.to_bytes(_BYTES, sys.byteorder), _SUCCESSOR * _BYTES)
+        os.pwrite(descriptor, successor.to_bytes(BYTES, sys.byteorder), _SUCCESSOR * BYTES)
     finally:
         os.close(descriptor)
 

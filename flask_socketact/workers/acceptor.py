@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flask_socketact.errors import MailboxError
 from flask_socketact.handover import mailbox
 from flask_socketact.linux import descriptors
-from flask_socketact.shared.scoreboard import Field, Slot
+from flask_socketact.shared.slot import Field, Slot
 from flask_socketact.workers.balance import can_serve, has_free_thread, leads
 from flask_socketact.workers.base import BaseWorker, listener_name
 from flask_socketact.workers.drain import DRAIN_POLL

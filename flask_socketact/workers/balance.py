@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from flask_socketact.http.states import State
-from flask_socketact.shared.scoreboard import Field, Slot
+from flask_socketact.shared.slot import Field, Slot
 
 if TYPE_CHECKING:
     from flask_socketact.workers.base import BaseWorker

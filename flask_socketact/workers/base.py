@@ -19,7 +19,8 @@ from flask_socketact.handover.mailbox import Mailbox
 from flask_socketact.handover.steps import Step, reached
 from flask_socketact.linux import socket_queues
 from flask_socketact.logs import logger, reopen, root, sandbox_errors
-from flask_socketact.shared.scoreboard import Field, Scoreboard, Slot
+from flask_socketact.shared.scoreboard import Scoreboard
+from flask_socketact.shared.slot import Field, Slot
 from flask_socketact.workers.applications import Applications
 from flask_socketact.workers.carrier import Carrier
 from flask_socketact.workers.child import ForkHooks

@@ -10,7 +10,7 @@ from flask_socketact.errors import MailboxError
 from flask_socketact.handover import mailbox
 from flask_socketact.handover.steps import Step, reached
 from flask_socketact.linux import descriptors
-from flask_socketact.shared.scoreboard import Field, Slot
+from flask_socketact.shared.slot import Field, Slot
 
 if TYPE_CHECKING:
     from flask_socketact.workers.base import BaseWorker

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 from flask_socketact.bridge.children import end_child
 from flask_socketact.http.client_socket import ClientSocket
 from flask_socketact.linux.fork_signals import ForkSignals
-from flask_socketact.shared import scoreboard
+from flask_socketact.shared.slot import private_slot
 
 if TYPE_CHECKING:
     from flask_socketact.workers.base import BaseWorker
@@ -41,7 +41,7 @@ class ForkHooks:
             if getattr(signal.getsignal(number), "__self__", None) is worker:
                 signal.signal(number, signal.SIG_DFL)
         self._signals.release()
-        worker.slot = scoreboard.private_slot()
+        worker.slot = private_slot()
         for descriptor in worker.PIPE:
             close_descriptor(descriptor)
         if worker.mailbox is not None:

@@ -27,7 +27,7 @@ from flask_socketact.http.states import WITHOUT_THREAD, NextRequest, State
 from flask_socketact.http.tls import TLSConnection
 from flask_socketact.http.unsent import ShorterFileError
 from flask_socketact.linux import descriptors
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from flask_socketact.workers.acceptor import Acceptor
 from flask_socketact.workers.balance import Balance
 from flask_socketact.workers.base import BaseWorker

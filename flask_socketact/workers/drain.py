@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from flask_socketact.bridge import drain_calls, holds, server_info
 from flask_socketact.handover.steps import Step, reached
 from flask_socketact.http.websocket import GOING_AWAY, NORMAL_CLOSURE, SERVICE_RESTART
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from flask_socketact.systemd import message_ids
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from flask_socketact.errors import ApplicationError
 from flask_socketact.handover.mailbox import Origin
 from flask_socketact.http import framing, proxy_protocol, request_body, rules
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from flask_socketact.workers.base import BaseWorker, listener_name
 from flask_socketact.workers.gunicorn_body import Body, Exchange
 from flask_socketact.workers.lasting import is_event_stream

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from flask_socketact.http.connection import Connection
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 
 if TYPE_CHECKING:
     from flask_socketact.workers.base import BaseWorker

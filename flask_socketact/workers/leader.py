@@ -20,7 +20,7 @@ from flask_socketact import env
 from flask_socketact.http.connection import Connection
 from flask_socketact.http.states import NextRequest
 from flask_socketact.linux.timer import Alarm
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from flask_socketact.workers.base import HEARTBEAT
 from flask_socketact.workers.drain import DRAIN_POLL
 from flask_socketact.workers.lasting import LastingRequests, RequestThread

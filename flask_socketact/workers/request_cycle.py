@@ -32,7 +32,7 @@ from flask_socketact.http.environ import base_environ, plain_environ
 from flask_socketact.http.plain import PlainRequest
 from flask_socketact.http.response import Response
 from flask_socketact.http.states import NextRequest
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from flask_socketact.workers.lasting import is_event_stream
 from flask_socketact.workers.request_status import SWITCHED, status_of
 from flask_socketact.workers.upgrades import Upgrades, asks_for_upgrade

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from flask_socketact.http.connection import Connection
 from flask_socketact.linux import socket_queues
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from flask_socketact.workers.base import BaseWorker
 from flask_socketact.workers.connection_loop import NO_PROGRESS
 from flask_socketact.workers.lasting import RequestThread

@@ -10,7 +10,7 @@ from flask_socketact import env
 from flask_socketact.http.client_socket import ClientSocket, TLSClientSocket
 from flask_socketact.http.connection import Connection
 from flask_socketact.http.websocket import FAREWELL
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from flask_socketact.workers.base import BaseWorker
 from flask_socketact.workers.drain import DRAIN_POLL
 from flask_socketact.workers.lasting import LastingRequests

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flask_socketact.shared import scoreboard
-from flask_socketact.shared.scoreboard import Field, Slot
+from flask_socketact.shared.slot import Field, Slot
 from tests.support import server
 from tests.support.http import ask, post
 from tests.support.metrics import counted, samples
@@ -351,3 +351,35 @@ def test_scoreboard_shows_errors_and_the_oldest_request(folder: Folder, http: so
             gunicorn.signal(signal.SIGTERM)
             gunicorn.wait_for(lambda: only_slot(app, gunicorn)[Field.DRAINING], "the drain")
             assert client.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+@ALL
+def test_requests_of_a_worker_that_has_crashed_are_counted(folder: Folder, http: socket.socket, worker: str) -> None:
+    """Otherwise a release whose workers crash would look healthy."""
+    app = folder(
+        """
+        import os
+
+        def app(environ, start_response):
+            if environ["PATH_INFO"] == "/crash":
+                os._exit(7)
+            start_response("500 No", [("Content-Length", "0")])
+            return []
+        """
+    )
+    (app / "counters").mkdir()
+
+    def counts() -> tuple[int, int]:
+        board = scoreboard.read(app / "counters", gunicorn.process.pid)
+        assert board is not None
+        return board.counts()
+
+    environ = {"RUNTIME_DIRECTORY": str(app / "counters")}
+    with Server(app, *CONF, "-w2", "-k", worker, "app:app", listeners={"http": http}, environ=environ) as gunicorn:
+        gunicorn.wait_until_ready()
+        assert ask(by(http))[0] == 500
+        for _ in range(2):
+            with dial(http) as client:
+                client.sendall(b"GET /crash HTTP/1.1\r\nHost: app\r\n\r\n")
+                assert client.recv(4096) == b""
+        gunicorn.wait_for(lambda: counts() == (3, 3), f"the counts, not {counts()}")

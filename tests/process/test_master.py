@@ -13,7 +13,7 @@ import pytest
 
 from flask_socketact.master.pool import EXIT_GRACE
 from flask_socketact.shared import scoreboard
-from flask_socketact.shared.scoreboard import Field, Slot
+from flask_socketact.shared.slot import Field, Slot
 from tests.support.http import ask
 from tests.support.server import CONF, DEADLINE, Server, dial
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flask_socketact.shared import scoreboard
-from flask_socketact.shared.scoreboard import Field, Slot
+from flask_socketact.shared.slot import Field, Slot
 from tests.support.http import REQUEST, answer, ask, exchange
 from tests.support.server import CONF, Server, dial, tcp
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from tests.process.conftest import Folder
 from tests.support.http import answer, ask, certificate
 from tests.support.server import CONF, Server, dial

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from tests.process.conftest import Folder
 from tests.process.test_websockets import BOTH, serving, slot
 from tests.support.http import REQUEST, ask, read_until

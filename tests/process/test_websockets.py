@@ -17,7 +17,7 @@ from websocket import create_connection
 from wsproto.events import CloseConnection, Ping, TextMessage
 
 from flask_socketact.shared import scoreboard
-from flask_socketact.shared.scoreboard import Field, Slot
+from flask_socketact.shared.slot import Field, Slot
 from tests.process.conftest import Folder
 from tests.support import lasting
 from tests.support.http import REQUEST, answer, ask, certificate, read_until

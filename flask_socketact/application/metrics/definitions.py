@@ -19,7 +19,7 @@ from flask_socketact.bridge import holds, keys, server_info
 from flask_socketact.errors import CountersError
 from flask_socketact.linux import proc
 from flask_socketact.shared import metric_files
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 
 try:
     # Before the first metric is created: it decides where they are stored.

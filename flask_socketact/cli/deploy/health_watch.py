@@ -14,6 +14,8 @@ READYZ = "/readyz"
 INTERVAL = 0.5
 #: With fewer errors than this, their rate does not count.
 FEWEST_ERRORS = 3
+#: With fewer requests than this, the old generation's rate of errors is no measure for the new one.
+FEWEST_REQUESTS = 50
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Health:
 
     pages: Sequence[str]  #: paths that must not respond with 5xx, unless they did before
     seconds: float  #: of good health without a break
-    max_errors: float  #: share of responses that may be 5xx, or twice the share before, if that is higher
+    max_errors: float  #: share of responses that may be 5xx, or what the old generation allows, if that is higher
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,8 @@ def _find_problem(service: Service, health: Health, before: Baseline, own: Count
         raise UnhealthyError("the service was stopped")
     if not service.is_active:
         return "the service is no longer active"
-    bad = bad_page(service, before)
-    _check_errors(_of_others(service, own), health, before)
-    if bad is not None:
+    _check_errors(_of_others(service, own), health, before)  # first: a page may take seconds
+    if (bad := bad_page(service, before)) is not None:
         return bad.text
     if before.readyz and not (readyz := service.request(READYZ, before.readyz)).is_good:
         return readyz.text
@@ -106,9 +107,17 @@ def bad_page(service: Service, before: Baseline, addresses: Sequence[str] = ()) 
 
 
 def _check_errors(now: Counts, health: Health, before: Baseline) -> None:
-    limit = max(health.max_errors, 2 * before.counts.rate)
+    limit = max(health.max_errors, _tolerance(before.counts))
     if now.errors >= FEWEST_ERRORS and now.rate > limit:
         raise UnhealthyError(
             f"{now.errors} of {now.requests} responses had a status of 5xx ({now.rate:.1%}; "
             f"{before.counts.rate:.1%} before, at most {limit:.1%} allowed)"
         )
+
+
+def _tolerance(before: Counts) -> float:
+    """Return which share of errors the old generation allows the new one: twice its own, or halfway from there to 1. A
+    few requests allow nothing: one error in one request would allow any number."""
+    if before.requests < FEWEST_REQUESTS:
+        return 0.0
+    return min(2 * before.rate, (1 + before.rate) / 2)

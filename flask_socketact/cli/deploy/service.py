@@ -19,7 +19,7 @@ from flask_socketact.cli.unit_journal import MAX_QUOTE, USER_AGENT, last_error
 from flask_socketact.errors import CommandError, NotBegunError
 from flask_socketact.handover import protocol
 from flask_socketact.shared import scoreboard
-from flask_socketact.shared.scoreboard import Field, Scoreboard
+from flask_socketact.shared.scoreboard import Scoreboard
 from flask_socketact.systemd import unit_names
 from flask_socketact.systemd.manager import Manager, as_typed, call, complaint, runtime_folders
 from flask_socketact.systemd.unit import Unit
@@ -187,8 +187,12 @@ class Service:
     def counts(self) -> Counts:
         """Return the requests of the newest generation; none if its scoreboard is not readable."""
         board = self._scoreboard(self._show())
-        newest = board.newest() if board else []
-        return Counts(sum(slot[Field.REQUESTS] for slot in newest), sum(slot[Field.ERRORS] for slot in newest))
+        return Counts(*board.counts()) if board else Counts()
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the counts of its requests can be read."""
+        return self._scoreboard(self._show()) is not None
 
     def _scoreboard(self, unit: Unit) -> Scoreboard | None:
         try:

@@ -226,6 +226,8 @@ class Deployment:
         if not before.responded:
             where = ", ".join(self._service.addresses)
             self._report(f"No response at {where}: only READY=1 and the counts of errors show the health")
+        elif self._service.is_active and not self._service.is_counted:
+            self._report("The counts of errors cannot be read: only READY=1 and the pages show the health")
         return before
 
     def _try(self, before: Baseline, switch: Switch | None) -> None:

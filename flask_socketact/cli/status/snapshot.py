@@ -14,7 +14,8 @@ from flask_socketact.errors import NotBegunError
 from flask_socketact.handover import protocol
 from flask_socketact.linux import proc, socket_queues
 from flask_socketact.shared import scoreboard
-from flask_socketact.shared.scoreboard import Field, Scoreboard, Slot
+from flask_socketact.shared.scoreboard import Scoreboard
+from flask_socketact.shared.slot import Field, Slot
 from flask_socketact.systemd import cgroup
 from flask_socketact.systemd.manager import Manager, describe_masked, runtime_folders
 from flask_socketact.systemd.unit import ACTIVE_STATES, Unit

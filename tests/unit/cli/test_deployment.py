@@ -259,6 +259,9 @@ def test_a_record_that_cannot_be_removed(tmp_path: Path) -> None:
         (Counts(100, 0), (100, 6), True),
         (Counts(100, 20), (100, 40), False),  # no worse than twice
         (Counts(100, 20), (100, 41), True),
+        (Counts(1, 1), (3, 3), True),  # one request is no measure
+        (Counts(100, 60), (100, 79), False),
+        (Counts(100, 60), (100, 81), True),  # halfway to all
     ],
 )
 def test_errors_are_compared_with_those_before(before: Counts, now: tuple[int, int], is_bad: bool) -> None:

@@ -93,6 +93,10 @@ class Site(Service):
     def counts(self) -> Counts:
         return Counts()
 
+    @property
+    def is_counted(self) -> bool:
+        return True
+
     def request(self, path: str, addresses: Sequence[str] = ()) -> Response:  # noqa: ARG002
         self.when_requested()
         return BAD if (self.runs / "what").read_text() == "bad" else GOOD

@@ -12,7 +12,8 @@ import pytest
 
 from flask_socketact.cli.status import snapshot
 from flask_socketact.shared import scoreboard
-from flask_socketact.shared.scoreboard import Field, Scoreboard
+from flask_socketact.shared.scoreboard import Scoreboard
+from flask_socketact.shared.slot import Field
 from flask_socketact.systemd.unit import Unit
 from tests.support.child import child
 from tests.support.control_groups import NO_PROCESS, SERVICE, SLICE, ControlGroups

@@ -16,7 +16,7 @@ import pytest
 from flask_socketact.handover import old_generations
 from flask_socketact.handover.old_generations import OldGenerations, RelayedWorker
 from flask_socketact.shared import scoreboard
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from tests.support.control_groups import SERVICE, SLICE, ControlGroups
 
 LOG: Any = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from gunicorn.app.base import BaseApplication
 from flask_socketact import env
 from flask_socketact.master.arbiter import Arbiter
 from flask_socketact.master.load_pace import LoadPace
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 
 
 class App(BaseApplication):  # type: ignore[misc] # gunicorn has no types

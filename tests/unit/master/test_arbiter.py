@@ -20,7 +20,7 @@ from flask_socketact.master import arbiter
 from flask_socketact.master.failures import Failure
 from flask_socketact.master.service_state import Phase
 from flask_socketact.shared import scoreboard
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from tests.support.control_groups import SERVICE, SLICE, ControlGroups
 from tests.unit.master.conftest import Master
 

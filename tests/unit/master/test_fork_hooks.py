@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flask_socketact.master.fork_hooks import watch_forks
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from tests.support.child import in_child
 from tests.unit.master.conftest import Master
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flask_socketact.master.idle_exit import IdleExit
-from flask_socketact.shared.scoreboard import Field, Scoreboard
+from flask_socketact.shared.scoreboard import Scoreboard
+from flask_socketact.shared.slot import Field
 
 
 @pytest.fixture

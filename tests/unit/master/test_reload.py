@@ -15,7 +15,7 @@ from gunicorn.pidfile import Pidfile
 
 from flask_socketact import env
 from flask_socketact.master.failures import Failure
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from tests.unit.master.conftest import Master
 
 

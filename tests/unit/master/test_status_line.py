@@ -6,7 +6,7 @@ import signal
 
 from flask_socketact.master import status_line
 from flask_socketact.master.failures import Failure
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from tests.unit.master.conftest import Master
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from flask_socketact.master.watchdog import Watchdog
-from flask_socketact.shared.scoreboard import Field, Scoreboard
+from flask_socketact.shared.scoreboard import Scoreboard
+from flask_socketact.shared.slot import Field
 from tests.unit.master.conftest import Master
 
 NOW = 1000.0

@@ -13,7 +13,8 @@ import pytest
 
 from flask_socketact.master.failures import Failure
 from flask_socketact.master.worker_reports import WorkerReports
-from flask_socketact.shared.scoreboard import Field, Scoreboard
+from flask_socketact.shared.scoreboard import Scoreboard
+from flask_socketact.shared.slot import Field
 
 
 @pytest.fixture

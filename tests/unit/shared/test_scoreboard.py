@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from flask_socketact.shared import scoreboard
-from flask_socketact.shared.scoreboard import SLOTS, Field, Scoreboard
+from flask_socketact.shared.scoreboard import SLOTS, Scoreboard
+from flask_socketact.shared.slot import Field, private_slot
 
 
 def test_a_parent_reads_what_its_child_writes() -> None:
@@ -197,9 +198,25 @@ def test_a_generation_becomes_ready_once() -> None:
     assert (board.ready_at, round(board.loading_time)) == (ready_at, 2)
 
 
+def test_what_an_exited_worker_has_counted_is_kept_until_the_next_generation_is_ready() -> None:
+    board = Scoreboard()
+    draining, dead, living = board.take(1, 1), board.take(2, 1), board.take(2, 1)
+    board.note_ready(2, time.monotonic())
+    dead[Field.REQUESTS], dead[Field.ERRORS], dead[Field.IN_FLIGHT] = 10, 3, 2
+    living[Field.REQUESTS] = draining[Field.ERRORS] = 5
+    assert board.counts() == (15, 3)
+    board.free(draining)
+    board.free(dead)  # its slot is taken for the next worker
+    assert board.take(2, 1).index == draining.index
+    assert board.take(2, 1).index == dead.index
+    assert board.counts() == (17, 5)  # the requests in flight have failed
+    board.note_ready(3, time.monotonic())
+    assert board.counts() == (0, 0)
+
+
 def test_a_private_slot_is_no_other_process_s() -> None:
     """A process that the application forks counts there."""
-    board, slot = Scoreboard(), scoreboard.private_slot()
+    board, slot = Scoreboard(), private_slot()
     slot[Field.REQUESTS] += 1
     assert slot[Field.REQUESTS] == 1
     assert list(board.taken()) == []

@@ -17,7 +17,8 @@ from gunicorn.glogging import Logger
 
 from flask_socketact.handover.mailbox import Mailbox
 from flask_socketact.http.connection import Connection
-from flask_socketact.shared.scoreboard import Field, Scoreboard
+from flask_socketact.shared.scoreboard import Scoreboard
+from flask_socketact.shared.slot import Field
 from flask_socketact.workers.connection_loop import Loop
 from flask_socketact.workers.leader import ThreadPool
 from flask_socketact.workers.thread import ThreadWorker

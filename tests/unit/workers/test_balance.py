@@ -6,7 +6,7 @@ import pytest
 
 from flask_socketact.handover.mailbox import Mailbox
 from flask_socketact.shared import scoreboard
-from flask_socketact.shared.scoreboard import Field, Slot
+from flask_socketact.shared.slot import Field, Slot
 from flask_socketact.workers.balance import GIVEN_FOR_THREAD, INTERVAL, LONGEST_INTERVAL
 from flask_socketact.workers.thread import ThreadWorker
 from tests.unit.workers.conftest import Dial

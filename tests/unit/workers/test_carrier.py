@@ -13,7 +13,7 @@ from flask_socketact.handover import mailbox
 from flask_socketact.handover.mailbox import Mailbox, Origin
 from flask_socketact.http.connection import Connection
 from flask_socketact.shared import scoreboard
-from flask_socketact.shared.scoreboard import Field, Slot
+from flask_socketact.shared.slot import Field, Slot
 from flask_socketact.workers.carrier import Carrier
 from flask_socketact.workers.thread import ThreadWorker
 from tests.support.control_groups import SERVICE, SLICE, ControlGroups

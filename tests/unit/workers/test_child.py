@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from flask_socketact.workers.connection_loop import Loop
 from flask_socketact.workers.thread import ThreadWorker
 from tests.support.child import in_child

@@ -11,7 +11,7 @@ import pytest
 
 from flask_socketact.http.states import State
 from flask_socketact.linux import descriptors
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from flask_socketact.workers import closing, connection_loop
 from flask_socketact.workers.connection_loop import Loop
 from flask_socketact.workers.thread import ThreadWorker

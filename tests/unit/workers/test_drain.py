@@ -14,7 +14,7 @@ import pytest
 from gunicorn.config import Config
 
 from flask_socketact.bridge import holds, server_info
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from flask_socketact.workers import drain
 from flask_socketact.workers.thread import ThreadWorker
 from tests.support.child import in_child

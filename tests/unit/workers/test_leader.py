@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from flask_socketact.workers.connection_loop import Loop
 from flask_socketact.workers.leader import PROMOTE_AFTER, ThreadPool
 from flask_socketact.workers.stand_in import StandIn

@@ -11,7 +11,7 @@ import pytest
 from gunicorn.config import Config
 
 from flask_socketact.http.connection import Connection
-from flask_socketact.shared.scoreboard import Field
+from flask_socketact.shared.slot import Field
 from flask_socketact.workers.connection_loop import Loop
 from flask_socketact.workers.lasting import RequestThread
 from flask_socketact.workers.supervisor import watch_requests
