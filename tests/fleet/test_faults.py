@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 
 from tests.support.fleet import Fleet
@@ -44,8 +45,10 @@ def test_a_controller_that_was_killed_is_run_again(fleet: Fleet, playbooks: Play
     assert fleet.downs() == dict.fromkeys(fleet.machines, 0)
 
 
-def test_a_machine_that_vanishes_fails_no_request_that_can_be_sent_again(fleet: Fleet, playbooks: Playbooks) -> None:
-    machine = fleet.machines["web2"]
+def test_a_machine_that_vanishes_fails_no_request_that_can_be_sent_again(
+    fleet: Fleet, playbooks: Playbooks, figure: Callable[[str], None]
+) -> None:
+    machine, before = fleet.machines["web2"], fleet.running()
     with fleet.load(SAFE) as seen:
         started = playbooks.start_deploy("3")
         link = machine.path("/srv/app/current")
@@ -53,10 +56,11 @@ def test_a_machine_that_vanishes_fails_no_request_that_can_be_sent_again(fleet: 
         fleet.vanish("web2")
         played = playbooks.wait("deploy", started)
         assert played.status != 0
-        assert played.releases() == {"web1": "3", "web2": "unknown, it could not be reached", "web3": "2"}
-        assert fleet.running() == {"web1": "3", "web3": "2"}
+        assert played.releases() == {"web1": "3", "web2": "unknown, it could not be reached", "web3": before["web3"]}
+        assert fleet.running() == {"web1": "3", "web3": before["web3"]}
         # Without the machine, until it is back.
         played = playbooks.deploy("3", "", "--limit=!web2")
         assert played.status == 0, played.output
     assert fleet.running() == {"web1": "3", "web3": "3"}
     assert not seen.failures()
+    figure(f"{seen.requests} requests, 0 failed, longest wait {seen.longest_wait():.1f} s")
