@@ -23,7 +23,7 @@ copyright = "the flask_socketact developers"  # noqa: A001 (Sphinx's name)
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click", "sphinxcontrib.mermaid"]
 
 # The source directory is the checkout, not docs/: so a relative link works here and on a code host alike.
-include_patterns = ["*.md", "docs/*.md", "benchmarks/*.md", "examples/*.md"]
+include_patterns = ["*.md", "docs/*.md", "benchmarks/*.md", "examples/*.md", "examples/chaos/*.md"]
 exclude_patterns = [".*", "build"]
 root_doc = "docs/index"
 

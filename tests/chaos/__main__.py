@@ -37,6 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--steps", action="store_true", help="kill and freeze a process at every step of each operation"
     )
+    parser.add_argument("--keep-going", action="store_true", help="run all schedules, and shorten none")
     parser.add_argument("--worker", choices=("thread", "sync", "gevent"), help="only this class of workers")
     return parser.parse_args()
 
@@ -81,7 +82,7 @@ def main() -> int:
             build_for_tests(machine)
             for schedule in planned:
                 verdict = one(machine, schedule, total)
-                if verdict.violations:
+                if verdict.violations and not options.keep_going:
                     _shrink(machine, schedule)
                     break
     except (MachineError, ScheduleError, OSError) as error:

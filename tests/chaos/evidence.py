@@ -135,10 +135,11 @@ class Evidence:
     operations: list[Operation] = field(default_factory=list)
     faults: list[tuple[str, float, float]] = field(default_factory=list)  #: other ones: name, begin, end
     late: list[tuple[float, float]] = field(default_factory=list)  #: when the clients' loop was late, and by how much
+    starved: list[tuple[float, float]] = field(default_factory=list)  #: the same of all processes of the machine
     leftovers: list[str] = field(default_factory=list)  #: what is wrong with the service afterwards
     serial: bool = False  #: a worker serves one request at a time: clients wait for each other
     journal: str = ""
 
     def lateness(self, began: float, ended: float) -> float:
-        """Return for how many seconds the clients could not look in this time."""
-        return sum(by for at, by in self.late if began <= at <= ended + by)
+        """Return for how many seconds of this time the clients, or all processes of the machine, got no CPU."""
+        return sum(by for at, by in self.late + self.starved if began <= at <= ended + by)

@@ -18,7 +18,6 @@ LIMIT = 1.0
 CLOCK_SLACK = 0.25
 #: An idle connection lingers for 2 s in a stop (docs/restarts.md); its close is noted a moment later. Seconds.
 LINGER = 3.0
-WAITS = frozenset(Cause) - {Cause.DESCRIPTORS}
 CLOSES = frozenset({Cause.STOP, Cause.PORT_CLOSED, Cause.DESCRIPTORS})
 
 
@@ -122,7 +121,7 @@ def _why_waited(evidence: Evidence, request: Request) -> str | None:
         if held and request.began <= halt.ended and _in_time(request, halt.began, halt.ended):
             return _describe(halt)
     for window in evidence.windows:
-        if window.cause in WAITS and _in_time(request, window.began, window.ended):
+        if _in_time(request, window.began, window.ended):
             return window.cause.value
     return None
 

@@ -15,6 +15,7 @@ from tests.chaos.schedule import Schedule
 FOLDER = Path(__file__).parents[2] / "build/chaos"
 #: Lines of each kind of evidence that are printed; all are in the folder.
 SHOWN = 8
+MUCH = 0.1  #: share of the time
 #: Of the journal, the time around the first violation, in seconds, and most lines.
 AROUND, LINES = 2.5, 60
 _STAMP = re.compile(r"^\[\s*(\d+\.\d+)\]")
@@ -55,6 +56,15 @@ class Total:
         return "\n".join(lines)
 
 
+def starved(evidence: Evidence) -> str:
+    """Return for which share of the time the machine got no CPU, if that is much: then waits prove less."""
+    if not evidence.requests:
+        return ""
+    seconds = max(request.ended for request in evidence.requests) - min(request.began for request in evidence.requests)
+    share = sum(by for _, by in evidence.starved) / seconds
+    return f", no CPU for {share:.0%} of the time" if share > MUCH else ""
+
+
 def line(
     schedule: Schedule, evidence: Evidence, verdict: Verdict, reached: Counter[tuple[str, str]], seconds: float
 ) -> str:
@@ -64,7 +74,8 @@ def line(
     events = ", ".join(event.what for event in schedule.events if event.what != "step")
     return (
         f"seed {schedule.seed} {schedule.setup}: {len(evidence.requests):,} requests, {lost} lost, "
-        f"{len(verdict.violations)} violations, {seconds:.0f} s ({events}{'; ' if steps else ''}{steps})"
+        f"{len(verdict.violations)} violations, {seconds:.0f} s{starved(evidence)} "
+        f"({'; '.join(part for part in (events, steps) if part)})"
     )
 
 

@@ -15,6 +15,7 @@ from tests.chaos.halts import Halts
 from tests.chaos.operations import Operations
 from tests.chaos.processes import NAME, PORT, Processes
 from tests.chaos.schedule import CALM, OPERATIONS, Schedule
+from tests.chaos.starvation import Starvation
 from tests.chaos.windows import Windows
 from tests.support.machine import Machine
 
@@ -30,11 +31,12 @@ def run(machine: Machine, schedule: Schedule) -> tuple[Evidence, Counter[tuple[s
     began = time.monotonic()
     with Halts(machine, processes, windows) as halts:
         faults = Faults(machine, processes, halts, windows, schedule.seed)
-        with Clients(machine.enter_network, PORT, kinds, schedule.seed) as clients:
+        with Starvation(machine) as starvation, Clients(machine.enter_network, PORT, kinds, schedule.seed) as clients:
             _play(schedule, operations, faults)
             faults.wait()
     windows.close()
     evidence = Evidence(clients.requests, clients.closed, late=clients.late, serial=is_serial)
+    evidence.starved = starvation.starved
     evidence.leftovers = bench.leftovers(machine, processes)
     evidence.executed = bench.executed(machine)
     evidence.halts, evidence.windows = halts.halts, windows.windows

@@ -16,7 +16,11 @@ from flask_socketact.bridge import keys
 CHECKOUT = Path(__file__).parents[2]
 DOCS = CHECKOUT / "docs"
 UNITS = CHECKOUT / "examples/units"
-PAGES = sorted(page for folder in (".", "docs", "benchmarks", "examples") for page in (CHECKOUT / folder).glob("*.md"))
+PAGES = sorted(
+    page
+    for folder in (".", "docs", "benchmarks", "examples", "examples/chaos")
+    for page in (CHECKOUT / folder).glob("*.md")
+)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 #: Keys of the WSGI environ that are private to one side.
 PRIVATE_KEYS = {keys.EXCHANGE, keys.MEMBER, keys.SENT, keys.WAITED}
