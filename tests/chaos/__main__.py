@@ -29,7 +29,9 @@ def arguments() -> argparse.Namespace:
         description="Run the example service on a real systemd with random operations and faults, and prove that no "
         "client loses more than a killed process held. Exits with 1 if a promise is broken.",
     )
-    parser.add_argument("--seed", type=int, help="of the first schedule (default: a random one)")
+    parser.add_argument(
+        "--seed", type=int, help="of the first schedule (default: a random one); with --steps its number"
+    )
     parser.add_argument("--schedules", type=int, default=10, help="how many (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=30.0, help="length of each (default: %(default)s)")
     parser.add_argument("--tree", default="/", help="another Debian, made by script/tree")
@@ -51,7 +53,8 @@ def schedules(options: argparse.Namespace) -> Iterator[Schedule]:
         is_file = ";" not in options.schedule and Path(options.schedule).is_file()
         yield parse(Path(options.schedule).read_text() if is_file else options.schedule)
     elif options.steps:
-        yield from systematic(options.worker or "thread")
+        every = systematic(options.worker or "thread")
+        yield from (schedule for schedule in every if schedule.seed >= (options.seed or 0))
     else:
         first = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
         for seed in range(first, first + options.schedules):

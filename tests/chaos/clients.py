@@ -163,7 +163,8 @@ class Clients:
         return wire
 
     async def _connect(self) -> Wire:
-        _, wire = await asyncio.get_running_loop().create_connection(Wire, "127.0.0.1", self._port)
+        opened = time.monotonic()
+        _, wire = await asyncio.get_running_loop().create_connection(lambda: Wire(opened), "127.0.0.1", self._port)
         return wire
 
 

@@ -27,7 +27,7 @@ class Request:
     name: str
     kind: str
     port: int  #: the client's, which tells connections apart; 0 if there is none
-    opened: float  #: when its connection was opened
+    opened: float  #: when its client began to open its connection
     reused: bool  #: its connection has had a request before
     began: float
     ended: float
@@ -82,6 +82,7 @@ class Cause(Enum):
 
     MASTER_KILLED = "master killed"
     LAST_WORKER_KILLED = "last worker killed"
+    NOT_ACTIVE = "service not yet active after a kill"  #: clients notice nothing, but commands may fail
     STOP = "stop"
     PORT_CLOSED = "port closed"
     DRAIN = "restart without a relay"

@@ -99,7 +99,8 @@ class Halts:
                 self.reached[step, "killed" if killed else "frozen"] += 1
 
     def _open_window(self, state: State, role: str, pid: int) -> None:
-        """Note that clients wait, if the process that is killed was the only one that lets them in."""
+        """Note that the service may have to start again; and that clients wait, if no other process lets them in."""
+        self._windows.open_until_active(Cause.NOT_ACTIVE)
         if role == "relay":
             self._windows.open_until_active(Cause.DRAIN)
         elif role == "master" and not (state.active in _OTHERS_SERVE and state.old):

@@ -18,6 +18,7 @@ LIMIT = 1.0
 CLOCK_SLACK = 0.25
 #: An idle connection lingers for 2 s in a stop (docs/restarts.md); its close is noted a moment later. Seconds.
 LINGER = 3.0
+FAILURES = frozenset({Cause.MASTER_KILLED, Cause.NOT_ACTIVE, Cause.DRAIN})
 CLOSES = frozenset({Cause.STOP, Cause.PORT_CLOSED, Cause.DESCRIPTORS})
 
 
@@ -76,7 +77,7 @@ def judge(evidence: Evidence) -> Verdict:
 def _holder(evidence: Evidence, port: int, opened: float, ended: float) -> Halt | None:
     """Return the killed process that held the connection."""
     for halt in evidence.halts:
-        in_time = opened <= halt.began and ended >= halt.began - CLOCK_SLACK
+        in_time = opened <= halt.ended and ended >= halt.began - CLOCK_SLACK
         if halt.killed and in_time and port in halt.ports | halt.mail:
             return halt
     return None
@@ -117,12 +118,12 @@ def _judge_wait(evidence: Evidence, request: Request, verdict: Verdict) -> None:
 def _why_waited(evidence: Evidence, request: Request) -> str | None:
     """Return what the request has waited for; it must have ended soon after that."""
     for halt in evidence.halts:
-        held = request.port in halt.ports | halt.mail and request.opened <= halt.began
+        held = request.port in halt.ports | halt.mail and request.opened <= halt.ended
         if held and request.began <= halt.ended and _in_time(request, halt.began, halt.ended):
             return _describe(halt)
     for window in evidence.windows:
-        if _in_time(request, window.began, window.ended):
-            return window.cause.value
+        if window.cause is not Cause.NOT_ACTIVE and _in_time(request, window.began, window.ended):
+            return str(window.cause.value)
     return None
 
 
@@ -154,8 +155,8 @@ def _disturbance(evidence: Evidence, operation: Operation) -> str | None:
         if began <= operation.ended and ended >= operation.began:
             return name
     for window in evidence.windows:
-        if window.cause is Cause.MASTER_KILLED and window.overlaps(operation.began, operation.ended):
-            return "master killed"
+        if window.cause in FAILURES and window.overlaps(operation.began, operation.ended):
+            return str(window.cause.value)
     return None
 
 

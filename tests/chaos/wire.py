@@ -31,8 +31,8 @@ class Response:
 class Wire(asyncio.Protocol):
     """A connection; it is never retried, and never reopened."""
 
-    def __init__(self) -> None:
-        self.opened = time.monotonic()
+    def __init__(self, opened: float) -> None:
+        self.opened = opened
         self.port = 0
         self.requests = 0
         self.received = 0  #: bytes since the last request began

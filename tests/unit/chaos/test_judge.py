@@ -56,7 +56,7 @@ def test_a_loss_in_a_killed_process_is_allowed(outcome: Outcome) -> None:
         [halt(REUSED.port + 1, killed=True)],  # another connection
         [halt(REUSED.port, killed=False)],  # frozen, not killed
         [halt(REUSED.port, killed=True, began=12.0)],  # killed after the loss
-        [halt(REUSED.port, killed=True, began=4.0)],  # an earlier connection of this port
+        [halt(REUSED.port, killed=True, began=4.0, ended=4.1)],  # an earlier connection of this port
     ],
 )
 def test_a_loss_next_to_a_kill_is_a_violation(halts: list[Halt]) -> None:
@@ -108,11 +108,16 @@ def test_only_connections_of_a_frozen_process_wait() -> None:
     assert rules(evidence(SLOW, halts=[replace(frozen, killed=True)])) == []  # and cut off, if it was lost
 
 
-@pytest.mark.parametrize("cause", Cause)
+@pytest.mark.parametrize("cause", [cause for cause in Cause if cause is not Cause.NOT_ACTIVE])
 def test_waits_that_the_documentation_names(cause: Cause) -> None:
     assert rules(evidence(SLOW, windows=[Window(cause, 9.0, 11.5)])) == []
     assert rules(evidence(SLOW, windows=[Window(cause, 9.0, 9.9)])) == ["waited"]
     assert rules(evidence(replace(SLOW, ended=20.0), windows=[Window(cause, 9.0, 11.5)])) == ["waited"]
+
+
+def test_no_client_waits_because_the_service_starts_again() -> None:
+    """Old workers serve."""
+    assert rules(evidence(SLOW, windows=[Window(Cause.NOT_ACTIVE, 9.0, 11.5)])) == ["waited"]
 
 
 CLOSED_PORT = [Window(Cause.PORT_CLOSED, 9.0, 11.0)]
@@ -160,6 +165,7 @@ def test_commands_succeed_and_fail_as_they_should() -> None:
         {"halts": [halt(1, killed=True, began=8.5, ended=8.6)]},
         {"faults": [("full", 8.5, 12.0)]},
         {"windows": [Window(Cause.MASTER_KILLED, 7.0, 8.5)]},
+        {"windows": [Window(Cause.NOT_ACTIVE, 7.0, 8.5)]},
     ],
 )
 def test_a_command_may_fail_in_a_fault(disturbed: dict[str, object]) -> None:
