@@ -6,7 +6,7 @@ import argparse
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flask_socketact.handover.steps import Step
@@ -30,10 +30,10 @@ def arguments() -> argparse.Namespace:
         "client loses more than a killed process held. Exits with 1 if a promise is broken.",
     )
     parser.add_argument(
-        "--seed", type=int, help="of the first schedule (default: a random one); with --steps its number"
+        "--seed", type=_at_least(0), help="of the first schedule (default: a random one); with --steps its number"
     )
-    parser.add_argument("--schedules", type=int, default=10, help="how many (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=30.0, help="length of each (default: %(default)s)")
+    parser.add_argument("--schedules", type=_at_least(1), default=10, help="how many (default: %(default)s)")
+    parser.add_argument("--seconds", type=_at_least(5), default=30, help="length of each (default: %(default)s)")
     parser.add_argument("--tree", default="/", help="another Debian, made by script/tree")
     parser.add_argument("--schedule", help="a schedule, or the file that has one, in place of random ones")
     parser.add_argument(
@@ -42,6 +42,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--keep-going", action="store_true", help="run all schedules, and shorten none")
     parser.add_argument("--worker", choices=("thread", "sync", "gevent"), help="only this class of workers")
     return parser.parse_args()
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    """Return a function that reads a number."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"a whole number of at least {least} is expected, not {text!r}")
+        return int(text)
+
+    return read
 
 
 def schedules(options: argparse.Namespace) -> Iterator[Schedule]:

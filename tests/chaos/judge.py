@@ -50,19 +50,9 @@ class Verdict:
 def judge(evidence: Evidence) -> Verdict:
     """Return what in a run was allowed, and what was not."""
     verdict = Verdict()
-    executed = Counter(name for name, _ in evidence.executed)
-    pids = set(evidence.executed)
-    for name, times in executed.items():
-        if times > 1:
-            verdict.note("executed twice", 0.0, f"{name}: {times} times", None)
-    for request in evidence.requests:
-        if request.outcome is Outcome.OK:
-            if (request.name, request.pid) not in pids:
-                verdict.note("response without execution", request.ended, request, None)
-        else:
-            reason = _why_lost(evidence, request, was_executed=executed[request.name] > 0)
-            verdict.note("lost", request.ended, request, reason)
-        _judge_wait(evidence, request, verdict)
+    if not any(request.outcome is Outcome.OK for request in evidence.requests):
+        verdict.note("no response", 0.0, "there is nothing to judge", None)
+    _judge_requests(evidence, verdict)
     for closed in evidence.closed:
         verdict.note("closed", closed.at, closed, _why_closed(evidence, closed))
     for operation in evidence.operations:
@@ -72,6 +62,21 @@ def judge(evidence: Evidence) -> Verdict:
     for leftover in evidence.leftovers:
         verdict.note("leftover", 0.0, leftover, None)
     return verdict
+
+
+def _judge_requests(evidence: Evidence, verdict: Verdict) -> None:
+    executed = Counter(name for name, _ in evidence.executed)
+    pids = set(evidence.executed)
+    for name, times in executed.items():
+        if times > 1:
+            verdict.note("executed twice", 0.0, f"{name}: {times} times", None)
+    for request in evidence.requests:
+        _judge_wait(evidence, request, verdict)
+        if request.outcome is not Outcome.OK:
+            reason = _why_lost(evidence, request, was_executed=executed[request.name] > 0)
+            verdict.note("lost", request.ended, request, reason)
+        elif (request.name, request.pid) not in pids:
+            verdict.note("response without execution", request.ended, request, None)
 
 
 def _holder(evidence: Evidence, port: int, opened: float, ended: float) -> Halt | None:

@@ -12,6 +12,7 @@ from tests.chaos.judge import judge
 
 OK = Request("new-0-1", "new", 40001, 10.0, False, 10.0, 10.1, 0.0, Outcome.OK, 100, 77, "0")
 REUSED = replace(OK, name="idle-0-1", port=40002, opened=5.0, reused=True)
+OTHER = replace(OK, name="other", port=40003, opened=1.0, began=1.0, ended=1.1)
 RESTART = Operation("systemctl restart app", 8.0, 9.0, 0, Expected.SUCCESS)
 
 
@@ -29,7 +30,14 @@ def evidence(*requests: Request, **more: object) -> Evidence:
 
 
 def rules(found: Evidence) -> list[str]:
+    """Return the rules that are broken, in a run that has another request."""
+    found.requests.append(OTHER)
+    found.executed.append((OTHER.name, OTHER.pid))
     return [violation.rule for violation in judge(found).violations]
+
+
+def test_a_run_without_a_response_proves_nothing() -> None:
+    assert [violation.rule for violation in judge(Evidence()).violations] == ["no response"]
 
 
 def test_nothing_is_found_where_nothing_happened() -> None:
@@ -45,7 +53,7 @@ def test_a_loss_is_a_violation(outcome: Outcome, request_: Request) -> None:
 
 @pytest.mark.parametrize("outcome", [Outcome.EOF, Outcome.RESET, Outcome.CUT, Outcome.TIMEOUT])
 def test_a_loss_in_a_killed_process_is_allowed(outcome: Outcome) -> None:
-    verdict = judge(evidence(lost(outcome, REUSED), halts=[halt(REUSED.port, killed=True)]))
+    verdict = judge(evidence(OK, lost(outcome, REUSED), halts=[halt(REUSED.port, killed=True)]))
     assert verdict.violations == []
     assert verdict.allowed == {"lost: worker killed": 1}
 
