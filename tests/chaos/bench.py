@@ -94,7 +94,7 @@ def _odd(machine: Machine, processes: Processes) -> list[str]:
         found.append(f"{', '.join(scopes)}, with processes {state.old}")
     if len(state.workers) != WORKERS:
         found.append(f"{len(state.workers)} workers {state.workers}")
-    known = {state.master, state.loader, *state.workers, *state.old}
+    known = {state.master, *state.loaders, *state.workers, *state.old}
     listed = machine.run("ps", "-o", "pid=", "-u", "app", check=False).stdout.split()
     if strangers := {int(pid) for pid in listed} - known:
         found.append(f"other processes of the user: {strangers}")

@@ -9,7 +9,7 @@ from types import TracebackType
 
 from flask_socketact.handover.steps import Step
 from tests.chaos.evidence import Cause, Halt
-from tests.chaos.processes import NAME, Processes, State
+from tests.chaos.processes import Processes, State
 from tests.chaos.windows import Windows
 from tests.support.machine import Machine
 
@@ -17,7 +17,7 @@ FOLDER = "/run/chaos"
 #: Steps at which the workers of the generation before still accept: if the master dies there, no client waits.
 _OTHERS_SERVE = ("activating", "deactivating")
 #: Until a process that was told to has stopped, in seconds.
-_DEADLINE = 2.0
+_DEADLINE = 10.0
 
 
 class Halts:
@@ -32,6 +32,7 @@ class Halts:
         self._ending = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="steps")
         self._threads: list[threading.Thread] = []
+        self._errors: list[BaseException] = []
 
     def __enter__(self) -> Halts:
         self._watcher.start()
@@ -47,6 +48,8 @@ class Halts:
         self._watcher.join()
         for thread in self._threads:
             thread.join()
+        if self._errors and error is None:
+            raise self._errors[0]
 
     def arm(self, step: Step, seconds: float | None) -> None:
         """Let the next process that reaches `step` be frozen for some seconds, or killed."""
@@ -69,9 +72,15 @@ class Halts:
                 if not pid:
                     continue
                 file.unlink()
-                thread = threading.Thread(target=self._handle, args=(int(pid), step, self._armed.get(step)))
+                thread = threading.Thread(target=self._try_to_handle, args=(int(pid), step))
                 thread.start()
                 self._threads.append(thread)
+
+    def _try_to_handle(self, pid: int, step: str) -> None:
+        try:
+            self._handle(pid, step, self._armed.get(step))
+        except BaseException as error:  # noqa: BLE001 (raised again at the end of the block)
+            self._errors.append(error)
 
     def _handle(self, pid: int, step: str, seconds: float | None, state: State | None = None) -> None:
         """Look at a process that stops, then kill or continue it."""
@@ -113,6 +122,3 @@ class Halts:
         killed = {halt.pid for halt in self.halts if halt.killed} | {pid}
         group = state.workers if state.active in ("active", "reloading") else state.old
         return bool(set(group) - killed) or not group
-
-    def describe(self) -> str:
-        return f"{NAME}: " + "; ".join(map(str, self.halts))

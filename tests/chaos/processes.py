@@ -25,15 +25,16 @@ class State:
     master: int
     workers: tuple[int, ...]
     old: tuple[int, ...]
-    loader: int
+    loaders: tuple[int, ...]  #: the newest one last
 
     def of(self, role: str) -> tuple[int, ...]:
-        known = {"master": (self.master,), "worker": self.workers, "old": self.old, "loader": (self.loader,)}
+        known = {"master": (self.master,), "worker": self.workers, "old": self.old, "loader": self.loaders[-1:]}
         return tuple(pid for pid in known.get(role, ()) if pid)
 
     def role(self, pid: int) -> str:
-        roles = ("master", "loader", "worker", "old")
-        return next((role for role in roles if pid in self.of(role)), "relay")
+        if pid in self.loaders:
+            return "loader"
+        return next((role for role in ("master", "worker", "old") if pid in self.of(role)), "relay")
 
     def others(self, pid: int) -> tuple[int, ...]:
         """Return the other workers, of all generations."""
@@ -51,19 +52,20 @@ class Processes:
         shown = machine.systemctl("show", "-p", "ActiveState,MainPID", NAME).stdout
         properties = dict(line.split("=", 1) for line in shown.splitlines())
         master = int(properties["MainPID"])
-        loader = self._loader(master)
+        loaders = self._loaders()
         inside = [int(pid) for pid in machine.processes(f"{NAME}.service")]
-        workers = tuple(pid for pid in inside if pid not in (master, loader) and self._is_python(pid))
+        workers = tuple(pid for pid in inside if pid not in (master, *loaders) and self._is_python(pid))
         scopes = [int(pid) for scope in machine.scopes(NAME) for pid in machine.processes(scope)]
-        return State(properties["ActiveState"], master, workers, tuple(scopes), loader)
+        old = tuple(pid for pid in scopes if pid not in loaders)
+        return State(properties["ActiveState"], master, workers, old, loaders)
 
-    def _loader(self, master: int) -> int:
-        """Return the newest loader, if it lives."""
-        if master == 0 or not self._preload:
-            return 0
-        command = ("journalctl", f"--unit={NAME}", "--output=cat", "--lines=1", "--grep=for all workers")
+    def _loaders(self) -> tuple[int, ...]:
+        """Return the loaders that live: one for each generation that has a worker."""
+        if not self._preload:
+            return ()
+        command = ("journalctl", f"--unit={NAME}", "--output=cat", "--lines=20", "--grep=for all workers")
         found = _LOADER.findall(self._machine.run(*command, check=False).stdout)
-        return int(found[-1]) if found and self._machine.path(f"/proc/{found[-1]}").exists() else 0
+        return tuple(pid for pid in map(int, found) if self.exists(pid))
 
     def _is_python(self, pid: int) -> bool:
         """Return whether it is a worker, not a command of the unit."""

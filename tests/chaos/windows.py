@@ -20,6 +20,7 @@ class Windows:
         self.windows: list[Window] = []
         self._is_up = is_up
         self._threads: list[threading.Thread] = []
+        self._errors: list[BaseException] = []
 
     @contextmanager
     def open(self, *causes: Cause) -> Iterator[None]:
@@ -38,11 +39,19 @@ class Windows:
 
     def _wait(self, cause: Cause, began: float) -> None:
         time.sleep(0.3)  # until systemd has seen that the process is dead
-        while not self._is_up() and time.monotonic() < began + LONGEST:
-            time.sleep(0.15)
+        try:
+            while not self._is_up() and time.monotonic() < began + LONGEST:
+                time.sleep(0.15)
+        except BaseException as error:  # noqa: BLE001 (raised again by close())
+            self._errors.append(error)
         self.windows.append(Window(cause, began, time.monotonic()))
 
     def close(self) -> None:
-        """Wait until all have ended."""
+        """Wait until all have ended.
+
+        :raises BaseException: the state of the service could not be read.
+        """
         for thread in self._threads:
             thread.join()
+        if self._errors:
+            raise self._errors[0]
