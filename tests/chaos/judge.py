@@ -162,6 +162,10 @@ def _disturbance(evidence: Evidence, operation: Operation) -> str | None:
     for window in evidence.windows:
         if window.cause in FAILURES and window.overlaps(operation.began, operation.ended):
             return str(window.cause.value)
+    before = [each for each in evidence.operations if each.ended <= operation.began]
+    last = max(before, key=lambda each: each.ended, default=None)
+    if last is not None and last.status != 0 and "is not active" in operation.output:
+        return "service not active after a command that failed"  # which is judged, too
     return None
 
 

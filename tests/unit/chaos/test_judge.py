@@ -182,6 +182,15 @@ def test_a_command_may_fail_in_a_fault(disturbed: dict[str, object]) -> None:
     assert rules(evidence(operations=[later], **disturbed)) == ["failed"]
 
 
+def test_a_reload_fails_after_a_restart_that_has_failed() -> None:
+    reload = replace(RESTART, began=9.1, ended=9.2, status=1, output="app.service is not active, cannot reload.")
+    assert rules(evidence(operations=[RESTART, reload])) == ["failed"]
+    assert rules(evidence(operations=[replace(RESTART, status=1), reload])) == ["failed"]  # the restart
+    failed = replace(RESTART, status=1)
+    assert rules(evidence(operations=[failed, reload], faults=[("full", 8.5, 8.6)])) == []
+    assert rules(evidence(operations=[failed, replace(reload, output="")], faults=[("full", 8.5, 8.6)])) == ["failed"]
+
+
 def test_new_connections_get_their_response_from_the_release_that_is_ready() -> None:
     deployed = replace(RESTART, release="1")
     assert rules(evidence(OK, operations=[deployed])) == ["old release"]
