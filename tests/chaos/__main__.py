@@ -102,7 +102,8 @@ def main() -> int:
     except (MachineError, ScheduleError, OSError) as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 2
-    print(total)
+    finally:  # also after Ctrl-C
+        print(total)
     return 1 if total.violations else 0
 
 

@@ -116,7 +116,7 @@ class Wire(asyncio.Protocol):
 
     def _send(self, event: h11.Request | h11.Data | h11.EndOfMessage) -> None:
         data = self._h11.send(event)
-        if data:
+        if data and self.ended_at is None:
             self._transport.write(data)
 
     async def _wait(self) -> None:
