@@ -19,7 +19,7 @@ CLOCK_SLACK = 0.25
 #: An idle connection lingers for 2 s in a stop (docs/restarts.md); its close is noted a moment later. Seconds.
 LINGER = 3.0
 FAILURES = frozenset({Cause.MASTER_KILLED, Cause.NOT_ACTIVE, Cause.DRAIN})
-CLOSES = frozenset({Cause.STOP, Cause.PORT_CLOSED, Cause.DESCRIPTORS})
+CLOSES = frozenset({Cause.STOP, Cause.PORT_CLOSED, Cause.DRAIN, Cause.DESCRIPTORS})
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,8 @@ def test_idle_connections_are_closed_only_for_a_reason() -> None:
     assert rules(evidence(closed=[closed], operations=[RESTART])) == ["closed"]
     assert rules(evidence(closed=[closed], halts=[halt(REUSED.port, killed=False)])) == ["closed"]
     assert rules(evidence(closed=[closed], halts=[halt(REUSED.port, killed=True)])) == []
-    assert rules(evidence(closed=[closed], windows=STOP)) == []
+    for cause in (Cause.STOP, Cause.PORT_CLOSED, Cause.DRAIN, Cause.DESCRIPTORS):
+        assert rules(evidence(closed=[closed], windows=[Window(cause, 9.0, 11.0)])) == []
     assert rules(evidence(closed=[closed], windows=[Window(Cause.MASTER_KILLED, 9.0, 11.0)])) == ["closed"]
 
 
