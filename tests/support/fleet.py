@@ -177,7 +177,7 @@ class Fleet:
                 _unpack(deb, machine)
             machine.run("useradd", "--system", "--home-dir=/run/sshd", "--shell=/usr/sbin/nologin", "sshd")
             shutil.copy(self.folder / "host_key", machine.path("/etc/ssh/ssh_host_ed25519_key"))
-            config = (SSHD / "usr/share/openssh/sshd_config").read_text()
+            config = machine.path("/usr/share/openssh/sshd_config").read_text()
             machine.path("/etc/ssh/sshd_config").write_text(f"UsePAM no\n{config}")  # a login starts no user manager
         login = machine.path("/root/.ssh")
         login.mkdir(mode=0o700, exist_ok=True)

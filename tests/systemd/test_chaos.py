@@ -19,7 +19,7 @@ from tests.support.machine import EXAMPLES, Machine
 MAILBOX = "flask_socketact/handover/mailbox.py"
 SHORT = """
 seed 1 seconds 7 thread
-0.3 step worker-sends kill
+0.3 step worker-drains kill
 0.5 restart
 3.0 step relay-moves freeze 0.5
 3.2 deploy
@@ -39,7 +39,7 @@ def test_a_short_schedule_breaks_no_promise(machine: Machine) -> None:
     verdict = judge(evidence)
     assert verdict.violations == [], evidence.journal[-8000:]
     assert len(evidence.requests) > 200
-    assert reached == {(Step.WORKER_SENDS.value, "killed"): 1, (Step.RELAY_MOVES.value, "frozen"): 1}
+    assert reached == {(Step.WORKER_DRAINS.value, "killed"): 1, (Step.RELAY_MOVES.value, "frozen"): 1}
     assert {halt.role for halt in evidence.halts} == {"old", "relay"}
     assert all(len(halt.ports) > 0 for halt in evidence.halts if halt.killed)
 
