@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import groupby
 
+import pytest
+
 from tests.support.fleet import Fleet
-from tests.support.playbooks import Playbooks
+from tests.support.playbooks import Playbooks, prepare
 
 #: Requests that may be sent again, and whose responses begin when they are complete.
 SAFE = {"new connection": 4, "keep-alive": 4, "keep-alive, mostly idle": 2, "long request": 4}
@@ -45,7 +47,7 @@ def test_a_controller_that_was_killed_is_run_again(fleet: Fleet, playbooks: Play
     assert fleet.downs() == dict.fromkeys(fleet.machines, 0)
 
 
-def test_a_machine_that_vanishes_fails_no_request_that_can_be_sent_again(
+def test_a_machine_that_crashes_fails_no_request_that_can_be_sent_again(
     fleet: Fleet, playbooks: Playbooks, figure: Callable[[str], None]
 ) -> None:
     machine, before = fleet.machines["web2"], fleet.running()
@@ -64,3 +66,18 @@ def test_a_machine_that_vanishes_fails_no_request_that_can_be_sent_again(
     assert fleet.running() == {"web1": "3", "web3": "3"}
     assert not seen.failures()
     figure(f"{seen.requests} requests, 0 failed, longest wait {seen.longest_wait():.1f} s")
+
+
+@pytest.mark.long
+def test_a_machine_without_power_costs_few_requests(request: pytest.FixtureRequest) -> None:
+    """HAProxy notices most of its dead connections by itself, and the last ones by `timeout server`."""
+    with Fleet(3, request.config.getoption("--tree")) as fleet:
+        prepare(fleet)
+        with fleet.load(SAFE) as seen:
+            fleet.wait_for(lambda: seen.requests > 200, "requests")
+            fleet.vanish("web2", power=True)
+            before = seen.requests
+            fleet.wait_for(lambda: seen.requests > before + 500, "requests", 120)
+        failures = seen.failures()
+        assert [reason for reason in failures if "504 Gateway Time-out" not in reason] == []
+        assert failures.total() <= sum(SAFE.values()) / 2

@@ -157,9 +157,10 @@ class Fleet:
         """Return the end of what each started command wrote."""
         return "\n".join(f"{log.name}:\n{log.read_text()[-3000:]}" for log in sorted(self.folder.glob("*.log")))
 
-    def vanish(self, name: str) -> None:
-        """Let a machine lose its power: it answers no packet any more, and closes no connection."""
-        self.network.run("ip", "link", "set", f"veth{name.removeprefix('web')}", "down")
+    def vanish(self, name: str, *, power: bool = False) -> None:
+        """Let a machine crash; with `power`, let it lose its power, so that it does not even close its connections."""
+        if power:
+            self.network.run("ip", "link", "set", f"veth{name.removeprefix('web')}", "down")
         self.machines.pop(name).kill()
 
     def _make_keys(self) -> None:
