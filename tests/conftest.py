@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="/",
         help="boot another Debian, made by debootstrap, with this package in TREE/srv/app/venv",
     )
+
+
+def pytest_configure() -> None:
+    """Let the commands that tests start handle Ctrl-C: a shell's background job ignores it, and so would they."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

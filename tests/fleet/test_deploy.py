@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import yaml
 
 from tests.support.fleet import Fleet
@@ -85,6 +86,7 @@ def test_releases_that_failed_are_removed_and_do_not_count(fleet: Fleet, playboo
         assert machine.run("ls", "/srv/app/releases").stdout.split() == ["2", "3"]
 
 
+@pytest.mark.long
 def test_machines_that_are_done_go_back_if_you_want(fleet: Fleet, playbooks: Playbooks) -> None:
     before = fleet.running()
     fleet.machines["web3"].path("/etc/no-4").touch()

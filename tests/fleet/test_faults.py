@@ -10,6 +10,8 @@ import pytest
 from tests.support.fleet import Fleet
 from tests.support.playbooks import Playbooks, prepare
 
+pytestmark = pytest.mark.long
+
 #: Requests that may be sent again, and whose responses begin when they are complete.
 SAFE = {"new connection": 4, "keep-alive": 4, "keep-alive, mostly idle": 2, "long request": 4}
 
@@ -68,7 +70,6 @@ def test_a_machine_that_crashes_fails_no_request_that_can_be_sent_again(
     figure(f"{seen.requests} requests, 0 failed, longest wait {seen.longest_wait():.1f} s")
 
 
-@pytest.mark.long
 def test_a_machine_without_power_costs_few_requests(request: pytest.FixtureRequest) -> None:
     """HAProxy notices most of its dead connections by itself, and the last ones by `timeout server`."""
     with Fleet(3, request.config.getoption("--tree")) as fleet:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import socket
 
 #: Duration in seconds; ``HOSTILE_SECONDS=900`` is a quarter of an hour.
-SECONDS = float(os.environ.get("HOSTILE_SECONDS", "60"))
+SECONDS = float(os.environ.get("HOSTILE_SECONDS", "40"))
 #: Worker class under test.
 WORKER = os.environ.get("HOSTILE_WORKER", "flask_socketact.workers.thread.ThreadWorker")
 #: As many that about half of the requests are hostile.

@@ -16,7 +16,7 @@ from tests.support.deployed import BAD, CLI, GOOD, add_release, current, load, p
 from tests.support.machine import Machine, drop_in
 
 #: These releases must reach clients.
-OPTIONS = ("--no-trial", "--healthy", "1", "--timeout", "30")
+OPTIONS = ("--no-trial", "--healthy", "1", "--timeout", "20")
 #: For releases that never become healthy.
 BRIEFLY = ("--no-trial", "--healthy", "1", "--timeout", "5")
 

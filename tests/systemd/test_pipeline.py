@@ -53,6 +53,7 @@ def machine(dist: Path) -> Iterator[Machine]:
         yield machine
 
 
+@pytest.mark.long
 def test_the_rehearsal_deploys_the_release_and_one_that_fails(machine: Machine) -> None:
     done = machine.run("/root/pipeline/rehearse.sh", "/root/dist/41.json")
     assert done.stdout.endswith("Kept: no client noticed.\n")

@@ -429,7 +429,7 @@ def test_a_scope_named_by_version_0_1_0_is_recognized(machine: Machine, tcp: Con
     machine.systemctl("start", "app")
     master = machine.show("app", "MainPID")
     try:
-        relay.write_text(text.replace("scope=$name-drain-$pid-$start.scope", "scope=$name-drain-$pid.scope"))
+        relay.write_text(text.replace("scope=$stem-drain-$pid-$start.scope", "scope=$stem-drain-$pid.scope"))
         long = in_flight(tcp, 8.0)
         machine.systemctl("restart", "app")
         assert machine.scopes("app") == [f"app-drain-{master}.scope"]
@@ -441,7 +441,7 @@ def test_a_scope_named_by_version_0_1_0_is_recognized(machine: Machine, tcp: Con
         relay.write_text(text)
         assert answer(long).startswith(b"HTTP/1.1 200 OK")
         wait_for_old(machine)
-        relay.write_text(text.replace("scope=$name-drain-$pid-$start.scope", "scope=$name-drain-$pid.scope"))
+        relay.write_text(text.replace("scope=$stem-drain-$pid-$start.scope", "scope=$stem-drain-$pid.scope"))
         long = in_flight(tcp, 8.0)
         machine.systemctl("restart", "app")
         relay.write_text(text)
