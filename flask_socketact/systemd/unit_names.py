@@ -22,7 +22,7 @@ def template_of(name: str) -> str:
     return f"{prefix}{at}"
 
 
-def beside(name: str, what: str) -> str:
+def alongside(name: str, what: str) -> str:
     """Return the name of a unit that belongs to a service.
 
     :param name: of the service: ``app``, ``app@`` or ``app@1``

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: Seconds; they stand for 90 and more.
-PATIENCE, LOADING = 8, 14
+PATIENCE, LOADING = 8, 11
 SOURCE = (EXAMPLES / "app.py").read_text().replace("app = Flask", f"time.sleep({LOADING})\napp = Flask")
 
 

@@ -212,7 +212,7 @@ class Service:
 
 def _is_ours(unit: Unit) -> bool:
     """Return whether a unit starts gunicorn, or has a relay, as for a script that starts gunicorn."""
-    if unit_names.beside(unit.name.removesuffix(".service"), "relay.service") in unit.names("Wants"):
+    if unit_names.alongside(unit.name.removesuffix(".service"), "relay.service") in unit.names("Wants"):
         return True
     words = " ".join(unit.lines("ExecStart")).split()
     return any(Path(word).name.startswith("gunicorn") or "flask_socketact" in word for word in words)

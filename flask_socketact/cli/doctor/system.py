@@ -181,7 +181,7 @@ def read(name: str, *, user_manager: bool) -> System:
     if service["LoadState"] != "loaded":
         raise ManagerError(f"{service.name} is not loaded ({service['LoadState']}): {service['LoadError']}")
     sockets = _sockets(manager, service, own)
-    helpers = [manager.show(unit_names.beside(name, unit), *HELPER) for unit in HELPERS]
+    helpers = [manager.show(unit_names.alongside(name, unit), *HELPER) for unit in HELPERS]
     agent = _agent(name, manager, service)
     units = (service, own, *sockets, *helpers, *filter(None, [agent]))
     return System(

@@ -111,7 +111,7 @@ def _read(name: str, manager: Manager) -> _Service:
     return _Service(
         unit,
         [manager.show(socket, *_SOCKET) for socket in sockets],
-        [manager.show(unit_names.beside(name, helper), *_HELPER) for helper in _HELPERS],
+        [manager.show(unit_names.alongside(name, helper), *_HELPER) for helper in _HELPERS],
         manager.show(agent, *_SOCKET) if (agent := f"{name}-agent.socket") in unit.names("Wants") else None,
         _package(unit),
         manager,

@@ -166,7 +166,7 @@ class Application:
             groups.setdefault(listener.fdname, []).append(listener.address)
         return tuple(
             SocketUnit(
-                unit=unit_names.beside(self.name, f"{fdname}.socket") if number else f"{self.name}.socket",
+                unit=unit_names.alongside(self.name, f"{fdname}.socket") if number else f"{self.name}.socket",
                 fdname=fdname,
                 addresses=tuple(addresses),
                 mailbox=None if number else self.mailbox,

@@ -77,7 +77,7 @@ def _left_behind(wanted: Application, written: list[Path]) -> list[Path]:
     folder = next(path.parent for path in written if path.name == service)
     others = [
         path
-        for path in sorted(folder.glob(unit_names.beside(wanted.name, "*.*")))
+        for path in sorted(folder.glob(unit_names.alongside(wanted.name, "*.*")))
         if path not in written and path.is_file()
     ]
     texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in others}

@@ -97,8 +97,8 @@ def install(wanted: Application, texts: Mapping[str, str], replaces: Sequence[Pa
 def _start_helpers(manager: Sequence[str], wanted: Application, name: str, texts: Mapping[str, str]) -> None:
     """Start what a running service needs for its next restart. With units of an earlier version it has not."""
     for what in ("relay.service", "watchdog.path"):
-        if unit_names.beside(wanted.name, what) in texts:
-            _run(*manager, "start", unit_names.beside(name, what))
+        if unit_names.alongside(wanted.name, what) in texts:
+            _run(*manager, "start", unit_names.alongside(name, what))
     if wanted.agent_socket:  # it may be new, or its address: HAProxy asks again
         _run(*manager, "enable", wanted.agent_socket)
         _run(*manager, "restart", wanted.agent_socket)

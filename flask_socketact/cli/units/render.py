@@ -54,58 +54,61 @@ def render(wanted: Application) -> dict[str, str]:
     if wanted.agent:
         helpers |= {"agent.socket": "agent_socket.jinja", "agent@.service": "agent_service.jinja"}
     for suffix, template in helpers.items():
-        texts[unit_names.beside(wanted.name, suffix)] = templates.get_template(template).render(values)
+        texts[unit_names.alongside(wanted.name, suffix)] = templates.get_template(template).render(values)
     return texts
+
+
+#: Values of the application that templates use as they are.
+_PLAIN = (
+    *(
+        "user",
+        "group",
+        "directory",
+        "socket_group",
+        "user_manager",
+        "env_files",
+        "write",
+        "command",
+        "folder",
+        "systemctl",
+    ),
+    *("gunicorn", "sockets", "idle_exit", "systemd_version", "overlap", "metrics", "agent", "is_template"),
+)
 
 
 def _values(wanted: Application) -> dict[str, Any]:
     """Return the variables of the templates."""
-    numbers = {"workers": wanted.workers, "threads": wanted.threads, "graceful-timeout": wanted.drain}
     drain = _DRAIN if wanted.drain is None else wanted.drain
     config, own_config = _configs(wanted)
-    helpers = {"relay": "service", "watchdog": "service", "watchdog_path": "path"}
-    units = {
-        f"{name}_unit": unit_names.beside(wanted.name, f"{name.partition('_')[0]}.{kind}")
-        for name, kind in helpers.items()
+    return {name: getattr(wanted, name) for name in _PLAIN} | {
+        "name": wanted.own_name,
+        "made_as": wanted.name,
+        "service": f"{wanted.name}.service",
+        "relay_unit": unit_names.alongside(wanted.name, "relay.service"),
+        "watchdog_unit": unit_names.alongside(wanted.name, "watchdog.service"),
+        "watchdog_path_unit": unit_names.alongside(wanted.name, "watchdog.path"),
+        "drain_scope": f"{unit_names.scope_stem(wanted.own_name)}-drain-PID-START.scope",
+        # systemd keeps single quotes within double quotes.
+        "app": f'"{wanted.app}"' if "'" in wanted.app else wanted.app,
+        "config": config,
+        "own_config": own_config,
+        "state_file": state.path_in_units(wanted.name, user_manager=wanted.user_manager),
+        "made_with": _comment(wanted.options),
+        "options": _gunicorn_options(wanted),
+        "relay": "%h/.local/lib/flask-socketact/relay --user"
+        if wanted.user_manager
+        else "/usr/local/lib/flask-socketact/relay",
+        "protect_home": "read-only" if _needs_home(wanted.directory, wanted.python, *wanted.write) else "yes",
+        "drain": drain,
+        "notify_reload": _NOTIFY_RELOAD,
+        "timeout_stop": 2 * drain + 15,
+        "watchdog": max(_WATCHDOG, 2 * drain),
     }
-    names = ("user", "group", "directory", "socket_group", "user_manager", "env_files", "write", "command")
-    computed = (
-        "folder",
-        "systemctl",
-        "gunicorn",
-        "sockets",
-        "idle_exit",
-        "systemd_version",
-        "overlap",
-        "metrics",
-        "agent",
-    )
-    return (
-        {name: getattr(wanted, name) for name in (*names, *computed)}
-        | units
-        | {
-            "name": wanted.own_name,
-            "made_as": wanted.name,
-            "service": f"{wanted.name}.service",
-            "drain_scope": f"{unit_names.scope_stem(wanted.own_name)}-drain-PID-START.scope",
-            "is_template": wanted.is_template,
-            # systemd keeps single quotes within double quotes.
-            "app": f'"{wanted.app}"' if "'" in wanted.app else wanted.app,
-            "config": config,
-            "own_config": own_config,
-            "state_file": state.path_in_units(wanted.name, user_manager=wanted.user_manager),
-            "made_with": _comment(wanted.options),
-            "options": "".join(f"--{option} {number} " for option, number in numbers.items() if number is not None),
-            "relay": "%h/.local/lib/flask-socketact/relay --user"
-            if wanted.user_manager
-            else "/usr/local/lib/flask-socketact/relay",
-            "protect_home": "read-only" if _needs_home(wanted.directory, wanted.python, *wanted.write) else "yes",
-            "drain": drain,
-            "notify_reload": _NOTIFY_RELOAD,
-            "timeout_stop": 2 * drain + 15,
-            "watchdog": max(_WATCHDOG, 2 * drain),
-        }
-    )
+
+
+def _gunicorn_options(wanted: Application) -> str:
+    numbers = {"workers": wanted.workers, "threads": wanted.threads, "graceful-timeout": wanted.drain}
+    return "".join(f"--{option} {number} " for option, number in numbers.items() if number is not None)
 
 
 def _configs(wanted: Application) -> tuple[str, str | None]:
