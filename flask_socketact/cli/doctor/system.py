@@ -13,6 +13,7 @@ from pathlib import Path
 from flask_socketact.cli import ports, typed, unit_journal
 from flask_socketact.cli.doctor.finding import Finding
 from flask_socketact.cli.doctor.service_settings import Settings, UnreadError, read_settings
+from flask_socketact.cli.lb.agent import unit_of
 from flask_socketact.errors import ManagerError
 from flask_socketact.linux import socket_queues
 from flask_socketact.systemd import unit_names
@@ -182,7 +183,7 @@ def read(name: str, *, user_manager: bool) -> System:
         raise ManagerError(f"{service.name} is not loaded ({service['LoadState']}): {service['LoadError']}")
     sockets = _sockets(manager, service, own)
     helpers = [manager.show(unit_names.alongside(name, unit), *HELPER) for unit in HELPERS]
-    agent = _agent(name, manager, service)
+    agent = _agent(manager, service)
     units = (service, own, *sockets, *helpers, *filter(None, [agent]))
     return System(
         user_manager,
@@ -219,10 +220,10 @@ def _sockets(manager: Manager, service: Unit, own: Unit) -> tuple[Unit, ...]:
     return tuple(sockets)
 
 
-def _agent(name: str, manager: Manager, service: Unit) -> Unit | None:
+def _agent(manager: Manager, service: Unit) -> Unit | None:
     """Read the socket of HAProxy's agent-check, if the service has one."""
-    wanted = f"{name}-agent.socket"
-    return manager.show(wanted, *SOCKET) if wanted in service.names("Wants") else None
+    wanted = unit_of(service)
+    return manager.show(wanted, *SOCKET) if wanted else None
 
 
 def _occupants(manager: Manager, sockets: tuple[Unit, ...]) -> dict[str, str]:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from flask_socketact.cli import typed
 from flask_socketact.errors import NotBegunError
+from flask_socketact.systemd import unit_names
 from flask_socketact.systemd.manager import as_typed, describe_masked
 
 if TYPE_CHECKING:
     from flask_socketact.systemd.manager import Manager
+    from flask_socketact.systemd.unit import Unit
 
 #: Seconds in which all balancers ask: a second one may ask so much later than the first (HAProxy's agent-inter is 2 s).
 ROUND = 3.0
@@ -28,6 +30,15 @@ class Agent:
     addresses: tuple[str, ...]
     is_listening: bool
     asked: int  #: connections since the unit started
+
+
+def unit_of(service: Unit) -> str | None:
+    """Return the name of the socket unit for agent-checks; None if the service has none.
+
+    :param service: with its property ``Wants``
+    """
+    wanted = unit_names.alongside(service.name.removesuffix(".service"), "agent.socket")
+    return wanted if wanted in service.names("Wants") else None
 
 
 def find(name: str, manager: Manager) -> Agent:

@@ -31,9 +31,8 @@ _BOOT, _UPTIME = "/proc/sys/kernel/random/boot_id", "/proc/uptime"
 class Share:
     """What HAProxy is told now."""
 
-    weight: (
-        int | None
-    )  #: percent of the server's weight in HAProxy; None: none was ever set, and HAProxy is told nothing
+    #: Percent of the server's weight in HAProxy; None: none was ever set, and HAProxy is told nothing.
+    weight: int | None
     expires_in: float | None = None  #: seconds until it is 100 again; None: never
 
     @property

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flask_socketact.cli import ports, relay_files, services, typed, unit_journal
-from flask_socketact.cli.lb import state
+from flask_socketact.cli.lb import agent, state
 from flask_socketact.errors import NotBegunError
 from flask_socketact.systemd import unit_names
 from flask_socketact.systemd.manager import Manager, as_typed
@@ -112,7 +112,7 @@ def _read(name: str, manager: Manager) -> _Service:
         unit,
         [manager.show(socket, *_SOCKET) for socket in sockets],
         [manager.show(unit_names.alongside(name, helper), *_HELPER) for helper in _HELPERS],
-        manager.show(agent, *_SOCKET) if (agent := f"{name}-agent.socket") in unit.names("Wants") else None,
+        manager.show(wanted, *_SOCKET) if (wanted := agent.unit_of(unit)) else None,
         _package(unit),
         manager,
     )

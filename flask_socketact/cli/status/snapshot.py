@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flask_socketact.cli import ports, unit_journal
-from flask_socketact.cli.lb import state
+from flask_socketact.cli.lb import agent, state
 from flask_socketact.cli.lb.state import Share
 from flask_socketact.errors import NotBegunError
 from flask_socketact.handover import protocol
@@ -151,7 +151,7 @@ def _sockets(manager: Manager, unit: Unit) -> list[Unit]:
 
 def _share(name: str, manager: Manager, unit: Unit) -> tuple[Share | None, list[str]]:
     """Return what HAProxy is told of a service with an agent, and why that is unknown."""
-    if f"{name}-agent.socket" not in unit.names("Wants"):
+    if agent.unit_of(unit) is None:
         return None, []
     try:
         return state.read(name, user_manager=manager.user), []
