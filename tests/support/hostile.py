@@ -37,7 +37,7 @@ PATIENCE = 0.5
 Choose = random.Random  #: seeded, so that a run can be repeated
 
 #: What a worker that has ended unasked leaves in the log, and what the worker's own code never says.
-UNASKED = re.compile(
+_UNASKED = re.compile(
     "exited with code|was sent SIG|WORKER TIMEOUT|has not exited|no sign of life|Unexpected error|failed too often"
 )
 
@@ -49,6 +49,11 @@ _NOISE = re.compile(r"^(\s.*|.*(Traceback |on purpose| HTTP/1\.1\" |Error handli
 def essence(log: str) -> str:
     """Return what a log says of the server itself, as far as a message may be long."""
     return _NOISE.sub("", log)[-12000:]
+
+
+def unasked(log: str) -> str:
+    """Return the places of a log at which a worker has ended unasked, each with the traceback that follows."""
+    return "\n…\n".join(log[found.start() : found.start() + 3000] for found in _UNASKED.finditer(log))
 
 
 def get(path: str, *lines: str) -> bytes:
