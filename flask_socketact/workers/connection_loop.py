@@ -96,6 +96,8 @@ class Loop:
                 self.acceptor.handle_event(fd)
 
     def _note_event(self, connection: Connection) -> None:
+        if not connection.registered_events:
+            return  # it is of an earlier connection with this descriptor, of which a forked process still has a copy
         if connection.state is State.CLOSING:
             if self._closing.is_over(connection):
                 self.close(connection)
@@ -270,11 +272,12 @@ class Loop:
         return connection
 
     def _register(self, connection: Connection, events: int = select.EPOLLIN) -> None:
-        if not connection.registered_events:
+        # First: as soon as the kernel knows it, the leader may close the connection, and must remove it from the epoll.
+        before, connection.registered_events = connection.registered_events, events
+        if not before:
             self.epoll.register(connection.fd, events)
-        elif connection.registered_events != events:
+        elif before != events:
             self.epoll.modify(connection.fd, events)
-        connection.registered_events = events
 
     def _sweep(self, now: float) -> None:
         """Close connections whose deadline has passed, except idle ones whose next request has just arrived."""

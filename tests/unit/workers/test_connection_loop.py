@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import threading
@@ -156,6 +157,56 @@ def test_a_connection_that_another_thread_serves_makes_no_event(loop: Loop, dial
     loop.rejoin(connection)
     loop.poll(PATIENCE)
     assert loop.next_ready() is connection
+
+
+def test_a_connection_may_be_closed_before_its_registration_returns(loop: Loop, dial: Dial) -> None:
+    """The leader gets its event while another thread registers it. A copy, as in a forked process, would keep it in the
+    epoll; its events would be taken for those of the next connection with the same descriptor."""
+    client, connection = dial()
+    connection.begin_turn()
+    loop.unregister(connection)
+    epoll = loop.epoll
+
+    class Prompt:
+        """The leader handles the event before `register` returns."""
+
+        poll, unregister = epoll.poll, epoll.unregister
+
+        def register(self, fd: int, events: int) -> None:
+            epoll.register(fd, events)
+            client.close()
+            loop.poll(PATIENCE)
+
+    copy = os.dup(connection.fd)
+    try:
+        loop.epoll = Prompt()  # type: ignore[assignment]
+        loop.close_gracefully(connection)
+        loop.epoll = epoll
+        assert connection not in loop.connections
+        assert epoll.poll(0) == []
+    finally:
+        os.close(copy)
+
+
+def test_an_event_of_an_earlier_connection_is_ignored(loop: Loop, dial: Dial) -> None:
+    """Else two threads would serve the next one with its descriptor."""
+    low = os.dup(0)
+    client, earlier = dial()
+    copy = os.dup(earlier.fd)
+    try:
+        earlier.registered_events = 0  # closed without a word to the kernel
+        loop.close(earlier)
+        os.close(low)  # for the next client
+        _, connection = dial()
+        assert connection.fd == earlier.fd
+        connection.begin_turn()
+        loop.unregister(connection)
+        client.close()
+        loop.poll(PATIENCE)
+        assert loop.next_ready() is None
+        assert connection.state is State.IN_REQUEST
+    finally:
+        os.close(copy)
 
 
 def test_an_error_closes_the_connection_that_it_came_from_and_no_other(
