@@ -112,6 +112,8 @@ class ThreadPool:
 
     def _leave(self, thread: RequestThread, connection: Connection, lasting: LastingRequests) -> None:
         with self._loop.lock:
+            if thread.connection is not connection:
+                return  # the request has ended; a thread of the application that has its socket came too late
             self._add_thread()
             self.threads.remove(thread)
             thread.left_to = lasting

@@ -154,6 +154,24 @@ def test_requests_of_one_connection_are_served_in_their_order(threads: ThreadPoo
     wait_until(lambda: threads.are_idle)
 
 
+def test_a_socket_that_is_used_after_its_request_changes_nothing(
+    threads: ThreadPool, loop: Loop, listener: socket.socket
+) -> None:
+    """Its thread may be the leader by then: with another one in its place, two would poll."""
+    with server.dial(listener) as client:
+        get(client)
+        assert RESPONSE in client.recv(4096)
+        deadline = time.monotonic() + PATIENCE
+        while threads.leader is None or threads.leader.connection is not None:
+            assert time.monotonic() < deadline
+        leader, (connection,) = threads.leader, loop.connections
+        threads._leave(leader, connection, threads.upgrades)
+        assert threads.leader is leader
+        assert leader in threads.threads
+        get(client)
+        assert RESPONSE in client.recv(4096)
+
+
 def test_a_new_leader_follows_one_that_meets_an_unexpected_error(
     threads: ThreadPool,
     loop: Loop,
