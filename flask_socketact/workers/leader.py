@@ -69,21 +69,25 @@ class ThreadPool:
         """Start `number` threads, and make one of them the leader."""
         self._promotions.put(None)
         for _ in range(number):
-            self._add_thread()
+            self._admit(self._start_thread())
 
-    def _add_thread(self) -> None:
-        """:raises RuntimeError: no thread can be started."""
+    def _start_thread(self) -> RequestThread:
+        """Start a thread that the pool does not count yet. Called without the loop's lock: start() returns when the new
+        thread runs, and without memory it may never do that.
+
+        :raises RuntimeError: no thread can be started.
+        """
         thread = RequestThread()
         thread.handle = threading.Thread(target=self._run, args=(thread,), daemon=True)
         thread.handle.name = f"request-{next(self._numbers)}"
-        self.followers += 1
-        self.threads.append(thread)
-        try:
-            thread.handle.start()
-        except RuntimeError:
-            self.followers -= 1
-            self.threads.remove(thread)
-            raise
+        thread.handle.start()
+        return thread
+
+    def _admit(self, thread: RequestThread) -> None:
+        """Count a thread that has started. It may be the leader already."""
+        with self._loop.lock:
+            self.followers += 1
+            self.threads.append(thread)
 
     def begin_stream(self) -> bool:
         """Let the calling thread leave the pool to serve a stream, if it is in the pool; return whether it may.
@@ -97,7 +101,7 @@ class ThreadPool:
             return False
         try:
             self._leave(thread, thread.connection, self.streams)
-        except RuntimeError:
+        except (RuntimeError, MemoryError):
             self.streams.release()
             raise
         return True
@@ -111,8 +115,8 @@ class ThreadPool:
             self._leave(thread, connection, self.upgrades)
 
     def _leave(self, thread: RequestThread, connection: Connection, lasting: LastingRequests) -> None:
+        self._admit(self._start_thread())
         with self._loop.lock:
-            self._add_thread()
             self.threads.remove(thread)
             thread.left_to = lasting
             lasting.add(thread)

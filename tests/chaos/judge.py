@@ -95,10 +95,12 @@ def _holder(evidence: Evidence, port: int, opened: float, ended: float) -> Halt 
 
 
 def _shortage(evidence: Evidence, request: Request, pid: int | None) -> Shortage | None:
-    """Return the shortage of memory in a process that served the request, or had its connection."""
+    """Return the shortage of memory in a process that served the request, or had its connection. That is unknown of a
+    connection that was opened in that time and soon closed, without execution."""
     for shortage in evidence.shortages:
         in_time = request.began <= shortage.ended and request.ended >= shortage.began
-        if in_time and (pid == shortage.pid or (pid is None and request.port in shortage.ports)):
+        had_it = request.port in shortage.ports or shortage.began <= request.opened <= shortage.ended
+        if in_time and (pid == shortage.pid or (pid is None and had_it)):
             return shortage
     return None
 

@@ -49,6 +49,12 @@ def test_a_process_without_memory_may_lose_what_it_has(outcome: Outcome) -> None
     assert rules(evidence(request, shortages=[replace(SHORTAGE, began=2.0, ended=4.0)])) == ["lost"]
 
 
+def test_a_process_without_memory_may_lose_what_it_accepts() -> None:
+    assert rules(evidence(lost(Outcome.RESET), shortages=[SHORTAGE])) == []
+    assert rules(evidence(lost(Outcome.RESET, opened=8.9), shortages=[SHORTAGE])) == ["lost"]
+    assert rules(evidence(lost(Outcome.RESET), executed=[(OK.name, 78)], shortages=[SHORTAGE])) == ["lost"]
+
+
 def test_a_process_without_memory_gives_no_wrong_response() -> None:
     for outcome in (Outcome.WRONG, Outcome.TIMEOUT):
         assert rules(evidence(lost(outcome, REUSED), shortages=[SHORTAGE])) == ["lost"]
