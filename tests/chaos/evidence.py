@@ -181,6 +181,14 @@ class Evidence:
         stalls = [each.began for each in self.stalls if each.port == port and each.began <= at <= each.ended + LATE]
         return min([at, *stalls])
 
+    def lost_reset(self, request: Request) -> bool:
+        """Return whether the link has dropped a packet of its connection that was never sent again: a reset. Its client
+        notices nothing."""
+        return any(
+            each.port == request.port and request.began <= each.began <= request.ended <= each.ended
+            for each in self.stalls
+        )
+
     def _stalled(self, began: float, ended: float, port: int) -> float:
         """Return the length of the union of a connection's stalls, within this time."""
         total, until = 0.0, began

@@ -122,7 +122,8 @@ def _why_lost(evidence: Evidence, request: Request, shortage: Shortage | None, *
         return None
     if holder := _holder(evidence, request.port, request.opened, request.ended):
         return _describe(holder)
-    if was_executed or request.received or request.outcome is Outcome.TIMEOUT:
+    is_unnoticed = request.outcome is Outcome.TIMEOUT and not evidence.lost_reset(request)
+    if was_executed or request.received or is_unnoticed:
         return None
     return _why_closed_early(evidence, request)
 

@@ -90,3 +90,11 @@ def test_a_close_that_a_lossy_link_has_dropped_is_noticed_later() -> None:
     assert rules(evidence(closed=[closed], windows=stop)) == ["closed"]
     assert rules(evidence(closed=[closed], windows=stop, stalls=[Stall(REUSED.port, 10.0, 19.9)])) == []
     assert rules(evidence(closed=[closed], windows=stop, stalls=[Stall(REUSED.port, 10.0, 14.0)])) == ["closed"]
+
+
+def test_a_client_does_not_notice_a_reset_that_a_lossy_link_has_dropped() -> None:
+    request = lost(Outcome.TIMEOUT, ended=50.0)
+    found = {"windows": [Window(Cause.PORT_CLOSED, 9.0, 11.0)], "stalls": [Stall(OK.port, 10.2, 60.0)]}
+    assert rules(evidence(request, **found)) == []
+    assert rules(evidence(request, **found | {"windows": []})) == ["lost"]
+    assert "lost" in rules(evidence(request, **found | {"stalls": [Stall(OK.port, 10.2, 30.0)]}))  # it was sent again
