@@ -95,11 +95,11 @@ def _holder(evidence: Evidence, port: int, opened: float, ended: float) -> Halt 
 
 
 def _shortage(evidence: Evidence, request: Request, pid: int | None) -> Shortage | None:
-    """Return the shortage of memory in a process that served the request, or had its connection. That is unknown of a
-    connection that was opened in that time and soon closed, without execution."""
+    """Return the shortage of memory in a process that served the request, or had its connection. Which process has
+    accepted a new connection is unknown, if the request was not executed."""
     for shortage in evidence.shortages:
         in_time = request.began <= shortage.ended and request.ended >= shortage.began
-        had_it = request.port in shortage.ports or shortage.began <= request.opened <= shortage.ended
+        had_it = request.port in shortage.ports or not request.reused
         if in_time and (pid == shortage.pid or (pid is None and had_it)):
             return shortage
     return None

@@ -51,7 +51,7 @@ def test_a_process_without_memory_may_lose_what_it_has(outcome: Outcome) -> None
 
 def test_a_process_without_memory_may_lose_what_it_accepts() -> None:
     assert rules(evidence(lost(Outcome.RESET), shortages=[SHORTAGE])) == []
-    assert rules(evidence(lost(Outcome.RESET, opened=8.9), shortages=[SHORTAGE])) == ["lost"]
+    assert rules(evidence(lost(Outcome.RESET, ended=10.1), shortages=[replace(SHORTAGE, began=10.2)])) == ["lost"]
     assert rules(evidence(lost(Outcome.RESET), executed=[(OK.name, 78)], shortages=[SHORTAGE])) == ["lost"]
 
 
