@@ -33,7 +33,7 @@ from flask_socketact.workers.child import close_descriptor
 from flask_socketact.workers.drain import DRAIN_POLL, LINGER
 from flask_socketact.workers.gevent_client import Client, end_input, wait_for_close
 from flask_socketact.workers.gevent_mail import MailReader
-from flask_socketact.workers.gevent_server import Server
+from flask_socketact.workers.gevent_server import Server, drain_without_memory
 from flask_socketact.workers.gunicorn_base import CarriedClient, GunicornMixin, Listener
 
 BODY_REST_TIMEOUT = 5.0  #: for what the application did not read, in seconds (as in gunicorn's)
@@ -183,6 +183,7 @@ class GeventWorker(GunicornMixin, BaseWorker, ggevent.GeventWorker):
             self._serve(listener, origin) for listener, origin in zip(self.sockets, self._listeners, strict=True)
         ]
         self._is_portable = self._tls is None and self.cfg.proxy_protocol == "off" and self.cfg.http2_cleartext == "off"
+        drain_without_memory(self)
         if self.mailbox:
             self.read_mailbox(self.mailbox)
         while self.alive:

@@ -52,7 +52,7 @@ class ThreadPool:
         self.alarm = Alarm(PROMOTE_AFTER)  #: expires when the leader may have been inside one request for too long
         self._promotions: SimpleQueue[None] = SimpleQueue()  # each item wakes one follower
         self.threads: list[RequestThread] = []
-        self.followers = 0  #: number of followers
+        self.followers = 0  #: number of followers; -1 for a moment, when a new thread leads that is not counted yet
         self.leader: RequestThread | None = None
         self._numbers = count()
         self._mean_seconds = 0.0  # running mean of request durations
@@ -69,21 +69,25 @@ class ThreadPool:
         """Start `number` threads, and make one of them the leader."""
         self._promotions.put(None)
         for _ in range(number):
-            self._add_thread()
+            self._admit(self._start_thread())
 
-    def _add_thread(self) -> None:
-        """:raises RuntimeError: no thread can be started."""
+    def _start_thread(self) -> RequestThread:
+        """Start a thread that the pool does not count yet. Called without the loop's lock: start() returns when the new
+        thread runs, and without memory it may never do that.
+
+        :raises RuntimeError: no thread can be started.
+        """
         thread = RequestThread()
         thread.handle = threading.Thread(target=self._run, args=(thread,), daemon=True)
         thread.handle.name = f"request-{next(self._numbers)}"
-        self.followers += 1
-        self.threads.append(thread)
-        try:
-            thread.handle.start()
-        except RuntimeError:
-            self.followers -= 1
-            self.threads.remove(thread)
-            raise
+        thread.handle.start()
+        return thread
+
+    def _admit(self, thread: RequestThread) -> None:
+        """Count a thread that has started. It may be the leader already."""
+        with self._loop.lock:
+            self.followers += 1
+            self.threads.append(thread)
 
     def begin_stream(self) -> bool:
         """Let the calling thread leave the pool to serve a stream, if it is in the pool; return whether it may.
@@ -97,7 +101,7 @@ class ThreadPool:
             return False
         try:
             self._leave(thread, thread.connection, self.streams)
-        except RuntimeError:
+        except (RuntimeError, MemoryError):
             self.streams.release()
             raise
         return True
@@ -111,10 +115,10 @@ class ThreadPool:
             self._leave(thread, connection, self.upgrades)
 
     def _leave(self, thread: RequestThread, connection: Connection, lasting: LastingRequests) -> None:
+        self._admit(self._start_thread())
         with self._loop.lock:
             if thread.connection is not connection:
                 return  # the request has ended; a thread of the application that has its socket came too late
-            self._add_thread()
             self.threads.remove(thread)
             thread.left_to = lasting
             lasting.add(thread)
@@ -126,7 +130,7 @@ class ThreadPool:
         self.alarm.clear()
         with self._loop.lock:
             connection = self.leader.connection if self.leader else None
-            if not self.followers:
+            if self.followers <= 0:
                 return
             if connection is None:
                 if self._loop.ready:  # the leader is between two requests, and the next may be long
@@ -190,7 +194,7 @@ class ThreadPool:
     def ensure_leader(self) -> None:
         """Promote a follower if there is no leader: an error may have interrupted a promotion."""
         with self._loop.lock:
-            if self.leader is None and self.followers:
+            if self.leader is None and self.followers > 0:
                 self._promotions.put(None)
 
     def _lead(self, thread: RequestThread) -> None:
@@ -219,7 +223,7 @@ class ThreadPool:
         thread.connection = connection
         self._turns_begun += 1
         self.count_in_flight()
-        if self._mean_seconds > PROMOTE_AFTER and self.followers:
+        if self._mean_seconds > PROMOTE_AFTER and self.followers > 0:
             with self._loop.lock:
                 if self.leader is thread:  # else a follower has already been promoted
                     self._promote_instead_of(connection)
@@ -265,7 +269,7 @@ class ThreadPool:
 
     def _promote_instead_of(self, connection: Connection) -> None:
         """Promote a follower while the leader is busy with `connection`."""
-        if self.followers:
+        if self.followers > 0:
             self._loop.unregister(connection)
             self.promote_follower()
 

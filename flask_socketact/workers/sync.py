@@ -84,6 +84,11 @@ class SyncWorker(GunicornMixin, BaseWorker, sync.SyncWorker):
         if self._carried:
             self._serve_carried()
 
+    def is_parent_alive(self) -> bool:
+        """Return whether to go on. To gunicorn's loop a relayed worker has lost its parent, if its master exits between
+        its heartbeat and this: nearly always with several listeners, as it serves a request in between."""
+        return self.relayed.check_master()
+
     def _may_read(self) -> bool:
         return (self.alive and not self.board.is_superseded) or self.board.stopping
 

@@ -7,6 +7,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from flask_socketact.handover.steps import Step
@@ -14,7 +15,17 @@ from tests.chaos import report
 from tests.chaos.bench import build_for_tests
 from tests.chaos.judge import Verdict, judge
 from tests.chaos.run import run
-from tests.chaos.schedule import LOADER_STEPS, Event, Schedule, ScheduleError, Setup, generate, parse
+from tests.chaos.schedule import (
+    FAULTS,
+    LOADER_STEPS,
+    Event,
+    Schedule,
+    ScheduleError,
+    Setup,
+    generate,
+    parse,
+    parse_setup,
+)
 from tests.chaos.shrink import shrink
 from tests.support.machine import Machine, MachineError, interrupt_on_terminate
 
@@ -41,6 +52,10 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--keep-going", action="store_true", help="run all schedules, and shorten none")
     parser.add_argument("--worker", choices=("thread", "sync", "gevent"), help="only this class of workers")
+    parser.add_argument(
+        "--setup", help="how the service runs, such as 'gevent preload hostile unix' or 'sync link 120 2'"
+    )
+    parser.add_argument("--fault", choices=FAULTS, action="append", help="only this fault; may be given several times")
     return parser.parse_args()
 
 
@@ -69,9 +84,9 @@ def schedules(options: argparse.Namespace) -> Iterator[Schedule]:
     else:
         first = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
         for seed in range(first, first + options.schedules):
-            schedule = generate(seed, options.seconds)
-            worker = options.worker or schedule.setup.worker
-            yield Schedule(seed, Setup(worker, schedule.setup.preload), schedule.seconds, schedule.events)
+            setup = parse_setup(options.setup) if options.setup else generate(seed, options.seconds).setup
+            setup = replace(setup, worker=options.worker or setup.worker)
+            yield generate(seed, options.seconds, options.fault or (), setup)
 
 
 def systematic(worker: str) -> Iterator[Schedule]:

@@ -7,10 +7,11 @@ import shutil
 import time
 from pathlib import Path
 
+from tests.chaos import clock
 from tests.chaos.halts import FOLDER
 from tests.chaos.operations import RELAY, install_release, source
-from tests.chaos.processes import MAILBOX, NAME, PORT, Processes
-from tests.chaos.schedule import Setup
+from tests.chaos.processes import LOADERS, MAILBOX, NAME, PORT, UNIX_SOCKET, Processes
+from tests.chaos.schedule import Schedule, Setup
 from tests.support.http import ask
 from tests.support.machine import EXAMPLES, Machine, drop_in, install
 
@@ -26,8 +27,9 @@ REACHED_FOR_TESTS = (
 #: Until nothing of a schedule is left, in seconds: the drain time, another one before a scope is killed, and a start.
 SETTLING = 3 * DRAIN_TIME
 QUICK = 1.0
-#: /run is in memory, and a fault fills it.
-RUN_SIZE = "48M"
+#: /run is in memory, and a fault fills it; so does another one with the journal's file system.
+RUN_SIZE, JOURNAL_SIZE = "48M", "64M"
+JOURNAL = "/var/log/journal"
 
 
 def build_for_tests(machine: Machine) -> None:
@@ -43,24 +45,45 @@ def build_for_tests(machine: Machine) -> None:
     for unit in (EXAMPLES / "chaos").glob("*.service"):
         shutil.copy(unit, machine.path("/etc/systemd/system"))
     machine.run("mount", "-o", f"remount,size={RUN_SIZE}", "/run")
+    machine.run("journalctl", "--relinquish-var")
+    machine.run("mount", "-t", "tmpfs", "-o", f"size={JOURNAL_SIZE}", "journal", JOURNAL)
+    machine.run("journalctl", "--flush")
     # The relay is root without capabilities, and workers are another user: both rename files in this folder.
-    machine.run("install", "--directory", "--mode=0777", FOLDER)
+    machine.run("install", "--directory", "--mode=0777", FOLDER, LOADERS)
+    clock.install(machine)
     machine.systemctl("daemon-reload")
 
 
-def prepare(machine: Machine, setup: Setup) -> None:
+def prepare(machine: Machine, schedule: Schedule) -> None:
     """Start the service, set up as the schedule says, with nothing left of an earlier one."""
+    setup = schedule.setup
     machine.systemctl("stop", f"{NAME}.socket", f"{NAME}.service")
     machine.systemctl("reset-failed")
     arguments = [f"--worker-class flask_socketact.workers.{CLASSES[setup.worker]}", f"--workers {WORKERS}"]
     arguments += [f"--threads {THREADS}", f"--graceful-timeout {DRAIN_TIME}", *(["--preload"] if setup.preload else [])]
-    text = f'[Service]\nReadWritePaths={FOLDER}\nEnvironment="GUNICORN_CMD_ARGS={" ".join(arguments)}"\n'
-    drop_in(machine, f"{NAME}.service", text)
-    install_release(machine, source("0"))
+    text = f'[Service]\nReadWritePaths={FOLDER} {LOADERS}\nEnvironment="GUNICORN_CMD_ARGS={" ".join(arguments)}"\n'
+    has_jumps = any(event.what == "clock" for event in schedule.events)
+    clock.set_wrong(machine, 0)
+    drop_in(machine, f"{NAME}.socket", f"[Socket]\n{_listeners(setup)}")
+    drop_in(machine, f"{NAME}.service", text + (clock.SETTINGS if has_jumps else ""))
+    install_release(machine, source("0", hostile=setup.hostile))
+    # A hostile application changes its umask: the file that it writes is there already.
     machine.path(EXECUTED).unlink(missing_ok=True)
-    for file in machine.path(FOLDER).iterdir():
-        file.unlink()
+    machine.run("install", "--directory", "--owner=app", str(Path(EXECUTED).parent))
+    machine.run("install", "--owner=app", "--mode=0600", "/dev/null", EXECUTED)
+    for folder in (FOLDER, LOADERS):
+        for file in machine.path(folder).iterdir():
+            file.unlink()
     machine.systemctl("start", f"{NAME}.socket", f"{NAME}.service")
+
+
+def _listeners(setup: Setup) -> str:
+    """Return what the socket unit has in addition."""
+    if setup.unix:
+        return f"ListenStream={UNIX_SOCKET}\n"
+    if setup.distance:
+        return f"ListenStream=\nListenStream=0.0.0.0:{PORT}\nListenSequentialPacket={MAILBOX}\n"
+    return ""
 
 
 def executed(machine: Machine) -> list[tuple[str, int]]:

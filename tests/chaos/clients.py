@@ -6,11 +6,11 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
+from tests.chaos.access import Access
 from tests.chaos.evidence import Closed, Outcome, Request
 from tests.chaos.wire import LostError, Wire
 
@@ -29,9 +29,10 @@ class Kind:
     pieces: int = 0  #: of the content
     pause: float = 0.0  #: before each piece, in seconds
 
-    @property
-    def own(self) -> float:
-        return self.milliseconds / 1000 + self.pieces * self.pause
+    def own(self, round_trip: float, *, is_new: bool) -> float:
+        """Return how long a request takes if nothing waits, in seconds."""
+        round_trips = 1 + is_new + (GROWTH if self.pieces else 0)
+        return self.milliseconds / 1000 + self.pieces * self.pause + round_trips * round_trip
 
 
 KINDS = {
@@ -45,17 +46,18 @@ KINDS = {
 #: For workers that serve one request at a time.
 SERIAL_KINDS = {"new": KINDS["new"], "long": Kind(1, milliseconds=1000, think=(0.5, 1.0))}
 PIECE = b"x" * 20_000
+#: Round trips until TCP's congestion window has grown to a piece, from one packet (RFC 5681).
+GROWTH = 4
 
 
 class Clients:
     """The clients, in a thread of their own; the attributes are complete after the block."""
 
-    def __init__(self, enter: Callable[[], None], port: int, kinds: dict[str, Kind], seed: int) -> None:
-        """`enter` is called in the thread: it may move it to another network."""
+    def __init__(self, access: Access, kinds: dict[str, Kind], seed: int) -> None:
         self.requests: list[Request] = []
         self.closed: list[Closed] = []
         self.late: list[tuple[float, float]] = []
-        self._enter, self._port, self._kinds, self._seed = enter, port, kinds, seed
+        self._access, self._kinds, self._seed = access, kinds, seed
         self._is_stopping = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._main, name="clients")
@@ -75,7 +77,7 @@ class Clients:
 
     def _main(self) -> None:
         try:
-            self._enter()
+            self._access.enter()
             asyncio.run(self._run())
         except BaseException as error:  # noqa: BLE001 (raised again in the other thread)
             self._error = error
@@ -147,7 +149,7 @@ class Clients:
                 reused,
                 began,
                 time.monotonic(),
-                kind.own,
+                kind.own(self._access.round_trip, is_new=not reused),
                 outcome,
                 wire.received if wire else 0,
                 int(words[1]),
@@ -164,8 +166,10 @@ class Clients:
 
     async def _connect(self) -> Wire:
         opened = time.monotonic()
-        _, wire = await asyncio.get_running_loop().create_connection(lambda: Wire(opened), "127.0.0.1", self._port)
-        return wire
+        loop, address = asyncio.get_running_loop(), self._access.address
+        if isinstance(address, str):
+            return (await loop.create_unix_connection(lambda: Wire(opened), address))[1]
+        return (await loop.create_connection(lambda: Wire(opened), *address))[1]
 
 
 def _check(request: str, kind: Kind, status: int, content: str) -> tuple[Outcome, str]:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+#: From the moment at which a packet is sent again until the client has it, on the slowest link. Seconds.
+LATE = 0.5
+
 
 class Outcome(Enum):
     OK = "ok"
@@ -26,7 +29,7 @@ class Request:
 
     name: str
     kind: str
-    port: int  #: the client's, which tells connections apart; 0 if there is none
+    port: int  #: the client's, which tells connections apart; of a Unix socket its inode; 0 if there is none
     opened: float  #: when its client began to open its connection
     reused: bool  #: its connection has had a request before
     began: float
@@ -77,6 +80,29 @@ class Halt:
         return f"{self.role} {self.pid} {what}{where}, {self.began:.3f} to {self.ended:.3f}, with {ports} connections"
 
 
+@dataclass(frozen=True)
+class Shortage:
+    """A process that got no more memory for some time."""
+
+    pid: int
+    role: str
+    began: float
+    ended: float
+    ports: frozenset[int]  #: clients of the connections that it held at some moment of that time
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.pid} without memory, {self.began:.3f} to {self.ended:.3f}"
+
+
+@dataclass(frozen=True)
+class Stall:
+    """A connection for which a lossy link has dropped a packet, until its sender has sent again."""
+
+    port: int
+    began: float
+    ended: float
+
+
 class Cause(Enum):
     """Why clients may notice something for some time; docs/restarts.md and docs/workers.md name each."""
 
@@ -88,6 +114,7 @@ class Cause(Enum):
     DRAIN = "restart without a relay"
     DESCRIPTORS = "descriptors used up"
     CPU = "CPU used up"
+    HOSTILE = "hostile clients"  #: of workers that serve one request at a time
 
 
 @dataclass(frozen=True)
@@ -132,15 +159,41 @@ class Evidence:
     closed: list[Closed] = field(default_factory=list)
     executed: list[tuple[str, int]] = field(default_factory=list)  #: name of a request, and PID
     halts: list[Halt] = field(default_factory=list)
+    shortages: list[Shortage] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
     faults: list[tuple[str, float, float]] = field(default_factory=list)  #: other ones: name, begin, end
     late: list[tuple[float, float]] = field(default_factory=list)  #: when the clients' loop was late, and by how much
     starved: list[tuple[float, float]] = field(default_factory=list)  #: the same of all processes of the machine
+    stalls: list[Stall] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)  #: what is wrong with the service afterwards
     serial: bool = False  #: a worker serves one request at a time: clients wait for each other
     journal: str = ""
 
-    def lateness(self, began: float, ended: float) -> float:
-        """Return for how many seconds of this time the clients, or all processes of the machine, got no CPU."""
-        return sum(by for at, by in self.late + self.starved if began <= at <= ended + by)
+    def lateness(self, began: float, ended: float, port: int = 0) -> float:
+        """Return for how many seconds of this time the clients, or all processes of the machine, got no CPU, or a
+        connection waited for a sender that had to send again."""
+        starved = sum(by for at, by in self.late + self.starved if began <= at <= ended + by)
+        return starved + self._stalled(began, ended, port)
+
+    def sent_at(self, port: int, at: float) -> float:
+        """Return when, at the earliest, a packet was sent first that the client of a connection got at this time."""
+        stalls = [each.began for each in self.stalls if each.port == port and each.began <= at <= each.ended + LATE]
+        return min([at, *stalls])
+
+    def lost_reset(self, request: Request) -> bool:
+        """Return whether the link has dropped a packet of its connection that was never sent again: a reset. Its client
+        notices nothing."""
+        return any(
+            each.port == request.port and request.began <= each.began <= request.ended <= each.ended
+            for each in self.stalls
+        )
+
+    def _stalled(self, began: float, ended: float, port: int) -> float:
+        """Return the length of the union of a connection's stalls, within this time."""
+        total, until = 0.0, began
+        for stall in sorted((each for each in self.stalls if each.port == port), key=lambda each: each.began):
+            first, last = max(stall.began, until), min(stall.ended, ended)
+            if last > first:
+                total, until = total + last - first, last
+        return total

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tests.chaos.evidence import Cause, Closed, Evidence, Expected, Halt, Operation, Outcome, Request, Window
+from tests.chaos.evidence import Cause, Closed, Evidence, Expected, Halt, Operation, Outcome, Request, Shortage, Window
 
 #: What a request may wait beyond its own time and the lateness of its client, in seconds.
 LIMIT = 1.0
@@ -18,7 +18,10 @@ LIMIT = 1.0
 CLOCK_SLACK = 0.25
 #: An idle connection lingers for 2 s in a stop (docs/restarts.md); its close is noted a moment later. Seconds.
 LINGER = 3.0
+NOT_ACTIVE = frozenset({Cause.NOT_ACTIVE})
 FAILURES = frozenset({Cause.MASTER_KILLED, Cause.NOT_ACTIVE, Cause.DRAIN})
+#: A process without memory fails, but does not give the response of another request.
+_FAILS_WITHOUT_MEMORY = frozenset({Outcome.STATUS, Outcome.EOF, Outcome.RESET, Outcome.CUT})
 CLOSES = frozenset({Cause.STOP, Cause.PORT_CLOSED, Cause.DRAIN, Cause.DESCRIPTORS})
 
 
@@ -57,8 +60,9 @@ def judge(evidence: Evidence) -> Verdict:
         verdict.note("closed", closed.at, closed, _why_closed(evidence, closed))
     for operation in evidence.operations:
         _judge_operation(evidence, operation, verdict)
-    for request, release in _from_old_release(evidence):
-        verdict.note("old release", request.ended, f"{request}: {release} was ready", None)
+    for request, release, ready_at in _from_old_release(evidence):
+        reason = _why_old(evidence, request, ready_at)
+        verdict.note("old release", request.ended, f"{request}: {release} was ready", reason)
     for leftover in evidence.leftovers:
         verdict.note("leftover", 0.0, leftover, None)
     return verdict
@@ -67,13 +71,15 @@ def judge(evidence: Evidence) -> Verdict:
 def _judge_requests(evidence: Evidence, verdict: Verdict) -> None:
     executed = Counter(name for name, _ in evidence.executed)
     pids = set(evidence.executed)
+    served_by = dict(evidence.executed)
     for name, times in executed.items():
         if times > 1:
             verdict.note("executed twice", 0.0, f"{name}: {times} times", None)
     for request in evidence.requests:
-        _judge_wait(evidence, request, verdict)
+        shortage = _shortage(evidence, request, served_by.get(request.name))
+        _judge_wait(evidence, request, shortage, verdict)
         if request.outcome is not Outcome.OK:
-            reason = _why_lost(evidence, request, was_executed=executed[request.name] > 0)
+            reason = _why_lost(evidence, request, shortage, was_executed=executed[request.name] > 0)
             verdict.note("lost", request.ended, request, reason)
         elif (request.name, request.pid) not in pids:
             verdict.note("response without execution", request.ended, request, None)
@@ -88,6 +94,17 @@ def _holder(evidence: Evidence, port: int, opened: float, ended: float) -> Halt 
     return None
 
 
+def _shortage(evidence: Evidence, request: Request, pid: int | None) -> Shortage | None:
+    """Return the shortage of memory in a process that served the request, or had its connection. Which process has
+    accepted a new connection is unknown, if the request was not executed."""
+    for shortage in evidence.shortages:
+        in_time = request.began <= shortage.ended and request.ended >= shortage.began
+        had_it = request.port in shortage.ports or not request.reused
+        if in_time and (pid == shortage.pid or (pid is None and had_it)):
+            return shortage
+    return None
+
+
 def _describe(halt: Halt) -> str:
     return f"{halt.role} {'killed' if halt.killed else 'frozen'}"
 
@@ -98,14 +115,22 @@ def _window(evidence: Evidence, causes: frozenset[Cause], began: float, ended: f
     )
 
 
-def _why_lost(evidence: Evidence, request: Request, *, was_executed: bool) -> str | None:
-    began, ended = request.began, request.ended
+def _why_lost(evidence: Evidence, request: Request, shortage: Shortage | None, *, was_executed: bool) -> str | None:
+    if shortage is not None and request.outcome in _FAILS_WITHOUT_MEMORY:
+        return f"{shortage.role} without memory"
     if request.outcome in (Outcome.WRONG, Outcome.STATUS):
         return None
-    if holder := _holder(evidence, request.port, request.opened, ended):
+    if holder := _holder(evidence, request.port, request.opened, request.ended):
         return _describe(holder)
-    if was_executed or request.received or request.outcome is Outcome.TIMEOUT:
+    is_unnoticed = request.outcome is Outcome.TIMEOUT and not evidence.lost_reset(request)
+    if was_executed or request.received or is_unnoticed:
         return None
+    return _why_closed_early(evidence, request)
+
+
+def _why_closed_early(evidence: Evidence, request: Request) -> str | None:
+    """Return why a request that was not executed may have got nothing."""
+    began, ended = evidence.sent_at(request.port, request.began), request.ended
     if not request.reused and _window(evidence, frozenset({Cause.PORT_CLOSED}), began, ended, CLOCK_SLACK):
         return "port closed"  # refused, or reset in the listener's queue
     if request.reused and _window(evidence, CLOSES, began, ended, LINGER):
@@ -113,34 +138,56 @@ def _why_lost(evidence: Evidence, request: Request, *, was_executed: bool) -> st
     return None
 
 
-def _judge_wait(evidence: Evidence, request: Request, verdict: Verdict) -> None:
-    wait = request.ended - request.began - request.own - evidence.lateness(request.began, request.ended)
-    if wait <= LIMIT or evidence.serial or request.outcome is Outcome.REFUSED:
+def _judge_wait(evidence: Evidence, request: Request, shortage: Shortage | None, verdict: Verdict) -> None:
+    late = evidence.lateness(request.began, request.ended, request.port)
+    wait = request.ended - request.began - request.own - late
+    if wait <= LIMIT or request.outcome is Outcome.REFUSED:
         return
-    verdict.note("waited", request.ended, f"{wait:.2f} s: {request}", _why_waited(evidence, request))
+    reason = _why_waited(evidence, request, wait)
+    if reason is None and shortage is not None and _in_time(evidence, request, shortage.began, shortage.ended):
+        reason = f"{shortage.role} without memory"
+    verdict.note("waited", request.ended, f"{wait:.2f} s: {request}", reason)
 
 
-def _why_waited(evidence: Evidence, request: Request) -> str | None:
+def _why_waited(evidence: Evidence, request: Request, wait: float) -> str | None:
     """Return what the request has waited for; it must have ended soon after that."""
     for halt in evidence.halts:
         held = request.port in halt.ports | halt.mail and request.opened <= halt.ended
-        if held and request.began <= halt.ended and _in_time(request, halt.began, halt.ended):
+        if held and request.began <= halt.ended and _in_time(evidence, request, halt.began, halt.ended):
             return _describe(halt)
     for window in evidence.windows:
-        if window.cause is not Cause.NOT_ACTIVE and _in_time(request, window.began, window.ended):
+        if _excuses_waits(evidence, window.cause) and _in_time(evidence, request, window.began, window.ended):
             return str(window.cause.value)
+    if evidence.serial and wait <= LIMIT + _longest_other(evidence, request):
+        return "worker busy with another request"
     return None
 
 
-def _in_time(request: Request, began: float, ended: float) -> bool:
+def _excuses_waits(evidence: Evidence, cause: Cause) -> bool:
+    return cause is not Cause.NOT_ACTIVE and (evidence.serial or cause is not Cause.HOSTILE)
+
+
+def _longest_other(evidence: Evidence, request: Request) -> float:
+    """Return the longest own time of the requests that ran at the same time, in seconds."""
+    others = (each for each in evidence.requests if each.began < request.ended and each.ended > request.began)
+    return max((each.own for each in others if each is not request), default=0.0)
+
+
+def _in_time(evidence: Evidence, request: Request, began: float, ended: float) -> bool:
     """Return whether a request ran in this time, and ended soon after it."""
-    return request.ended >= began and request.ended - max(ended, request.began) <= request.own + LIMIT
+    since = max(ended, request.began)
+    late = evidence.lateness(since, request.ended, request.port)
+    return request.ended >= began and request.ended - since - late <= request.own + LIMIT
 
 
 def _why_closed(evidence: Evidence, closed: Closed) -> str | None:
     if holder := _holder(evidence, closed.port, closed.opened, closed.at):
         return _describe(holder)
-    window = _window(evidence, CLOSES, closed.at, closed.at, LINGER)
+    began = evidence.sent_at(closed.port, closed.at)
+    for shortage in evidence.shortages:
+        if began <= shortage.ended + CLOCK_SLACK and closed.at >= shortage.began and closed.port in shortage.ports:
+            return f"{shortage.role} without memory"
+    window = _window(evidence, CLOSES, began, closed.at, LINGER)
     return None if window is None else window.cause.value
 
 
@@ -169,8 +216,21 @@ def _disturbance(evidence: Evidence, operation: Operation) -> str | None:
     return None
 
 
-def _from_old_release(evidence: Evidence) -> Iterator[tuple[Request, str]]:
-    """Yield requests on new connections that got their response from an earlier release than the ready one."""
+def _why_old(evidence: Evidence, request: Request, ready_at: float) -> str | None:
+    """Return the kill after which the old workers go on: that of a master that has not told them yet to drain."""
+    for halt in evidence.halts:
+        is_killed_master = halt.killed and halt.role == "master"
+        if is_killed_master and ready_at - CLOCK_SLACK <= halt.ended <= request.ended:
+            began = max(request.began, halt.ended)
+            window = _window(evidence, NOT_ACTIVE, began, request.ended, 0.0)
+            if window is not None:
+                return _describe(halt)
+    return None
+
+
+def _from_old_release(evidence: Evidence) -> Iterator[tuple[Request, str, float]]:
+    """Yield requests on new connections that got their response from an earlier release than the ready one; that
+    release, and when it was ready."""
     for index, operation in enumerate(evidence.operations):
         if operation.status != 0 or not operation.release:
             continue
@@ -179,4 +239,4 @@ def _from_old_release(evidence: Evidence) -> Iterator[tuple[Request, str]]:
         for request in evidence.requests:
             is_later = operation.ended < request.opened and request.began < until
             if is_later and request.outcome is Outcome.OK and request.release != operation.release:
-                yield request, operation.release
+                yield request, operation.release, operation.ended

@@ -13,14 +13,20 @@ from tests.support.machine import Machine
 from tests.support.operations import BROKEN
 
 APP = Path(__file__).parent / "app.py"
+HOSTILE_APP = Path(__file__).parents[1] / "support/hostile_app.py"
+_FUTURE = "from __future__ import annotations"
 RELAY = "/usr/local/lib/flask-socketact/relay"
 #: How long a release that does not boot stays, in seconds: systemd tries twice.
 OUTAGE = 3.0
 
 
-def source(number: str) -> str:
-    """Return the application as the release of this number."""
-    return APP.read_text().replace('RELEASE = "0"', f'RELEASE = "{number}"')
+def source(number: str, *, hostile: bool) -> str:
+    """Return the application as the release of this number, with hostile views or without."""
+    text = APP.read_text().replace('RELEASE = "0"', f'RELEASE = "{number}"')
+    if not hostile:
+        return text
+    views = HOSTILE_APP.read_text().replace("from examples.app import app", "").replace(_FUTURE, "")
+    return f"{text}\n\n{views}"
 
 
 def install_release(machine: Machine, text: str) -> None:
@@ -33,9 +39,10 @@ def install_release(machine: Machine, text: str) -> None:
 class Operations:
     """Runs operations one after the other, and notes each command."""
 
-    def __init__(self, machine: Machine, windows: Windows) -> None:
+    def __init__(self, machine: Machine, windows: Windows, *, hostile: bool) -> None:
+        """`hostile`: so is the application."""
         self.operations: list[Operation] = []
-        self._machine, self._windows = machine, windows
+        self._machine, self._windows, self._hostile = machine, windows, hostile
         self._releases: Iterator[int] = itertools.count(1)
         self._known: dict[str, Callable[[], None]] = {
             "restart": lambda: self._systemctl("restart"),
@@ -89,7 +96,7 @@ class Operations:
 
     def _deploy(self) -> None:
         number = str(next(self._releases))
-        install_release(self._machine, source(number))
+        install_release(self._machine, source(number, hostile=self._hostile))
         self._systemctl("restart", release=number)
 
     def _bad(self, verb: str) -> None:
@@ -99,5 +106,5 @@ class Operations:
             time.sleep(OUTAGE)
         finally:
             number = str(next(self._releases))
-            install_release(self._machine, source(number))
+            install_release(self._machine, source(number, hostile=self._hostile))
         self._systemctl("restart", release=number)

@@ -11,10 +11,14 @@ from tests.support.machine import Machine
 NAME = "app"
 PORT = 8000
 MAILBOX = "/run/app/mailbox"
+UNIX_SOCKET = "/run/app/http.sock"
+#: Each loader makes a file here: tests/chaos/steps.py.
+LOADERS = "/run/chaos-loaders"
 #: States of connections in /proc/net/tcp that have a process: established, and closed by the client (CLOSE_WAIT).
 _OPEN = ("01", "08")
 _INODE = re.compile(r"socket:\[(\d+)\]")
-_LOADER = re.compile(r"Loading the application for all workers \(pid: (\d+)\)")
+#: A line of ss --unix: state, queues, address and inode of the socket and of its peer.
+_UNIX = re.compile(rf"ESTAB +\d+ +\d+ +{UNIX_SOCKET} +(\d+) +\* +(\d+)")
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,9 @@ class State:
 class Processes:
     """Looks at the processes of the service, and stops them."""
 
-    def __init__(self, machine: Machine, *, preload: bool) -> None:
-        self._machine, self._preload = machine, preload
+    def __init__(self, machine: Machine, *, unix: bool = False) -> None:
+        """`unix`: clients use the Unix socket."""
+        self._machine, self._unix = machine, unix
 
     def state(self) -> State:
         machine = self._machine
@@ -61,11 +66,8 @@ class Processes:
 
     def _loaders(self) -> tuple[int, ...]:
         """Return the loaders that live: one for each generation that has a worker."""
-        if not self._preload:
-            return ()
-        command = ("journalctl", f"--unit={NAME}", "--output=cat", "--lines=20", "--grep=for all workers")
-        found = _LOADER.findall(self._machine.run(*command, check=False).stdout)
-        return tuple(pid for pid in map(int, found) if self.exists(pid))
+        found = [file.name for file in self._machine.path(LOADERS).iterdir()]
+        return tuple(pid for pid in sorted(map(int, found)) if self.exists(pid))
 
     def _is_python(self, pid: int) -> bool:
         """Return whether it is a worker, not a command of the unit."""
@@ -99,6 +101,9 @@ class Processes:
 
     def _ports(self) -> dict[str, int]:
         """Return the clients' ports of the open connections to the service, by the server's socket."""
+        if self._unix:
+            shown = self._machine.run("ss", "--no-header", "--unix").stdout
+            return {inode: int(peer) for inode, peer in _UNIX.findall(shown)}
         rows = [line.split() for line in self._machine.path("/proc/1/net/tcp").read_text().splitlines()[1:]]
         return {
             row[9]: int(row[2].rpartition(":")[2], 16)

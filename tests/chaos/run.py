@@ -8,12 +8,13 @@ import time
 from collections import Counter
 
 from tests.chaos import bench
+from tests.chaos.access import access
 from tests.chaos.clients import KINDS, SERIAL_KINDS, Clients
 from tests.chaos.evidence import Evidence
 from tests.chaos.faults import Faults
 from tests.chaos.halts import Halts
 from tests.chaos.operations import Operations
-from tests.chaos.processes import NAME, PORT, Processes
+from tests.chaos.processes import NAME, Processes
 from tests.chaos.schedule import CALM, OPERATIONS, Schedule
 from tests.chaos.starvation import Starvation
 from tests.chaos.windows import Windows
@@ -22,24 +23,25 @@ from tests.support.machine import Machine
 
 def run(machine: Machine, schedule: Schedule) -> tuple[Evidence, Counter[tuple[str, str]]]:
     """Run a schedule; return what happened, and how often a process was killed or frozen at which step."""
-    bench.prepare(machine, schedule.setup)
-    processes = Processes(machine, preload=schedule.setup.preload)
+    setup = schedule.setup
+    bench.prepare(machine, schedule)
+    processes = Processes(machine, unix=setup.unix)
     windows = Windows(lambda: machine.show(NAME, "ActiveState") == "active")
-    operations = Operations(machine, windows)
-    is_serial = schedule.setup.worker == "sync"
+    operations = Operations(machine, windows, hostile=setup.hostile)
+    is_serial = setup.worker == "sync"
     kinds = SERIAL_KINDS if is_serial else KINDS
     began = time.monotonic()
-    with Halts(machine, processes, windows) as halts:
+    with Halts(machine, processes, windows) as halts, access(machine, setup, schedule.seed) as way:
         faults = Faults(machine, processes, halts, windows, schedule.seed)
-        with Starvation(machine) as starvation, Clients(machine.enter_network, PORT, kinds, schedule.seed) as clients:
+        with Starvation(machine) as starvation, Clients(way, kinds, schedule.seed) as clients:
             _play(schedule, operations, faults)
             faults.wait()
     windows.close()
     evidence = Evidence(clients.requests, clients.closed, late=clients.late, serial=is_serial)
-    evidence.starved = starvation.starved
+    evidence.starved, evidence.stalls = starvation.starved, list(way.stalls)
     evidence.leftovers = bench.leftovers(machine, processes)
     evidence.executed = bench.executed(machine)
-    evidence.halts, evidence.windows = halts.halts, windows.windows
+    evidence.halts, evidence.shortages, evidence.windows = halts.halts, faults.shortages, windows.windows
     evidence.operations, evidence.faults = operations.operations, faults.faults
     evidence.journal = _journal(machine, began)
     return evidence, halts.reached

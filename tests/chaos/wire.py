@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import time
 from dataclasses import dataclass
 
@@ -33,7 +35,7 @@ class Wire(asyncio.Protocol):
 
     def __init__(self, opened: float) -> None:
         self.opened = opened
-        self.port = 0
+        self.port = 0  #: as in the evidence
         self.requests = 0
         self.received = 0  #: bytes since the last request began
         self.ended_at: float | None = None  #: when the server closed it, or it was reset
@@ -44,7 +46,9 @@ class Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self.port = transport.get_extra_info("sockname")[1]
+        client = transport.get_extra_info("socket")
+        is_unix = client.family == socket.AF_UNIX
+        self.port = os.fstat(client.fileno()).st_ino if is_unix else client.getsockname()[1]
 
     def data_received(self, data: bytes) -> None:
         self.received += len(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import signal
 import socket
 import struct
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from flask_socketact.errors import RequestError
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.slot import Field, Slot
 from tests.support.http import REQUEST, answer, ask, exchange
@@ -843,3 +845,41 @@ def test_output_after_closing_stdout_reaches_no_client(folder: Folder, http: soc
             client.settimeout(0.1)
             with pytest.raises(TimeoutError):
                 client.recv(100)
+
+
+def test_thread_that_does_not_start_holds_up_its_own_request_only(folder: Folder, http: socket.socket) -> None:
+    """Without memory a new thread may end before start() has noticed that it runs, and start() never returns."""
+    app = folder(
+        BASE
+        + """
+    def misbehave(what, environ, start_response):
+        threading.Thread.start = lambda thread: (open("starting", "w").close(), time.sleep(60))
+        environ["gunicorn.socket"].sendall(b"x")  # from now on it needs another thread in the pool
+    """
+    )
+    arguments = ("--threads", "2", "--graceful-timeout", "1")
+    with serving(app, http, "thread", *arguments) as server, dial(http) as client:
+        client.sendall(get("/upgrade", "Upgrade: other").replace(b"Connection: close", b"Connection: Upgrade"))
+        server.wait_for((app / "starting").exists, "the thread to start")
+        for _ in range(3):
+            assert ask(lambda: dial(http))[0] == 200
+
+
+@ALL
+def test_worker_without_memory_does_not_go_on_to_lose_connections(
+    folder: Folder, http: socket.socket, worker: str
+) -> None:
+    """It is replaced, or lets another worker serve."""
+    app = folder(BASE)
+    with Server(app, *CONF, "-w", "2", *CLASSES[worker], "app:app", listeners={"http": http}) as server:
+        first, _ = server.wait_until_ready().workers()
+        _, hard = resource.prlimit(first, resource.RLIMIT_DATA)
+        resource.prlimit(first, resource.RLIMIT_DATA, (4096, hard))
+        succeeded = 0
+        deadline = time.monotonic() + 30
+        while succeeded < 40 and time.monotonic() < deadline:
+            try:
+                succeeded = succeeded + 1 if ask(lambda: dial(http))[0] == 200 else 0
+            except RequestError:
+                succeeded = 0
+        assert succeeded == 40, server.log[-5000:]

@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,7 @@ from h2.events import DataReceived, StreamEnded
 from flask_socketact.workers.drain import LINGER
 from tests.support.http import REQUEST, answer, ask, certificate, connect_and_reset, exchange, in_drain
 from tests.support.load import Load
-from tests.support.server import CONF, Server, dial
+from tests.support.server import CONF, Server, dial, tcp
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +51,21 @@ def test_request_in_flight_is_finished(plain: Path, http: socket.socket, worker:
         began = time.monotonic()
         assert server.wait_until_gone() == 0
         assert time.monotonic() - began < LINGER  # without connections it does not wait
+
+
+@BOTH
+def test_several_listeners_after_the_master_has_exited(plain: Path, http: socket.socket, worker: str) -> None:
+    """A relay may be the reason: the worker serves until it knows. gunicorn's loop with several listeners would end."""
+    with tcp() as other:
+        arguments = (*CONF, "-w", "1", "-k", worker, "app:app")
+        with Server(plain, *arguments, listeners={"web": http, "other": other}) as server:
+            server.wait_until_ready()
+            server.process.kill()
+            for listener in (http, other) * 3:
+                assert ask(partial(dial, listener))[0] == 200
+            server.wait_for_log("The master has died: this worker drains")
+            assert "Parent changed" not in server.log
+            server.wait_for(lambda: not server.processes(), "the worker to exit")
 
 
 @BOTH

@@ -262,6 +262,14 @@ def socket_in(pid: int, family: socket.AddressFamily) -> socket.socket:
     return made[0]
 
 
+def leave_network() -> None:
+    """Let the calling thread make its sockets in a new network from now on, which ends with it."""
+    if sys.version_info >= (3, 12):
+        os.unshare(_CLONE_NEWNET)
+    elif ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+
+
 def _setns(fd: int) -> None:
     if sys.version_info >= (3, 12):
         os.setns(fd, _CLONE_NEWNET)

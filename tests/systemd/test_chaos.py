@@ -13,7 +13,7 @@ from tests.chaos.bench import build_for_tests, prepare
 from tests.chaos.judge import judge
 from tests.chaos.processes import NAME, Processes
 from tests.chaos.run import run
-from tests.chaos.schedule import Setup, parse
+from tests.chaos.schedule import parse
 from tests.support.machine import EXAMPLES, Machine
 
 MAILBOX = "flask_socketact/handover/mailbox.py"
@@ -24,6 +24,7 @@ seed 1 seconds 7 thread
 3.0 step relay-moves freeze 0.5
 3.2 deploy
 """
+FAR = float("inf")
 UNITS = sorted(unit.name for unit in (EXAMPLES / "chaos").glob("*.service"))
 
 
@@ -59,23 +60,24 @@ def test_a_worker_that_forgets_a_connection_is_found(machine: Machine) -> None:
 
 
 def test_units_end_by_themselves_and_revert_what_they_did(machine: Machine) -> None:
-    prepare(machine, Setup())
-    processes = Processes(machine, preload=False)
+    prepare(machine, parse("seed 1 seconds 4 thread"))
+    processes = Processes(machine)
     before = processes.state()
-    limits = [limit(machine, pid) for pid in before.workers]
+    everyone = (before.master, *before.workers)
+    limits = [limit(machine, pid, resource) for pid in everyone for resource in ("open files", "data size")]
     instances = [unit.replace("@", "@run" if "full" in unit else f"@{NAME}") for unit in UNITS if "kill" not in unit]
     assert len(instances) == len(UNITS) - 1
     machine.systemctl("start", *sorted(instances, key=lambda unit: "full" in unit))
-    everyone = (before.master, *before.workers)
     machine.wait_for(lambda: any(map(processes.is_stopped, everyone)), "a process to be frozen")
     machine.wait_for(lambda: processes.is_stopped(int(machine.show("dbus", "MainPID"))), "D-Bus to be frozen")
-    machine.wait_for(lambda: any(limit(machine, pid) < 200 for pid in before.workers), "few descriptors")
+    machine.wait_for(lambda: any(limit(machine, pid, "open files") < 200 for pid in before.workers), "few descriptors")
+    machine.wait_for(lambda: any(limit(machine, pid, "data size") < FAR for pid in everyone), "no more memory")
     machine.wait_for(lambda: free(machine) == 0, "/run to be full")
     machine.wait_for(lambda: {machine.show(unit, "ActiveState") for unit in instances} == {"inactive"}, "their end")
     assert free(machine) > 0
     assert not any(map(processes.is_stopped, everyone))
     assert not processes.is_stopped(int(machine.show("dbus", "MainPID")))
-    assert [limit(machine, pid) for pid in before.workers] == limits
+    assert limits == [limit(machine, pid, resource) for pid in everyone for resource in ("open files", "data size")]
     assert processes.state() == before
     machine.systemctl("start", f"chaos-kill@{NAME}")
     machine.wait_for(lambda: processes.state() != before, "a process to be killed")
@@ -86,8 +88,8 @@ def free(machine: Machine) -> int:
     return int(machine.run("df", "--output=avail", "/run").stdout.split()[-1])
 
 
-def limit(machine: Machine, pid: int) -> int:
-    """Return how many descriptors a process may have."""
-    found = re.search(r"Max open files\s+(\d+)", machine.path(f"/proc/{pid}/limits").read_text())
+def limit(machine: Machine, pid: int, resource: str) -> float:
+    """Return how much of a resource a process may have."""
+    found = re.search(rf"Max {resource}\s+(\S+)", machine.path(f"/proc/{pid}/limits").read_text())
     assert found is not None
-    return int(found[1])
+    return float(found[1].replace("unlimited", "inf"))

@@ -7,33 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.chaos.evidence import Cause, Closed, Evidence, Expected, Halt, Operation, Outcome, Request, Window
+from tests.chaos.evidence import Cause, Closed, Evidence, Expected, Halt, Outcome, Request, Window
 from tests.chaos.judge import judge
-
-OK = Request("new-0-1", "new", 40001, 10.0, False, 10.0, 10.1, 0.0, Outcome.OK, 100, 77, "0")
-REUSED = replace(OK, name="idle-0-1", port=40002, opened=5.0, reused=True)
-OTHER = replace(OK, name="other", port=40003, opened=1.0, began=1.0, ended=1.1)
-RESTART = Operation("systemctl restart app", 8.0, 9.0, 0, Expected.SUCCESS)
-
-
-def lost(outcome: Outcome, request: Request = OK, **changes: object) -> Request:
-    return replace(request, **({"outcome": outcome, "received": 0, "pid": 0, "release": ""} | changes))  # type: ignore[arg-type]
-
-
-def halt(port: int, *, killed: bool, began: float = 9.9, ended: float = 9.95) -> Halt:
-    return Halt(77, "worker", "", killed, began, ended, frozenset({port}))
-
-
-def evidence(*requests: Request, **more: object) -> Evidence:
-    executed = [(request.name, 77) for request in requests if request.outcome is Outcome.OK]
-    return Evidence(list(requests), **({"executed": executed} | more))  # type: ignore[arg-type]
-
-
-def rules(found: Evidence) -> list[str]:
-    """Return the rules that are broken, in a run that has another request."""
-    found.requests.append(OTHER)
-    found.executed.append((OTHER.name, OTHER.pid))
-    return [violation.rule for violation in judge(found).violations]
+from tests.unit.chaos.planted import OK, RESTART, REUSED, SLOW, evidence, halt, lost, rules
 
 
 def test_a_run_without_a_response_proves_nothing() -> None:
@@ -93,9 +69,6 @@ def test_a_response_without_execution() -> None:
     assert rules(evidence(OK, executed=[(OK.name, 99)])) == ["response without execution"]  # in another worker
 
 
-SLOW = replace(OK, ended=12.0)
-
-
 def test_a_wait_is_a_violation() -> None:
     assert rules(evidence(SLOW)) == ["waited"]
     assert rules(evidence(SLOW, operations=[RESTART])) == ["waited"]
@@ -116,7 +89,7 @@ def test_only_connections_of_a_frozen_process_wait() -> None:
     assert rules(evidence(SLOW, halts=[replace(frozen, killed=True)])) == []  # and cut off, if it was lost
 
 
-@pytest.mark.parametrize("cause", [cause for cause in Cause if cause is not Cause.NOT_ACTIVE])
+@pytest.mark.parametrize("cause", [cause for cause in Cause if cause not in (Cause.NOT_ACTIVE, Cause.HOSTILE)])
 def test_waits_that_the_documentation_names(cause: Cause) -> None:
     assert rules(evidence(SLOW, windows=[Window(cause, 9.0, 11.5)])) == []
     assert rules(evidence(SLOW, windows=[Window(cause, 9.0, 9.9)])) == ["waited"]
@@ -126,6 +99,10 @@ def test_waits_that_the_documentation_names(cause: Cause) -> None:
 def test_no_client_waits_because_the_service_starts_again() -> None:
     """Old workers serve."""
     assert rules(evidence(SLOW, windows=[Window(Cause.NOT_ACTIVE, 9.0, 11.5)])) == ["waited"]
+
+
+def test_no_client_waits_because_others_are_hostile() -> None:
+    assert rules(evidence(SLOW, windows=[Window(Cause.HOSTILE, 9.0, 11.5)])) == ["waited"]
 
 
 CLOSED_PORT = [Window(Cause.PORT_CLOSED, 9.0, 11.0)]
@@ -204,10 +181,6 @@ def test_new_connections_get_their_response_from_the_release_that_is_ready() -> 
 
 def test_leftovers_are_violations() -> None:
     assert rules(evidence(leftovers=["app-drain-1-2.scope"])) == ["leftover"]
-
-
-def test_workers_that_serve_one_request_at_a_time_let_clients_wait() -> None:
-    assert rules(evidence(SLOW, serial=True)) == []
 
 
 PLANTS: list[Callable[[Request], Request]] = [

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.schedule import Event, Schedule, ScheduleError, Setup, generate, parse
+from tests.chaos.schedule import (
+    FAULTS,
+    OPERATIONS,
+    Distance,
+    Event,
+    Schedule,
+    ScheduleError,
+    Setup,
+    generate,
+    parse,
+)
 from tests.chaos.shrink import shrink
 
 
@@ -21,6 +31,15 @@ def test_what_is_printed_can_be_read_again(seed: int) -> None:
     assert all(0 < event.at < 30.0 for event in schedule.events)
 
 
+@pytest.mark.parametrize("fault", FAULTS)
+def test_only_the_faults_that_are_asked_for(fault: str) -> None:
+    given = Setup("sync", preload=True, hostile=True, distance=Distance(120, 2.5))
+    schedules = [generate(seed, 30.0, [fault], given) for seed in range(5)]
+    assert {event.what for schedule in schedules for event in schedule.events} - {*OPERATIONS} == {fault}
+    assert {schedule.setup for schedule in schedules} == {given}
+    assert [parse(str(schedule)) for schedule in schedules] == schedules
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -35,6 +54,11 @@ def test_what_is_printed_can_be_read_again(seed: int) -> None:
         "seed 1 seconds 30 thread; 1.0 kill worker",
         "seed 1 seconds 30 thread; 1.0 freeze master 0",
         "seed 1 seconds 30 thread; 1.0 restart now",
+        "seed 1 seconds 30 thread; 1.0 clock 5",
+        "seed 1 seconds 30 thread; 1.0 memory worker 0",
+        "seed 1 seconds 30 thread unix link 20 1",
+        "seed 1 seconds 30 thread link 20",
+        "seed 1 seconds 30 thread hostile preload",
     ],
 )
 def test_what_is_no_schedule_is_refused(text: str) -> None:
