@@ -50,12 +50,12 @@ PIECE = b"x" * 20_000
 class Clients:
     """The clients, in a thread of their own; the attributes are complete after the block."""
 
-    def __init__(self, enter: Callable[[], None], port: int, kinds: dict[str, Kind], seed: int) -> None:
+    def __init__(self, enter: Callable[[], None], address: tuple[str, int], kinds: dict[str, Kind], seed: int) -> None:
         """`enter` is called in the thread: it may move it to another network."""
         self.requests: list[Request] = []
         self.closed: list[Closed] = []
         self.late: list[tuple[float, float]] = []
-        self._enter, self._port, self._kinds, self._seed = enter, port, kinds, seed
+        self._enter, self._address, self._kinds, self._seed = enter, address, kinds, seed
         self._is_stopping = False
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._main, name="clients")
@@ -164,7 +164,7 @@ class Clients:
 
     async def _connect(self) -> Wire:
         opened = time.monotonic()
-        _, wire = await asyncio.get_running_loop().create_connection(lambda: Wire(opened), "127.0.0.1", self._port)
+        _, wire = await asyncio.get_running_loop().create_connection(lambda: Wire(opened), *self._address)
         return wire
 
 
