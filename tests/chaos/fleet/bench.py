@@ -150,7 +150,7 @@ def _odd(machine: Machine, release: str) -> list[str]:
         found.append(f"it runs {runs}, not {release}")
     if (link := machine.path("/srv/app/current").readlink().name) != release:
         found.append(f"the link leads to {link}, not {release}")
-    patterns = ("app-drain-*.scope", "flask-socketact-*", "chaos-*", "run-*")
+    patterns = ("app-drain-*.scope", "flask-socketact-*", "chaos-*", "run-*.service")
     listed = machine.systemctl("list-units", "--all", "--plain", "--no-legend", *patterns).stdout
     found += [line for line in listed.splitlines() if "static" not in line]
     found += [str(path.name) for path in machine.path(RELEASES).glob(".*.new*")]

@@ -43,7 +43,7 @@ def judge(evidence: FleetEvidence) -> Verdict:
         _judge_request(evidence, request, verdict)
     _judge_executions(evidence, verdict)
     for closed in evidence.closed:
-        verdict.note("closed", closed.at, closed, _during(evidence, closed.at, closed.at, frozenset({"haproxy"}), ""))
+        verdict.note("closed", closed.at, closed, None)
     for operation in evidence.operations:
         _judge_operation(evidence, operation, verdict)
         _judge_errors(evidence, operation, verdict)

@@ -156,7 +156,7 @@ def test_a_server_is_down_only_after_a_fault_of_its_machine() -> None:
 
 def test_idle_connections_of_clients_are_never_closed() -> None:
     closed = [Closed("idle", 40001, 5.0, 20.0)]
-    assert rules(closed=closed, deeds=[deed("crash"), deed("controller", "")]) == ["closed"]
+    assert rules(closed=closed, deeds=[deed("crash"), deed("haproxy", "")]) == ["closed"]
 
 
 def test_a_wait_needs_a_fault() -> None:
