@@ -64,13 +64,14 @@ class Faults:
                 self.deeds.append(Deed("haproxy", "", began, began + 3.0, "reload"))  # until all agents were asked
             elif machine is not None:
                 detail = self._harm(event, name, machine, seconds)
-                if event.what != "crash":
+                if event.what != "crash" and detail is not None:
                     self.deeds.append(Deed(event.what, name, began, time.monotonic(), detail))
         except BaseException as error:  # noqa: BLE001 (raised again by wait())
             if name not in self.crashed:
                 self._errors.append(error)
 
-    def _harm(self, event: Event, name: str, machine: Machine, seconds: str) -> str:
+    def _harm(self, event: Event, name: str, machine: Machine, seconds: str) -> str | None:
+        """Harm a machine; return details, or None if there was nothing to harm."""
         link = f"veth{name.removeprefix('web')}"
         run = self._bench.fleet.network.run
         match event.what:
@@ -125,11 +126,12 @@ def _freeze(machine: Machine, *, frozen: bool) -> None:
     (_cgroup(machine) / "cgroup.freeze").write_text("1" if frozen else "0")
 
 
-def _kill(machine: Machine, role: str, which: str) -> str:
+def _kill(machine: Machine, role: str, which: str) -> str | None:
+    """Kill a process, and wait until the service is up again; return its role, or None if there is none."""
     processes = Processes(machine, preload=False)
     pids = processes.state().of(role)
     if not pids:
-        return f"no {role}"
+        return None
     processes.signal("KILL", pids[int(which) % len(pids)])
     deadline = time.monotonic() + REPLACED
     while machine.show("app", "ActiveState") != "active" and time.monotonic() < deadline:
@@ -137,8 +139,8 @@ def _kill(machine: Machine, role: str, which: str) -> str:
     return role
 
 
-def _kill_relay(machine: Machine, seconds: float) -> str:
-    """Kill the next relay that runs within some seconds."""
+def _kill_relay(machine: Machine, seconds: float) -> str | None:
+    """Kill the next relay that runs within some seconds; return how much was killed, or None if none has run."""
     procs = _cgroup(machine) / "system.slice/app-relay.service/cgroup.procs"
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -150,4 +152,4 @@ def _kill_relay(machine: Machine, seconds: float) -> str:
                 time.sleep(REPLACED / 3)
                 return f"{len(pids)} processes"
         time.sleep(0.01)
-    return "it did not run"
+    return None

@@ -14,8 +14,8 @@ from tests.chaos.evidence import Expected, Outcome, Request
 from tests.chaos.fleet.evidence import Deed, FleetEvidence, FleetOperation
 from tests.chaos.judge import Verdict
 
-#: Of the requests to all machines, at most, that a canary of 10 % gets.
-SHARE = 0.1
+#: Of the requests to three machines, what a canary of 10 % gets: 10 of 210.
+SHARE = 0.05
 #: From the first error of a bad release to the last one, with a canary, in seconds.
 DETECTION = 5.0
 #: Few requests are no share of anything.

@@ -109,7 +109,7 @@ def test_a_deploy_that_was_cut_off_leaves_the_bad_release_until_the_next_one() -
 
 def test_a_canary_bounds_the_time_and_the_number_of_errors() -> None:
     others = [replace(GET, name=f"keep-alive-0-{n}", began=20.0, ended=20.1) for n in range(100)]
-    short = [error(n, at=20.0) for n in range(10)]
+    short = [error(n, at=20.0) for n in range(6)]
     assert rules(*others, *short, operations=[BAD]) == []
     assert rules(*short, operations=[BAD]) == ["more errors than the canary's share"]
     assert rules(*short, operations=[replace(BAD, canary=False)]) == []
