@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from typing import Any
@@ -18,6 +19,7 @@ CLI = "/srv/app/venv/bin/flask-socketact"
 CANARY = ("--canary", "10%")
 #: Of an output, what a line of the report shows.
 SHOWN = 400
+_STDERR, _MESSAGE = (re.compile(rf'"{name}": "(.+?)(?<!\\)"') for name in ("stderr", "msg"))
 
 
 class Operations:
@@ -127,6 +129,9 @@ class Operations:
 
 
 def _why(output: str) -> str:
-    """Return the first failure of a playbook."""
-    failed = [line for line in output.splitlines() if line.startswith(("fatal:", "failed:", "ERROR", "[ERROR]"))]
-    return " ".join((failed or output.splitlines()[-3:])[0:1])[: 3 * SHOWN]
+    """Return the first failure of a playbook: what its command wrote, or what Ansible says."""
+    failed = [line for line in output.splitlines() if line.startswith(("fatal:", "failed:"))]
+    if not failed:
+        return " ".join(output.splitlines()[-3:])[:SHOWN]
+    found = _STDERR.search(failed[0]) or _MESSAGE.search(failed[0])
+    return f"{failed[0].partition('!')[0]}: {found[1] if found else failed[0]}"[:SHOWN]
