@@ -139,6 +139,6 @@ def parse(text: str, known: tuple[str, ...] = EVENTS) -> Schedule:
 def _parse_event(line: str, known: tuple[str, ...]) -> Event:
     pattern = next((each for each in known if re.fullmatch(rf"{_SECONDS} ({each})", line)), None)
     if pattern is None:
-        raise ScheduleError(f"not an event of a schedule, such as '1.5 restart' or '1 kill worker 0': {line!r}")
+        raise ScheduleError(f"not an event of such a schedule: {line!r}; each is a time and one of: {', '.join(known)}")
     at, what, *arguments = line.split()
     return Event(float(at), what, tuple(arguments))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ def main(schedules: Sequence[Schedule], tree: str, *, keep_going: bool) -> int:
                 if verdict.violations and not keep_going:
                     runner.shrink(schedule)
                     break
-    except (MachineError, OSError) as error:
+    except (MachineError, OSError, subprocess.SubprocessError) as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 2
     finally:  # also after Ctrl-C

@@ -89,13 +89,25 @@ def _judge_request(evidence: FleetEvidence, request: Request, verdict: Verdict) 
 def _why_bad(evidence: FleetEvidence, request: Request, release: str, machine: str) -> str | None:
     """Return the deploy of the release, if it has sent the response from the machine that is switched first."""
     for operation in evidence.operations:
-        in_time = operation.began <= request.ended and request.began <= operation.ended + CLOCK_SLACK
-        if operation.bad == release and operation.responds and operation.first == machine and in_time:
+        if operation.bad != release or not operation.responds or operation.first != machine:
+            continue
+        if operation.began <= request.ended and request.began <= operation.ended + CLOCK_SLACK:
             return operation.command
-    killed = _during(evidence, 0.0, request.ended, frozenset({"controller", "crash", "network"}), "")
-    mine = [each for each in evidence.operations if each.bad == release and each.first == machine]
-    # docs/fleet.md: without a controller, a deploy that runs on a machine ends there; or with the machine.
-    return "deploy that was cut off" if killed and mine else None
+        if _was_cut_off(evidence, operation) and operation.ended < request.began < _repaired(evidence, operation):
+            return "deploy that was cut off"  # docs/fleet.md: deploy again
+    return None
+
+
+def _was_cut_off(evidence: FleetEvidence, operation: FleetOperation) -> bool:
+    """Return whether the controller was killed, or lost a machine."""
+    lost = _during(evidence, operation.began, operation.ended, frozenset({"crash", "network", "freeze"}), "")
+    return operation.expected is Expected.ANY or lost is not None
+
+
+def _repaired(evidence: FleetEvidence, operation: FleetOperation) -> float:
+    """Return when the next deploy had succeeded."""
+    following = (each for each in evidence.operations if each.began >= operation.ended)
+    return min((each.ended for each in following if each.status == 0 and each.release), default=math.inf)
 
 
 def _why_lost(evidence: FleetEvidence, request: Request) -> str | None:

@@ -13,10 +13,12 @@ from tests.chaos.fleet.evidence import Deed, FleetOperation
 from tests.chaos.fleet.schedule import MACHINES
 from tests.chaos.schedule import Event
 from tests.support.machine import MachineError
-from tests.support.playbooks import VARIABLES
+from tests.support.playbooks import VARIABLES, Played
 
 CLI = "/srv/app/venv/bin/flask-socketact"
 CANARY = ("--canary", "10%")
+#: Longest time of a playbook, in seconds, on a machine that others use.
+LONGEST = 900.0
 #: Of an output, what a line of the report shows.
 SHOWN = 400
 _STDERR, _MESSAGE = (re.compile(rf'"{name}": "(.+?)(?<!\\)"') for name in ("stderr", "msg"))
@@ -82,7 +84,7 @@ class Operations:
         self._is_killed = False
         limit = [f"--limit=all:{':'.join(gone)}"] if gone else []
         self._playing = self._bench.playbooks.start(name, *limit, **variables)
-        played = self._bench.playbooks.wait(name, self._playing)
+        played = Played(self._playing.wait(LONGEST), self._bench.playbooks.output(name))
         self._playing = None
         ended, killed = time.monotonic(), self._is_killed
         releases = set(played.releases().values())

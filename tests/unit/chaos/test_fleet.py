@@ -100,11 +100,14 @@ def test_a_bad_release_responds_from_the_first_machine_only() -> None:
 
 
 def test_a_deploy_that_was_cut_off_leaves_the_bad_release_until_the_next_one() -> None:
-    cut = [replace(BAD, ended=19.0, status=-9, expected=Expected.ANY)]
-    assert rules(error(1, at=25.0), operations=cut, deeds=[deed("controller", "", 19.0, 19.0)]) == []
-    assert rules(error(1, at=25.0, machine="web3"), operations=cut, deeds=[deed("controller", "", 19.0, 19.0)]) == [
-        "error of a bad release"
-    ]
+    cut = replace(BAD, ended=19.0, status=-9, expected=Expected.ANY)
+    assert rules(error(1, at=25.0), operations=[cut]) == []
+    assert rules(error(1, at=25.0, machine="web3"), operations=[cut]) == ["error of a bad release"]
+    repair = replace(DEPLOY, began=20.0, ended=23.0, release="3")
+    assert rules(error(1, at=25.0), operations=[cut, repair]) == ["error of a bad release"]
+    failed = replace(BAD, ended=19.0)
+    assert rules(error(1, at=25.0), operations=[failed]) == ["error of a bad release"]
+    assert rules(error(1, at=25.0), operations=[failed], deeds=[deed("network", began=10.0, ended=18.9)]) == []
 
 
 def test_a_canary_bounds_the_time_and_the_number_of_errors() -> None:
