@@ -52,9 +52,16 @@ def run(machine: Machine, schedule: Schedule) -> tuple[Evidence, Counter[tuple[s
 
 
 def play(
-    schedule: Schedule, do: Callable[[Event], None], operations: Collection[str], begin: Callable[[Event], None]
+    schedule: Schedule,
+    do: Callable[[Event], None],
+    operations: Collection[str],
+    begin: Callable[[Event], None],
+    stop: Callable[[], None] = lambda: None,
 ) -> None:
-    """Let all happen at its time: do operations one after the other, however long each takes; and begin faults."""
+    """Let all happen at its time: do operations one after the other, however long each takes; and begin faults.
+
+    `stop` ends the operation that runs, after Ctrl-C.
+    """
     waiting: queue.Queue[Event | None] = queue.Queue()
     errors: list[BaseException] = []
 
@@ -75,6 +82,9 @@ def play(
                 waiting.put(event)
             else:
                 begin(event)
+    except BaseException:
+        stop()
+        raise
     finally:
         waiting.put(None)
         operator.join()

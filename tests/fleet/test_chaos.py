@@ -12,7 +12,7 @@ from tests.chaos.fleet.run import run
 from tests.chaos.fleet.schedule import EVENTS
 from tests.chaos.schedule import parse
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 SHORT = """
 seed 1 seconds 10 thread

@@ -75,9 +75,8 @@ def _overlaps(deed: Deed, began: float, ended: float, after: float) -> bool:
 def _judge_request(evidence: FleetEvidence, request: Request, verdict: Verdict) -> None:
     wait = request.ended - request.began - request.own - evidence.lateness(request.began, request.ended)
     if wait > LIMIT:
-        kinds = DOWN | {"agent", "full", "haproxy", "controller"}
         last = request.ended - request.own - LIMIT  # the fault must not have ended long before
-        verdict.note("waited", request.ended, request, _during(evidence, last, request.ended, kinds, "", NOTICE))
+        verdict.note("waited", request.ended, request, _during(evidence, last, request.ended, DOWN, "", NOTICE))
     if request.outcome is Outcome.OK:
         return
     if found := _BAD.match(request.detail):
@@ -153,7 +152,7 @@ def _judge_operation(evidence: FleetEvidence, operation: FleetOperation, verdict
 def _why_failed(evidence: FleetEvidence, operation: FleetOperation) -> str | None:
     if NOTHING_TO_GO_BACK_TO in operation.output:
         return NOTHING_TO_GO_BACK_TO
-    kinds = DOWN | {"agent", "full", "haproxy"}
+    kinds = DOWN | {"agent", "full"}
     return _during(evidence, operation.began, operation.ended, kinds, "", NOTICE)
 
 

@@ -34,8 +34,11 @@ class Operations:
         self._bench = bench
         self._playing: subprocess.Popen[str] | None = None
         self._is_killed = False
+        self._is_stopping = False
 
     def do(self, event: Event) -> None:
+        if self._is_stopping:
+            return
         match event.what, event.arguments:
             case "drain", (machine, seconds):
                 self._drain(machine, float(seconds))
@@ -63,6 +66,11 @@ class Operations:
             self._bench.playbooks.kill(playing)
             self.killed.append(Deed("controller", "", began, time.monotonic()))
 
+    def stop(self) -> None:
+        """End what runs, and do nothing more."""
+        self._is_stopping = True
+        self.kill_controller()
+
     def _deploy(self, more: str, *, responds: bool = False, canary: bool = False) -> None:
         number = self._bench.release(more)
         variables: dict[str, Any] = {**self._bench.variables(number)}
@@ -73,7 +81,7 @@ class Operations:
 
     def _play(self, name: str, variables: dict[str, Any], **how: Any) -> None:
         """Run a playbook; if its controller is killed, run it again."""
-        while self._play_once(name, variables, **how):
+        while self._play_once(name, variables, **how) and not self._is_stopping:
             pass
 
     def _play_once(self, name: str, variables: dict[str, Any], **how: Any) -> bool:

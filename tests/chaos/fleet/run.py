@@ -40,7 +40,7 @@ def run(bench: Bench, schedule: Schedule) -> FleetEvidence:
     faults = Faults(bench, operations)
     enter = partial(enter_network, bench.fleet.network.leader)
     with Watch(bench.fleet) as watch, Clients(enter, BALANCER, KINDS, schedule.seed) as clients:
-        play(schedule, operations.do, OPERATIONS, faults.begin)
+        play(schedule, operations.do, OPERATIONS, faults.begin, operations.stop)
         faults.wait()
         leftovers = _repair(bench, operations, faults)
     evidence = FleetEvidence(clients.requests, clients.closed, late=clients.late, leftovers=leftovers)

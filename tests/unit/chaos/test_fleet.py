@@ -128,6 +128,7 @@ def test_deploys_succeed_and_fail_as_they_should() -> None:
     assert rules(operations=[failed]) == ["failed"]
     assert rules(operations=[failed], deeds=[deed("network", began=10.0, ended=11.0)]) == []
     assert rules(operations=[failed], deeds=[deed("network", began=40.0, ended=41.0)]) == ["failed"]
+    assert rules(operations=[failed], deeds=[deed("haproxy", "", 10.0, 11.0)]) == ["failed"]
     assert rules(operations=[failed], deeds=[deed("controller", "", 10.0, 10.0)]) == ["failed"]  # it runs again
     assert rules(operations=[replace(failed, output=NOTHING_TO_GO_BACK_TO)]) == []
     assert rules(operations=[replace(failed, expected=Expected.ANY)]) == []
@@ -165,6 +166,7 @@ def test_idle_connections_of_clients_are_never_closed() -> None:
 def test_a_wait_needs_a_fault() -> None:
     slow = replace(GET, ended=26.0)
     assert rules(slow) == ["waited"]
+    assert rules(slow, deeds=[deed("haproxy", ""), deed("controller", ""), deed("agent")]) == ["waited"]
     assert rules(slow, late=[(22.0, 2.0)]) == []
     assert rules(replace(slow, own=2.0)) == []
     assert rules(slow, deeds=[deed("freeze", began=21.0, ended=25.0)]) == []
