@@ -13,9 +13,12 @@ from pathlib import Path
 from flask_socketact.handover.steps import Step
 from tests.chaos import report
 from tests.chaos.bench import build_for_tests
+from tests.chaos.fleet import command as fleet
+from tests.chaos.fleet import schedule as fleet_schedule
 from tests.chaos.judge import Verdict, judge
 from tests.chaos.run import run
 from tests.chaos.schedule import (
+    EVENTS,
     FAULTS,
     LOADER_STEPS,
     Event,
@@ -44,11 +47,16 @@ def arguments() -> argparse.Namespace:
         "--seed", type=_at_least(0), help="of the first schedule (default: a random one); with --steps its number"
     )
     parser.add_argument("--schedules", type=_at_least(1), default=10, help="how many (default: %(default)s)")
-    parser.add_argument("--seconds", type=_at_least(5), default=30, help="length of each (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=_at_least(5), help="length of each (default: 30; 75 with --fleet, and the repair)"
+    )
     parser.add_argument("--tree", default="/", help="another Debian, made by script/tree")
     parser.add_argument("--schedule", help="a schedule, or the file that has one, in place of random ones")
     parser.add_argument(
         "--steps", action="store_true", help="kill and freeze a process at every step of each operation"
+    )
+    parser.add_argument(
+        "--fleet", action="store_true", help="deploy with Ansible to three machines behind HAProxy, some of which fail"
     )
     parser.add_argument("--keep-going", action="store_true", help="run all schedules, and shorten none")
     parser.add_argument("--worker", choices=("thread", "sync", "gevent"), help="only this class of workers")
@@ -56,7 +64,11 @@ def arguments() -> argparse.Namespace:
         "--setup", help="how the service runs, such as 'gevent preload hostile unix' or 'sync link 120 2'"
     )
     parser.add_argument("--fault", choices=FAULTS, action="append", help="only this fault; may be given several times")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.fleet and (options.steps or options.worker or options.setup or options.fault):
+        parser.error("--fleet goes without --steps, --worker, --setup and --fault")
+    options.seconds = options.seconds or (75 if options.fleet else 30)
+    return options
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -77,16 +89,20 @@ def schedules(options: argparse.Namespace) -> Iterator[Schedule]:
     """
     if options.schedule:
         is_file = ";" not in options.schedule and Path(options.schedule).is_file()
-        yield parse(Path(options.schedule).read_text() if is_file else options.schedule)
+        known = fleet_schedule.EVENTS if options.fleet else EVENTS
+        yield parse(Path(options.schedule).read_text() if is_file else options.schedule, known)
     elif options.steps:
         every = systematic(options.worker or "thread")
         yield from (schedule for schedule in every if schedule.seed >= (options.seed or 0))
     else:
         first = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
         for seed in range(first, first + options.schedules):
-            setup = parse_setup(options.setup) if options.setup else generate(seed, options.seconds).setup
-            setup = replace(setup, worker=options.worker or setup.worker)
-            yield generate(seed, options.seconds, options.fault or (), setup)
+            if options.fleet:
+                yield fleet_schedule.generate(seed, options.seconds)
+            else:
+                setup = parse_setup(options.setup) if options.setup else generate(seed, options.seconds).setup
+                setup = replace(setup, worker=options.worker or setup.worker)
+                yield generate(seed, options.seconds, options.fault or (), setup)
 
 
 def systematic(worker: str) -> Iterator[Schedule]:
@@ -104,17 +120,27 @@ def systematic(worker: str) -> Iterator[Schedule]:
 def main() -> int:
     options = arguments()
     interrupt_on_terminate()
-    total = report.Total()
     try:
         planned = list(schedules(options))
-        with Machine(options.tree) as machine:
+    except (ScheduleError, OSError) as error:
+        print(f"chaos: {error}", file=sys.stderr)
+        return 2
+    if options.fleet:
+        return fleet.main(planned, options.tree, keep_going=options.keep_going)
+    return _run_all(planned, options.tree, keep_going=options.keep_going)
+
+
+def _run_all(planned: list[Schedule], tree: str, *, keep_going: bool) -> int:
+    total = report.Total()
+    try:
+        with Machine(tree) as machine:
             build_for_tests(machine)
             for schedule in planned:
                 verdict = one(machine, schedule, total)
-                if verdict.violations and not options.keep_going:
+                if verdict.violations and not keep_going:
                     _shrink(machine, schedule)
                     break
-    except (MachineError, ScheduleError, OSError) as error:
+    except (MachineError, OSError) as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 2
     finally:  # also after Ctrl-C

@@ -85,34 +85,34 @@ def evidence(schedule: Schedule, found: Evidence, verdict: Verdict) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     parts = {
         "schedule": str(schedule),
-        "violations": _lines(verdict.violations),
-        "operations": _lines(found.operations),
-        "halts": _lines((halt, sorted(halt.ports), sorted(halt.mail)) for halt in found.halts),
-        "windows": _lines(found.windows),
-        "faults": _lines(found.faults),
-        "closed": _lines(found.closed),
-        "ledger": _lines(found.requests),
-        "executed": _lines(f"{name} {pid}" for name, pid in found.executed),
+        "violations": lines(verdict.violations),
+        "operations": lines(found.operations),
+        "halts": lines((halt, sorted(halt.ports), sorted(halt.mail)) for halt in found.halts),
+        "windows": lines(found.windows),
+        "faults": lines(found.faults),
+        "closed": lines(found.closed),
+        "ledger": lines(found.requests),
+        "executed": lines(f"{name} {pid}" for name, pid in found.executed),
         "journal": found.journal,
     }
     for name, text in parts.items():
         (folder / name).write_text(text + "\n")
-    shown = [
-        f"-- {name}\n{_some(parts[name])}" for name in ("schedule", "operations", "halts", "windows", "violations")
-    ]
+    shown = [f"-- {name}\n{some(parts[name])}" for name in ("schedule", "operations", "halts", "windows", "violations")]
     at = verdict.violations[0].at
     journal = [row for row in found.journal.splitlines() if at and _is_near(row, at)]
     return "\n".join([*shown, "-- journal", *journal[:LINES], f"-- all of it: {folder}"])
 
 
-def _lines(items: object) -> str:
+def lines(items: object) -> str:
+    """Return one line for each item."""
     return "\n".join(map(str, items))  # type: ignore[call-overload]
 
 
-def _some(text: str) -> str:
-    lines = text.splitlines()
-    more = [f"… {len(lines) - SHOWN} more"] if len(lines) > 4 * SHOWN else []
-    return "\n".join((lines[:SHOWN] if more else lines) + more)
+def some(text: str) -> str:
+    """Return the first lines of a long text."""
+    rows = text.splitlines()
+    more = [f"… {len(rows) - SHOWN} more"] if len(rows) > 4 * SHOWN else []
+    return "\n".join((rows[:SHOWN] if more else rows) + more)
 
 
 def _is_near(row: str, at: float) -> bool:

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Collection
 
 from tests.chaos import bench
 from tests.chaos.access import access
@@ -15,7 +16,7 @@ from tests.chaos.faults import Faults
 from tests.chaos.halts import Halts
 from tests.chaos.operations import Operations
 from tests.chaos.processes import NAME, Processes
-from tests.chaos.schedule import CALM, OPERATIONS, Schedule
+from tests.chaos.schedule import CALM, OPERATIONS, Event, Schedule
 from tests.chaos.starvation import Starvation
 from tests.chaos.windows import Windows
 from tests.support.machine import Machine
@@ -34,7 +35,7 @@ def run(machine: Machine, schedule: Schedule) -> tuple[Evidence, Counter[tuple[s
     with Halts(machine, processes, windows) as halts, access(machine, setup, schedule.seed) as way:
         faults = Faults(machine, processes, halts, windows, schedule.seed)
         with Starvation(machine) as starvation, Clients(way, kinds, schedule.seed) as clients:
-            _play(schedule, operations, faults)
+            play(schedule, lambda event: operations.run(event.what), OPERATIONS, faults.begin)
             faults.wait()
     windows.close()
     evidence = Evidence(clients.requests, clients.closed, late=clients.late, serial=is_serial)
@@ -47,15 +48,24 @@ def run(machine: Machine, schedule: Schedule) -> tuple[Evidence, Counter[tuple[s
     return evidence, halts.reached
 
 
-def _play(schedule: Schedule, operations: Operations, faults: Faults) -> None:
-    """Let all happen at its time; operations one after the other, however long each takes."""
-    names: queue.Queue[str | None] = queue.Queue()
+def play(
+    schedule: Schedule,
+    do: Callable[[Event], None],
+    operations: Collection[str],
+    begin: Callable[[Event], None],
+    stop: Callable[[], None] = lambda: None,
+) -> None:
+    """Let all happen at its time: do operations one after the other, however long each takes; and begin faults.
+
+    `stop` ends the operation that runs, after Ctrl-C.
+    """
+    waiting: queue.Queue[Event | None] = queue.Queue()
     errors: list[BaseException] = []
 
     def operate() -> None:
         try:
-            while (name := names.get()) is not None:
-                operations.run(name)
+            while (event := waiting.get()) is not None:
+                do(event)
         except BaseException as error:  # noqa: BLE001 (raised again below)
             errors.append(error)
 
@@ -65,12 +75,15 @@ def _play(schedule: Schedule, operations: Operations, faults: Faults) -> None:
     try:
         for event in schedule.events:
             time.sleep(max(0.0, began + event.at - time.monotonic()))
-            if event.what in OPERATIONS:
-                names.put(event.what)
+            if event.what in operations:
+                waiting.put(event)
             else:
-                faults.begin(event)
+                begin(event)
+    except BaseException:
+        stop()
+        raise
     finally:
-        names.put(None)
+        waiting.put(None)
         operator.join()
     ended = time.monotonic()  # what has happened last has consequences
     time.sleep(max(began + schedule.seconds, ended + CALM) - ended)

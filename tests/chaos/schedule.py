@@ -159,8 +159,8 @@ def _fault(choose: random.Random, setup: Setup, operation: float, weights: dict[
     return Event(at, what, (seconds,))
 
 
-def parse(text: str) -> Schedule:
-    """Return the schedule that a text describes, in lines, or separated by semicolons.
+def parse(text: str, known: tuple[str, ...] = EVENTS) -> Schedule:
+    """Return the schedule that a text describes, in lines, or separated by semicolons; `known` are patterns of events.
 
     :raises ScheduleError: it describes none.
     """
@@ -168,7 +168,7 @@ def parse(text: str) -> Schedule:
     found = re.fullmatch(r"seed (\d+) seconds ([\d.]+) (.+)", first)
     if found is None:
         raise ScheduleError(f"not the first line of a schedule, such as 'seed 1 seconds 30 thread preload': {first!r}")
-    events = [_parse_event(line) for line in lines]
+    events = [_parse_event(line, known) for line in lines]
     return Schedule(int(found[1]), parse_setup(found[3]), float(found[2]), tuple(sorted(events)))
 
 
@@ -187,9 +187,9 @@ def parse_setup(text: str) -> Setup:
     return Setup(found["worker"], preload, hostile, unix, distance)
 
 
-def _parse_event(line: str) -> Event:
-    pattern = next((each for each in EVENTS if re.fullmatch(rf"{_SECONDS} ({each})", line)), None)
+def _parse_event(line: str, known: tuple[str, ...]) -> Event:
+    pattern = next((each for each in known if re.fullmatch(rf"{_SECONDS} ({each})", line)), None)
     if pattern is None:
-        raise ScheduleError(f"not an event of a schedule, such as '1.5 restart' or '1 kill worker 0': {line!r}")
+        raise ScheduleError(f"not an event of such a schedule: {line!r}; each is a time and one of: {', '.join(known)}")
     at, what, *arguments = line.split()
     return Event(float(at), what, tuple(arguments))

@@ -65,10 +65,7 @@ class Fleet:
             stack.callback(self._wait_for_started)
             self.network = stack.enter_context(Network())
             for number in range(1, self._number + 1):
-                machine = stack.enter_context(Machine(self._tree))
-                self.machines[f"web{number}"] = machine
-                self.addresses[f"web{number}"] = self.network.attach(machine, number)
-                self._start_sshd(machine)
+                self._boot(stack, number)
             self._stack = stack.pop_all()
         return self
 
@@ -78,6 +75,10 @@ class Fleet:
         for machine in self.machines.values():  # quicker than to power them off
             machine.kill()
         self._stack.close()
+
+    def boot(self, name: str) -> Machine:
+        """Boot a new machine in the place of one that has vanished: nothing is installed there but sshd."""
+        return self._boot(self._stack, int(name.removeprefix("web")))
 
     def start(self, *command: str, log: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start a command in the network; its output goes to the file `log` of the folder."""
@@ -98,9 +99,11 @@ class Fleet:
         """Return clients of the balancer."""
         return Load(partial(self.network.connect, BALANCER), clients)
 
-    def start_haproxy(self, example: str = "haproxy.cfg") -> None:
-        """Start HAProxy with an example's configuration."""
+    def start_haproxy(self, example: str = "haproxy.cfg", *, logs_requests: bool = False) -> None:
+        """Start HAProxy with an example's configuration; its log, if it logs requests, is haproxy.log."""
         text = (EXAMPLE / example).read_text()
+        if logs_requests:
+            text = text.replace("log /dev/log", "log stdout format raw")
         text = text.replace("/run/haproxy/", f"{self.folder}/").replace("/etc/haproxy/", f"{self.folder}/")
         there = "|".join(self.machines)
         without = rf"^ *(user|group|chroot|log /dev|server (?!({there}) )).*\n"
@@ -162,6 +165,13 @@ class Fleet:
         if power:
             self.network.run("ip", "link", "set", f"veth{name.removeprefix('web')}", "down")
         self.machines.pop(name).kill()
+
+    def _boot(self, stack: ExitStack, number: int) -> Machine:
+        machine = stack.enter_context(Machine(self._tree))
+        self.machines[f"web{number}"] = machine
+        self.addresses[f"web{number}"] = self.network.attach(machine, number)
+        self._start_sshd(machine)
+        return machine
 
     def _make_keys(self) -> None:
         """Make a key for Ansible, and one for the machines."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COLLECTION = CHECKOUT / "ansible/flask_socketact/fleet"
 BIN = Path(sys.prefix) / "bin"
 #: The virtual environment is there already, and the machines have no package index.
-VARIABLES = {
+VARIABLES: dict[str, Any] = {
     "app_packages": ["python3-venv"],
     "app_requirements": [],
     "release_deploy_options": ["--healthy", "1", "--timeout", "30"],
