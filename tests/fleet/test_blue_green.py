@@ -7,9 +7,8 @@ from functools import partial
 
 import pytest
 
-from tests.support.fleet import BALANCER, EXAMPLE, Fleet
+from tests.support.fleet import BALANCER, EXAMPLE, Fleet, serve
 from tests.support.http import ask
-from tests.support.machine import EXAMPLES, install_venv
 
 PORTS = {"blue": 8000, "green": 8010}
 
@@ -17,15 +16,8 @@ PORTS = {"blue": 8000, "green": 8010}
 def test_a_switch_between_blue_and_green_is_noticed_by_no_client(request: pytest.FixtureRequest) -> None:
     with Fleet(1, request.config.getoption("--tree")) as fleet:
         machine = fleet.machines["web1"]
-        machine.run("useradd", "--system", "app")
-        install_venv(machine)
         for name, port in PORTS.items():
-            folder = machine.path(f"/srv/{name}")
-            folder.mkdir()
-            (folder / "app.py").write_text((EXAMPLES / "app.py").read_text().replace("Hello", name))
-            options = ("--name", name, "--user", "app", "--directory", f"/srv/{name}", "--listen", f"0.0.0.0:{port}")
-            machine.run("/srv/app/venv/bin/flask-socketact", "units", "--install", *options, "--threads", "8")
-            machine.systemctl("start", name)
+            serve(machine, name, port)
         shutil.copy(EXAMPLE / "backends.map", fleet.folder)
         fleet.start_haproxy("blue-green.cfg")
         fleet.wait_until_up()

@@ -8,7 +8,10 @@ import pytest
 import yaml
 
 from tests.support.fleet import Fleet
-from tests.support.playbooks import COLLECTION, Playbooks, picky
+from tests.support.playbooks import COLLECTION, DEPLOY_OPTIONS, Playbooks, picky
+
+#: Code of a release that does not boot.
+BAD = "raise RuntimeError('no database')\n"
 
 
 def begun(fleet: Fleet) -> list[float]:
@@ -41,10 +44,13 @@ def test_a_rolling_deploy_is_noticed_by_no_client(
 
 def test_a_deploy_that_is_run_again_changes_nothing(fleet: Fleet, playbooks: Playbooks) -> None:
     before = begun(fleet)
-    played = playbooks.deploy("2", release_migration=["false"])
+    played = playbooks.deploy("2", release_migration=["false"], release_keep=0)
     assert played.status == 0, played.output
     assert played.releases() == dict.fromkeys(fleet.machines, "2")
     assert begun(fleet) == before
+    # Whatever is to be kept: a rollback is possible.
+    for machine in fleet.machines.values():
+        assert machine.run("ls", "/srv/app/releases").stdout.split() == ["1", "2"]
 
 
 def test_a_release_that_does_not_boot_stops_at_the_first_machine(fleet: Fleet, playbooks: Playbooks) -> None:
@@ -53,13 +59,28 @@ def test_a_release_that_does_not_boot_stops_at_the_first_machine(fleet: Fleet, p
     fleet.machines["web1"].run("flask-socketact", "lb", "app", "drain")
     fleet.wait_for(lambda: fleet.weights()["web1"] == 0, "HAProxy to drain the machine")
     with fleet.load() as seen:
-        played = playbooks.deploy("bad", "raise RuntimeError('no database')\n")
+        played = playbooks.deploy("bad", BAD)
     assert played.status != 0
     assert "RuntimeError: no database" in played.output
     assert played.releases() == {"web1": "2, did not take bad", "web2": "2", "web3": "2"}
     assert fleet.running() == dict.fromkeys(fleet.machines, "2")
     assert begun(fleet)[1:] == before[1:]
     fleet.wait_for(lambda: fleet.weights() == dict.fromkeys(fleet.machines, 100), "HAProxy to use all machines")
+    assert not seen.failures()
+    assert seen.closed_by_server == 0
+    assert fleet.downs() == dict.fromkeys(fleet.machines, 0)
+
+
+@pytest.mark.long
+def test_it_stops_there_without_a_trial_too(fleet: Fleet, playbooks: Playbooks) -> None:
+    before = begun(fleet)
+    with fleet.load() as seen:
+        played = playbooks.deploy("bad", BAD, release_deploy_options=[*DEPLOY_OPTIONS, "--no-trial"])
+    assert played.status != 0
+    assert played.releases() == {"web1": "2, did not take bad", "web2": "2", "web3": "2"}
+    assert fleet.running() == dict.fromkeys(fleet.machines, "2")
+    assert begun(fleet)[0] > before[0]
+    assert begun(fleet)[1:] == before[1:]
     assert not seen.failures()
     assert seen.closed_by_server == 0
     assert fleet.downs() == dict.fromkeys(fleet.machines, 0)

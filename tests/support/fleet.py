@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support.load import Load
-from tests.support.machine import EXAMPLES, Machine, MachineError
+from tests.support.machine import EXAMPLES, Machine, MachineError, install_venv
 from tests.support.network import GATEWAY, Network
 
 if TYPE_CHECKING:
@@ -111,10 +111,11 @@ class Fleet:
         config = self.folder / "haproxy.cfg"
         config.write_text(text)
         libraries = HAPROXY / LIBRARIES.format(os.uname().machine)
-        program = str(HAPROXY / "usr/sbin/haproxy")
-        self.haproxy = self.start(
-            program, "-W", "-db", "-f", str(config), log="haproxy.log", env={"LD_LIBRARY_PATH": str(libraries)}
-        )
+        command, env = [str(HAPROXY / "usr/sbin/haproxy")], {"LD_LIBRARY_PATH": str(libraries)}
+        if self._tree != "/":  # that of the other Debian, with all its libraries
+            mount = 'mount --bind "$0/usr" /usr && exec haproxy "$@"'
+            command, env = ["unshare", "--mount", "sh", "-c", mount, self._tree], {}
+        self.haproxy = self.start(*command, "-W", "-db", "-f", str(config), log="haproxy.log", env=env)
         self.wait_for((self.folder / "admin.sock").exists, "HAProxy", 10)
 
     def wait_until_up(self) -> None:
@@ -138,11 +139,12 @@ class Fleet:
         return {server.name: server.weight for server in self.servers()}
 
     def servers(self) -> list[Server]:
+        """Return what HAProxy knows about the machines, those that have vanished included."""
         rows = csv.DictReader(self.ask_haproxy("show stat").removeprefix("# ").splitlines())
         return [
             Server(row["svname"], row["status"], int(row["weight"]), int(row["chkdown"]))
             for row in rows
-            if row["svname"] in self.machines
+            if row["svname"] in self.addresses
         ]
 
     def wait_for(self, condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
@@ -200,6 +202,18 @@ class Fleet:
         """Wait for what the network's end has killed."""
         for each in self._started:
             each.wait(10)
+
+
+def serve(machine: Machine, name: str = "app", port: int = 8000) -> None:
+    """Start a service on a machine, without Ansible: the example application, which greets with the service's name."""
+    install_venv(machine)
+    machine.run("sh", "-c", "id --user app || useradd --system app")
+    folder = machine.path(f"/srv/{name}")
+    folder.mkdir(exist_ok=True)
+    (folder / "app.py").write_text((EXAMPLES / "app.py").read_text().replace("Hello", name))
+    options = ("--name", name, "--user", "app", "--directory", f"/srv/{name}", "--listen", f"0.0.0.0:{port}")
+    machine.run("/srv/app/venv/bin/flask-socketact", "units", "--install", *options, "--threads", "8")
+    machine.systemctl("start", name)
 
 
 def _unpack(deb: Path, machine: Machine) -> None:

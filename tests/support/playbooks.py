@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
 COLLECTION = CHECKOUT / "ansible/flask_socketact/fleet"
 BIN = Path(sys.prefix) / "bin"
+DEPLOY_OPTIONS = ["--healthy", "1", "--timeout", "30"]
 #: The virtual environment is there already, and the machines have no package index.
 VARIABLES: dict[str, Any] = {
     "app_packages": ["python3-venv"],
     "app_requirements": [],
-    "release_deploy_options": ["--healthy", "1", "--timeout", "30"],
+    "release_deploy_options": DEPLOY_OPTIONS,
     "release_keep": 2,
 }
 #: Longest time of a playbook, in seconds.
-LONGEST = 300.0
+LONGEST = 600.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Played:
         """Return what the last task printed: the release of each machine."""
         return dict(re.findall(r'^ +"(web\d): (.*?)",?$', self.output, re.MULTILINE))
 
+    def tasks(self) -> list[str]:
+        """Return the tasks that have begun, in their order."""
+        return re.findall(r"^TASK \[(.*)\] \*+$", self.output, re.MULTILINE)
+
 
 class Playbooks:
     """Runs playbooks of the collection from the network of a fleet."""
@@ -53,7 +58,7 @@ class Playbooks:
         self.folder.mkdir()
         install = (str(BIN / "ansible-galaxy"), "collection", "install", "--collections-path")
         subprocess.run(
-            [*install, str(self.folder), str(COLLECTION)], check=True, stdout=subprocess.PIPE, env=self._environment()
+            [*install, str(self.folder), str(COLLECTION)], check=True, stdout=subprocess.PIPE, env=self.environment()
         )
         lines = (EXAMPLE / "inventory.yml").read_text().splitlines(keepends=True)
         there = [line for line in lines if not re.match(r" *web", line) or line.split(":")[0].strip() in fleet.machines]
@@ -62,23 +67,33 @@ class Playbooks:
 
     def start(self, name: str, *arguments: str, **variables: Any) -> subprocess.Popen[str]:
         """Start a playbook; its output goes to NAME.log."""
-        return self._fleet.start(
+        command = self.command(name, *arguments, **variables)
+        return self._fleet.start(*command, log=f"{name}.log", env=self.environment())
+
+    def command(self, name: str, *arguments: str, **variables: Any) -> list[str]:
+        """Return the command that runs a playbook, in the network of the fleet and with :meth:`environment`."""
+        return [
             str(BIN / "ansible-playbook"),
             f"flask_socketact.fleet.{name}",
             f"--inventory={self.folder}/inventory.yml",
             f"--extra-vars=@{self.folder}/variables.json",
             f"--extra-vars={json.dumps(variables)}",
             *arguments,
-            log=f"{name}.log",
-            env=self._environment(),
-        )
+        ]
 
     def play(self, name: str, *arguments: str, **variables: Any) -> Played:
         """Run a playbook to its end."""
         return self.wait(name, self.start(name, *arguments, **variables))
 
     def wait(self, name: str, started: subprocess.Popen[str]) -> Played:
-        return Played(started.wait(LONGEST), self.output(name))
+        """Wait until a playbook has ended.
+
+        :raises MachineError: it did not within `LONGEST`; the text has the end of its output.
+        """
+        try:
+            return Played(started.wait(LONGEST), self.output(name))
+        except subprocess.TimeoutExpired as error:
+            raise MachineError(f"{name} did not end within {LONGEST} s\n{self.output(name)[-3000:]}") from error
 
     def output(self, name: str) -> str:
         return (self._fleet.folder / f"{name}.log").read_text()
@@ -107,7 +122,8 @@ class Playbooks:
                 os.kill(pid, signal.SIGKILL)
         started.wait(10)
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """Return the variables that configure Ansible."""
         folder = self._fleet.folder
         options = f"-i {folder}/key -o UserKnownHostsFile={folder}/known_hosts -o IdentitiesOnly=yes"
         return {
