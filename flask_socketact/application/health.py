@@ -13,6 +13,7 @@ from flask_socketact.addresses import unmapped
 from flask_socketact.application import checks, view_options
 from flask_socketact.application.checks import Runner
 from flask_socketact.application.config import Settings
+from flask_socketact.application.monitored import left_out
 from flask_socketact.bridge import server_info
 from flask_socketact.shared.slot import Field
 
@@ -48,7 +49,7 @@ class Health:
         endpoints = Blueprint("socketact", __name__)
         for path, view in ((self._settings.healthz, self.healthz), (self._settings.readyz, self.readyz)):
             if path is not None:
-                endpoints.add_url_rule(path, view.__name__, view)
+                endpoints.add_url_rule(path, view.__name__, left_out(view))
         view_options.put(endpoints, view_options.DEADLINE, None)
         if self._settings.health_listener:
             view_options.put(endpoints, view_options.LISTENERS, self._settings.health_listener)

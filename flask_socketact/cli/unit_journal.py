@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flask_socketact.cli import bounded
+from flask_socketact.shared.slot import DEPLOY_AGENT
 from flask_socketact.systemd import message_ids
 from flask_socketact.systemd.manager import PATH
 from flask_socketact.text import cut, printable
@@ -33,10 +34,8 @@ MAX_QUOTE = 500
 #: The relay fails after the unit, for the same reason: its identifiers before and after systemd has started it.
 _RELAY = ("(relay)", "relay")
 _ERRORS = ("0", "1", "2", "3")  # PRIORITY=err and above
-#: The User-Agent of deploy.
-USER_AGENT = "flask-socketact-deploy"
 #: Errors that follow the one with the reason: one of gunicorn, and the access log of a request by deploy.
-_NO_REASON = re.compile(rf"Worker \(pid:\d+\) exited with code \d+\.|.*\"{USER_AGENT}\".*")
+_NO_REASON = re.compile(rf"Worker \(pid:\d+\) exited with code \d+\.|.*\"{DEPLOY_AGENT}\".*")
 
 
 @dataclass(frozen=True)

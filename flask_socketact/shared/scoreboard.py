@@ -144,16 +144,17 @@ class Scoreboard:
         slot[Field.TAKEN] = 0
         if slot[Field.GENERATION] == self.ready:
             lost = slot[Field.IN_FLIGHT]
-            self._memory[_GONE_REQUESTS] += slot[Field.REQUESTS] + lost
-            self._memory[_GONE_ERRORS] += slot[Field.ERRORS] + lost
+            requests, errors = slot.judged
+            self._memory[_GONE_REQUESTS] += requests + lost
+            self._memory[_GONE_ERRORS] += errors + lost
 
     def counts(self) -> tuple[int, int]:
         """Return how many requests the newest generation has had, and how many of them failed (a status of 500 or
-        above, or no response, as the worker has exited)."""
-        newest = [slot for slot in self.taken() if slot[Field.GENERATION] == self.ready]
+        above, or no response, as the worker has exited). Requests of monitors do not count."""
+        newest = [slot.judged for slot in self.taken() if slot[Field.GENERATION] == self.ready]
         return (
-            self._memory[_GONE_REQUESTS] + sum(slot[Field.REQUESTS] for slot in newest),
-            self._memory[_GONE_ERRORS] + sum(slot[Field.ERRORS] for slot in newest),
+            self._memory[_GONE_REQUESTS] + sum(requests for requests, _ in newest),
+            self._memory[_GONE_ERRORS] + sum(errors for _, errors in newest),
         )
 
     def keep(self, slots: Iterable[Slot]) -> None:

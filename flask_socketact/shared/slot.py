@@ -10,6 +10,9 @@ from flask_socketact.linux import proc
 #: Room for the fields of a slot, and bytes of one.
 FIELDS, BYTES = 32, 8
 
+#: User-Agent of ``flask-socketact deploy``. Its requests are not among `Field.MONITORED`: it subtracts them by itself.
+DEPLOY_AGENT = "flask-socketact-deploy"
+
 
 class Field(IntEnum):
     """The fields of a slot, all of them integers."""
@@ -35,6 +38,8 @@ class Field(IntEnum):
     AGE = 19  #: gunicorn's: how many workers the master had forked, this one included
     WEBSOCKETS = 20  #: open WebSockets
     STREAMS = 21  #: of the requests in flight, responses that last; in the thread worker they have threads of their own
+    MONITORED = 22  #: of the requests, those of monitors to the extension's own endpoints, such as /readyz
+    MONITORED_ERRORS = 23  #: of these, those with a status of 500 or above
     WAITED = 18  #: longest wait of a request in the worker's first seconds; nanoseconds
 
 
@@ -56,6 +61,11 @@ class Slot:
         if not self[Field.DRAINING]:
             self[Field.DRAINING] = time.monotonic_ns()
             self[Field.ACCEPTING] = 0
+
+    @property
+    def judged(self) -> tuple[int, int]:
+        """The requests, and those that failed, without the requests of monitors."""
+        return self[Field.REQUESTS] - self[Field.MONITORED], self[Field.ERRORS] - self[Field.MONITORED_ERRORS]
 
     @property
     def is_alive(self) -> bool:

@@ -354,6 +354,40 @@ def test_scoreboard_shows_errors_and_the_oldest_request(folder: Folder, http: so
 
 
 @ALL
+def test_a_release_is_not_judged_by_requests_of_monitors(folder: Folder, http: socket.socket, worker: str) -> None:
+    """Those of deploy itself are counted: it subtracts them."""
+    app = folder(
+        """
+        from flask import Flask, abort
+        from flask_socketact import SocketAct
+
+        app = Flask(__name__)
+        app.config["SOCKETACT_METRICS"] = "/metrics"
+        socketact = SocketAct(app)
+        socketact.check("database")(lambda: False)
+
+        @app.get("/")
+        def hello():
+            abort(500)
+        """
+    )
+    (app / "counters").mkdir()
+    environ = {"RUNTIME_DIRECTORY": str(app / "counters")}
+    with Server(app, *CONF, "-w1", "-k", worker, "app:app", listeners={"http": http}, environ=environ) as gunicorn:
+        gunicorn.wait_until_ready()
+        asked = {"/readyz": 503, "/healthz": 200, "/metrics": 200, "/": 500, "/nothing": 404}
+        assert {path: ask(by(http), path)[0] for path in asked} == asked
+        with dial(http) as client:
+            client.sendall(b"GET /readyz HTTP/1.1\r\nHost: app\r\nUser-Agent: flask-socketact-deploy\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 503")
+        gunicorn.wait_for(lambda: only_slot(app, gunicorn)[Field.REQUESTS] == 6, "the count")
+        board = scoreboard.read(app / "counters", gunicorn.process.pid)
+        assert board is not None
+        assert board.counts() == (3, 2)
+        assert only_slot(app, gunicorn)[Field.ERRORS] == 3  # status shows all
+
+
+@ALL
 def test_requests_of_a_worker_that_has_crashed_are_counted(folder: Folder, http: socket.socket, worker: str) -> None:
     """Otherwise a release whose workers crash would look healthy."""
     app = folder(

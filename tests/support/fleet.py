@@ -6,6 +6,7 @@ import csv
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -44,6 +45,7 @@ class Server:
     status: str  #: UP, DOWN, DRAIN or MAINT
     weight: int
     downs: int  #: how often it went from UP to DOWN
+    chosen: int  #: how many requests it got
 
 
 class Fleet:
@@ -123,6 +125,14 @@ class Fleet:
         self.wait_for(lambda: {server.status for server in self.servers()} == {"UP"}, "all servers to be up")
         self.ask_haproxy("clear counters all")
 
+    def reload_haproxy(self) -> None:
+        """Reload HAProxy as its unit does, and wait until the new process listens. It knows no weights."""
+        before = self.ask_haproxy("show info")
+        master = Path(f"/proc/{self.haproxy.pid}/task/{self.haproxy.pid}/children").read_text()  # of nsenter
+        os.kill(int(master), signal.SIGUSR2)
+        pid = re.compile(r"^Pid: .*", re.MULTILINE)
+        self.wait_for(lambda: pid.findall(self.ask_haproxy("show info")) != pid.findall(before), "the reload", 10)
+
     def ask_haproxy(self, command: str) -> str:
         """Send a command to HAProxy's socket."""
         with socket.socket(socket.AF_UNIX) as client:
@@ -142,7 +152,7 @@ class Fleet:
         """Return what HAProxy knows about the machines, those that have vanished included."""
         rows = csv.DictReader(self.ask_haproxy("show stat").removeprefix("# ").splitlines())
         return [
-            Server(row["svname"], row["status"], int(row["weight"]), int(row["chkdown"]))
+            Server(row["svname"], row["status"], int(row["weight"]), int(row["chkdown"]), int(row["lbtot"]))
             for row in rows
             if row["svname"] in self.addresses
         ]

@@ -143,12 +143,12 @@ def picky(name: str) -> str:
     return f"import os\nif os.path.exists('/etc/no-{name}'): raise RuntimeError('disk full')\n"
 
 
-def prepare(fleet: Fleet) -> Playbooks:
-    """Start HAProxy, and deploy the first release to a fleet."""
+def prepare(fleet: Fleet, **variables: Any) -> Playbooks:
+    """Start HAProxy, and deploy the first release to a fleet; `variables` are for all playbooks."""
     fleet.start_haproxy()
     for machine in fleet.machines.values():
         install_venv(machine)
-    playbooks = Playbooks(fleet, VARIABLES)
+    playbooks = Playbooks(fleet, VARIABLES | variables)
     for played in (playbooks.play("setup"), playbooks.deploy("1")):
         if played.status != 0:
             raise MachineError(played.output)

@@ -153,6 +153,18 @@ def test_a_good_release_gets_its_share_back(machine: Machine, figure: Callable[[
     figure(f"{seen.requests} requests, 0 failed; {told[-3]}")
 
 
+def test_too_little_traffic_is_inconclusive(machine: Machine) -> None:
+    """HAProxy's health checks do not count. Without a canary a quiet server takes the release."""
+    done = deploy(machine, "next", "--no-trial", "--canary", "10%", "--healthy", "1", "--timeout", "8")
+    assert (done.returncode, current(machine), share(machine)) == (1, "releases/good", 100), done
+    words = "not deployed: inconclusive: clients got 0 responses before the timeout, and 20 are needed: set a larger"
+    assert (done.stderr.count("\n"), words in done.stderr) == (1, True), done
+    assert haproxy.rows(machine)["app1"]["check_status"] == "L7OK"
+    done = deploy(machine, "next", "--no-trial", "--healthy", "2", "--canary", "10%", "--canary", "100%")
+    assert (done.returncode, current(machine)) == (0, "/srv/app/releases/next"), done
+    assert "Healthy, but no requests came: only the pages were judged" in done.stdout
+
+
 def test_a_deploy_that_was_killed_keeps_its_share_until_the_next(machine: Machine) -> None:
     """The next one rolls back, and nothing stays drained."""
     with watched(machine, "bad") as process:

@@ -16,6 +16,7 @@ from flask_socketact.application import view_options
 from flask_socketact.application.config import Settings
 from flask_socketact.application.metrics.definitions import DURATION, PAGES
 from flask_socketact.application.metrics.responses import WithResponses
+from flask_socketact.application.monitored import left_out
 from flask_socketact.bridge import server_info
 from flask_socketact.linux import socket_queues
 from flask_socketact.shared import service_counters
@@ -34,7 +35,7 @@ def add_to(app: Flask, settings: Settings, refresh: Callable[[], None]) -> None:
         response.headers["Cache-Control"] = "no-store"
         return response
 
-    endpoint.add_url_rule(str(settings.metrics), "metrics", metrics)
+    endpoint.add_url_rule(str(settings.metrics), "metrics", left_out(metrics))
     view_options.put(endpoint, view_options.DEADLINE, None)
     if settings.metrics_listener:
         view_options.put(endpoint, view_options.LISTENERS, settings.metrics_listener)

@@ -29,6 +29,7 @@ class Canary:
     """Sets the share of a deploy. Without ``--canary``, nothing happens: ``Pending.canary`` is None then."""
 
     def __init__(self, service: Service, record: Record, report: Report) -> None:
+        self._service = service
         self._manager = service.manager
         self._name = service.name.removesuffix(".service")
         self._record = record
@@ -37,8 +38,13 @@ class Canary:
     def check(self) -> Agent:
         """Return the agent of the service, which HAProxy asks, and which asks for the full share.
 
-        :raises NotBegunError: there is none, or an administrator has set a share.
+        :raises NotBegunError: there is none, an administrator has set a share, or no response could be judged.
         """
+        if self._service.is_active and not self._service.is_counted:
+            raise NotBegunError(
+                f"the counts of requests of {self._name} cannot be read, so a canary would be inconclusive: deploy "
+                "without --canary"
+            )
         found = agent.find(self._name, self._manager)
         if not found.is_listening:
             remedy = agent.remedy(found, user=self._manager.user)

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 
 _SECONDS = Number(1.0, 3600.0)
-#: Largest share of a canary, in percent.
-_MOST = 99
+#: The full share, in percent.
+_FULL = 100
 
 
 def _parse_release(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Path | None:
@@ -43,10 +43,12 @@ def _parse_release(_context: click.Context, _parameter: click.Parameter, value: 
 
 
 def _parse_canary(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    """Return the share of a canary; None if there is to be none, as with 100%, which overrides a share before it."""
     try:
-        return None if value is None else parse_percent(value, _MOST)
+        share = None if value is None else parse_percent(value, _FULL)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
+    return None if share == _FULL else share
 
 
 def _parse_pages(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
@@ -117,7 +119,8 @@ def _parse_pages(_context: click.Context, _parameter: click.Parameter, values: t
     "--canary",
     metavar="PERCENT",
     callback=_parse_canary,
-    help="While the release is watched, let HAProxy send this part of its share of the requests; if it is bad, none.",
+    help="While the release is watched, let HAProxy send this part of its share of the requests; if it is bad, none."
+    " 100% is the full share, as without the option.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> None:
@@ -158,11 +161,12 @@ def deploy(name: str, *, user_manager: bool, as_json: bool, **given: Any) -> Non
 
 
 def _wanted(given: dict[str, Any]) -> Wanted:
-    from flask_socketact.cli.deploy.health_watch import Health
+    from flask_socketact.cli.deploy.health_watch import FEWEST_RESPONSES, Health
     from flask_socketact.cli.deploy.service import RELOAD, RESTART
     from flask_socketact.cli.deploy.steps import Wanted
 
-    health = Health(given["pages"], given["healthy"], given["max_errors"] / 100)
+    fewest = 0 if given["canary"] is None else FEWEST_RESPONSES
+    health = Health(given["pages"], given["healthy"], given["max_errors"] / 100, fewest)
     verb = RELOAD if given["reload"] else RESTART
     return Wanted(
         given["release"], verb, health, max(given["timeout"], given["healthy"]), given["trial"], given["canary"]

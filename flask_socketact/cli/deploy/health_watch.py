@@ -14,6 +14,9 @@ READYZ = "/readyz"
 INTERVAL = 0.5
 #: With fewer errors than this, their rate does not count.
 FEWEST_ERRORS = 3
+#: A canary that has had fewer responses is inconclusive. If three requests of ten fail, the errors among 20 are enough
+#: for a verdict with a probability of 96%. More would take a quiet site longer than the timeout.
+FEWEST_RESPONSES = 20
 #: With fewer requests than this, the old generation's rate of errors is no measure for the new one.
 FEWEST_REQUESTS = 50
 
@@ -25,6 +28,7 @@ class Health:
     pages: Sequence[str]  #: paths that must not respond with 5xx, unless they did before
     seconds: float  #: of good health without a break
     max_errors: float  #: share of responses that may be 5xx, or what the old generation allows, if that is higher
+    responses: int = 0  #: fewest responses to others than the deploy, or the verdict is inconclusive
 
 
 @dataclass(frozen=True)
@@ -53,18 +57,37 @@ def wait(service: Service, health: Health, before: Baseline, deadline: float) ->
     """Wait until the service has been healthy for `health.seconds`; return the requests of others in that time.
 
     :param deadline: CLOCK_MONOTONIC, seconds
-    :raises UnhealthyError: it had too many errors, was stopped, or was not healthy by the deadline.
+    :raises UnhealthyError: it had too many errors, was stopped, was not healthy by the deadline, or had too few
+        requests by then.
     """
     healthy_since, own = None, service.own_requests
     while True:
         problem = _find_problem(service, health, before, own)
         now = time.monotonic()
         healthy_since = None if problem else healthy_since or now
-        if healthy_since is not None and now - healthy_since >= health.seconds:
-            return _of_others(service, own)
+        is_healthy = healthy_since is not None and now - healthy_since >= health.seconds
+        judged = _of_others(service, own)
+        if is_healthy and judged.requests >= health.responses:
+            return judged
         if now > deadline:
-            raise UnhealthyError(problem or f"it was not healthy for {health.seconds:g} s in a row before the timeout")
+            raise UnhealthyError(problem or _why_not(health, judged, is_healthy=is_healthy))
         time.sleep(INTERVAL)
+
+
+def _why_not(health: Health, judged: Counts, *, is_healthy: bool) -> str:
+    """Return why a service without a problem at the deadline has not passed."""
+    if not is_healthy:
+        return f"it was not healthy for {health.seconds:g} s in a row before the timeout"
+    return (
+        f"inconclusive: clients got {judged.requests} responses before the timeout, and {health.responses} are needed: "
+        "set a larger --canary or a longer --timeout, or deploy without --canary"
+    )
+
+
+def describe_watch(health: Health) -> str:
+    """Return for how long the service is watched."""
+    enough = f", and until clients have got {health.responses} responses" if health.responses else ""
+    return f"watching for {health.seconds:g} s{enough}"
 
 
 def describe(judged: Counts) -> str:

@@ -15,11 +15,12 @@ from pathlib import Path
 from flask_socketact import env
 from flask_socketact.addresses import host_and_port, is_unix, unix_path
 from flask_socketact.cli import unit_journal
-from flask_socketact.cli.unit_journal import MAX_QUOTE, USER_AGENT, last_error
+from flask_socketact.cli.unit_journal import MAX_QUOTE, last_error
 from flask_socketact.errors import CommandError, NotBegunError
 from flask_socketact.handover import protocol
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.scoreboard import Scoreboard
+from flask_socketact.shared.slot import DEPLOY_AGENT
 from flask_socketact.systemd import unit_names
 from flask_socketact.systemd.manager import Manager, as_typed, call, complaint, runtime_folders
 from flask_socketact.systemd.unit import Unit
@@ -236,7 +237,7 @@ def _request_by(connect: Callable[[str], socket.socket], address: str, path: str
         # A server that sends "100 Continue" forever would not trigger the timeout of a read.
         watch = threading.Timer(REQUEST_TIMEOUT, connection.sock.shutdown, (socket.SHUT_RDWR,))
         watch.start()
-        connection.request("GET", path, headers={"User-Agent": USER_AGENT, "Connection": "close"})
+        connection.request("GET", path, headers={"User-Agent": DEPLOY_AGENT, "Connection": "close"})
         response = connection.getresponse()  # the body is not read: it may be endless
     except (OSError, http.client.HTTPException) as error:
         return Response(None, f"{path} at {address}: {cut(str(error), MAX_QUOTE) or type(error).__name__}")

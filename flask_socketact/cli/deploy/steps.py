@@ -287,7 +287,7 @@ class Deployment:
         self.has_begun = True
         self._service.run(wanted.verb, wanted.timeout)
         self._is_restarted = True
-        self._report(f"Ready after {time.monotonic() - began:.1f} s; watching for {wanted.health.seconds:g} s")
+        self._report(f"Ready after {time.monotonic() - began:.1f} s; {health_watch.describe_watch(wanted.health)}")
         judged = health_watch.wait(self._service, wanted.health, before, began + wanted.timeout)
         self._report(health_watch.describe(judged))
 

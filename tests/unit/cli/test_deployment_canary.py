@@ -13,6 +13,7 @@ import pytest
 from flask_socketact import files
 from flask_socketact.cli.deploy import health_watch, rollback
 from flask_socketact.cli.deploy.record import Record
+from flask_socketact.cli.deploy.service import Counts
 from flask_socketact.cli.deploy.steps import Deployment
 from flask_socketact.cli.lb import agent, state
 from flask_socketact.cli.lb.agent import Agent
@@ -81,6 +82,30 @@ def test_a_good_canary_and_a_bad_one(setup: Setup, before: int | None) -> None:
     assert setup.now == ("2", state.READY)
     assert "Drained: HAProxy sends no new requests" in setup.report.steps
     assert setup.record.read() is None
+
+
+@pytest.mark.parametrize(("judged", "passes"), [(19, False), (20, True)])
+def test_a_canary_that_few_clients_have_used_is_inconclusive(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, judged: int, passes: bool
+) -> None:
+    monkeypatch.setattr(setup.site, "counts", lambda: Counts(judged, 0))
+    health = dataclasses.replace(wanted(None).health, responses=20)
+    plan = dataclasses.replace(wanted(setup.site.folder / "releases/2"), canary=SMALL, health=health)
+    deployment = Deployment(setup.site, setup.record, plan, setup.report)
+    if passes:
+        deployment.run()
+    else:
+        with pytest.raises(NotDeployedError, match=r"^inconclusive: clients got 19 .* and 20 are needed: set a larger"):
+            deployment.run()
+    assert "watching for 0.02 s, and until clients have got 20 responses" in " ".join(setup.report.steps)
+    assert (setup.now, setup.record.read()) == (("2" if passes else "1", state.READY), None)
+
+
+def test_a_canary_whose_requests_cannot_be_counted_is_refused(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Site, "is_counted", False)
+    with pytest.raises(NotBegunError, match=r"counts of requests of app cannot be read, .*deploy without --canary"):
+        setup.deploy("2")
+    assert setup.now == ("1", None)
 
 
 @pytest.mark.parametrize("canary", [None, SMALL])

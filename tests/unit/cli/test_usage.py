@@ -48,7 +48,7 @@ WRONG = {
         *("app --page '/a b'", "app --page http://x/", "app --healthy 0", "app --healthy 5s", "app --healthy -1"),
         *("app --timeout 0.5", "app --timeout inf", "app --timeout nan", "app --max-errors 5%", "app --max-errors 101"),
         *("app /srv/app/releases/42", "app --releases /x", "app --restart", "app --reload=yes"),
-        *("app --canary 10%", *(f"app --release /x --canary {percent}" for percent in ("0%", "100%", "0.5%", "''"))),
+        *("app --canary 10%", *(f"app --release /x --canary {percent}" for percent in ("0%", "101%", "0.5%", "''"))),
     ],
     "lb": [
         *(

@@ -76,6 +76,18 @@ def test_another_process_reads_what_workers_write(tmp_path: Path) -> None:
     assert (tmp_path / "app-metrics/board-4711").stat().st_mode & 0o777 == 0o644
 
 
+def test_requests_of_monitors_are_not_among_the_counts() -> None:
+    """Also after their worker has exited."""
+    board = Scoreboard()
+    slot = board.take(1, 4)
+    board.note_ready(1, time.monotonic())
+    for field, value in {"REQUESTS": 10, "ERRORS": 4, "MONITORED": 5, "MONITORED_ERRORS": 3}.items():
+        slot[Field[field]] = value
+    assert board.counts() == (5, 1)
+    board.free(slot)
+    assert board.counts() == (5, 1)
+
+
 def test_boards_whose_workers_have_exited_are_removed(tmp_path: Path) -> None:
     scoreboard.create(tmp_path, 1).take(1, 1)[Field.PID] = os.getpid()
     scoreboard.create(tmp_path, 2).take(1, 1)[Field.PID] = 2**22 + 1  # no pid is so great
