@@ -116,14 +116,14 @@ def _window(evidence: Evidence, causes: frozenset[Cause], began: float, ended: f
 
 
 def _why_lost(evidence: Evidence, request: Request, shortage: Shortage | None, *, was_executed: bool) -> str | None:
-    if shortage is not None and request.outcome in _FAILS_WITHOUT_MEMORY:
+    outcome = Outcome.RESET if evidence.lost_reset(request) else request.outcome
+    if shortage is not None and outcome in _FAILS_WITHOUT_MEMORY:
         return f"{shortage.role} without memory"
-    if request.outcome in (Outcome.WRONG, Outcome.STATUS):
+    if outcome in (Outcome.WRONG, Outcome.STATUS):
         return None
     if holder := _holder(evidence, request.port, request.opened, request.ended):
         return _describe(holder)
-    is_unnoticed = request.outcome is Outcome.TIMEOUT and not evidence.lost_reset(request)
-    if was_executed or request.received or is_unnoticed:
+    if was_executed or request.received or outcome is Outcome.TIMEOUT:
         return None
     return _why_closed_early(evidence, request)
 

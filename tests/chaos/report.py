@@ -90,6 +90,8 @@ def evidence(schedule: Schedule, found: Evidence, verdict: Verdict) -> str:
         "halts": _lines((halt, sorted(halt.ports), sorted(halt.mail)) for halt in found.halts),
         "windows": _lines(found.windows),
         "faults": _lines(found.faults),
+        "shortages": _lines((shortage, sorted(shortage.ports)) for shortage in found.shortages),
+        "stalls": _lines(found.stalls),
         "closed": _lines(found.closed),
         "ledger": _lines(found.requests),
         "executed": _lines(f"{name} {pid}" for name, pid in found.executed),
