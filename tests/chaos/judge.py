@@ -22,6 +22,8 @@ NOT_ACTIVE = frozenset({Cause.NOT_ACTIVE})
 FAILURES = frozenset({Cause.MASTER_KILLED, Cause.NOT_ACTIVE, Cause.DRAIN})
 #: A process without memory fails, but does not give the response of another request.
 _FAILS_WITHOUT_MEMORY = frozenset({Outcome.STATUS, Outcome.EOF, Outcome.RESET, Outcome.CUT})
+#: Faults in which commands succeed, too.
+HARMLESS = frozenset({"hostile clients", "journal-full"})
 CLOSES = frozenset({Cause.STOP, Cause.PORT_CLOSED, Cause.DRAIN, Cause.DESCRIPTORS})
 
 
@@ -204,7 +206,7 @@ def _disturbance(evidence: Evidence, operation: Operation) -> str | None:
         if halt.began <= operation.ended and halt.ended >= operation.began:
             return _describe(halt)
     for name, began, ended in evidence.faults:
-        if began <= operation.ended and ended >= operation.began:
+        if name not in HARMLESS and began <= operation.ended and ended >= operation.began:
             return name
     for window in evidence.windows:
         if window.cause in FAILURES and window.overlaps(operation.began, operation.ended):
