@@ -182,9 +182,9 @@ class Evidence:
         return min([at, *stalls])
 
     def lost_reset(self, request: Request) -> bool:
-        """Return whether the link has dropped a packet of its connection that was never sent again: a reset. Its client
-        notices nothing."""
-        return any(
+        """Return whether its client has noticed nothing, as the link has dropped a packet of its connection that was
+        never sent again: a reset."""
+        return request.outcome is Outcome.TIMEOUT and any(
             each.port == request.port and request.began <= each.began <= request.ended <= each.ended
             for each in self.stalls
         )

@@ -22,6 +22,8 @@ NOT_ACTIVE = frozenset({Cause.NOT_ACTIVE})
 FAILURES = frozenset({Cause.MASTER_KILLED, Cause.NOT_ACTIVE, Cause.DRAIN})
 #: A process without memory fails, but does not give the response of another request.
 _FAILS_WITHOUT_MEMORY = frozenset({Outcome.STATUS, Outcome.EOF, Outcome.RESET, Outcome.CUT})
+#: Faults in which commands succeed, too.
+HARMLESS = frozenset({"hostile clients", "journal-full"})
 CLOSES = frozenset({Cause.STOP, Cause.PORT_CLOSED, Cause.DRAIN, Cause.DESCRIPTORS})
 
 
@@ -116,14 +118,14 @@ def _window(evidence: Evidence, causes: frozenset[Cause], began: float, ended: f
 
 
 def _why_lost(evidence: Evidence, request: Request, shortage: Shortage | None, *, was_executed: bool) -> str | None:
-    if shortage is not None and request.outcome in _FAILS_WITHOUT_MEMORY:
+    outcome = Outcome.RESET if evidence.lost_reset(request) else request.outcome
+    if shortage is not None and outcome in _FAILS_WITHOUT_MEMORY:
         return f"{shortage.role} without memory"
-    if request.outcome in (Outcome.WRONG, Outcome.STATUS):
+    if outcome in (Outcome.WRONG, Outcome.STATUS):
         return None
     if holder := _holder(evidence, request.port, request.opened, request.ended):
         return _describe(holder)
-    is_unnoticed = request.outcome is Outcome.TIMEOUT and not evidence.lost_reset(request)
-    if was_executed or request.received or is_unnoticed:
+    if was_executed or request.received or outcome is Outcome.TIMEOUT:
         return None
     return _why_closed_early(evidence, request)
 
@@ -204,7 +206,7 @@ def _disturbance(evidence: Evidence, operation: Operation) -> str | None:
         if halt.began <= operation.ended and halt.ended >= operation.began:
             return _describe(halt)
     for name, began, ended in evidence.faults:
-        if began <= operation.ended and ended >= operation.began:
+        if name not in HARMLESS and began <= operation.ended and ended >= operation.began:
             return name
     for window in evidence.windows:
         if window.cause in FAILURES and window.overlaps(operation.began, operation.ended):

@@ -90,6 +90,8 @@ def evidence(schedule: Schedule, found: Evidence, verdict: Verdict) -> str:
         "halts": lines((halt, sorted(halt.ports), sorted(halt.mail)) for halt in found.halts),
         "windows": lines(found.windows),
         "faults": lines(found.faults),
+        "shortages": lines((shortage, sorted(shortage.ports)) for shortage in found.shortages),
+        "stalls": lines(found.stalls),
         "closed": lines(found.closed),
         "ledger": lines(found.requests),
         "executed": lines(f"{name} {pid}" for name, pid in found.executed),

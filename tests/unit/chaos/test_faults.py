@@ -97,4 +97,5 @@ def test_a_client_does_not_notice_a_reset_that_a_lossy_link_has_dropped() -> Non
     found = {"windows": [Window(Cause.PORT_CLOSED, 9.0, 11.0)], "stalls": [Stall(OK.port, 10.2, 60.0)]}
     assert rules(evidence(request, **found)) == []
     assert rules(evidence(request, **found | {"windows": []})) == ["lost"]
+    assert rules(evidence(request, **found | {"windows": [], "shortages": [SHORTAGE]})) == []
     assert "lost" in rules(evidence(request, **found | {"stalls": [Stall(OK.port, 10.2, 30.0)]}))  # it was sent again

@@ -160,6 +160,11 @@ def test_a_command_may_fail_in_a_fault(disturbed: dict[str, object]) -> None:
     assert rules(evidence(operations=[later], **disturbed)) == ["failed"]
 
 
+@pytest.mark.parametrize("fault", ["hostile clients", "journal-full"])
+def test_a_command_succeeds_in_these_faults(fault: str) -> None:
+    assert rules(evidence(operations=[replace(RESTART, status=1)], faults=[(fault, 8.5, 12.0)])) == ["failed"]
+
+
 def test_a_reload_fails_after_a_restart_that_has_failed() -> None:
     reload = replace(RESTART, began=9.1, ended=9.2, status=1, output="app.service is not active, cannot reload.")
     assert rules(evidence(operations=[RESTART, reload])) == ["failed"]
