@@ -138,7 +138,7 @@ def test_a_rollback_needs_no_clients(fleet: Fleet, playbooks: Playbooks) -> None
     played = playbooks.play("rollback")
     assert played.status == 0, played.output
     assert_all_run(fleet, "3")
-    played = playbooks.deploy("5", release_deploy_options=["--canary", "10%", "--healthy", "1", "--timeout", "5"])
+    played = playbooks.deploy("5", release_deploy_options=["--canary", "10%", "--healthy", "1", "--timeout", "20"])
     assert played.status != 0
     assert "inconclusive: clients got 0 responses" in played.output
     assert_all_run(fleet, "3")
