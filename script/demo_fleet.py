@@ -12,7 +12,8 @@ from tests.support.machine import MachineError, interrupt_on_terminate
 from tests.support.network import GATEWAY
 from tests.support.playbooks import Playbooks, prepare
 
-REPORT = Path(__file__).parent.parent / "demo-fleet.html"
+CHECKOUT = Path(__file__).parent.parent
+GOOD_REPORT, REPORT = CHECKOUT / "demo-fleet-good.html", CHECKOUT / "demo-fleet.html"
 CANNOT_BOOT, INTERRUPTED = 3, 130  #: exit statuses
 REHEARSE = ("rehearse", "--allow-remote", f"--url=http://{GATEWAY}/", "--restarts=1", "--fail-on=failed>0,closed>0")
 LOAD = ("--every=3", "--idle-think=4", "--long-path=/sleep/3.0", "--upload-path=/upload")
@@ -52,10 +53,9 @@ def main() -> int:
 
 def demonstrate(fleet: Fleet, playbooks: Playbooks) -> int:
     """Deploy two releases; return 1 if a client noticed it, or if Ansible did not do what it should."""
-    first = f"{fleet.folder}/first.html"
-    good = deploy(fleet, playbooks, ("2", ""), "release 2", f"--report={first}")
+    good = deploy(fleet, playbooks, ("2", ""), "release 2", f"--report={GOOD_REPORT}")
     bad = deploy(
-        fleet, playbooks, ("3", BAD), "release 3, which does not boot", f"--report={REPORT}", f"--compare={first}"
+        fleet, playbooks, ("3", BAD), "release 3, which does not boot", f"--report={REPORT}", f"--compare={GOOD_REPORT}"
     )
     say("what Ansible said about release 3, at its end:\n")
     print("\n".join(bad.output.splitlines()[-12:]))

@@ -159,7 +159,7 @@ def test_the_service_cannot_choose_what_root_removes(fleet: Fleet) -> None:
     machine = fleet.machines["web1"]
     folder = "/srv/a\n3"
     machine.run("mkdir", "-p", folder)
-    where = ("--unit=evil", "--uid=app", "--working-directory=" + folder)
+    where = ("--unit=evil", "--property=Type=exec", "--uid=app", "--working-directory=" + folder)
     machine.run("systemd-run", *where, "sleep", "60")
     machine.run("mkdir", "-p", "/srv/evil/releases")
     variables = ("ROOT=/srv/evil", "SERVICE=evil", "ID=1")

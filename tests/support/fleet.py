@@ -196,7 +196,8 @@ class Fleet:
     def _start_sshd(self, machine: Machine) -> None:
         """Put sshd's files into a machine, as its package does, and start it."""
         if not machine.path("/usr/sbin/sshd").exists():
-            for deb in sorted((SSHD / "debs").glob("*.deb")):
+            debs = SSHD / "debs" if self._tree == "/" else Path(self._tree) / "root/openssh-server"
+            for deb in sorted(debs.glob("*.deb")):
                 _unpack(deb, machine)
             machine.run("useradd", "--system", "--home-dir=/run/sshd", "--shell=/usr/sbin/nologin", "sshd")
             shutil.copy(self.folder / "host_key", machine.path("/etc/ssh/ssh_host_ed25519_key"))
