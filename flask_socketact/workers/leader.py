@@ -52,7 +52,7 @@ class ThreadPool:
         self.alarm = Alarm(PROMOTE_AFTER)  #: expires when the leader may have been inside one request for too long
         self._promotions: SimpleQueue[None] = SimpleQueue()  # each item wakes one follower
         self.threads: list[RequestThread] = []
-        self.followers = 0  #: number of followers; -1 for a moment, when a new thread leads that is not counted yet
+        self.followers = 0  #: number of followers
         self.leader: RequestThread | None = None
         self._numbers = count()
         self._mean_seconds = 0.0  # running mean of request durations
@@ -69,25 +69,20 @@ class ThreadPool:
         """Start `number` threads, and make one of them the leader."""
         self._promotions.put(None)
         for _ in range(number):
-            self._admit(self._start_thread())
+            self._add_thread()
 
-    def _start_thread(self) -> RequestThread:
-        """Start a thread that the pool does not count yet. Called without the loop's lock: start() returns when the new
-        thread runs, and without memory it may never do that.
+    def _add_thread(self) -> None:
+        """Start a thread, and wait until it is in the pool. Called without the loop's lock: without memory
+        a new thread may never run.
 
         :raises RuntimeError: no thread can be started.
         """
         thread = RequestThread()
-        thread.handle = threading.Thread(target=self._run, args=(thread,), daemon=True)
+        is_there = threading.Event()
+        thread.handle = threading.Thread(target=self._run, args=(thread, is_there), daemon=True)
         thread.handle.name = f"request-{next(self._numbers)}"
         thread.handle.start()
-        return thread
-
-    def _admit(self, thread: RequestThread) -> None:
-        """Count a thread that has started. It may be the leader already."""
-        with self._loop.lock:
-            self.followers += 1
-            self.threads.append(thread)
+        is_there.wait()
 
     def begin_stream(self) -> bool:
         """Let the calling thread leave the pool to serve a stream, if it is in the pool; return whether it may.
@@ -115,7 +110,7 @@ class ThreadPool:
             self._leave(thread, connection, self.upgrades)
 
     def _leave(self, thread: RequestThread, connection: Connection, lasting: LastingRequests) -> None:
-        self._admit(self._start_thread())
+        self._add_thread()
         with self._loop.lock:
             if thread.connection is not connection:
                 return  # the request has ended; a thread of the application that has its socket came too late
@@ -130,7 +125,7 @@ class ThreadPool:
         self.alarm.clear()
         with self._loop.lock:
             connection = self.leader.connection if self.leader else None
-            if self.followers <= 0:
+            if not self.followers:
                 return
             if connection is None:
                 if self._loop.ready:  # the leader is between two requests, and the next may be long
@@ -141,7 +136,11 @@ class ThreadPool:
             else:
                 self.alarm.set()
 
-    def _run(self, thread: RequestThread) -> None:
+    def _run(self, thread: RequestThread, is_there: threading.Event) -> None:
+        with self._loop.lock:
+            self.threads.append(thread)  # before it can lead: a request that lasts is looked for here
+            self.followers += 1
+        is_there.set()
         while not (self.is_drained or self.is_broken or thread.left_to):
             try:
                 self._promotions.get()
@@ -194,7 +193,7 @@ class ThreadPool:
     def ensure_leader(self) -> None:
         """Promote a follower if there is no leader: an error may have interrupted a promotion."""
         with self._loop.lock:
-            if self.leader is None and self.followers > 0:
+            if self.leader is None and self.followers:
                 self._promotions.put(None)
 
     def _lead(self, thread: RequestThread) -> None:
@@ -223,7 +222,7 @@ class ThreadPool:
         thread.connection = connection
         self._turns_begun += 1
         self.count_in_flight()
-        if self._mean_seconds > PROMOTE_AFTER and self.followers > 0:
+        if self._mean_seconds > PROMOTE_AFTER and self.followers:
             with self._loop.lock:
                 if self.leader is thread:  # else a follower has already been promoted
                     self._promote_instead_of(connection)
@@ -269,7 +268,7 @@ class ThreadPool:
 
     def _promote_instead_of(self, connection: Connection) -> None:
         """Promote a follower while the leader is busy with `connection`."""
-        if self.followers > 0:
+        if self.followers:
             self._loop.unregister(connection)
             self.promote_follower()
 

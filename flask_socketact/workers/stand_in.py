@@ -42,7 +42,7 @@ class StandIn:
 
     def _are_all_busy(self) -> bool:
         leader = self._pool.leader
-        return self._pool.followers <= 0 and leader is not None and leader.connection is not None
+        return not self._pool.followers and leader is not None and leader.connection is not None
 
     def _give_waiting(self) -> None:
         """Give waiting connections, new ones included: the kernel may have woken this worker for them, and no other."""
@@ -55,7 +55,7 @@ class StandIn:
         pool = self._pool
         with self._loop.lock:
             leader = pool.leader
-            if leader is None or leader.connection is None or pool.followers > 0:
+            if leader is None or leader.connection is None or pool.followers:
                 return
             self._loop.unregister(leader.connection)
             pool.leader = self._supervisor
@@ -64,5 +64,5 @@ class StandIn:
         finally:
             with self._loop.lock:
                 pool.leader = leader
-                if pool.followers > 0:  # a thread, maybe the leader, has finished its request meanwhile
+                if pool.followers:  # a thread, maybe the leader, has finished its request meanwhile
                     pool.promote_follower()
