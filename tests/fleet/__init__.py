@@ -3,6 +3,7 @@
 In test_deploy.py:
 
 - All machines have the artefact before the first one is switched: test_a_machine_that_cannot_take_the_files_…
+- ``any_errors_fatal:`` a machine that cannot take it ends the play: the same
 - The migration runs once, before: test_a_rolling_deploy_is_noticed_by_no_client
 - ``serial:`` one machine after the other: the same
 - The last task prints the release of each machine: the same, and when a machine fails test_a_failed_deploy_is_continued
@@ -16,7 +17,7 @@ In test_deploy.py:
 
 With ``--long`` only:
 
-- ``any_errors_fatal:`` a machine that vanishes ends the play: test_faults.py, test_a_machine_that_crashes_…
-- One of several that fails ends it, too: test_long.py, test_one_machine_of_several_that_fails_…
+- A machine that vanishes ends the play: test_faults.py, test_a_machine_that_crashes_…
+- One of several that fails ends it: test_long.py, test_one_machine_of_several_that_fails_…
 - What a machine runs is not removed, whether it was marked or not: the same
 """

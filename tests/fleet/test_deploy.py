@@ -151,6 +151,10 @@ def test_a_rollback_leads_to_the_release_that_all_machines_ran_before(fleet: Fle
     played = playbooks.play("rollback")  # the one before was removed
     assert played.status != 0
     assert "there is no release that all machines ran before" in played.output
+    fleet.machines["web1"].run("rm", "/srv/app/.deployed/2")  # no release is left that all machines ran
+    played = playbooks.play("rollback")
+    assert played.status != 0
+    assert "there is no release that all machines ran before" in played.output
 
 
 def test_the_service_cannot_choose_what_root_removes(fleet: Fleet) -> None:
