@@ -46,10 +46,8 @@ def install() -> None:
 
 
 class Arbiter(Pool):
-    """The master of a service.
-
-    gunicorn's loop calls `wait_for_signals` in each turn, and that calls `tick`. Most other methods extend gunicorn's.
-    """
+    """The master of a service. gunicorn's loop calls `wait_for_signals` in each turn, and that calls `tick`; most other
+    methods extend gunicorn's."""
 
     def __init__(self, app: BaseApplication) -> None:
         self.reloads = Reloads(self)
@@ -268,6 +266,7 @@ class Arbiter(Pool):
         super().reap_workers()
         if self.state.phase is Phase.STOPPING:
             self._report_drain()
+            self.remind_loading()
 
     def handle_boot_failure(self, halt: HaltServer) -> None:
         if self.state.phase is not Phase.STOPPING:

@@ -31,6 +31,8 @@ from flask_socketact.systemd import cgroup
 RESPAWN_PAUSE = 2.0
 #: How long a worker that is told to drain while it loads the application may take to exit. Seconds.
 LOADING_GRACE = 5.0
+#: How often it is told to, in a stop. Seconds.
+LOADING_REMINDER = 1.0
 #: A draining worker exits by itself one second after its drain time. One that still runs this long after its drain time
 #: does not handle signals, or cannot exit, and is killed. Seconds.
 EXIT_GRACE = 5.0
@@ -53,6 +55,7 @@ class Pool(Forking):
         self._respawn_at = 0.0
         self._killed: set[int] = set()  # pids of draining workers that got SIGKILL
         self._served = 0  # by workers that have exited
+        self._remind_at = 0.0  # tell workers that load the application again to exit; CLOCK_MONOTONIC, seconds
         super().__init__(app)
 
     def setup(self, app: BaseApplication) -> None:
@@ -126,6 +129,15 @@ class Pool(Forking):
         if worker is not None and sig == signal.SIGTERM:
             worker.slot.begin_drain()
         super().kill_worker(pid, sig)
+
+    def remind_loading(self) -> None:
+        """Tell workers that load the application again to exit. Called again and again in a stop: Python does not handle a
+        signal that comes just before a system call blocks, and a module may catch SystemExit while it is imported."""
+        now = time.monotonic()
+        if now >= self._remind_at:
+            self._remind_at = now + LOADING_REMINDER
+            for pid in self.loading:
+                self.kill_worker(pid, signal.SIGTERM)
 
     def murder_workers(self) -> None:
         """Kill workers that give no sign of life, do not exit, or take too long to load the application."""

@@ -229,6 +229,17 @@ def test_stop_in_a_reload(site: Path, http: socket.socket) -> None:
         assert server.wait_until_gone(5) == 0
 
 
+def test_stop_in_a_reload_whose_release_catches_the_first_signal(site: Path, http: socket.socket) -> None:
+    """As any signal that comes just before a system call blocks, it has no effect. The workers are told again."""
+    with Server(site, *CONF, "app:app", listeners={"http": http}) as server:
+        server.wait_until_ready()
+        release(site, "two", "import time\ntry: time.sleep(600)\nexcept SystemExit: time.sleep(600)")
+        server.signal(signal.SIGHUP)
+        server.wait_for(lambda: len(server.workers()) == 4, "new workers next to the old")
+        server.process.terminate()
+        assert server.wait_until_gone(10) == 0
+
+
 def test_worker_that_dies_in_a_reload(site: Path, http: socket.socket) -> None:
     """A worker of the new generation replaces it."""
     with Server(site, *CONF, "app:app", listeners={"http": http}) as server:

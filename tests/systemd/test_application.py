@@ -302,7 +302,7 @@ def test_prometheus_sees_no_counter_decrease_and_rules_fire(
         for _ in range(6):
             site.systemctl("restart", "app")
         wait_for_alerts(site, prometheus, {"RestartLoop", "DrainCutShort"})
-    assert not load.failures()
+    assert not load.failures(), f"{load.failures()}\n{site.journal('app')[-30000:]}"
     counters = query(prometheus, '{__name__=~"socketact_.*(_total|_count|_bucket|_sum)"}')
     resets = {name: query(prometheus, f"max(resets({name}[10m]))")[""] for name in counters}
     assert len(resets) > 12
