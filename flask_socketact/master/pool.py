@@ -131,7 +131,7 @@ class Pool(Forking):
         super().kill_worker(pid, sig)
 
     def remind_loading(self) -> None:
-        """Tell workers that load the application again to exit. Called again and again in a stop: Python does not handle a
+        """Tell workers that load the application again to exit. Called repeatedly in a stop: Python does not handle a
         signal that comes just before a system call blocks, and a module may catch SystemExit while it is imported."""
         now = time.monotonic()
         if now >= self._remind_at:
