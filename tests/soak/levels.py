@@ -144,7 +144,7 @@ class Sampler:
         for pid in pids:
             try:
                 count += len(os.listdir(self._proc / pid / "fd"))
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):
                 continue
         return count
 

@@ -93,8 +93,10 @@ class Machine:
         except subprocess.TimeoutExpired:
             self._nspawn.kill()
             self._nspawn.wait()
-        self._remove_cgroup()
-        self._folder.cleanup()
+        try:
+            self._remove_cgroup()
+        finally:
+            self._folder.cleanup()
 
     def run(self, *command: str, check: bool = True, timeout: float = 180) -> subprocess.CompletedProcess[str]:
         """Run a command inside, as root, and return what it printed."""
@@ -199,7 +201,7 @@ class Machine:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline and self._nspawn.poll() is None:
             for pid in children.read_text().split():
-                with suppress(FileNotFoundError):  # it has gone already
+                with suppress(FileNotFoundError, ProcessLookupError):  # it has gone already, or while we read
                     if Path(f"/proc/{pid}/comm").read_text() == "systemd\n":
                         return int(pid)
             time.sleep(0.02)

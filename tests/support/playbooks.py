@@ -159,6 +159,6 @@ def prepare(fleet: Fleet, **variables: Any) -> Playbooks:
 def _descendants(pid: int) -> list[int]:
     """Return the processes that a process has started, and that these have started, the oldest first."""
     children: list[int] = []
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, ProcessLookupError):
         children = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return children + [each for child in children for each in _descendants(child)]
