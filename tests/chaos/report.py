@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,7 +83,6 @@ def line(
 def evidence(schedule: Schedule, found: Evidence, verdict: Verdict) -> str:
     """Write all evidence to files, and return the part of it that explains the first violations."""
     folder = FOLDER / f"seed-{schedule.seed}"
-    folder.mkdir(parents=True, exist_ok=True)
     parts = {
         "schedule": str(schedule),
         "violations": lines(verdict.violations),
@@ -97,12 +97,18 @@ def evidence(schedule: Schedule, found: Evidence, verdict: Verdict) -> str:
         "executed": lines(f"{name} {pid}" for name, pid in found.executed),
         "journal": found.journal,
     }
-    for name, text in parts.items():
-        (folder / name).write_text(text + "\n")
-    shown = [f"-- {name}\n{some(parts[name])}" for name in ("schedule", "operations", "halts", "windows", "violations")]
+    shown = save(folder, parts, ("schedule", "operations", "halts", "windows", "violations"))
     at = verdict.violations[0].at
     journal = [row for row in found.journal.splitlines() if at and _is_near(row, at)]
     return "\n".join([*shown, "-- journal", *journal[:LINES], f"-- all of it: {folder}"])
+
+
+def save(folder: Path, parts: Mapping[str, str], first: Sequence[str]) -> list[str]:
+    """Write each part of the evidence to a file of the folder, and return the beginnings of the `first` ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in parts.items():
+        (folder / name).write_text(text + "\n")
+    return [f"-- {name}\n{_some(parts[name])}" for name in first]
 
 
 def lines(items: object) -> str:
@@ -110,7 +116,7 @@ def lines(items: object) -> str:
     return "\n".join(map(str, items))  # type: ignore[call-overload]
 
 
-def some(text: str) -> str:
+def _some(text: str) -> str:
     """Return the first lines of a long text."""
     rows = text.splitlines()
     more = [f"… {len(rows) - SHOWN} more"] if len(rows) > 4 * SHOWN else []

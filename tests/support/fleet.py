@@ -128,10 +128,14 @@ class Fleet:
     def reload_haproxy(self) -> None:
         """Reload HAProxy as its unit does, and wait until the new process listens. It knows no weights."""
         before = self.ask_haproxy("show info")
-        master = Path(f"/proc/{self.haproxy.pid}/task/{self.haproxy.pid}/children").read_text()  # of nsenter
-        os.kill(int(master), signal.SIGUSR2)
+        self.begin_reload()
         pid = re.compile(r"^Pid: .*", re.MULTILINE)
         self.wait_for(lambda: pid.findall(self.ask_haproxy("show info")) != pid.findall(before), "the reload", 10)
+
+    def begin_reload(self) -> None:
+        """Let HAProxy's master start new workers; the old ones finish what they do."""
+        master = Path(f"/proc/{self.haproxy.pid}/task/{self.haproxy.pid}/children").read_text()  # of nsenter
+        os.kill(int(master), signal.SIGUSR2)
 
     def ask_haproxy(self, command: str) -> str:
         """Send a command to HAProxy's socket."""

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from tests.chaos.bench import EXECUTED
-from tests.chaos.fleet.balancer import known
 from tests.chaos.fleet.schedule import MACHINES
 from tests.chaos.operations import source
 from tests.support.fleet import Fleet
@@ -114,9 +113,9 @@ class Bench:
 
     def _odd(self, release: str) -> list[str]:
         found = [
-            f"{name} is {status} with weight {weight}"
-            for name, status, weight in known(self.fleet)
-            if name in MACHINES and (status, weight) != ("UP", 100)
+            f"{server.name} is {server.status} with weight {server.weight}"
+            for server in self.fleet.servers()
+            if (server.status, server.weight) != ("UP", 100)
         ]
         for name, machine in self.fleet.machines.items():
             found += [f"{name}: {what}" for what in _odd(machine, release)]

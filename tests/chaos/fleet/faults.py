@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from tests.chaos.fleet import balancer, bench
+from tests.chaos.fleet import bench
 from tests.chaos.fleet.bench import Bench
 from tests.chaos.fleet.evidence import Deed
 from tests.chaos.fleet.operations import Operations
@@ -60,7 +60,7 @@ class Faults:
             if event.what == "controller":
                 self._operations.kill_controller()
             elif event.what == "haproxy":
-                balancer.reload(self._bench.fleet)
+                self._bench.fleet.begin_reload()
                 self.deeds.append(Deed("haproxy", "", began, began + 3.0, "reload"))  # until all agents were asked
             elif machine is not None:
                 detail = self._harm(event, name, machine, seconds)

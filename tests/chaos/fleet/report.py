@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tests.chaos.evidence import Outcome
 from tests.chaos.fleet.evidence import FleetEvidence
 from tests.chaos.judge import Verdict
-from tests.chaos.report import FOLDER, lines, some
+from tests.chaos.report import FOLDER, lines, save
 from tests.chaos.schedule import Schedule
 
 
@@ -57,7 +57,6 @@ def line(schedule: Schedule, evidence: FleetEvidence, verdict: Verdict, seconds:
 def write(schedule: Schedule, found: FleetEvidence, verdict: Verdict) -> str:
     """Write all evidence to files, and return the part of it that explains the first violations."""
     folder = FOLDER / f"fleet-seed-{schedule.seed}"
-    folder.mkdir(parents=True, exist_ok=True)
     parts = {
         "schedule": str(schedule),
         "operations": lines(found.operations),
@@ -70,10 +69,7 @@ def write(schedule: Schedule, found: FleetEvidence, verdict: Verdict) -> str:
         "executed": lines(f"{name} {machine}" for name, machine in found.executed),
         **found.logs,
     }
-    for name, text in parts.items():
-        (folder / name).write_text(text + "\n")
-    first = ("schedule", "operations", "faults", "servers", "violations")
-    shown = [f"-- {name}\n{some(parts[name])}" for name in first]
+    shown = save(folder, parts, ("schedule", "operations", "faults", "servers", "violations"))
     return "\n".join([*shown, f"-- all of it: {folder}"])
 
 
