@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from tests.chaos.bench import EXECUTED
 from tests.chaos.fleet.schedule import MACHINES
 from tests.chaos.operations import source
+from tests.chaos.processes import LOADERS
 from tests.support.fleet import Fleet
 from tests.support.machine import EXAMPLES, Machine, MachineError, install_venv
 from tests.support.playbooks import VARIABLES, Playbooks
@@ -106,6 +107,7 @@ class Bench:
         install_venv(machine)
         machine.path(_NOTE).write_text(name)
         machine.path(RELEASES).mkdir(parents=True, exist_ok=True)
+        machine.path(LOADERS).mkdir(exist_ok=True)  # it stays empty: without preload_app there is no loader
         machine.run("mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", RELEASES)
         for unit in (EXAMPLES / "chaos").glob("*.service"):
             shutil.copy(unit, machine.path("/etc/systemd/system"))
