@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -111,16 +111,19 @@ class Pool(Forking):
     def manage_workers(self) -> None:
         """Fork and drain workers, as :func:`flask_socketact.master.plan.plan` says."""
         todo = plan.plan(self._handles(), self.num_workers, may_fork=time.monotonic() >= self._respawn_at)
-        for pid in todo.drain:
-            self.drain_worker(pid)
+        self.drain_workers(todo.drain)
         for _ in range(todo.fork):
             if not (self.can_fork() and self.spawn_worker()):
                 break
         statsd.log_numbers(self)
 
-    def drain_worker(self, pid: int) -> None:
-        """Let a worker drain, and exit."""
-        self.kill_worker(pid, signal.SIGTERM)
+    def drain_workers(self, pids: Collection[int]) -> None:
+        """Let workers drain, and exit. All slots say so before the first signal: a client that must connect again must
+        not get another worker that is about to drain."""
+        for pid in pids:
+            self.WORKERS[pid].slot.begin_drain()
+        for pid in pids:
+            self.kill_worker(pid, signal.SIGTERM)
 
     def kill_worker(self, pid: int, sig: int) -> None:
         """Send a signal to a worker. SIGTERM lets it drain; its slot says so, too, because the application, or one of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -233,11 +233,10 @@ class Reloads:
             except Exception:
                 master.log.exception("After the failed reload, not all settings could be restored")
 
-    def _retire(self, pids: Iterable[int]) -> None:
+    def _retire(self, pids: Collection[int]) -> None:
         master = self._master
-        for pid in pids:
-            master.retired.add(pid)
-            master.drain_worker(pid)
+        master.retired.update(pids)
+        master.drain_workers(pids)
 
     def _active(self, *, new: bool) -> list[int]:
         """Return the pids of workers that do not drain: those of this generation (`new`), or the others."""

@@ -59,7 +59,7 @@ class Watchdog:
                 worker.aborted = True
             elif pid in master.serving and self.is_blocked(worker):
                 master.log.critical("Worker %s replaced: no progress in any of its requests for %g s", pid, self.limit)
-                master.drain_worker(pid)
+                master.drain_workers([pid])
 
     def has_progress(self, workers: Iterable[Worker]) -> bool:
         """Whether a worker is not stuck; or there are no workers, and new ones are about to be forked."""

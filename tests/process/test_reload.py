@@ -153,6 +153,38 @@ def test_replacement_that_exits_after_loading(site: Path, http: socket.socket) -
         server.wait_for(lambda: "Serving with 2 of 2" in server.wait_for_message("STATUS="), "the repair")
 
 
+#: A configuration whose master is slow to signal its workers, as on a machine without a free CPU.
+SLOW_SIGNALS = """
+import os, signal, time
+from flask_socketact.conf import *
+
+class Slow:
+    def __init__(self, kill): self.kill = kill
+    def __call__(self, pid, number):
+        self.kill(pid, number)
+        if number == signal.SIGTERM: time.sleep(1)
+
+os.kill = Slow(getattr(os.kill, "kill", os.kill))
+"""
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_no_old_worker_serves_a_new_connection_after_the_first_one_drains(
+    site: Path, http: socket.socket, worker: str
+) -> None:
+    """Whoever connects again, because a worker has ended its stream or WebSocket, gets the new release."""
+    (site / "slow.py").write_text(SLOW_SIGNALS)
+    release(site, "one")
+    arguments = ("-c", "python:slow", "-k", f"flask_socketact.workers.{worker}", "--workers", "3", "app:app")
+    with Server(site, *arguments, listeners={"http": http}) as server:
+        before = set(server.wait_until_ready().workers())
+        release(site, "two")
+        server.signal(signal.SIGHUP)
+        server.wait_for(lambda: len(before.intersection(server.workers())) == 2, "the first old worker to exit")
+        assert {ask(lambda: dial(http)) for _ in range(60)} == {(200, b"two")}
+        assert before.intersection(server.workers()), "the master has not been slow"
+
+
 @pytest.mark.parametrize("worker", ["flask_socketact.workers.thread.ThreadWorker", "gthread"])
 def test_old_workers_that_ignore_sigterm_are_killed_after_the_drain_time(
     site: Path, http: socket.socket, worker: str
