@@ -100,7 +100,7 @@ class Faults:
             return
         pid = pids[which % len(pids)]
         began = time.monotonic()
-        ports: set[int] = set()
+        ports = set().union(*self._processes.connections(pid, state.others(pid)))  # it may close some at once
         memory.limit(self._machine, pid)
         while time.monotonic() < began + seconds and self._processes.exists(pid):
             ports.update(*self._processes.connections(pid, state.others(pid)))
