@@ -13,7 +13,16 @@ from flask_socketact.handover.old_generations import GRACE, LAST_GRACE
 from tests.support.http import Client, Connect, ask
 from tests.support.load import Load
 from tests.support.machine import Machine, drop_in, release
-from tests.support.operations import BROKEN, answer, held_release, in_flight, restarting, wait_for_old
+from tests.support.operations import (
+    BROKEN,
+    LONGEST_WAIT,
+    SLOW,
+    answer,
+    held_release,
+    in_flight,
+    restarting,
+    wait_for_old,
+)
 from tests.support.server import DEADLINE
 
 if TYPE_CHECKING:
@@ -379,6 +388,23 @@ def test_without_the_relay_a_restart_is_a_drain(machine: Machine, tcp: Connect) 
         assert machine.show("app", "ActiveState") == "active"
     finally:
         relay.with_name("away").rename(relay)
+
+
+def test_a_restart_in_a_reload_that_has_overtaken_the_start_of_the_relay(machine: Machine, tcp: Connect) -> None:
+    """A reload right after a start: systemd starts the relay only after the reload, unless that asks for it."""
+    release(machine, SLOW)
+    machine.systemctl("start", "app")
+    with Load(tcp, {"new connection": 4, "keep-alive": 4}) as load:
+        machine.systemctl("stop", "app-relay.service")
+        machine.systemctl("reload", "--no-block", "app")
+        machine.systemctl("start", "--no-block", "app-relay.service")
+        machine.wait_for(lambda: machine.show("app-relay", "ActiveState") == "active", "the relay to start")
+        assert machine.show("app", "ActiveState") == "reloading"
+        machine.systemctl("restart", "app")
+    assert not load.failures()
+    assert load.closed_by_server == 0
+    assert load.longest_wait() < LONGEST_WAIT
+    assert "the old workers keep serving in" in machine.run("journalctl", "--no-pager", "--unit=app").stdout
 
 
 def test_workers_that_are_recycled_during_a_relay_lose_nothing(
