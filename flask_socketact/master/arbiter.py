@@ -24,7 +24,7 @@ from flask_socketact.master.reload import Reloads
 from flask_socketact.master.service_state import Phase, ServiceState
 from flask_socketact.master.watchdog import Watchdog
 from flask_socketact.shared.service_counters import ServiceCounters, find_folder
-from flask_socketact.systemd import activation, message_ids, notify
+from flask_socketact.systemd import activation, manager, message_ids, notify
 
 #: How often the master checks its workers. Seconds.
 TURN = 1.0
@@ -58,11 +58,9 @@ class Arbiter(Pool):
         address, seconds = notify.take_address(os.environ), notify.take_watchdog(os.environ)
         self._watchdog = Watchdog(seconds) if seconds else None
         self._idle_exit = idle_exit.from_environment() if self._names else None
-        self._turn = TURN  # longest turn of the loop, in seconds
-        if self._watchdog:
-            self._turn = min(self._turn, self._watchdog.interval)
-        if self._idle_exit:
-            self._turn = min(self._turn, self._idle_exit.seconds)
+        watched, idle = self._watchdog, self._idle_exit
+        #: Longest turn of the loop, in seconds.
+        self._turn = min(TURN, watched.interval if watched else TURN, idle.seconds if idle else TURN)
         self.state = ServiceState()
         self._keeps_mail = False  # in a stop: systemd starts the service again, which reads the mailbox
         self._drain_end = 0.0
@@ -244,6 +242,8 @@ class Arbiter(Pool):
             if scope
             else status_line.stopping(self, graceful=graceful)
         )
+        if self.cgroup and not self.booted:  # a restart in a start runs no ExecStop=, so we do not know it by the relay
+            self._keeps_mail |= manager.is_starting_again(os.path.basename(self.cgroup))
         # Otherwise relayed workers, or the generation that systemd starts, will read what is sent to the mailbox.
         self.board.stopping = not scope and not self._keeps_mail
         self._drain_end = time.monotonic() + self.cfg.graceful_timeout

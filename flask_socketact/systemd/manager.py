@@ -11,19 +11,18 @@ import math
 import os
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask_socketact.errors import ManagerError, NoServiceError
-from flask_socketact.systemd import unit_names
+from flask_socketact.systemd import cgroup, unit_names
 from flask_socketact.systemd.unit import Unit, parse_properties
-
-if TYPE_CHECKING:
-    pass
 
 #: The relay's, too, so that both find the same commands.
 PATH = "/usr/bin:/bin"
 #: How long a command may take. Seconds.
 SECONDS = 30
+#: How long a restart or a stop waits for the manager's answer. Seconds.
+MANAGER_TIMEOUT = 2.0
 
 BUS = "org.freedesktop.systemd1"
 OBJECT = "/org/freedesktop/systemd1"
@@ -101,6 +100,16 @@ class Manager:
         text = self.run("systemctl", self.option, "show", "--value", "--property=UnitPath")
         return [Path(folder) for folder in text.split()]
 
+    def job(self, name: str, *, seconds: float = SECONDS) -> str:
+        """Return the type of the job that the manager runs for a unit, such as ``restart``; "" without one.
+
+        :param seconds: how long that may take
+        :raises ManagerError: the manager does not answer.
+        """
+        options = ("--plain", "--no-legend", "--full")
+        text = self.run("systemctl", self.option, "list-jobs", *options, "--", name, seconds=seconds)
+        return next((kind for _, _, kind, _ in map(str.split, text.splitlines())), "")
+
     def version(self) -> str:
         return self.run("systemctl", self.option, "show", "--value", "--property=Version").strip()
 
@@ -137,6 +146,22 @@ class Manager:
             remedy = ": log in as the user, since sudo and su do not set XDG_RUNTIME_DIR" if session else ""
             raise ManagerError(f"{command[0]}: {complaint(done)}{remedy}")
         return done.stdout
+
+
+def of_process() -> Manager:
+    """Return the manager of the unit that this process is in."""
+    return Manager(user=bool(os.getuid()) and "/user@" in (cgroup.of(os.getpid()) or ""))
+
+
+def is_starting_again(service: str) -> bool:
+    """Return whether the manager of this process ends a service in order to start it; False if it does not answer.
+
+    :param service: such as ``app.service``
+    """
+    try:
+        return of_process().job(service, seconds=MANAGER_TIMEOUT) in ("restart", "start")
+    except (OSError, ManagerError):
+        return False
 
 
 def call(*command: str, seconds: float) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
 #: How long a worker whose master has exited waits to be relayed, before it concludes that the master has died. When
 #: WatchdogSec= has expired, systemd kills the master first, and relays the workers then. Seconds.
 RELAY_TIMEOUT = 2.0
-#: How long the service manager may take to report the state of a scope. Seconds.
-MANAGER_TIMEOUT = 2.0
 
 
 class Relayed:
@@ -75,9 +72,9 @@ class Relayed:
 
 def is_stopping(scope: str) -> bool:
     """Return whether the service manager is stopping a scope. True if it does not respond."""
-    options = ("--user",) if os.getuid() and "/user@" in (cgroup.of(os.getpid()) or "") else ()
-    command = ("systemctl", *options, "show", "--property=ActiveState", "--value", "--", scope)
+    ours = manager.of_process()
+    command = ("systemctl", ours.option, "show", "--property=ActiveState", "--value", "--", scope)
     try:
-        return manager.call(*command, seconds=MANAGER_TIMEOUT).stdout.strip() not in unit.ACTIVE_STATES
-    except (OSError, ManagerError, subprocess.SubprocessError):
+        return ours.run(*command, seconds=manager.MANAGER_TIMEOUT).strip() not in unit.ACTIVE_STATES
+    except (OSError, ManagerError):
         return True

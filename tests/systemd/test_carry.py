@@ -9,7 +9,8 @@ import pytest
 from tests.support.delay import DelayingProxy
 from tests.support.http import Connect, ask
 from tests.support.load import Load
-from tests.support.machine import Machine, drop_in
+from tests.support.machine import Machine, drop_in, release
+from tests.support.operations import SLOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +84,28 @@ def test_a_stop_leaves_nothing_in_the_mailbox(machine: Machine, tcp: Connect) ->
         client.close()
     assert machine.show("app", "ActiveState") == "inactive"
     assert ask(tcp)[0] == 200
+
+
+@pytest.mark.parametrize("verb", ["restart", "stop"])
+def test_the_mailbox_when_a_start_is_ended(machine: Machine, tcp: Connect, verb: str) -> None:
+    """The master was killed, and its workers have left their connections in the mailbox; then the start of the next one
+    is ended. In a restart the one after that reads the mailbox; in a stop nothing may start the service again."""
+    machine.systemctl("start", "app")
+    client = tcp()
+    client.sendall(ONE_REQUEST)
+    assert b"200 OK" in client.recv(4096)
+    release(machine, SLOW.replace("1.5", "600"))
+    machine.run("kill", "-9", machine.show("app", "MainPID"))
+    machine.wait_for(lambda: machine.show("app", "StatusText").startswith("Loading"), "the next start", 10)
+    client.sendall(ONE_REQUEST)
+    assert in_the_mailbox(machine)
+    release(machine)
+    machine.systemctl(verb, "app")
+    if verb == "restart":
+        assert b"200 OK" in client.recv(4096)
+    assert in_the_mailbox(machine) == 0
+    assert machine.show("app", "ActiveState") == ("active" if verb == "restart" else "inactive")
+    client.close()
 
 
 def test_a_message_of_another_user_is_rejected_by_the_mailbox(machine: Machine, tcp: Connect) -> None:
