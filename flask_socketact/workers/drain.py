@@ -8,7 +8,6 @@ import math
 import os
 import threading
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flask_socketact.bridge import drain_calls, holds, server_info
@@ -40,6 +39,7 @@ class Drain:
         self.began: float | None = None  #: CLOCK_MONOTONIC, seconds; None: not yet
         self._is_announced = False  # DRAIN_BEGUN was sent
         self._is_finished = False
+        self._is_limited = False  # the thread that ends the process runs
 
     @property
     def deadline(self) -> float:
@@ -54,12 +54,17 @@ class Drain:
         """Start the drain time, if it has not started. Also called in signal handlers.
 
         When it expires, a thread of ours ends the process, even if a thread of the application, a signal handler or a
-        view in the main thread blocks. Not a timer signal: the application may use it.
+        view in the main thread blocks. Not a timer signal: the application may use it. While there is no memory for the
+        thread, each further call tries again: nothing else would end a worker in a scope.
         """
         if self.began is None:
             self.began = time.monotonic()
-            with suppress(RuntimeError):  # no thread can be started: the master kills a worker that does not exit
+        if not self._is_limited:
+            self._is_limited = True
+            try:
                 _start_thread(self._exit_when_overdue, ())
+            except (RuntimeError, MemoryError):
+                self._is_limited = False
 
     @property
     def close_status(self) -> int:
@@ -80,7 +85,8 @@ class Drain:
         """Wait for the application's holds, and log the result of the drain."""
         worker = self._worker
         self.announce()
-        while holds.current() and time.monotonic() < self.deadline:
+        while (holds.current() or not self._is_limited) and time.monotonic() < self.deadline:
+            self.begin()
             worker.notify()
             worker.beat()
             worker.reopen_files()
@@ -93,6 +99,8 @@ class Drain:
         reached(Step.WORKER_HAS_DRAINED)
         self._is_finished = True
         worker.handlers.call_application_handler()
+        if not self._is_limited:  # threads of the application may never end
+            self._exit_when_overdue()
 
     def _exit_when_overdue(self) -> None:
         try:

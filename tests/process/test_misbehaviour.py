@@ -866,6 +866,30 @@ def test_thread_that_does_not_start_holds_up_its_own_request_only(folder: Folder
 
 
 @ALL
+@pytest.mark.parametrize("tries", [2, 1000])
+def test_drain_without_memory_for_a_thread_ends(folder: Folder, http: socket.socket, tries: int, worker: str) -> None:
+    """Now, or ever. The master has died, as that of a worker in a scope has: nobody else ends the worker."""
+    app = folder(
+        BASE
+        + f"""
+    threading.Thread(target=lambda: threading.Event().wait(), name="endless").start()
+    from flask_socketact.workers import drain
+
+    start, failures = drain._start_thread, iter(range({tries}))
+    def start_thread(*arguments):
+        if next(failures, None) is not None: raise RuntimeError("can't start new thread")
+        return start(*arguments)
+    drain._start_thread = start_thread
+    """
+    )
+    command = (*CONF, "-w", "1", *CLASSES[worker], "--graceful-timeout", "1", "app:app")
+    with Server(app, *command, listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        server.process.kill()
+        server.wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before), "the worker to exit", 15)
+
+
+@ALL
 def test_worker_without_memory_does_not_go_on_to_lose_connections(
     folder: Folder, http: socket.socket, worker: str
 ) -> None:
