@@ -16,7 +16,7 @@ from flask_socketact.errors import SettingsError
 from flask_socketact.handover.old_generations import OldGenerations, RelayedWorker
 from flask_socketact.handover.steps import Step, reached
 from flask_socketact.logs import reopen
-from flask_socketact.master import idle_exit, listeners, status_line
+from flask_socketact.master import idle_exit, late_relay, listeners, status_line
 from flask_socketact.master.failures import Failure
 from flask_socketact.master.notifier import Manager
 from flask_socketact.master.pool import Pool
@@ -24,7 +24,7 @@ from flask_socketact.master.reload import Reloads
 from flask_socketact.master.service_state import Phase, ServiceState
 from flask_socketact.master.watchdog import Watchdog
 from flask_socketact.shared.service_counters import ServiceCounters, find_folder
-from flask_socketact.systemd import activation, manager, message_ids, notify
+from flask_socketact.systemd import activation, message_ids, notify
 
 #: How often the master checks its workers. Seconds.
 TURN = 1.0
@@ -236,14 +236,15 @@ class Arbiter(Pool):
         self.reloads.cancel()
         self.end_loader()
         scope = self.forget_relayed()
+        if not scope and late_relay.is_needed(self):
+            self._keeps_mail = True
+            scope = late_relay.move_workers(self) if self.booted else None
         reached(Step.MASTER_FORGETS)
         self._announce_stop(
             f"Restarting: the old workers keep serving in {scope}"
             if scope
             else status_line.stopping(self, graceful=graceful)
         )
-        if self.cgroup and not self.booted:  # a restart in a start runs no ExecStop=, so we do not know it by the relay
-            self._keeps_mail |= manager.is_starting_again(os.path.basename(self.cgroup))
         # Otherwise relayed workers, or the generation that systemd starts, will read what is sent to the mailbox.
         self.board.stopping = not scope and not self._keeps_mail
         self._drain_end = time.monotonic() + self.cfg.graceful_timeout

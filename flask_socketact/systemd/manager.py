@@ -21,8 +21,8 @@ from flask_socketact.systemd.unit import Unit, parse_properties
 PATH = "/usr/bin:/bin"
 #: How long a command may take. Seconds.
 SECONDS = 30
-#: How long a restart or a stop waits for the manager's answer. Seconds.
-MANAGER_TIMEOUT = 2.0
+#: The same for what a restart or a stop waits for.
+QUICK = 2.0
 
 BUS = "org.freedesktop.systemd1"
 OBJECT = "/org/freedesktop/systemd1"
@@ -45,12 +45,14 @@ class Manager:
         self.user = user
         self.option = "--user" if user else "--system"
 
-    def show(self, name: str, *properties: str) -> Unit:
+    def show(self, name: str, *properties: str, seconds: float = SECONDS) -> Unit:
         """Load a unit if necessary, and read properties of it.
 
+        :param seconds: how long that may take
         :raises ManagerError: there is no manager, or it rejects the name.
         """
-        text = self.run("systemctl", self.option, "show", f"--property={','.join(properties)}", "--", name)
+        command = ("systemctl", self.option, "show", f"--property={','.join(properties)}", "--", name)
+        text = self.run(*command, seconds=seconds)
         return Unit(name, parse_properties(text))
 
     def find(self, name: str, *properties: str) -> Unit:
@@ -151,17 +153,6 @@ class Manager:
 def of_process() -> Manager:
     """Return the manager of the unit that this process is in."""
     return Manager(user=bool(os.getuid()) and "/user@" in (cgroup.of(os.getpid()) or ""))
-
-
-def is_starting_again(service: str) -> bool:
-    """Return whether the manager of this process ends a service in order to start it; False if it does not answer.
-
-    :param service: such as ``app.service``
-    """
-    try:
-        return of_process().job(service, seconds=MANAGER_TIMEOUT) in ("restart", "start")
-    except (OSError, ManagerError):
-        return False
 
 
 def call(*command: str, seconds: float) -> subprocess.CompletedProcess[str]:

@@ -72,9 +72,8 @@ class Relayed:
 
 def is_stopping(scope: str) -> bool:
     """Return whether the service manager is stopping a scope. True if it does not respond."""
-    ours = manager.of_process()
-    command = ("systemctl", ours.option, "show", "--property=ActiveState", "--value", "--", scope)
     try:
-        return ours.run(*command, seconds=manager.MANAGER_TIMEOUT).strip() not in unit.ACTIVE_STATES
+        shown = manager.of_process().show(scope, "ActiveState", seconds=manager.QUICK)
+        return shown["ActiveState"] not in unit.ACTIVE_STATES
     except (OSError, ManagerError):
         return True

@@ -407,6 +407,26 @@ def test_a_restart_in_a_reload_that_has_overtaken_the_start_of_the_relay(machine
     assert "the old workers keep serving in" in machine.run("journalctl", "--no-pager", "--unit=app").stdout
 
 
+def test_a_restart_in_a_reload_before_the_relay_has_started(machine: Machine, tcp: Connect) -> None:
+    """It runs no ExecStop=. No client loses anything, and the next generation does not wait for long requests."""
+    release(machine, SLOW)
+    machine.systemctl("start", "app")
+    machine.systemctl("stop", "app-relay.service")
+    machine.systemctl("mask", "--runtime", "app-relay.service")
+    try:
+        with Load(tcp, {"new connection": 4, "keep-alive": 4, "keep-alive, mostly idle": 4}) as load:
+            long = in_flight(tcp, 9.0)
+            machine.systemctl("reload", "--no-block", "app")
+            machine.wait_for(lambda: machine.show("app", "ActiveState") == "reloading", "the reload")
+            machine.systemctl("restart", "app")
+            assert answer(long).startswith(b"HTTP/1.1 200 OK")
+        assert not load.failures()
+        assert load.closed_by_server == 0
+        assert load.longest_wait() < 7.0
+    finally:
+        machine.systemctl("unmask", "--runtime", "app-relay.service")
+
+
 def test_workers_that_are_recycled_during_a_relay_lose_nothing(
     machine: Machine, tcp: Connect, figure: Callable[[str], None]
 ) -> None:

@@ -385,7 +385,7 @@ class FakeManager(Manager):
         super().__init__(user=False)
         self.properties = {"LoadState": "loaded", "ActiveState": "active"} | properties
 
-    def show(self, name: str, *_properties: str) -> Unit:
+    def show(self, name: str, *_properties: str, **_options: float) -> Unit:
         values: Mapping[str, Sequence[str]] = {key: (value,) for key, value in self.properties.items()}
         return Unit(name, values)
 
