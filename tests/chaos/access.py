@@ -20,6 +20,7 @@ class Access:
     enter: Callable[[], None]  #: called in the clients' thread: it moves it to their network
     address: Address
     round_trip: float = 0.0  #: seconds
+    loss: float = 0.0  #: of packets, between 0 and 1
     stalls: Sequence[Stall] = ()  #: complete at the end of the block
 
 
@@ -30,6 +31,7 @@ def access(machine: Machine, setup: Setup, seed: int) -> Iterator[Access]:
         yield Access(machine.enter_network, str(machine.path(UNIX_SOCKET)))
     elif setup.distance is not None:
         with Link(machine, setup.distance, seed) as link:
-            yield Access(link.enter, (SERVER, PORT), setup.distance.round_trip / 1000, link.stalls)
+            round_trip, loss = setup.distance.round_trip / 1000, setup.distance.loss / 100
+            yield Access(link.enter, (SERVER, PORT), round_trip, loss, link.stalls)
     else:
         yield Access(machine.enter_network, ("127.0.0.1", PORT))

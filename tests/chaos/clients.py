@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
 import time
@@ -29,10 +30,16 @@ class Kind:
     pieces: int = 0  #: of the content
     pause: float = 0.0  #: before each piece, in seconds
 
-    def own(self, round_trip: float, *, is_new: bool) -> float:
-        """Return how long a request takes if nothing waits, in seconds."""
+    def own(self, round_trip: float, loss: float, *, is_new: bool) -> float:
+        """Return how long a request takes if nothing waits, in seconds.
+
+        :param round_trip: of the link, in seconds
+        :param loss: of its packets, between 0 and 1
+        """
         round_trips = 1 + is_new + (GROWTH if self.pieces else 0)
-        return self.milliseconds / 1000 + self.pieces * self.pause + round_trips * round_trip
+        # What TCP can send over a lossy link: Mathis and others, 1997.
+        slowest = self.pieces * len(PIECE) / SEGMENT * round_trip * math.sqrt(loss * 2 / 3)
+        return self.milliseconds / 1000 + max(self.pieces * self.pause, slowest) + round_trips * round_trip
 
 
 KINDS = {
@@ -48,6 +55,7 @@ SERIAL_KINDS = {"new": KINDS["new"], "long": Kind(1, milliseconds=1000, think=(0
 PIECE = b"x" * 20_000
 #: Round trips until TCP's congestion window has grown to a piece, from one packet (RFC 5681).
 GROWTH = 4
+SEGMENT = 1400  #: bytes in a packet
 
 
 class Clients:
@@ -149,7 +157,7 @@ class Clients:
                 reused,
                 began,
                 time.monotonic(),
-                kind.own(self._access.round_trip, is_new=not reused),
+                kind.own(self._access.round_trip, self._access.loss, is_new=not reused),
                 outcome,
                 wire.received if wire else 0,
                 int(words[1]),

@@ -5,11 +5,19 @@ All times are seconds of CLOCK_MONOTONIC, which is the same in the machine and o
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 #: From the moment at which a packet is sent again until the client has it, on the slowest link. Seconds.
 LATE = 0.5
+#: A line of the journal about an error in a worker, or its death.
+_ERROR = re.compile(
+    r"^\[ *(\d+\.\d+)\] \S+ gunicorn\[(?:(\d+)\]: (?:Error handling|Unexpected error|Exception)"
+    r"|\d+\]: Worker \(pid:(\d+)\) was sent SIG)",
+    re.MULTILINE,
+)
 
 
 class Outcome(Enum):
@@ -170,6 +178,18 @@ class Evidence:
     serial: bool = False  #: a worker serves one request at a time: clients wait for each other
     journal: str = ""
 
+    @cached_property
+    def errors(self) -> list[tuple[float, int]]:
+        """When workers have logged errors, or have died (CLOCK_MONOTONIC, seconds), with their pids."""
+        return [(float(found[1]), int(found[2] or found[3])) for found in _ERROR.finditer(self.journal)]
+
+    def had(self, shortage: Shortage, port: int, began: float, ended: float) -> bool:
+        """Return whether a process without memory had the connection of a client in this time. Between two looks at it,
+        it may have taken it over, and failed."""
+        failed = any(pid == shortage.pid and began <= at <= ended for at, pid in self.errors)
+        in_time = began <= shortage.ended and ended >= shortage.began
+        return in_time and (port in shortage.ports or failed)
+
     def lateness(self, began: float, ended: float, port: int = 0) -> float:
         """Return for how many seconds of this time the clients, or all processes of the machine, got no CPU, or a
         connection waited for a sender that had to send again."""
@@ -180,6 +200,11 @@ class Evidence:
         """Return when, at the earliest, a packet was sent first that the client of a connection got at this time."""
         stalls = [each.began for each in self.stalls if each.port == port and each.began <= at <= each.ended + LATE]
         return min([at, *stalls])
+
+    def waits_for_request(self, request: Request) -> bool:
+        """Return whether a lossy link has delayed the first packet of a new connection so much that the server may have
+        taken it for idle."""
+        return not request.reused and self._stalled(request.began, request.ended, request.port) > LATE
 
     def lost_reset(self, request: Request) -> bool:
         """Return whether its client has noticed nothing, as the link has dropped a packet of its connection that was

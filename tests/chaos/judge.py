@@ -101,7 +101,7 @@ def _shortage(evidence: Evidence, request: Request, pid: int | None) -> Shortage
     accepted a new connection is unknown, if the request was not executed."""
     for shortage in evidence.shortages:
         in_time = request.began <= shortage.ended and request.ended >= shortage.began
-        had_it = request.port in shortage.ports or not request.reused
+        had_it = evidence.had(shortage, request.port, request.began, request.ended) or not request.reused
         if in_time and (pid == shortage.pid or (pid is None and had_it)):
             return shortage
     return None
@@ -135,7 +135,8 @@ def _why_closed_early(evidence: Evidence, request: Request) -> str | None:
     began, ended = evidence.sent_at(request.port, request.began), request.ended
     if not request.reused and _window(evidence, frozenset({Cause.PORT_CLOSED}), began, ended, CLOCK_SLACK):
         return "port closed"  # refused, or reset in the listener's queue
-    if request.reused and _window(evidence, CLOSES, began, ended, LINGER):
+    is_idle = request.reused or evidence.waits_for_request(request)
+    if is_idle and _window(evidence, CLOSES, began, ended, LINGER):
         return "crossed with the close of an idle connection"  # docs/restarts.md, Stop
     return None
 
@@ -187,7 +188,7 @@ def _why_closed(evidence: Evidence, closed: Closed) -> str | None:
         return _describe(holder)
     began = evidence.sent_at(closed.port, closed.at)
     for shortage in evidence.shortages:
-        if began <= shortage.ended + CLOCK_SLACK and closed.at >= shortage.began and closed.port in shortage.ports:
+        if evidence.had(shortage, closed.port, began - CLOCK_SLACK, closed.at):
             return f"{shortage.role} without memory"
     window = _window(evidence, CLOSES, began, closed.at, LINGER)
     return None if window is None else window.cause.value

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.chaos.clients import KINDS
 from tests.chaos.evidence import Cause, Closed, Halt, Outcome, Shortage, Stall, Window
 from tests.unit.chaos.planted import OK, OTHER, RESTART, REUSED, SLOW, evidence, lost, rules
 
@@ -49,6 +50,23 @@ def test_a_process_without_memory_may_lose_what_it_has(outcome: Outcome) -> None
     assert rules(evidence(request, shortages=[replace(SHORTAGE, began=2.0, ended=4.0)])) == ["lost"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[   10.050000] vm gunicorn[77]: Error handling request /",
+        "[   10.050000] vm gunicorn[77]: Unexpected error in the worker's loop",
+        "[   10.050000] vm gunicorn[50]: Worker (pid:77) was sent SIGABRT!",
+    ],
+)
+def test_a_process_without_memory_may_lose_what_it_has_just_taken_over(line: str) -> None:
+    """Between two looks at its connections. The journal says that it failed at that moment."""
+    shortage = replace(SHORTAGE, ports=frozenset())
+    request, closed = lost(Outcome.RESET, REUSED), Closed("idle", REUSED.port, 5.0, 10.1)
+    assert rules(evidence(request, closed=[closed], shortages=[shortage], journal=line)) == []
+    for other in (line.replace("77", "78"), line.replace("10.05", "9.05")):
+        assert rules(evidence(request, closed=[closed], shortages=[shortage], journal=other)) == ["lost", "closed"]
+
+
 def test_a_process_without_memory_may_lose_what_it_accepts() -> None:
     assert rules(evidence(lost(Outcome.RESET), shortages=[SHORTAGE])) == []
     assert rules(evidence(lost(Outcome.RESET, ended=10.1), shortages=[replace(SHORTAGE, began=10.2)])) == ["lost"]
@@ -90,6 +108,22 @@ def test_a_close_that_a_lossy_link_has_dropped_is_noticed_later() -> None:
     assert rules(evidence(closed=[closed], windows=stop)) == ["closed"]
     assert rules(evidence(closed=[closed], windows=stop, stalls=[Stall(REUSED.port, 10.0, 19.9)])) == []
     assert rules(evidence(closed=[closed], windows=stop, stalls=[Stall(REUSED.port, 10.0, 14.0)])) == ["closed"]
+
+
+def test_a_stop_closes_a_new_connection_whose_request_a_lossy_link_has_dropped() -> None:
+    request = lost(Outcome.EOF, ended=13.0)
+    found = {"windows": [Window(Cause.STOP, 9.0, 14.0)], "stalls": [Stall(OK.port, 10.1, 20.0)]}
+    assert rules(evidence(request, **found)) == []
+    assert rules(evidence(request, **found | {"stalls": []})) == ["lost"]
+    assert rules(evidence(request, **found | {"windows": []})) == ["lost"]
+    assert rules(evidence(request, **found, executed=[(request.name, 77)])) == ["lost"]
+
+
+def test_an_upload_takes_the_time_that_tcp_needs_on_a_lossy_link() -> None:
+    upload = KINDS["upload"]
+    assert upload.own(0.2, 0.0, is_new=False) == pytest.approx(8 * 0.15 + 5 * 0.2)
+    assert 4 < upload.own(0.2, 0.04, is_new=False) < 6
+    assert KINDS["idle"].own(0.2, 0.04, is_new=True) == pytest.approx(0.4)
 
 
 def test_a_client_does_not_notice_a_reset_that_a_lossy_link_has_dropped() -> None:
