@@ -14,7 +14,7 @@ from functools import cached_property
 LATE = 0.5
 #: A line of the journal about an error in a worker, or its death.
 _ERROR = re.compile(
-    r"^\[ *(\d+\.\d+)\] \S+ gunicorn\[(?:(\d+)\]: (?:Error handling|Unexpected error|Exception)"
+    r"^\[ *(\d+\.\d+)\] \S+ gunicorn\[(?:(\d+)\]: (?:Error handling|Unexpected error|Exception|Traceback)"
     r"|\d+\]: Worker \(pid:(\d+)\) was sent SIG)",
     re.MULTILINE,
 )

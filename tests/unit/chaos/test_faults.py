@@ -55,6 +55,7 @@ def test_a_process_without_memory_may_lose_what_it_has(outcome: Outcome) -> None
     [
         "[   10.050000] vm gunicorn[77]: Error handling request /",
         "[   10.050000] vm gunicorn[77]: Unexpected error in the worker's loop",
+        "[   10.050000] vm gunicorn[77]: Traceback (most recent call last):",
         "[   10.050000] vm gunicorn[50]: Worker (pid:77) was sent SIGABRT!",
     ],
 )
