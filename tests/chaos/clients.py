@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import threading
 import time
@@ -37,9 +36,8 @@ class Kind:
         :param loss: of its packets, between 0 and 1
         """
         round_trips = 1 + is_new + (GROWTH if self.pieces else 0)
-        # What TCP can send over a lossy link: Mathis and others, 1997.
-        slowest = self.pieces * len(PIECE) / SEGMENT * round_trip * math.sqrt(loss * 2 / 3)
-        return self.milliseconds / 1000 + max(self.pieces * self.pause, slowest) + round_trips * round_trip
+        piece = max(self.pause, GROWTH * round_trip) if loss else self.pause  # TCP may begin again after each loss
+        return self.milliseconds / 1000 + self.pieces * piece + round_trips * round_trip
 
 
 KINDS = {
@@ -55,7 +53,6 @@ SERIAL_KINDS = {"new": KINDS["new"], "long": Kind(1, milliseconds=1000, think=(0
 PIECE = b"x" * 20_000
 #: Round trips until TCP's congestion window has grown to a piece, from one packet (RFC 5681).
 GROWTH = 4
-SEGMENT = 1400  #: bytes in a packet
 
 
 class Clients:
