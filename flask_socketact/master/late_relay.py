@@ -22,6 +22,7 @@ _FILE = "watchdog"
 #: How long to wait for that, in seconds.
 _PATIENCE = 3.0
 _POLL = 0.02
+_PAUSE = 0.1  #: between two questions to systemd, in seconds
 #: ``SubState=`` of a service whose processes get SIGTERM from systemd, before or after ``ExecStop=``.
 _SIGNALED = "stop-sigterm"
 
@@ -32,14 +33,21 @@ def is_needed(master: Pool) -> bool:
     False if it does not answer.
     """
     service = os.path.basename(master.cgroup or "")
-    if not service.endswith(".service"):
-        return False
+    deadline = time.monotonic() + manager.QUICK
+    while service.endswith(".service") and time.monotonic() < deadline:
+        try:
+            return _is_started_again(service)
+        except (OSError, ManagerError):
+            time.sleep(_PAUSE)  # systemd may have signaled our systemctl as well
+    return False
+
+
+def _is_started_again(service: str) -> bool:
+    """:raises ManagerError: systemd does not answer."""
     ours = manager.of_process()
-    try:
-        is_signaled = ours.show(service, "SubState", seconds=manager.QUICK)["SubState"] == _SIGNALED
-        return is_signaled and ours.job(service, seconds=manager.QUICK) in ("restart", "start")
-    except (OSError, ManagerError):
+    if ours.show(service, "SubState", seconds=manager.QUICK)["SubState"] != _SIGNALED:
         return False
+    return ours.job(service, seconds=manager.QUICK) in ("restart", "start")
 
 
 def move_workers(master: Pool) -> str | None:

@@ -18,6 +18,8 @@ LIMIT = 1.0
 CLOCK_SLACK = 0.25
 #: An idle connection lingers for 2 s in a stop (docs/restarts.md); its close is noted a moment later. Seconds.
 LINGER = 3.0
+#: A reload that is told so soon after a start may begin before systemd has started the relay. Seconds.
+OVERTAKES = 0.1
 NOT_ACTIVE = frozenset({Cause.NOT_ACTIVE})
 FAILURES = frozenset({Cause.MASTER_KILLED, Cause.NOT_ACTIVE, Cause.DRAIN})
 #: A process without memory fails, but does not give the response of another request.
@@ -161,9 +163,24 @@ def _why_waited(evidence: Evidence, request: Request, wait: float) -> str | None
     for window in evidence.windows:
         if _excuses_waits(evidence, window.cause) and _in_time(evidence, request, window.began, window.ended):
             return str(window.cause.value)
+    for began, ended in _before_relay(evidence):
+        if _in_time(evidence, request, began, ended):
+            return "restart in a reload before the relay has started"
     if evidence.serial and wait <= LIMIT + _longest_other(evidence, request):
         return "worker busy with another request"
     return None
+
+
+def _before_relay(evidence: Evidence) -> Iterator[tuple[float, float]]:
+    """Yield the times of restarts in a reload that was told at once after a start, before systemd has started the relay
+    (docs/restarts.md, Reload)."""
+    for reload in evidence.operations:
+        starts = (reload.began - each.ended for each in evidence.operations if each.status == 0)
+        if reload.command.startswith("systemctl reload") and any(0 <= since < OVERTAKES for since in starts):
+            for restart in evidence.operations:
+                in_reload = reload.began <= restart.began <= reload.ended
+                if in_reload and restart.command.startswith("systemctl restart"):
+                    yield restart.began, restart.ended
 
 
 def _excuses_waits(evidence: Evidence, cause: Cause) -> bool:

@@ -210,3 +210,15 @@ def test_one_fault_among_many_requests_is_found(plant: Callable[[Request], Reque
     verdict = judge(Evidence(requests, executed=executed, halts=elsewhere, operations=[RESTART]))
     assert [violation.what for violation in verdict.violations if requests[position].name in violation.what]
     assert len(verdict.violations) == 1
+
+
+def test_a_restart_in_a_reload_that_has_overtaken_the_relay_lets_clients_wait() -> None:
+    """And lose nothing."""
+    reload = replace(RESTART, command="systemctl reload app", began=9.05, ended=11.5)
+    restart = replace(RESTART, began=9.45, ended=11.5)
+    slow = replace(SLOW, began=9.5)
+    assert rules(evidence(slow, operations=[RESTART, reload, restart])) == []
+    assert rules(evidence(slow, operations=[replace(RESTART, ended=8.9), reload, restart])) == ["waited"]
+    assert rules(evidence(slow, operations=[RESTART, reload])) == ["waited"]
+    assert rules(evidence(slow, operations=[RESTART, restart])) == ["waited"]
+    assert rules(evidence(lost(Outcome.EOF, slow), operations=[RESTART, reload, restart])) == ["lost"]
