@@ -58,7 +58,7 @@ def test_the_name_of_a_service_is_not_a_pattern(groups: ControlGroups) -> None:
 
 def test_an_instance_has_a_colon_in_the_names_of_its_scopes(groups: ControlGroups) -> None:
     """Scopes cannot have instances."""
-    (stem,) = re.findall(r"stem=(\$.+?) ;;", RELAY)[:1]
+    (stem,) = re.findall(r"stem=(\$\S+) relay=", RELAY)[:1]
     assert stem == "${name%%@*}:${name#*@}"
     scope = groups.fill(f"{SLICE}/app:1-drain-1-2.scope", [])
     groups.fill(f"{SLICE}/app-1-drain-1-2.scope", [])
