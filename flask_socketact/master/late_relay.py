@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from gunicorn.errors import HaltServer
 
 from flask_socketact.errors import ManagerError
 from flask_socketact.shared.service_counters import find_folder
@@ -32,7 +35,7 @@ def is_needed(master: Pool) -> bool:
 
     False if it does not answer.
     """
-    service = os.path.basename(master.cgroup or "")
+    service = os.path.basename(master.cgroup or "") if master.systemd else ""
     deadline = time.monotonic() + manager.QUICK
     while service.endswith(".service") and time.monotonic() < deadline:
         try:
@@ -64,6 +67,7 @@ def move_workers(master: Pool) -> str | None:
     while master.WORKERS and time.monotonic() < deadline:
         if scope := master.forget_relayed():
             return scope
-        master.reap_workers()
+        with suppress(HaltServer):  # a worker that was loading has failed
+            master.reap_workers()
         time.sleep(_POLL)
     return None
