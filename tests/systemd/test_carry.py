@@ -90,6 +90,7 @@ def test_a_stop_leaves_nothing_in_the_mailbox(machine: Machine, tcp: Connect) ->
 def test_the_mailbox_when_a_start_is_ended(machine: Machine, tcp: Connect, verb: str) -> None:
     """The master was killed, and its workers have left their connections in the mailbox; then the start of the next one
     is ended. In a restart the one after that reads the mailbox; in a stop nothing may start the service again."""
+    drop_in(machine, "app.service", "[Service]\nEnvironment=GUNICORN_CMD_ARGS=--graceful-timeout=2\n")
     machine.systemctl("start", "app")
     client = tcp()
     client.sendall(ONE_REQUEST)
