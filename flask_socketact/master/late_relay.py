@@ -1,4 +1,4 @@
-"""A restart that systemd begins without ``ExecStop=``, in a start or a reload, so that nobody calls the relay.
+"""A restart that systemd begins without ``ExecStop=``, in a start or a reload: the relay is not called.
 
 systemd starts the relay's unit after the service, and after a reload that follows at once. A restart in this reload
 finds no unit to stop, and signals all processes.

@@ -868,7 +868,7 @@ def test_thread_that_does_not_start_holds_up_its_own_request_only(folder: Folder
 @ALL
 @pytest.mark.parametrize("tries", [2, 1000])
 def test_drain_without_memory_for_a_thread_ends(folder: Folder, http: socket.socket, tries: int, worker: str) -> None:
-    """Now, or ever. The master has died, as that of a worker in a scope has: nobody else ends the worker."""
+    """Now, or ever. The master has died, as that of a worker in a scope has, so the worker must end by itself."""
     app = folder(
         BASE
         + f"""
