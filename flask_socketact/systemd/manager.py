@@ -21,8 +21,8 @@ from flask_socketact.systemd.unit import Unit, parse_properties
 PATH = "/usr/bin:/bin"
 #: How long a command may take. Seconds.
 SECONDS = 30
-#: The same for what a restart or a stop waits for.
-QUICK = 2.0
+#: The same for what a restart or a stop waits for: SYSTEMD_BUS_TIMEOUT= in handover/relay.
+QUICK = 5.0
 
 BUS = "org.freedesktop.systemd1"
 OBJECT = "/org/freedesktop/systemd1"

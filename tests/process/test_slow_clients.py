@@ -304,7 +304,7 @@ def test_many_slow_uploads_at_once(folder: Folder, http: socket.socket) -> None:
 def _trickle(clients: list[socket.socket], done: threading.Event) -> None:
     while not done.is_set():
         for client in clients:
-            client.sendall(b"a" * 100)
+            client.sendall(b"a")  # whoever is slow, no upload ends while this goes on
 
 
 def in_flight(app: Path, server: Server) -> int:

@@ -37,6 +37,19 @@ def in_flight(connect: Connect, seconds: float) -> socket.socket:
     return client
 
 
+def begin_upload(connect: Connect) -> socket.socket:
+    """Begin a request that takes until `end_upload`."""
+    client = connect()
+    client.sendall(b"POST /upload HTTP/1.1\r\nHost: app\r\nContent-Length: 2\r\n\r\na")
+    assert ask(connect)[0] == 200
+    return client
+
+
+def end_upload(client: socket.socket) -> bytes:
+    client.sendall(b"b")
+    return answer(client)
+
+
 def answer(client: socket.socket) -> bytes:
     with client:
         return client.recv(65536)

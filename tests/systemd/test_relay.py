@@ -18,6 +18,8 @@ from tests.support.operations import (
     LONGEST_WAIT,
     SLOW,
     answer,
+    begin_upload,
+    end_upload,
     held_release,
     in_flight,
     restarting,
@@ -96,12 +98,12 @@ def test_old_workers_keep_serving_in_a_scope(machine: Machine, tcp: Connect, hol
 
 def test_status_counts_the_old_workers(machine: Machine, tcp: Connect) -> None:
     machine.systemctl("start", "app")
-    long = in_flight(tcp, 4.0)
+    upload = begin_upload(tcp)
     machine.systemctl("restart", "app")
     machine.wait_for(
         lambda: "; old workers from before a restart: 1" in machine.show("app", "StatusText"), "one old worker"
     )
-    assert answer(long).startswith(b"HTTP/1.1 200 OK")
+    assert end_upload(upload).startswith(b"HTTP/1.1 200 OK")
     machine.wait_for(lambda: "old" not in machine.show("app", "StatusText"), "no old worker")
 
 
@@ -390,39 +392,40 @@ def test_without_the_relay_a_restart_is_a_drain(machine: Machine, tcp: Connect) 
         relay.with_name("away").rename(relay)
 
 
-def test_a_restart_in_a_reload_that_has_overtaken_the_start_of_the_relay(machine: Machine, tcp: Connect) -> None:
+def test_a_restart_in_a_reload_that_has_overtaken_the_start_of_the_relay(
+    machine: Machine, tcp: Connect, hold: Path
+) -> None:
     """A reload right after a start: systemd starts the relay only after the reload, unless that asks for it."""
-    release(machine, SLOW)
-    machine.systemctl("start", "app")
+    held_release(machine, hold)
     with Load(tcp, {"new connection": 4, "keep-alive": 4}) as load:
         machine.systemctl("stop", "app-relay.service")
         machine.systemctl("reload", "--no-block", "app")
         machine.systemctl("start", "--no-block", "app-relay.service")
         machine.wait_for(lambda: machine.show("app-relay", "ActiveState") == "active", "the relay to start")
         assert machine.show("app", "ActiveState") == "reloading"
-        machine.systemctl("restart", "app")
+        with restarting(machine, hold):
+            pass
     assert not load.failures()
     assert load.closed_by_server == 0
     assert load.longest_wait() < LONGEST_WAIT
     assert "the old workers keep serving in" in machine.run("journalctl", "--no-pager", "--unit=app").stdout
 
 
-def test_a_restart_in_a_reload_before_the_relay_has_started(machine: Machine, tcp: Connect) -> None:
-    """It runs no ExecStop=. No client loses anything, and the next generation does not wait for long requests."""
-    release(machine, SLOW)
-    machine.systemctl("start", "app")
+def test_a_restart_in_a_reload_before_the_relay_has_started(machine: Machine, tcp: Connect, hold: Path) -> None:
+    """It runs no ExecStop=. No client loses anything, and the next generation does not wait for requests in flight."""
+    held_release(machine, hold)
     machine.systemctl("stop", "app-relay.service")
     machine.systemctl("mask", "--runtime", "app-relay.service")
     try:
         with Load(tcp, {"new connection": 4, "keep-alive": 4, "keep-alive, mostly idle": 4}) as load:
-            long = in_flight(tcp, 9.0)
+            upload = begin_upload(tcp)
             machine.systemctl("reload", "--no-block", "app")
-            machine.wait_for(lambda: machine.show("app", "ActiveState") == "reloading", "the reload")
-            machine.systemctl("restart", "app")
-            assert answer(long).startswith(b"HTTP/1.1 200 OK")
+            machine.wait_for(lambda: machine.show("app", "StatusText").startswith("Reloading"), "the reload")
+            with restarting(machine, hold):
+                pass
+            assert end_upload(upload).startswith(b"HTTP/1.1 200 OK")
         assert not load.failures()
         assert load.closed_by_server == 0
-        assert load.longest_wait() < 7.0
     finally:
         machine.systemctl("unmask", "--runtime", "app-relay.service")
 
@@ -461,10 +464,10 @@ def test_the_process_name_of_the_master_does_not_affect_the_relay(machine: Machi
     master = machine.show("app", "MainPID")
     assert "(a) S 1 2 (b 7)" in machine.run("cat", f"/proc/{master}/stat").stdout
     began = start_time(machine, master)
-    long = in_flight(tcp, 3.0)
+    upload = begin_upload(tcp)
     machine.systemctl("restart", "app")
     assert machine.scopes("app") == [f"app-drain-{master}-{began}.scope"], machine.journal("app")
-    assert answer(long).startswith(b"HTTP/1.1 200 OK")
+    assert end_upload(upload).startswith(b"HTTP/1.1 200 OK")
     wait_for_old(machine)
 
 
@@ -476,7 +479,7 @@ def test_a_scope_named_by_version_0_1_0_is_recognized(machine: Machine, tcp: Con
     master = machine.show("app", "MainPID")
     try:
         relay.write_text(text.replace("scope=$stem-drain-$pid-$start.scope", "scope=$stem-drain-$pid.scope"))
-        long = in_flight(tcp, 8.0)
+        upload = begin_upload(tcp)
         machine.systemctl("restart", "app")
         assert machine.scopes("app") == [f"app-drain-{master}.scope"]
         machine.wait_for(
@@ -485,7 +488,7 @@ def test_a_scope_named_by_version_0_1_0_is_recognized(machine: Machine, tcp: Con
         )
         assert f"generation 1 of main process {master} drains" in machine.run(CLI, "status", "app").stdout
         relay.write_text(text)
-        assert answer(long).startswith(b"HTTP/1.1 200 OK")
+        assert end_upload(upload).startswith(b"HTTP/1.1 200 OK")
         wait_for_old(machine)
         relay.write_text(text.replace("scope=$stem-drain-$pid-$start.scope", "scope=$stem-drain-$pid.scope"))
         long = in_flight(tcp, 8.0)
@@ -566,12 +569,12 @@ def test_child_exit_is_called_for_relayed_workers(machine: Machine, tcp: Connect
     configure(machine, EXITS, "--workers", "3")
     machine.systemctl("start", "app")
     before = set(machine.processes("app")) - {machine.show("app", "MainPID")}
-    long = in_flight(tcp, 4.0)
+    upload = begin_upload(tcp)
     machine.systemctl("restart", "app")
     machine.wait_for(
         lambda: exits.exists() and len(exits.read_text().splitlines()) == 2, "the hook for two of three workers"
     )
-    assert answer(long).startswith(b"HTTP/1.1 200 OK")
+    assert end_upload(upload).startswith(b"HTTP/1.1 200 OK")
     machine.wait_for(lambda: len(exits.read_text().splitlines()) == 3, "the hook for the last worker")
     pids, ages = zip(*(line.split() for line in exits.read_text().splitlines()), strict=True)
     assert (set(pids), sorted(ages)) == (before, ["1", "2", "3"])

@@ -130,6 +130,8 @@ def test_a_master_that_is_killed_in_a_reload_is_started_again(rendered: Machine,
         assert ask(tcp)[0] == 200
         assert time.monotonic() - began < DEADLINE
         reload.communicate()
+    if version(machine) < 253:  # a newer one starts it again by a restart, whose result this is then
+        assert reload.returncode != 0
     assert "relay: the master has died" in machine.journal("app")
 
 
