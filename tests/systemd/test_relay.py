@@ -16,7 +16,6 @@ from tests.support.machine import Machine, drop_in, release
 from tests.support.operations import (
     BROKEN,
     LONGEST_WAIT,
-    SLOW,
     answer,
     begin_upload,
     end_upload,
