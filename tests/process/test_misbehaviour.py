@@ -656,7 +656,8 @@ def test_descriptors_are_reserved_for_the_application(folder: Folder, http: sock
         "import resource\n"
         "def post_worker_init(worker): resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
     )
-    arguments = ("-c", "settings.py", "-w", "1", *CLASSES[worker], "app:app")
+    # Two at once open as many files as are reserved: descriptors.RESERVE.
+    arguments = ("-c", "settings.py", "-w", "1", "--threads", "2", *CLASSES[worker], "app:app")
     with Server(app, *arguments, listeners={"http": http}) as server:
         (pid,) = server.wait_until_ready().workers()
         http.listen(256)
