@@ -61,7 +61,7 @@ def test_status_during_and_after_a_restart(machine: Machine, tcp: Connect) -> No
     with tcp() as idle, tcp() as long:
         idle.sendall(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
         assert b"200 OK" in idle.recv(4096)
-        long.sendall(b"POST /upload HTTP/1.1\r\nHost: app\r\nContent-Length: 2\r\n\r\na")
+        long.sendall(b"GET /sleep/20.0 HTTP/1.1\r\nHost: app\r\n\r\n")
         machine.systemctl("restart", "--no-block", "app")
         machine.wait_for(lambda: states(status(machine, check=False))[-2:] == ["relayed", "relayed"], "the relay")
         # It is not active yet, and old workers serve.
