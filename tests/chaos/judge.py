@@ -213,9 +213,21 @@ def _why_closed(evidence: Evidence, closed: Closed) -> str | None:
 
 def _judge_operation(evidence: Evidence, operation: Operation, verdict: Verdict) -> None:
     if operation.expected is Expected.FAILURE and operation.status == 0:
-        verdict.note("succeeded with a release that does not boot", operation.ended, operation, None)
+        verdict.note(
+            "succeeded with a release that does not boot", operation.ended, operation, _was_merged(evidence, operation)
+        )
     if operation.expected is Expected.SUCCESS and operation.status != 0:
         verdict.note("failed", operation.ended, operation, _disturbance(evidence, operation))
+
+
+def _was_merged(evidence: Evidence, operation: Operation) -> str | None:
+    """Return whether systemd has made a reload part of a start, which had loaded another release before."""
+    if operation.command.startswith("systemctl reload") and any(
+        window.cause is Cause.NOT_ACTIVE and window.began <= operation.began <= window.ended
+        for window in evidence.windows
+    ):
+        return "reload in a start after a kill"
+    return None
 
 
 def _disturbance(evidence: Evidence, operation: Operation) -> str | None:

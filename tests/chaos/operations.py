@@ -88,11 +88,18 @@ class Operations:
         with self._windows.open(Cause.STOP):
             self._systemctl("stop", Expected.ANY)
             self._systemctl("start")
+        self._after_stop()
 
     def _stop_start_socket(self) -> None:
         with self._windows.open(Cause.STOP, Cause.PORT_CLOSED):
             self._run(Expected.SUCCESS, "systemctl", "stop", "app.socket", "app.service")
             self._run(Expected.SUCCESS, "systemctl", "start", "app.socket", "app.service")
+        self._after_stop()
+
+    def _after_stop(self) -> None:
+        """No old worker serves until the next start: clients wait for that, if a fault has made this one fail."""
+        if self.operations[-1].status != 0:
+            self._windows.open_until_active(Cause.STOP)
 
     def _deploy(self) -> None:
         number = str(next(self._releases))

@@ -141,6 +141,11 @@ BAD = replace(RESTART, expected=Expected.FAILURE, status=1)
 def test_commands_succeed_and_fail_as_they_should() -> None:
     assert rules(evidence(operations=[BAD])) == []
     assert rules(evidence(operations=[replace(BAD, status=0)])) == ["succeeded with a release that does not boot"]
+    starting = [Window(Cause.NOT_ACTIVE, BAD.began - 1.0, BAD.ended)]
+    merged = replace(BAD, command="systemctl reload app", status=0)  # systemd makes it part of the start
+    assert rules(evidence(operations=[merged], windows=starting)) == []
+    assert rules(evidence(operations=[merged])) == ["succeeded with a release that does not boot"]
+    assert rules(evidence(operations=[replace(BAD, status=0)], windows=starting)) != []
     assert rules(evidence(operations=[replace(RESTART, status=1)])) == ["failed"]
     assert rules(evidence(operations=[replace(RESTART, status=1, expected=Expected.ANY)])) == []
 
