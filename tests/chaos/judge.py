@@ -222,12 +222,9 @@ def _judge_operation(evidence: Evidence, operation: Operation, verdict: Verdict)
 
 def _was_merged(evidence: Evidence, operation: Operation) -> str | None:
     """Return whether systemd has made a reload part of a start, which had loaded another release before."""
-    if operation.command.startswith("systemctl reload") and any(
-        window.cause is Cause.NOT_ACTIVE and window.began <= operation.began <= window.ended
-        for window in evidence.windows
-    ):
-        return "reload in a start after a kill"
-    return None
+    is_reload = operation.command.startswith("systemctl reload")
+    is_starting = _window(evidence, NOT_ACTIVE, operation.began, operation.began, 0.0) is not None
+    return "reload in a start after a kill" if is_reload and is_starting else None
 
 
 def _disturbance(evidence: Evidence, operation: Operation) -> str | None:
@@ -238,9 +235,8 @@ def _disturbance(evidence: Evidence, operation: Operation) -> str | None:
     for name, began, ended in evidence.faults:
         if name not in HARMLESS and began <= operation.ended and ended >= operation.began:
             return name
-    for window in evidence.windows:
-        if window.cause in FAILURES and window.overlaps(operation.began, operation.ended):
-            return str(window.cause.value)
+    if window := _window(evidence, FAILURES, operation.began, operation.ended, 0.0):
+        return window.cause.value
     before = [each for each in evidence.operations if each.ended <= operation.began]
     last = max(before, key=lambda each: each.ended, default=None)
     if last is not None and last.status != 0 and "is not active" in operation.output:
