@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from flask import Flask, Request
@@ -24,6 +25,7 @@ class Policies:
         self._deadlines = deadlines
         self._views = -1  # number of views at the last reading
         self._routing: Routing | None = None
+        self._reading = threading.Lock()
         self._has_warned = False
 
     def install(self, extra_environ: dict[str, Any]) -> None:
@@ -35,7 +37,7 @@ class Policies:
             if request is None:
                 return bind(request)
             if self._views != len(app.view_functions):
-                self.read_marks()
+                self.read_new_marks()
             environ = request.environ
             if extra_environ:
                 environ.update(extra_environ)
@@ -59,6 +61,7 @@ class Policies:
 
         :raises ValueError: A view is restricted to a listener that systemd does not pass.
         """
+        self._views = len(self._app.view_functions)
         self.read_marks()
         is_needed = self._has_extra or self._routing is not None or self._deadlines.shortest is not None
         if not is_needed and vars(self._app).get("create_url_adapter") is self._ours:
@@ -70,22 +73,34 @@ class Policies:
         :raises ValueError: A view is restricted to a listener that systemd does not pass.
         """
         app = self._app
-        self._views = len(app.view_functions)
         listeners, limits = {}, {}
-        for endpoint in app.view_functions:
+        for endpoint in list(app.view_functions):
             if restrictions := list(view_options.of(app, endpoint, view_options.LISTENERS)):
                 listeners[endpoint] = frozenset.intersection(*restrictions)
             if seconds := list(view_options.of(app, endpoint, view_options.DEADLINE)):
                 limits[endpoint] = seconds[0]  # the innermost
         self._deadlines.set(limits)
         self._deadlines.install(app)
-        self._reject_unknown({name for names in listeners.values() for name in names})
-        self._routing = Routing(app, listeners) if listeners else None
-
-    def _reject_unknown(self, wanted: set[str]) -> None:
-        """Check that systemd passes the listeners that the application names."""
-        wanted |= self._settings.details_listener
         known = server_info.server.listener_names if server_info.server is not None else []
+        self._reject_unknown({name for names in listeners.values() for name in names}, known)
+        self._routing = Routing(app, listeners, known or [self._settings.listener]) if listeners else None
+
+    def read_new_marks(self) -> None:
+        """Read the marks again if views were added. Other requests wait, as they must not reach a restricted view.
+
+        :raises ValueError: As above; only for the first request, and the new views are not found.
+        """
+        with self._reading:
+            views = len(self._app.view_functions)
+            if views != self._views:
+                try:
+                    self.read_marks()
+                finally:
+                    self._views = views
+
+    def _reject_unknown(self, wanted: set[str], known: list[str]) -> None:
+        """Check that systemd passes the listeners that the application names: those that are `known`."""
+        wanted |= self._settings.details_listener
         unknown = sorted(wanted.difference(known))
         if not unknown:
             return

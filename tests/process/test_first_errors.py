@@ -1,4 +1,4 @@
-"""A real Prometheus sees the first errors of a new release."""
+"""A real Prometheus sees the first error of a new release."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ BY_ENDPOINT = 'socketact_request_duration_seconds_count{endpoint="hello",status=
 
 
 @pytest.mark.skipif(not PROMETHEUS.exists(), reason="script/setup test has not downloaded it")
-def test_first_errors_after_a_restart(folder: Folder, http: socket.socket, tmp_path: Path) -> None:
-    """``increase()`` has all three, although they came at once; by endpoint and status it has none of them."""
+def test_first_error_after_a_restart(folder: Folder, http: socket.socket, tmp_path: Path) -> None:
+    """``increase()`` has the first one, although no scrape came before it; by endpoint and status it has not."""
     path = folder(SOURCE)
     environ = {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "counters")}
     arguments = (*CONF, "-w", "2", "app:app")
@@ -55,12 +55,12 @@ def test_first_errors_after_a_restart(folder: Folder, http: socket.socket, tmp_p
         folder(BAD)
         with Server(path, *arguments, listeners={"http": http}, environ=environ) as bad:
             bad.wait_until_ready()
-            assert [ask(connect)[0] for _ in range(3)] == [500, 500, 500]
+            assert ask(connect)[0] == 500  # one, as a scrape may come between two
             scrapes = f"count_over_time({BY_ENDPOINT}[1m])"
-            prometheus.wait_for(lambda: (prometheus.value(scrapes) or 0) >= 2, "scrapes of the errors")
+            prometheus.wait_for(lambda: (prometheus.value(scrapes) or 0) >= 2, "scrapes of the error")
             seen = prometheus.value(f"increase({ERRORS}[1m])")
             assert seen is not None
-            assert 3 <= seen < 4.5  # it extrapolates
+            assert 1 <= seen < 2  # it extrapolates
             assert prometheus.value(f"increase({BY_ENDPOINT}[1m])") in (None, 0)
 
 

@@ -133,6 +133,13 @@ class Machine:
     def journal(self, unit: str) -> str:
         return self.run("journalctl", "--no-pager", "--output=cat", f"--unit={unit}").stdout
 
+    def warnings(self, since: float, lines: int) -> str:
+        """Return the last `lines` of what was logged as a warning or an error since a time (seconds since 1970)."""
+        self.run("journalctl", "--sync")
+        options = ("--priority=warning", "--output=short-precise", f"--since=@{int(since)}")
+        found = self.run("journalctl", "--no-pager", "--quiet", *options).stdout
+        return "\n".join(found.splitlines()[-lines:])
+
     def path(self, inside: str) -> Path:
         """Return where a file of the machine is found from outside."""
         return Path(f"/proc/{self.leader}/root{inside}")

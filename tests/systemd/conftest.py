@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,20 @@ from tests.support.machine import Machine, install, release
 
 TCP = ("127.0.0.1", 8000)
 UNIX = "/run/app-unix/http.sock"
+#: Most lines of the journal that are printed for a test that has failed.
+LINES = 200
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Function, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Print what the machine has warned of during a test that has failed."""
+    report = yield
+    machine = item.funcargs.get("booted")
+    if report.when == "call" and report.failed and isinstance(machine, Machine):
+        report.sections.append(("warnings in the journal", machine.warnings(call.start, LINES)))
+    return report
 
 
 @pytest.fixture(scope="module")

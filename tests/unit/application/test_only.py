@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from flask import Blueprint, Flask, url_for
 from flask.testing import FlaskClient
 from flask.views import MethodView
+from werkzeug.routing import BaseConverter, Map
 from werkzeug.test import TestResponse
 
 from flask_socketact import SocketAct
@@ -282,3 +285,31 @@ def test_bound_method() -> None:
     site.app.add_url_rule("/public", "public", Controller().view)
     assert [site.ask(name, "/").status_code for name in ("http", "admin")] == [404, 200]
     assert site.ask("http", "/public").text == "secret"
+
+
+class SlowToCompile(BaseConverter):
+    """A converter that takes a while, as many routes do, and notes how many threads are inside."""
+
+    inside = most = 0
+
+    def __init__(self, url_map: Map) -> None:
+        super().__init__(url_map)
+        kind = type(self)
+        kind.inside += 1
+        kind.most = max(kind.most, kind.inside)
+        time.sleep(0.02)
+        kind.inside -= 1
+
+
+def test_first_requests_at_once() -> None:
+    """Each thread needs the URL map of its listener, and two threads must not compile routes at the same time."""
+    site = Site()
+    site.app.url_map.converters["slow"] = SlowToCompile
+    for number in range(3):
+        site.app.add_url_rule(f"/{number}/<slow:a>", f"{number}", site.socketact.only("admin")(lambda a: a))
+    listeners = ("http", "admin", "debug", None) * 2
+    SlowToCompile.most = 0
+    with ThreadPoolExecutor(len(listeners)) as threads:
+        found = threads.map(lambda listener: site.ask(listener, "/1/a").status_code, listeners)
+        assert list(found) == [404, 200, 404, 404] * 2
+    assert SlowToCompile.most == 1
