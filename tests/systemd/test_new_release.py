@@ -11,7 +11,7 @@ import pytest
 from tests.support.http import Connect
 from tests.support.load import Load
 from tests.support.machine import EXAMPLES, Machine, drop_in, release
-from tests.support.operations import SLOW, wait_for_old
+from tests.support.operations import LONGEST_WAIT, SLOW, wait_for_old
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 #: ``NEW_RELEASE_OPERATIONS=100`` for a longer run by hand.
 OPERATIONS = int(os.environ.get("NEW_RELEASE_OPERATIONS", "4"))
 ASKED = 100
-LONGEST_WAIT = 0.5  #: seconds
 CLIENTS = {"new connection": 3, "keep-alive": 3}
 #: Sends requests at once, from inside the machine, so without a delay after systemctl.
 SCRIPT = f"""
