@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -114,6 +115,8 @@ class BaseWorker(Worker):
         self._errors = logger.errors_of(self.log)
         for application in list(server_info.applications):
             application.loaded()
+        gc.collect()
+        gc.freeze()  # otherwise it looks at all that was loaded again some seconds later, while clients wait
 
     def named_listeners(self) -> list[tuple[str | None, Any]]:
         """Return the listeners with their names."""

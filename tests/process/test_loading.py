@@ -19,9 +19,23 @@ if TYPE_CHECKING:
     import socket
     from pathlib import Path
 
+    from tests.process.conftest import Folder
+
 LIMIT = {"SOCKETACT_LOAD_TIMEOUT": "1.5"}
 #: One worker or both: their load timeouts expire at the same moment.
 WHY = r"workers? [\d, ]+ killed: did not load the application within SOCKETACT_LOAD_TIMEOUT = 1\.5 s"
+#: Responds with how many of its thousand objects a garbage collection looks at.
+PILE = """
+import gc
+
+pile = [[] for _ in range(1000)]
+
+def app(environ, start_response):
+    looked_at = {id(each) for each in gc.get_objects()}
+    body = b"%d" % sum(id(each) in looked_at for each in pile)
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+"""
 #: In Python, or in C, where no signal handler runs.
 STUCK = ["import time; time.sleep(600)", "import ctypes; ctypes.PyDLL(None).pause()"]
 
@@ -36,6 +50,18 @@ def test_import_may_take_longer_than_a_request(site: Path, http: socket.socket, 
         server.wait_until_ready()
         assert ask(lambda: dial(http)) == (200, b"one")
         assert "TIMEOUT" not in server.log
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["each worker loads", "preload_app"])
+@pytest.mark.parametrize("worker", WORKERS)
+def test_what_was_loaded_is_left_out_of_garbage_collections(
+    folder: Folder, http: socket.socket, worker: str, preload: tuple[str, ...]
+) -> None:
+    """They would look at all of it some seconds after each restart, while clients wait."""
+    arguments = (*CONF, "-k", f"flask_socketact.workers.{worker}", *preload, "app:app")
+    with Server(folder(PILE), *arguments, listeners={"http": http}) as server:
+        server.wait_until_ready()
+        assert ask(lambda: dial(http)) == (200, b"0")
 
 
 @pytest.mark.parametrize("stuck", STUCK)
