@@ -6,6 +6,7 @@ A loss is allowed only if a killed process held its connection, or if the docume
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ FAILURES = frozenset({Cause.MASTER_KILLED, Cause.NOT_ACTIVE, Cause.DRAIN})
 _FAILS_WITHOUT_MEMORY = frozenset({Outcome.STATUS, Outcome.EOF, Outcome.RESET, Outcome.CUT})
 #: Faults in which commands succeed, too.
 HARMLESS = frozenset({"hostile clients", "journal-full"})
+#: A command that changes the state of the service.
+_CHANGE = re.compile("systemctl (start|stop|restart|reload) ")
 CLOSES = frozenset({Cause.STOP, Cause.PORT_CLOSED, Cause.DRAIN, Cause.DESCRIPTORS})
 
 
@@ -237,7 +240,8 @@ def _disturbance(evidence: Evidence, operation: Operation) -> str | None:
             return name
     if window := _window(evidence, FAILURES, operation.began, operation.ended, 0.0):
         return window.cause.value
-    before = [each for each in evidence.operations if each.ended <= operation.began]
+    changes = filter(lambda each: _CHANGE.match(each.command), evidence.operations)
+    before = [each for each in changes if each.ended <= operation.began]
     last = max(before, key=lambda each: each.ended, default=None)
     if last is not None and last.status != 0 and "is not active" in operation.output:
         return "service not active after a command that failed"  # which is judged, too

@@ -177,6 +177,8 @@ def test_a_reload_fails_after_a_restart_that_has_failed() -> None:
     failed = replace(RESTART, status=1)
     assert rules(evidence(operations=[failed, reload], faults=[("full", 8.5, 8.6)])) == []
     assert rules(evidence(operations=[failed, replace(reload, output="")], faults=[("full", 8.5, 8.6)])) == ["failed"]
+    idle = replace(RESTART, command="systemctl daemon-reload", began=9.05, ended=9.1)
+    assert rules(evidence(operations=[failed, idle, reload], faults=[("full", 8.5, 8.6)])) == []
 
 
 def test_new_connections_get_their_response_from_the_release_that_is_ready() -> None:
