@@ -240,11 +240,8 @@ class Arbiter(Pool):
             self._keeps_mail = True
             scope = late_relay.move_workers(self) if self.booted else None
         reached(Step.MASTER_FORGETS)
-        self._announce_stop(
-            f"Restarting: the old workers keep serving in {scope}"
-            if scope
-            else status_line.stopping(self, graceful=graceful)
-        )
+        restarting = f"Restarting: the old workers keep serving in {scope}"
+        self._announce_stop(restarting if scope else status_line.stopping(self, graceful=graceful))
         # Otherwise relayed workers, or the generation that systemd starts, will read what is sent to the mailbox.
         self.board.stopping = not scope and not self._keeps_mail
         self._drain_end = time.monotonic() + self.cfg.graceful_timeout
@@ -253,9 +250,11 @@ class Arbiter(Pool):
             self._empty_mailbox()
 
     def kill_workers(self, sig: int) -> None:
-        """Send a signal to all workers. SIGKILL is gunicorn's end of a stop: wait a little before, as workers exit by
-        themselves at the end of the drain time, and log which requests they cut off."""
-        deadline = time.monotonic() + OVERDUE
+        """Send a signal to all workers. SIGKILL is gunicorn's end of a stop, by the wall clock, which may have jumped:
+        wait until a little after the drain time, as workers exit by themselves, and log which requests they cut off."""
+        if sig == signal.SIGQUIT:  # a quick stop
+            self._drain_end = 0.0
+        deadline = max(time.monotonic(), self._drain_end) + OVERDUE
         while sig == signal.SIGKILL and self.WORKERS and time.monotonic() < deadline:
             self.reap_workers()
             time.sleep(BOOT_POLL)

@@ -63,7 +63,7 @@ def prepare(machine: Machine, schedule: Schedule) -> None:
     arguments += [f"--threads {THREADS}", f"--graceful-timeout {DRAIN_TIME}", *(["--preload"] if setup.preload else [])]
     text = f'[Service]\nReadWritePaths={FOLDER} {LOADERS}\nEnvironment="GUNICORN_CMD_ARGS={" ".join(arguments)}"\n'
     has_jumps = any(event.what == "clock" for event in schedule.events)
-    clock.set_wrong(machine, 0)
+    clock.set_wrong(clock.file_in(machine), 0)
     drop_in(machine, f"{NAME}.socket", f"[Socket]\n{_listeners(setup)}")
     drop_in(machine, f"{NAME}.service", text + (clock.SETTINGS if has_jumps else ""))
     install_release(machine, source("0", hostile=setup.hostile))

@@ -14,16 +14,25 @@ _FILE, _LIBRARY = "/srv/chaos-clock", "/usr/local/lib/chaos-clock.so"
 SETTINGS = f"Environment=LD_PRELOAD={_LIBRARY} CHAOS_CLOCK={_FILE}\n"
 
 
+def build(library: Path) -> None:
+    """Compile the library."""
+    command = ["gcc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(library), str(SOURCE)]
+    subprocess.run(command, check=True)
+
+
 def install(machine: Machine) -> None:
     """Compile the library for the machine."""
-    target = str(machine.path(_LIBRARY))
-    subprocess.run(["gcc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", target, str(SOURCE)], check=True)
-    set_wrong(machine, 0)
+    build(machine.path(_LIBRARY))
+    set_wrong(file_in(machine), 0)
 
 
-def set_wrong(machine: Machine, seconds: int) -> None:
-    """Let the clock be so much later than the machine's. Processes have the file mapped: it stays the same one."""
-    file = machine.path(_FILE)
+def file_in(machine: Machine) -> Path:
+    """Return the file that says how wrong the clock of the service is."""
+    return machine.path(_FILE)
+
+
+def set_wrong(file: Path, seconds: int) -> None:
+    """Let the clock of processes with this file be so much later. They have it mapped: it stays the same one."""
     file.touch()
     with file.open("r+b", buffering=0) as opened:
         opened.write(struct.pack("q", seconds))

@@ -46,7 +46,7 @@ class Faults:
             return
         if event.what == "clock":
             self._clock += int(event.arguments[0])
-            clock.set_wrong(self._machine, self._clock)
+            clock.set_wrong(clock.file_in(self._machine), self._clock)
             return
         thread = threading.Thread(target=self._make, args=(event,), name=str(event))
         thread.start()

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from flask_socketact.linux import socket_queues
+from tests.chaos import clock
 from tests.support.http import ONE_WORKER, REQUEST, answer, ask, in_drain
 from tests.support.load import Load
+from tests.support.releases import WORKERS
 from tests.support.server import CONF, Server, dial
 
 if TYPE_CHECKING:
@@ -111,6 +114,28 @@ def test_drain_leaves_queued_connections_to_others(plain: Path, http: socket.soc
         assert server.wait_until_gone() == 0
     with waiting, Server(plain, *ONE_WORKER, listeners={"http": http}) as server:
         assert b"200 OK" in waiting.recv(65536)
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_a_clock_that_is_set_in_a_stop_cuts_no_request_off(
+    plain: Path, http: socket.socket, tmp_path: Path, worker: str
+) -> None:
+    """gunicorn's master measures the drain time by the wall clock."""
+    library, file = tmp_path / "clock.so", tmp_path / "clock"
+    clock.build(library)
+    clock.set_wrong(file, 0)
+    arguments = (*CONF, "-w", "1", "-k", f"flask_socketact.workers.{worker}", "app:app")
+    environ = {"LD_PRELOAD": str(library), "CHAOS_CLOCK": str(file)}
+    with Server(plain, *arguments, listeners={"http": http}, environ=environ) as server:
+        server.wait_until_ready()
+        with dial(http) as client:
+            client.sendall(REQUEST.replace(b"/", b"/sleep/4.0", 1))
+            server.wait_for(lambda: socket_queues.length(http) == 0, "the worker to accept")
+            server.process.terminate()
+            server.wait_for(lambda: "Handling signal: term" in server.log, "the stop")
+            clock.set_wrong(file, 3600)
+            assert answer(client).startswith(b"HTTP/1.1 200 OK")
+        assert server.wait_until_gone() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTTOU])
