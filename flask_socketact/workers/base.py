@@ -167,7 +167,7 @@ class BaseWorker(Worker):
         """
         reached(Step.WORKER_DRAINS)
         super().handle_exit(sig, frame)
-        self.relayed.next_is_ready = self.relayed.next_is_ready or self.relayed.is_moved()
+        self.relayed.may_hand_over = True
         self.drain.begin()
         self.slot.begin_drain()
         if not self.booted and not self.carrier.has_mail():
@@ -209,7 +209,7 @@ class BaseWorker(Worker):
 
     def handle_urg(self, sig: int, frame: FrameType | None) -> None:
         """Drain, and hand connections over (SIGURG): the next generation is ready. Only for a relayed worker."""
-        if self.relayed.is_moved() and not self.relayed.next_is_ready:
+        if self.relayed.is_moved() and not self.relayed.may_hand_over:
             self.handle_exit(sig, frame)
 
     def handle_winch(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (a signal handler)
@@ -221,7 +221,7 @@ class BaseWorker(Worker):
     def _drain_with_scope(self) -> None:
         """Drain without handing connections over: the service is stopping, too."""
         self.board.stopping = True
-        if not self.relayed.next_is_ready:
+        if not self.relayed.may_hand_over:
             self.handle_exit(protocol.STOP, None)
 
     def end_at_max_requests(self) -> bool:

@@ -68,7 +68,7 @@ class Carrier:
             return False
         if worker.mailbox is not None and worker.mailbox.is_private:
             return bool(self.siblings())
-        if not worker.relayed.is_moved() or worker.relayed.next_is_ready:
+        if not worker.relayed.is_moved() or worker.relayed.may_hand_over:
             return True  # a sibling, or the next generation, which systemd starts even if the master has died
         return any(not sibling[Field.DRAINING] for sibling in worker.board.taken())
 

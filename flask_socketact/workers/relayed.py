@@ -24,7 +24,9 @@ class Relayed:
     def __init__(self, worker: BaseWorker) -> None:
         self._worker = worker
         self._is_moved = False
-        self.next_is_ready = False  #: SIGURG or SIGTERM has come: the next generation reads the mailbox
+        #: SIGURG or SIGTERM has come: a sibling or the next generation reads the mailbox. SIGTERM may come just before
+        #: the worker is moved: when the master is killed in a restart, systemd signals all workers.
+        self.may_hand_over = False
         self.stop_signaled = False  #: SIGWINCH has come: call confirm_stop()
         self._orphaned_since: float | None = None  # CLOCK_MONOTONIC, seconds
         self._is_orphaned = False

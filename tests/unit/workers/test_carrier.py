@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from flask_socketact.handover.mailbox import Mailbox, Origin
 from flask_socketact.http.connection import Connection
 from flask_socketact.shared import scoreboard
 from flask_socketact.shared.slot import Field, Slot
+from flask_socketact.workers import drain
 from flask_socketact.workers.carrier import Carrier
 from flask_socketact.workers.thread import ThreadWorker
 from tests.support.control_groups import SERVICE, SLICE, ControlGroups
@@ -101,7 +103,20 @@ def test_a_relayed_worker_has_a_successor_while_a_sibling_serves(
     assert carrier.has_successor()
     sibling.begin_drain()
     assert not carrier.has_successor()
-    worker.relayed.next_is_ready = True
+    worker.relayed.may_hand_over = True
+    assert carrier.has_successor()
+
+
+def test_a_worker_that_was_told_to_drain_just_before_it_was_relayed_has_a_successor(
+    carrier: Carrier, worker: ThreadWorker, groups: ControlGroups, sibling: Slot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The master was killed in a restart: systemd signals all workers, and the relay moves them."""
+    monkeypatch.setattr(drain, "_start_thread", lambda *_: None)  # it would end this process
+    worker.cgroup, worker.booted = SERVICE, True
+    worker.handle_exit(signal.SIGTERM, None)
+    sibling.begin_drain()
+    groups.add_process(os.getpid(), f"{SLICE}/app-drain-{os.getppid()}.scope")
+    assert worker.relayed.is_moved()
     assert carrier.has_successor()
 
 
