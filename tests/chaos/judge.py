@@ -29,6 +29,7 @@ _FAILS_WITHOUT_MEMORY = frozenset({Outcome.STATUS, Outcome.EOF, Outcome.RESET, O
 HARMLESS = frozenset({"hostile clients", "journal-full"})
 #: A command that changes the state of the service.
 _CHANGE = re.compile("systemctl (start|stop|restart|reload) ")
+_START = re.compile("systemctl (start|restart) ")
 CLOSES = frozenset({Cause.STOP, Cause.PORT_CLOSED, Cause.DRAIN, Cause.DESCRIPTORS})
 
 
@@ -257,6 +258,17 @@ def _why_old(evidence: Evidence, request: Request, ready_at: float) -> str | Non
             window = _window(evidence, NOT_ACTIVE, began, request.ended, 0.0)
             if window is not None:
                 return _describe(halt)
+    return _started_without_scoreboard(evidence, ready_at)
+
+
+def _started_without_scoreboard(evidence: Evidence, ready_at: float) -> str | None:
+    """Return the fault in which the generation before had no room for its scoreboard, so that the next one could not
+    supersede it. Its workers accept connections until they are told to drain, a moment after READY=1."""
+    starts = [each for each in evidence.operations if _START.match(each.command) and each.ended < ready_at]
+    last = max(starts, key=lambda each: each.ended, default=None)
+    for name, began, ended in evidence.faults:
+        if name == "full" and last is not None and began <= last.ended and ended >= last.began:
+            return "started with a full /run"
     return None
 
 
