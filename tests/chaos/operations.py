@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,10 @@ _FUTURE = "from __future__ import annotations"
 RELAY = "/usr/local/lib/flask-socketact/relay"
 #: How long a release that does not boot stays, in seconds: systemd tries twice.
 OUTAGE = 3.0
+#: Exit status of a command that does not end, as timeout(1) has it.
+OVERDUE = 124
+#: Most characters of a command's output that are kept.
+OUTPUT = 2000
 
 
 def source(number: str, *, hostile: bool) -> str:
@@ -63,11 +68,19 @@ class Operations:
 
     def _run(self, expected: Expected, *command: str, release: str = "") -> None:
         began = time.monotonic()
-        done = self._machine.run(*command, check=False)
-        output = " ".join((done.stdout + done.stderr).split())[:200]
-        self.operations.append(
-            Operation(" ".join(command), began, time.monotonic(), done.returncode, expected, release, output)
-        )
+        try:
+            done = self._machine.run(*command, check=False)
+            status, text = done.returncode, done.stdout + done.stderr
+        except subprocess.TimeoutExpired as overdue:
+            status, text = OVERDUE, f"not done within {overdue.timeout:.0f} s: {self._what_runs()}"
+        output = " ".join(text.split())[:OUTPUT]
+        self.operations.append(Operation(" ".join(command), began, time.monotonic(), status, expected, release, output))
+
+    def _what_runs(self) -> str:
+        """Return systemd's jobs, and what the processes of the service do, for a command that does not end."""
+        commands = (("systemctl", "list-jobs", "--no-legend"), ("ps", "-eo", "pid,stat,wchan:20,args"))
+        found = [self._machine.run(*command, check=False).stdout.splitlines() for command in commands]
+        return "; ".join(found[0] + [line for line in found[1] if "gunicorn" in line or "systemctl" in line])
 
     def _systemctl(self, verb: str, expected: Expected = Expected.SUCCESS, release: str = "") -> None:
         self._run(expected, "systemctl", verb, "app", release=release)
@@ -79,7 +92,7 @@ class Operations:
             time.sleep(0.4)
             self._systemctl(second)
             output, errors = process.communicate()
-        text = " ".join((output + errors).split())[:200]
+        text = " ".join((output + errors).split())[:OUTPUT]
         command = f"systemctl {first} app"
         self.operations.append(Operation(command, began, time.monotonic(), process.returncode, Expected.ANY, "", text))
 
