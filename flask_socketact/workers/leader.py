@@ -24,6 +24,7 @@ from flask_socketact.shared.slot import Field
 from flask_socketact.workers.base import HEARTBEAT
 from flask_socketact.workers.drain import DRAIN_POLL
 from flask_socketact.workers.lasting import LastingRequests, RequestThread
+from flask_socketact.workers.pool_thread import Bounded, PoolThread
 from flask_socketact.workers.request_cycle import Outcome, RequestCycle
 from flask_socketact.workers.upgrades import Upgrades
 
@@ -75,11 +76,11 @@ class ThreadPool:
         """Start a thread, and wait until it is in the pool. Called without the loop's lock: without memory
         a new thread may never run.
 
-        :raises RuntimeError: no thread can be started.
+        :raises RuntimeError: no thread can be started, or it does not run.
         """
         thread = RequestThread()
-        is_there = threading.Event()
-        thread.handle = threading.Thread(target=self._run, args=(thread, is_there), daemon=True)
+        is_there = Bounded()
+        thread.handle = PoolThread(target=self._run, args=(thread, is_there), daemon=True)
         thread.handle.name = f"request-{next(self._numbers)}"
         thread.handle.start()
         is_there.wait()
