@@ -8,6 +8,7 @@ import math
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from flask_socketact.bridge import drain_calls, holds, server_info
@@ -39,7 +40,7 @@ class Drain:
         self.began: float | None = None  #: CLOCK_MONOTONIC, seconds; None: not yet
         self._is_announced = False  # DRAIN_BEGUN was sent
         self._is_finished = False
-        self._is_limited = False  # the thread that ends the process runs
+        self._is_limited = False  # a thread that ends the process runs
 
     @property
     def deadline(self) -> float:
@@ -60,11 +61,8 @@ class Drain:
         if self.began is None:
             self.began = time.monotonic()
         if not self._is_limited:
-            self._is_limited = True
-            try:
+            with suppress(RuntimeError, MemoryError):
                 _start_thread(self._exit_when_overdue, ())
-            except (RuntimeError, MemoryError):
-                self._is_limited = False
 
     @property
     def close_status(self) -> int:
@@ -103,6 +101,7 @@ class Drain:
             self._exit_when_overdue()
 
     def _exit_when_overdue(self) -> None:
+        self._is_limited = True  # here: a thread that was started without memory may never run
         try:
             _sleep(max(0.0, self.deadline + OVERDUE_GRACE - time.monotonic()))
             if self._is_finished:  # the interpreter waits for threads, and only then calls these

@@ -867,8 +867,13 @@ def test_thread_that_does_not_start_holds_up_its_own_request_only(folder: Folder
 
 
 @ALL
+@pytest.mark.parametrize(
+    "failure", ['raise RuntimeError("can\'t start new thread")', "return 0"], ids=["raises", "never runs"]
+)
 @pytest.mark.parametrize("tries", [2, 1000])
-def test_drain_without_memory_for_a_thread_ends(folder: Folder, http: socket.socket, tries: int, worker: str) -> None:
+def test_drain_without_memory_for_a_thread_ends(
+    folder: Folder, http: socket.socket, tries: int, failure: str, worker: str
+) -> None:
     """Now, or ever. The master has died, as that of a worker in a scope has, so the worker must end by itself."""
     app = folder(
         BASE
@@ -878,7 +883,7 @@ def test_drain_without_memory_for_a_thread_ends(folder: Folder, http: socket.soc
 
     start, failures = drain._start_thread, iter(range({tries}))
     def start_thread(*arguments):
-        if next(failures, None) is not None: raise RuntimeError("can't start new thread")
+        if next(failures, None) is not None: {failure}
         return start(*arguments)
     drain._start_thread = start_thread
     """
