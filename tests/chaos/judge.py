@@ -258,6 +258,8 @@ def _why_old(evidence: Evidence, request: Request, ready_at: float) -> str | Non
             window = _window(evidence, NOT_ACTIVE, began, request.ended, 0.0)
             if window is not None:
                 return _describe(halt)
+    if request.opened - ready_at > LIMIT:
+        return None
     return _started_without_scoreboard(evidence, ready_at)
 
 

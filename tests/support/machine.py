@@ -134,10 +134,14 @@ class Machine:
         return self.run("journalctl", "--no-pager", "--output=cat", f"--unit={unit}").stdout
 
     def warnings(self, since: float, lines: int) -> str:
-        """Return the last `lines` of what was logged as a warning or an error since a time (seconds since 1970)."""
-        self.run("journalctl", "--sync")
+        """Return the last `lines` of what was logged as a warning or an error since a time (seconds since 1970).
+
+        :raises MachineError: the machine does not run.
+        :raises subprocess.TimeoutExpired: its journal does not respond.
+        """
+        self.run("journalctl", "--sync", timeout=10)
         options = ("--priority=warning", "--output=short-precise", f"--since=@{int(since)}")
-        found = self.run("journalctl", "--no-pager", "--quiet", *options).stdout
+        found = self.run("journalctl", "--no-pager", "--quiet", *options, timeout=10).stdout
         return "\n".join(found.splitlines()[-lines:])
 
     def path(self, inside: str) -> Path:

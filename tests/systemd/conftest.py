@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Generator, Iterator
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.http import Connect
-from tests.support.machine import Machine, install, release
+from tests.support.machine import Machine, MachineError, install, release
 
 TCP = ("127.0.0.1", 8000)
 UNIX = "/run/app-unix/http.sock"
@@ -26,7 +27,11 @@ def pytest_runtest_makereport(
     report = yield
     machine = item.funcargs.get("booted")
     if report.when == "call" and report.failed and isinstance(machine, Machine):
-        report.sections.append(("warnings in the journal", machine.warnings(call.start, LINES)))
+        try:
+            text = machine.warnings(call.start, LINES)
+        except (MachineError, subprocess.TimeoutExpired) as error:  # the test has ended it, or frozen its journal
+            text = str(error)
+        report.sections.append(("warnings in the journal", text))
     return report
 
 
