@@ -47,9 +47,11 @@ def demonstrate(machine: Machine) -> int:
         "--report=/root/plain.html",
     )
     print("\ndemo: flask_socketact", flush=True)
-    report = ("--title=flask_socketact", "--report=/root/demo.html", "--compare=/root/plain.html")
+    inside = machine.path(str(REPORT))  # the same path, as it is printed
+    inside.parent.mkdir(parents=True, exist_ok=True)
+    report = ("--title=flask_socketact", f"--report={REPORT}", "--compare=/root/plain.html")
     status = run(machine, "rehearse", *LOAD, *report)
-    shutil.copyfile(machine.path("/root/demo.html"), REPORT)
+    shutil.copyfile(inside, REPORT)
     print(f"\ndemo: open {REPORT} in a browser to see every request of both services")
     return status
 
