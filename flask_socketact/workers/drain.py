@@ -83,7 +83,7 @@ class Drain:
         """Wait for the application's holds, and log the result of the drain."""
         worker = self._worker
         self.announce()
-        while (holds.current() or not self._is_limited) and time.monotonic() < self.deadline:
+        while holds.current() and time.monotonic() < self.deadline:
             self.begin()
             worker.notify()
             worker.beat()
@@ -97,8 +97,15 @@ class Drain:
         reached(Step.WORKER_HAS_DRAINED)
         self._is_finished = True
         worker.handlers.call_application_handler()
-        if not self._is_limited:  # threads of the application may never end
-            self._exit_when_overdue()
+        self._wait_for_threads()
+
+    def _wait_for_threads(self) -> None:
+        """Wait for the application's threads as long as no thread of ours limits that."""
+        while not self._is_limited and _application_threads():
+            if time.monotonic() > self.deadline + OVERDUE_GRACE:
+                self._exit_when_overdue()
+            self.begin()
+            time.sleep(DRAIN_POLL)
 
     def _exit_when_overdue(self) -> None:
         self._is_limited = True  # here: a thread that was started without memory may never run
@@ -113,9 +120,7 @@ class Drain:
             os._exit(0)
 
     def _log_threads(self) -> None:
-        main = threading.main_thread()
-        names = [thread.name for thread in threading.enumerate() if not thread.daemon and thread is not main]
-        if names:
+        if names := _application_threads():
             self._worker.log.warning(
                 "The drain time of %g s has expired: exiting although the application's thread %s is running (pid: %s)",
                 self._drain_time,
@@ -142,3 +147,11 @@ class Drain:
             log.info("Handed over %s idle connections to other workers", carried, extra=fields)
         if not slot[Field.OPEN]:
             log.info("Drained: no connection is left (pid: %s)", os.getpid(), extra=message_ids.DRAINED)
+
+
+def _application_threads() -> list[str]:
+    """Return the names of the threads that the interpreter waits for before it exits."""
+    main = threading.main_thread()
+    # Not alive: started without memory, it has never run.
+    threads = (thread for thread in threading.enumerate() if thread is not main and thread.is_alive())
+    return [thread.name for thread in threads if not thread.daemon]
