@@ -157,6 +157,17 @@ def test_a_child_process_of_a_request_survives(logged: Machine, tcp: Connect) ->
         assert b"200 OK" in client.recv(65536)
 
 
+def test_scopes_that_end_meanwhile_are_no_error(logged: Machine) -> None:
+    logged.systemctl("start", "app")
+    command = "systemd-run --quiet --collect --scope --slice=system.slice --unit=app-drain-1-$n sleep 0.0$((n % 10))"
+    logged.run("sh", "-c", f"(for n in $(seq 200); do {command}; done; touch /run/done) >/dev/null 2>&1 &")
+    rotations = 0
+    while not logged.path("/run/done").exists():
+        rotate(logged)
+        rotations += 1
+    assert rotations > 5
+
+
 def test_a_stopped_service_stays_stopped(logged: Machine) -> None:
     logged.systemctl("start", "app")
     logged.systemctl("stop", "app")
