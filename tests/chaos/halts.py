@@ -58,11 +58,10 @@ class Halts:
 
     def halt(self, role: str, which: int, seconds: float | None) -> None:
         """Freeze or kill one process of a role now; do nothing if there is none."""
-        state = self._processes.state()
-        pids = state.of(role)
+        pids = self._processes.state().of(role)
         if pids:
             self._processes.signal("STOP", pid := pids[which % len(pids)])
-            self._handle(pid, "", seconds, state)
+            self._handle(pid, "", seconds)
 
     def _watch(self) -> None:
         folder = self._machine.path(FOLDER)
@@ -82,17 +81,16 @@ class Halts:
         except BaseException as error:  # noqa: BLE001 (raised again at the end of the block)
             self._errors.append(error)
 
-    def _handle(self, pid: int, step: str, seconds: float | None, state: State | None = None) -> None:
+    def _handle(self, pid: int, step: str, seconds: float | None) -> None:
         """Look at a process that stops, then kill or continue it."""
         processes = self._processes
         began = time.monotonic()
         while not processes.is_stopped(pid):
-            if not processes.exists(pid):
+            # After SIGTERM systemd sends SIGCONT: a process may have gone on before we looked.
+            if not processes.exists(pid) or time.monotonic() > began + _DEADLINE:
                 return
-            if time.monotonic() > began + _DEADLINE:
-                raise RuntimeError(f"process {pid} has not stopped")
             time.sleep(0.002)
-        state = state or processes.state()
+        state = processes.state()
         role = state.role(pid)
         ports, mail = processes.connections(pid, state.others(pid))
         if seconds is None:
