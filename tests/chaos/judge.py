@@ -266,7 +266,8 @@ def _why_old(evidence: Evidence, request: Request, ready_at: float) -> str | Non
 def _started_without_scoreboard(evidence: Evidence, ready_at: float) -> str | None:
     """Return the fault in which the generation before had no room for its scoreboard, so that the next one could not
     supersede it. Its workers accept connections until they are told to drain, a moment after READY=1."""
-    starts = [each for each in evidence.operations if _START.match(each.command) and each.ended < ready_at]
+    succeeded = (each for each in evidence.operations if each.status == 0 and each.ended < ready_at)
+    starts = [each for each in succeeded if _START.match(each.command)]
     last = max(starts, key=lambda each: each.ended, default=None)
     for name, began, ended in evidence.faults:
         if name == "full" and last is not None and began <= last.ended and ended >= last.began:

@@ -192,6 +192,8 @@ def test_new_connections_get_their_response_from_the_release_that_is_ready() -> 
     before = replace(RESTART, began=2.0, ended=4.0)
     assert rules(evidence(OK, operations=[before, deployed], faults=[("full", 2.5, 3.0)])) == []  # it had no scoreboard
     assert rules(evidence(OK, operations=[before, deployed], faults=[("full", 1.0, 1.5)])) == ["old release"]
+    failed = replace(RESTART, began=5.0, ended=6.0, status=1, expected=Expected.FAILURE)
+    assert rules(evidence(OK, operations=[before, failed, deployed], faults=[("full", 2.5, 3.0)])) == []
     long_ago = replace(deployed, began=5.0, ended=6.0)
     assert rules(evidence(OK, operations=[before, long_ago], faults=[("full", 2.5, 3.0)])) == ["old release"]
 
