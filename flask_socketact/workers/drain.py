@@ -29,6 +29,7 @@ OVERDUE_GRACE = 1.0
 
 #: The unpatched functions: ending a worker must not depend on gevent's loop.
 _start_thread = _thread.start_new_thread
+_allocate_lock = _thread.allocate_lock
 _sleep = time.sleep
 
 
@@ -40,7 +41,8 @@ class Drain:
         self.began: float | None = None  #: CLOCK_MONOTONIC, seconds; None: not yet
         self._is_announced = False  # DRAIN_BEGUN was sent
         self._is_finished = False
-        self._is_limited = False  # a thread that ends the process runs
+        # Held by the thread that ends the process, once it runs: one that was started without memory may never run.
+        self._limit = _allocate_lock()
 
     @property
     def deadline(self) -> float:
@@ -60,7 +62,7 @@ class Drain:
         """
         if self.began is None:
             self.began = time.monotonic()
-        if not self._is_limited:
+        if not self._limit.locked():
             with suppress(RuntimeError, MemoryError):
                 _start_thread(self._exit_when_overdue, ())
 
@@ -101,14 +103,15 @@ class Drain:
 
     def _wait_for_threads(self) -> None:
         """Wait for the application's threads as long as no thread of ours limits that."""
-        while not self._is_limited and _application_threads():
+        while not self._limit.locked() and _application_threads():
             if time.monotonic() > self.deadline + OVERDUE_GRACE:
                 self._exit_when_overdue()
             self.begin()
             time.sleep(DRAIN_POLL)
 
     def _exit_when_overdue(self) -> None:
-        self._is_limited = True  # here: a thread that was started without memory may never run
+        if not self._limit.acquire(blocking=False):
+            return  # another thread does that
         try:
             _sleep(max(0.0, self.deadline + OVERDUE_GRACE - time.monotonic()))
             if self._is_finished:  # the interpreter waits for threads, and only then calls these

@@ -896,6 +896,32 @@ def test_drain_without_memory_for_a_thread_ends(
 
 
 @ALL
+def test_threads_that_end_an_overdue_drain_do_not_cut_each_other_off(
+    folder: Folder, http: socket.socket, worker: str
+) -> None:
+    """The drain starts another one while the first has not run yet. What the application registered still ends."""
+    app = folder(
+        BASE
+        + """
+    import atexit
+    threading.Thread(target=lambda: threading.Event().wait(), name="endless").start()
+    from flask_socketact.workers import drain
+
+    start = drain._start_thread
+    drain._start_thread = lambda *arguments: (start(*arguments), start(*arguments))
+    atexit.register(lambda: (drain._sleep(0.5), open("saved", "w").close()))
+    """
+    )
+    command = (*CONF, "-w", "1", *CLASSES[worker], "--graceful-timeout", "1", "app:app")
+    with Server(app, *command, listeners={"http": http}) as server:
+        before = server.wait_until_ready().workers()
+        server.process.kill()
+        server.wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before), "the worker to exit", 15)
+        assert server.log.count("exiting although") == 1
+    assert (app / "saved").exists()
+
+
+@ALL
 def test_worker_without_memory_does_not_go_on_to_lose_connections(
     folder: Folder, http: socket.socket, worker: str
 ) -> None:
