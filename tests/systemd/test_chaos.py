@@ -46,17 +46,18 @@ def test_a_short_schedule_breaks_no_promise(machine: Machine) -> None:
 
 
 def test_a_worker_that_forgets_a_connection_is_found(machine: Machine) -> None:
-    """A real defect: of the connections that a worker hands over, it closes one."""
+    """A real defect: of the connections that a worker hands over, it closes the first."""
     (mailbox,) = machine.path("/srv/app/venv/lib").glob(f"python3*/site-packages/{MAILBOX}")
     text = mailbox.read_text()
-    send = "socket.send_fds(sender, [origin.pack()], fds)"
+    send = "yield self._send(origin, fds[start : start + batch])"
+    forget = "self._send(origin, fds[max(start, 1) : start + batch]); yield fds[start : start + batch]"
     assert text.count(send) == 1
-    mailbox.write_text(text.replace(send, send.replace("fds)", "fds[1:] or fds)")))
+    mailbox.write_text(text.replace(send, forget))
     try:
-        verdict = judge(run(machine, parse("seed 1 seconds 4 thread; 1.0 restart"))[0])
+        evidence, _ = run(machine, parse("seed 1 seconds 4 thread; 1.0 restart"))
     finally:
         mailbox.write_text(text)
-    assert "closed" in {violation.rule for violation in verdict.violations}
+    assert "closed" in {violation.rule for violation in judge(evidence).violations}, evidence.journal[-8000:]
 
 
 def test_units_end_by_themselves_and_revert_what_they_did(machine: Machine) -> None:
