@@ -1,4 +1,4 @@
-"""The judge of a fleet: compares ledger, HAProxy's log, and what was done with the table in docs/fleet.md.
+"""The judge of a fleet: compares ledger, HAProxy's log, and what was done with the table in docs/evidence.md.
 
 It sees evidence only, no machine.
 """
@@ -32,6 +32,7 @@ LETHAL = frozenset({"crash", "network", "kill", "relay"})
 DOWN = LETHAL | {"freeze", "slow"}
 _BAD = re.compile(r"500 bad release (\S+)@(web\d)")
 NOTHING_TO_GO_BACK_TO = "there is no release that all machines ran before"
+_DRAIN = re.compile(r"lb app drain --for (\d+) --wait")
 
 
 def judge(evidence: FleetEvidence) -> Verdict:
@@ -152,6 +153,9 @@ def _judge_operation(evidence: FleetEvidence, operation: FleetOperation, verdict
 def _why_failed(evidence: FleetEvidence, operation: FleetOperation) -> str | None:
     if NOTHING_TO_GO_BACK_TO in operation.output:
         return NOTHING_TO_GO_BACK_TO
+    drain = _DRAIN.search(operation.command)
+    if drain and "--for is over" in operation.output and operation.ended - operation.began >= float(drain[1]):
+        return "--for of a drain is over before the requests have ended"
     kinds = DOWN | {"agent", "full"}
     return _during(evidence, operation.began, operation.ended, kinds, "", NOTICE)
 

@@ -134,6 +134,14 @@ def test_deploys_succeed_and_fail_as_they_should() -> None:
     assert rules(operations=[replace(failed, expected=Expected.ANY)]) == []
 
 
+def test_a_drain_that_is_too_short_for_the_requests_is_no_failure() -> None:
+    output = "Error: app is no longer drained, since --for is over or another command has changed it"
+    drain = FleetOperation("web1 flask-socketact lb app drain --for 4 --wait", 2.0, 7.0, 1, Expected.SUCCESS)
+    assert rules(operations=[replace(drain, output=output)]) == []
+    assert rules(operations=[replace(drain, output=output, ended=5.0)]) == ["failed"]
+    assert rules(operations=[drain]) == ["failed"]
+
+
 def test_all_machines_run_what_was_deployed_and_no_other_what_is_bad() -> None:
     running = tuple((name, "1") for name in MACHINES)
     assert rules(operations=[replace(DEPLOY, running=running)]) == []
