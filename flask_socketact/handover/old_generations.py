@@ -102,10 +102,8 @@ class OldGenerations:
     def supersede(self) -> None:
         """Let the old workers pass new connections on to ours. Called before READY=1, so that each client that connects
         afterwards gets the new release. If this master dies now, they accept new connections again."""
-        for scope in self._scopes():
-            with suppress(OSError, ValueError):  # then the old release still serves a few new connections
-                if self._folder is not None:
-                    scoreboard.supersede(self._folder, protocol.master_of(scope), os.getpid())
+        for scope in self._scopes():  # where it cannot be noted, the old release still serves a few new connections
+            self._note(scope, lambda folder, master: scoreboard.supersede(folder, master, os.getpid()))
 
     def retire(self, drain_time: float) -> None:
         """Let the workers that the last look has found drain. Called in each turn of the master, as what does not react
@@ -118,14 +116,14 @@ class OldGenerations:
             if generation.retired_at is None:
                 reached(Step.MASTER_RETIRES)
                 generation.retired_at = now
-                self._signal(scope, protocol.DRAIN)
+                self._tell_to_drain(scope, generation)
             since = now - generation.retired_at
             if since > REMINDER_AFTER and not generation.is_reminded:
                 generation.is_reminded = True
                 self._remind(scope)
             own = drain_time if generation.drain_time is None else generation.drain_time
             late = since - own - GRACE
-            if late > 0:
+            if late > 0 and generation.processes:
                 self._end(scope, generation, signal.SIGKILL if late > LAST_GRACE else signal.SIGTERM)
 
     def reopen_files(self) -> None:
@@ -146,6 +144,25 @@ class OldGenerations:
             generation.drain_time = board.drain_time
             found = [RelayedWorker(slot[Field.PID], slot[Field.AGE]) for slot in board.taken()]
         generation.workers.update((worker.pid, worker) for worker in found if worker.pid in generation.processes)
+
+    def _tell_to_drain(self, scope: str, generation: Generation) -> None:
+        """Send SIGURG, and note it before: a worker looks at the note, as an application can send the signal, too.
+        Where it cannot be noted, send SIGTERM, but to the workers only: it would end what their requests have started.
+        """
+        if self._note(scope, scoreboard.retire):
+            self._signal(scope, protocol.DRAIN)
+        else:
+            self._signal(scope, signal.SIGTERM, generation.workers.__contains__)
+
+    def _note(self, scope: str, write: Callable[[Path, int], None]) -> bool:
+        """Write to the scoreboard of an old master; return whether that was possible."""
+        if self._folder is None:
+            return False
+        try:
+            write(self._folder, protocol.master_of(scope))
+        except (OSError, ValueError):
+            return False
+        return True
 
     def _remind(self, scope: str) -> None:
         """Send SIGTERM to workers that do not drain, if their scoreboard can be read."""

@@ -37,6 +37,7 @@ _RELOAD_FAILED = 9  # when the last reload failed: CLOCK_MONOTONIC, nanoseconds;
 _GONE_REQUESTS = 10  # of workers of the newest generation that have exited
 _GONE_ERRORS = 11  # of these requests, those that failed
 _DEAF = 8  # 1: the workers that accept new connections do not read the mailbox
+_RETIRED = 12  # 1: the next master has told the workers to drain
 
 
 class Scoreboard:
@@ -88,6 +89,11 @@ class Scoreboard:
         """Whether the next generation accepts the new connections, and its master runs."""
         successor = self._memory[_SUCCESSOR]
         return bool(successor) and proc.exists(successor)
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether the next master has told the workers to drain."""
+        return bool(self._memory[_RETIRED])
 
     @property
     def is_deaf(self) -> bool:
@@ -211,13 +217,16 @@ def supersede(folder: Path, master: int, successor: int) -> None:
     :raises OSError: its scoreboard cannot be written.
     :raises ValueError: it is not a scoreboard of this version.
     """
-    path = _path(folder, master)
-    _read(path)
-    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        os.pwrite(descriptor, successor.to_bytes(BYTES, sys.byteorder), _SUCCESSOR * BYTES)
-    finally:
-        os.close(descriptor)
+    _write(_path(folder, master), _SUCCESSOR, successor)
+
+
+def retire(folder: Path, master: int) -> None:
+    """Note for the workers of `master` that they are to drain when they get SIGURG.
+
+    :raises OSError: its scoreboard cannot be written.
+    :raises ValueError: it is not a scoreboard of this version.
+    """
+    _write(_path(folder, master), _RETIRED, 1)
 
 
 def find(folders: Iterable[Path], master: int) -> Scoreboard | None:
@@ -238,6 +247,16 @@ def _is_used(path: Path) -> bool:
 
 def _path(folder: Path, master: int) -> Path:
     return folder / f"board-{master}"
+
+
+def _write(path: Path, field: int, value: int) -> None:
+    """Write a field of the header in the file of another master."""
+    _read(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.pwrite(descriptor, value.to_bytes(BYTES, sys.byteorder), field * BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: Path) -> Scoreboard:

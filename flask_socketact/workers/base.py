@@ -208,8 +208,11 @@ class BaseWorker(Worker):
             reopen.reopen(self.log)
 
     def handle_urg(self, sig: int, frame: FrameType | None) -> None:
-        """Drain, and hand connections over (SIGURG): the next generation is ready. Only for a relayed worker."""
-        if self.relayed.is_moved() and not self.relayed.may_hand_over:
+        """Drain, and hand connections over (SIGURG): the next generation is ready. Only for a relayed worker.
+
+        An application or a library can send this signal, too: the next master has noted that it was told.
+        """
+        if self.relayed.is_moved() and not self.relayed.may_hand_over and self.board.is_retired:
             self.handle_exit(sig, frame)
 
     def handle_winch(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (a signal handler)

@@ -175,18 +175,42 @@ def test_without_a_scoreboard_workers_are_told_by_their_parents(
     assert exited == [RelayedWorker(7, age=0)]
 
 
-def test_workers_are_told_to_drain_once(old: OldGenerations, groups: ControlGroups, process: Process) -> None:
+def test_workers_are_told_to_drain_once(
+    old: OldGenerations, groups: ControlGroups, boards: Path, process: Process
+) -> None:
+    """It is noted, too, as an application can send SIGURG to its own process."""
+    board = make_board(boards, process.pid)
     groups.fill(SCOPE, [process.pid])
     old.look()
+    assert not board.is_retired
     old.retire(DRAIN_TIME)
     assert process.signals(1) == [signal.SIGURG]
+    assert board.is_retired
     old.retire(DRAIN_TIME)
     assert process.signals() == []
 
 
-def test_a_worker_that_the_last_look_has_not_seen_is_told_later(
-    old: OldGenerations, groups: ControlGroups, process: Process
+@pytest.mark.parametrize("content", [None, b"something else"], ids=["no scoreboard", "of another version"])
+def test_workers_of_another_scoreboard_get_sigterm(
+    old: OldGenerations, groups: ControlGroups, boards: Path, process: Process, other: Process, content: bytes | None
 ) -> None:
+    """They ignore SIGURG, as it cannot be noted. A child process of a request gets no signal: SIGTERM may end it."""
+    if content is not None:
+        boards.mkdir()
+        (boards / f"board-{MASTER}").write_bytes(content)
+    groups.fill(SCOPE, [process.pid, other.pid])
+    groups.add_process(other.pid, SCOPE, parent=process.pid)
+    old.look()
+    for _ in range(2):
+        old.retire(DRAIN_TIME)
+    assert process.signals(1) == [signal.SIGTERM]
+    assert process.signals() == other.signals() == []
+
+
+def test_a_worker_that_the_last_look_has_not_seen_is_told_later(
+    old: OldGenerations, groups: ControlGroups, boards: Path, process: Process
+) -> None:
+    make_board(boards, process.pid)
     groups.fill(SCOPE, [process.pid])
     old.retire(DRAIN_TIME)
     assert process.signals() == []
@@ -225,8 +249,14 @@ def test_a_worker_that_does_not_begin_to_drain_gets_sigterm_once(
 
 
 def test_what_has_not_exited_after_the_drain_time_is_ended(
-    old: OldGenerations, groups: ControlGroups, now: list[float], process: Process, caplog: pytest.LogCaptureFixture
+    old: OldGenerations,
+    groups: ControlGroups,
+    boards: Path,
+    now: list[float],
+    process: Process,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    next(make_board(boards, process.pid, drain_time=DRAIN_TIME).taken()).begin_drain()
     groups.fill(SCOPE, [process.pid])
     old.look()
     old.retire(DRAIN_TIME)
@@ -273,8 +303,9 @@ def test_another_process_that_has_got_the_pid_gets_no_signal(
 
 
 def test_a_process_that_has_just_exited_does_not_stop_the_signals(
-    old: OldGenerations, groups: ControlGroups, process: Process
+    old: OldGenerations, groups: ControlGroups, boards: Path, process: Process
 ) -> None:
+    make_board(boards, process.pid)
     groups.fill(SCOPE, [MASTER, process.pid])
     old.look()
     old.retire(DRAIN_TIME)

@@ -157,6 +157,14 @@ def test_workers_are_superseded_as_long_as_the_next_master_runs(tmp_path: Path) 
     assert not board.is_superseded
 
 
+def test_the_next_master_notes_that_workers_are_to_drain(tmp_path: Path) -> None:
+    board = scoreboard.create(tmp_path, 1)
+    assert not board.is_retired
+    scoreboard.retire(tmp_path, 1)
+    assert board.is_retired
+    assert not board.is_superseded
+
+
 def test_what_is_no_board_is_not_written_to(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         scoreboard.supersede(tmp_path, 1, os.getpid())
