@@ -59,6 +59,16 @@ for _ in range(6):
 """
 
 
+#: Added to the example: a request sends its worker SIGURG, as a library may do.
+URGENT = """
+import os, signal
+@app.get("/urgent")
+def urgent():
+    os.kill(os.getpid(), signal.SIGURG)
+    return "sent"
+"""
+
+
 def serving_pid(connect: Connect) -> str:
     return ask(connect)[1].split()[3].decode().rstrip(",")
 
@@ -334,6 +344,63 @@ def test_a_worker_that_exits_before_it_is_moved_hinders_no_relay(machine: Machin
     assert machine.run(*errors).stdout == before
 
 
+#: Added to the example: the exit of a worker takes a while, as the kernel frees each page of its memory.
+LARGE = """
+import mmap
+memory = mmap.mmap(-1, 1_000_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+for page in range(0, len(memory), mmap.PAGESIZE):
+    memory[page] = 1
+"""
+#: A relay that waits until its workers exit.
+AWAITS_EXIT = """reached() {
+    case $1 in
+        relay-moves) say "about to move $workers"; until [ -e /run/exiting ]; do sleep 0.01; done ;;
+        relay-has-moved) say "has moved them" ;;
+    esac
+}"""
+
+
+def restart_as_workers_exit(machine: Machine) -> None:
+    """Restart the service while its workers exit; its master does not notice that, and so starts no others."""
+    machine.run("rm", "-f", "/run/exiting")
+    seen = len(machine.journal("app"))
+    with machine.start("systemctl", "restart", "app") as restart:
+        machine.wait_for(lambda: "about to move" in machine.journal("app")[seen:], "the relay")
+        workers = machine.journal("app")[seen:].partition("about to move ")[2].splitlines()[0]
+        master = machine.show("app", "MainPID")
+        machine.run("sh", "-c", f"kill -s STOP {master}; kill -s KILL {workers}; touch /run/exiting")
+        try:
+            moved = ("has moved them", "the restart waits")
+            machine.wait_for(lambda: any(text in machine.journal("app")[seen:] for text in moved), "the relay's end")
+        finally:
+            machine.run("kill", "-s", "CONT", master)
+        assert restart.wait(DEADLINE) == 0
+
+
+def test_no_scope_is_left_of_workers_that_exit_as_they_are_moved(machine: Machine, tcp: Connect) -> None:
+    """systemd moves no process that is exiting, and does not end a scope that never had another one."""
+    relay = machine.path("/usr/local/lib/flask-socketact/relay")
+    original = relay.read_text()
+    changed = original.replace("reached() { :; }", AWAITS_EXIT)
+    assert changed != original
+    drop_in(machine, "app.service", '[Service]\nEnvironment="GUNICORN_CMD_ARGS=--workers 1"\n')
+    release(machine, machine.path("/srv/app/app.py").read_text() + LARGE)
+    machine.systemctl("start", "app")
+    relay.write_text(changed)
+    try:
+        for _ in range(5):  # a worker may have exited too soon
+            restart_as_workers_exit(machine)
+            wait_for_old(machine)
+            if "the old workers have exited" in machine.journal("app"):
+                break
+        else:
+            pytest.fail(machine.journal("app"))
+    finally:
+        relay.write_text(original)
+    assert ask(tcp)[0] == 200
+
+
 def test_a_multipart_upload_survives_a_restart(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
     """After the service has stopped, it outgrows memory and is written to a file in /tmp."""
     release(machine, MULTIPART)
@@ -532,6 +599,25 @@ def test_workers_whose_application_handles_sigurg_get_sigterm(machine: Machine, 
     assert time.monotonic() - began < 10
     assert "do not drain 2 s after SIGURG" in machine.journal("app")
     assert before.isdisjoint(serving_pid(tcp).encode() for _ in range(20))
+
+
+@pytest.mark.parametrize("worker", ["thread.ThreadWorker", "sync.SyncWorker", "gevent.GeventWorker"])
+def test_an_application_that_sends_sigurg_drains_no_worker(
+    machine: Machine, tcp: Connect, worker: str, hold: Path
+) -> None:
+    """The old workers serve until the next master tells them to drain: this signal alone does not."""
+    drop_in(machine, "app.service", f'[Service]\nEnvironment="GUNICORN_CMD_ARGS=-k flask_socketact.workers.{worker}"\n')
+    release(machine, machine.path("/srv/app/app.py").read_text() + URGENT)
+    held_release(machine, hold)
+    with restarting(machine, hold):
+        (scope,) = machine.scopes("app")
+        before = set(machine.processes(scope))
+        for _ in range(20):
+            assert ask(tcp, "/urgent") == (200, b"sent")
+        assert {serving_pid(tcp) for _ in range(20)} <= before
+        assert set(machine.processes(scope)) == before
+    wait_for_old(machine)
+    assert "do not drain" not in machine.journal("app")
 
 
 def test_processes_that_do_not_exit_are_killed(machine: Machine, tcp: Connect, figure: Callable[[str], None]) -> None:
