@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.chaos.evidence import Stall
-from tests.chaos.link import SERVER, Link
+from tests.chaos.link import SERVER, Link, Packet
 from tests.chaos.processes import PORT, UNIX_SOCKET
 from tests.chaos.schedule import Setup
 from tests.support.machine import Address, Machine
@@ -22,6 +22,7 @@ class Access:
     round_trip: float = 0.0  #: seconds
     loss: float = 0.0  #: of packets, between 0 and 1
     stalls: Sequence[Stall] = ()  #: complete at the end of the block
+    packets: Sequence[Packet] = ()  #: likewise
 
 
 @contextmanager
@@ -32,6 +33,6 @@ def access(machine: Machine, setup: Setup, seed: int) -> Iterator[Access]:
     elif setup.distance is not None:
         with Link(machine, setup.distance, seed) as link:
             round_trip, loss = setup.distance.round_trip / 1000, setup.distance.loss / 100
-            yield Access(link.enter, (SERVER, PORT), round_trip, loss, link.stalls)
+            yield Access(link.enter, (SERVER, PORT), round_trip, loss, link.stalls, link.packets)
     else:
         yield Access(machine.enter_network, ("127.0.0.1", PORT))

@@ -6,6 +6,7 @@ All times are seconds of CLOCK_MONOTONIC, which is the same in the machine and o
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -174,6 +175,7 @@ class Evidence:
     late: list[tuple[float, float]] = field(default_factory=list)  #: when the clients' loop was late, and by how much
     starved: list[tuple[float, float]] = field(default_factory=list)  #: the same of all processes of the machine
     stalls: list[Stall] = field(default_factory=list)
+    packets: Sequence[object] = ()  #: of a lossy link, to read: the judge does not need them
     leftovers: list[str] = field(default_factory=list)  #: what is wrong with the service afterwards
     serial: bool = False  #: a worker serves one request at a time: clients wait for each other
     journal: str = ""

@@ -40,6 +40,15 @@ class Segment:
     needs_acknowledgment: bool  #: its sender sends it again, if it is lost
 
 
+@dataclass(frozen=True)
+class Packet:
+    """A packet that has come to the link."""
+
+    at: float
+    segment: Segment
+    is_lost: bool
+
+
 def parse(packet: bytes, *, to_server: bool) -> Segment | None:
     """Return what a packet is; None if it is not TCP over IPv4."""
     if packet[0] >> 4 != 4 or packet[9] != _TCP:
@@ -56,14 +65,17 @@ class Losses:
     """The packets that were dropped, and until when their connections waited for it."""
 
     def __init__(self) -> None:
+        self.packets: list[Packet] = []  #: all of them: what a wait was for is found nowhere else
         self.stalls: list[Stall] = []
         self._waiting: list[tuple[Segment, float]] = []
 
     def drop(self, segment: Segment, now: float) -> None:
+        self.packets.append(Packet(now, segment, is_lost=True))
         self._waiting.append((segment, now))
 
     def forward(self, segment: Segment, now: float) -> None:
         """Note that a packet passes: what was lost before it has been sent again."""
+        self.packets.append(Packet(now, segment, is_lost=False))
         for lost, began in [each for each in self._waiting if _replaces(segment, each[0])]:
             self._waiting.remove((lost, began))
             self.stalls.append(Stall(segment.port, began, now))
@@ -89,7 +101,7 @@ class Link:
         self._delay, self._loss = distance.round_trip / 2000, distance.loss / 100
         self._choose = random.Random(seed)  # noqa: S311 (it must be repeatable)
         self._losses = Losses()
-        self.stalls = self._losses.stalls
+        self.packets, self.stalls = self._losses.packets, self._losses.stalls
         self._is_up, self._ending = threading.Event(), threading.Event()
         self._error: BaseException | None = None
         self._late: list[tuple[float, int, int, bytes]] = []  # when it is due, its number, where to, packet

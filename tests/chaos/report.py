@@ -92,6 +92,7 @@ def evidence(schedule: Schedule, found: Evidence, verdict: Verdict) -> str:
         "faults": lines(found.faults),
         "shortages": lines((shortage, sorted(shortage.ports)) for shortage in found.shortages),
         "stalls": lines(found.stalls),
+        "packets": lines(found.packets),
         "closed": lines(found.closed),
         "ledger": lines(found.requests),
         "executed": lines(f"{name} {pid}" for name, pid in found.executed),

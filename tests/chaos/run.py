@@ -40,6 +40,7 @@ def run(machine: Machine, schedule: Schedule) -> tuple[Evidence, Counter[tuple[s
     windows.close()
     evidence = Evidence(clients.requests, clients.closed, late=clients.late, serial=is_serial)
     evidence.starved, evidence.stalls = starvation.starved, list(way.stalls)
+    evidence.packets = way.packets
     evidence.leftovers = bench.leftovers(machine, processes)
     evidence.executed = bench.executed(machine)
     evidence.halts, evidence.shortages, evidence.windows = halts.halts, faults.shortages, windows.windows

@@ -52,6 +52,7 @@ def test_a_lost_acknowledgment_delays_until_the_next_packet() -> None:
     losses.drop(Segment(PORT, False, False), 1.0)
     losses.forward(Segment(PORT, True, True), 1.2)
     assert losses.stalls == [Stall(PORT, 1.0, 1.2)]
+    assert [(packet.at, packet.is_lost) for packet in losses.packets] == [(1.0, True), (1.2, False)]
 
 
 def test_what_is_never_sent_again_delays_until_the_end() -> None:
