@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.chaos.evidence import Stall
-from tests.chaos.link import SERVER, Link, Packet
+from tests.chaos.evidence import Packet, Stall
+from tests.chaos.link import SERVER, Link
 from tests.chaos.processes import PORT, UNIX_SOCKET
 from tests.chaos.schedule import Setup
 from tests.support.machine import Address, Machine

@@ -5,6 +5,8 @@ All times are seconds of CLOCK_MONOTONIC, which is the same in the machine and o
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -112,6 +114,24 @@ class Stall:
     ended: float
 
 
+@dataclass(frozen=True)
+class Segment:
+    """What a lossy link knows of a packet."""
+
+    port: int  #: the client's
+    to_server: bool
+    needs_acknowledgment: bool  #: its sender sends it again, if it is lost
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A packet that has come to a lossy link."""
+
+    at: float
+    segment: Segment
+    is_lost: bool
+
+
 class Cause(Enum):
     """Why clients may notice something for some time; docs/restarts.md and docs/workers.md name each."""
 
@@ -175,7 +195,7 @@ class Evidence:
     late: list[tuple[float, float]] = field(default_factory=list)  #: when the clients' loop was late, and by how much
     starved: list[tuple[float, float]] = field(default_factory=list)  #: the same of all processes of the machine
     stalls: list[Stall] = field(default_factory=list)
-    packets: Sequence[object] = ()  #: of a lossy link, to read: the judge does not need them
+    packets: Sequence[Packet] = ()
     leftovers: list[str] = field(default_factory=list)  #: what is wrong with the service afterwards
     serial: bool = False  #: a worker serves one request at a time: clients wait for each other
     journal: str = ""
@@ -197,6 +217,21 @@ class Evidence:
         connection waited for a sender that had to send again."""
         starved = sum(by for at, by in self.late + self.starved if began <= at <= ended + by)
         return starved + self._stalled(began, ended, port)
+
+    def silence(self, request: Request) -> float:
+        """Return for how long, at most, nothing passed a lossy link that a receiver waits for; infinity without one."""
+        if not self.packets:
+            return math.inf
+        passed = (
+            packet.at
+            for packet in self.packets
+            if packet.segment.port == request.port and packet.segment.needs_acknowledgment and not packet.is_lost
+        )
+        times = [request.began, *(at for at in passed if request.began < at < request.ended), request.ended]
+        return max(
+            later - earlier - self.lateness(earlier, later, request.port)
+            for earlier, later in itertools.pairwise(times)
+        )
 
     def sent_at(self, port: int, at: float) -> float:
         """Return when, at the earliest, a packet was sent first that the client of a connection got at this time."""

@@ -170,6 +170,8 @@ def _why_waited(evidence: Evidence, request: Request, wait: float) -> str | None
     for began, ended in _before_relay(evidence):
         if _in_time(evidence, request, began, ended):
             return "restart in a reload before the relay has started"
+    if evidence.silence(request) <= LIMIT:
+        return "TCP on a lossy link"  # its window grows slowly after a loss
     if evidence.serial and wait <= LIMIT + _longest_other(evidence, request):
         return "worker busy with another request"
     return None
@@ -285,5 +287,7 @@ def _from_old_release(evidence: Evidence) -> Iterator[tuple[Request, str, float]
         until = min((each.began for each in following if each.ended > operation.ended), default=float("inf"))
         for request in evidence.requests:
             is_later = operation.ended < request.opened and request.began < until
-            if is_later and request.outcome is Outcome.OK and request.release != operation.release:
+            newer = {each.release for each in following if each.began < request.ended}
+            is_old = request.release != operation.release and request.release not in newer
+            if is_later and is_old and request.outcome is Outcome.OK:
                 yield request, operation.release, operation.ended

@@ -16,10 +16,9 @@ import struct
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
 from types import TracebackType
 
-from tests.chaos.evidence import Stall
+from tests.chaos.evidence import Packet, Segment, Stall
 from tests.chaos.schedule import Distance
 from tests.support.machine import Machine, enter_network, leave_network
 
@@ -29,24 +28,6 @@ _TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x1, 0x1000
 _PACKET = 65536
 _TCP = 6
 _FIN, _SYN, _RST = 0x01, 0x02, 0x04
-
-
-@dataclass(frozen=True)
-class Segment:
-    """What the link knows of a packet."""
-
-    port: int  #: the client's
-    to_server: bool
-    needs_acknowledgment: bool  #: its sender sends it again, if it is lost
-
-
-@dataclass(frozen=True)
-class Packet:
-    """A packet that has come to the link."""
-
-    at: float
-    segment: Segment
-    is_lost: bool
 
 
 def parse(packet: bytes, *, to_server: bool) -> Segment | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.chaos.clients import KINDS
-from tests.chaos.evidence import Cause, Closed, Halt, Outcome, Shortage, Stall, Window
+from tests.chaos.evidence import Cause, Closed, Halt, Outcome, Packet, Segment, Shortage, Stall, Window
 from tests.unit.chaos.planted import OK, OTHER, RESTART, REUSED, SLOW, evidence, lost, rules
 
 KILLED_MASTER = Halt(7, "master", "master-retires", True, 9.2, 9.3, frozenset())
@@ -101,6 +101,18 @@ def test_a_lossy_link_lets_its_connection_wait_and_loses_nothing() -> None:
     assert rules(evidence(replace(SLOW, began=11.5, ended=13.0), stalls=stalls)) == ["waited"]  # before its time
     assert rules(evidence(lost(Outcome.EOF, SLOW), stalls=stalls)) == ["lost"]
     assert rules(evidence(closed=[Closed("idle", SLOW.port, 5.0, 10.5)], stalls=stalls)) == ["closed"]
+
+
+def test_a_request_may_take_the_time_that_tcp_takes_on_a_lossy_link() -> None:
+    """After a loss its window grows slowly: packets pass, but few at a time."""
+    passing = [Packet(at / 10, Segment(SLOW.port, True, True), is_lost=False) for at in range(100, 120, 3)]
+    assert rules(evidence(SLOW, packets=passing)) == []
+    silent = [each for each in passing if each.at < 10.5]  # and then the service is slow
+    acknowledgments = [replace(each, segment=replace(each.segment, needs_acknowledgment=False)) for each in passing]
+    others = [replace(each, segment=replace(each.segment, port=1)) for each in passing]
+    lost_ones = [replace(each, is_lost=True) for each in passing]
+    for packets in (silent, acknowledgments, others, lost_ones):
+        assert rules(evidence(SLOW, packets=packets)) == ["waited"]
 
 
 def test_a_close_that_a_lossy_link_has_dropped_is_noticed_later() -> None:

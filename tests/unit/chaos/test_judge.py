@@ -189,6 +189,10 @@ def test_new_connections_get_their_response_from_the_release_that_is_ready() -> 
     assert rules(evidence(OK, operations=[replace(deployed, ended=10.5)])) == []  # not yet ready
     assert rules(evidence(OK, operations=[replace(deployed, status=1)])) == ["failed"]
     assert rules(evidence(OK, operations=[deployed, replace(RESTART, began=9.5, ended=11.0)])) == []
+    late = replace(OK, ended=10.6)  # it was sent before the next deploy began
+    following = replace(deployed, began=10.5, ended=10.55, release="2")
+    assert rules(evidence(replace(late, release="2"), operations=[deployed, following])) == []
+    assert rules(evidence(late, operations=[deployed, following])) == ["old release"]
     before = replace(RESTART, began=2.0, ended=4.0)
     assert rules(evidence(OK, operations=[before, deployed], faults=[("full", 2.5, 3.0)])) == []  # it had no scoreboard
     assert rules(evidence(OK, operations=[before, deployed], faults=[("full", 1.0, 1.5)])) == ["old release"]

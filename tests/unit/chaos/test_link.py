@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from tests.chaos.evidence import Stall
-from tests.chaos.link import Losses, Segment, parse
+from tests.chaos.evidence import Segment, Stall
+from tests.chaos.link import Losses, parse
 
 PORT = 40001
 ACK, PSH, SYN, FIN = 0x10, 0x08, 0x02, 0x01
