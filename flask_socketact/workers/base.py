@@ -97,7 +97,12 @@ class BaseWorker(Worker):
         self.slot[Field.PID] = os.getpid()
         request_context.generation = self.generation
         self.fork_hooks.watch()
-        super().init_process()  # returns when all requests are done, or the drain time has expired
+        try:
+            super().init_process()  # returns when all requests are done, or the drain time has expired
+        except BaseException:
+            if not self.is_child:
+                self.drain.limit_threads()
+            raise
         self.drain.finish()
 
     def load_wsgi(self) -> None:

@@ -101,6 +101,13 @@ class Drain:
         worker.handlers.call_application_handler()
         self._wait_for_threads()
 
+    def limit_threads(self) -> None:
+        """Give the application's threads the drain time, in a process that exits after an error: it may have no master
+        that ends it."""
+        self._is_finished = True
+        self.begin()
+        self._wait_for_threads()
+
     def _wait_for_threads(self) -> None:
         """Wait for the application's threads as long as no thread of ours limits that."""
         while not self._limit.locked() and _application_threads():

@@ -896,6 +896,28 @@ def test_drain_without_memory_for_a_thread_ends(
 
 
 @ALL
+def test_worker_that_cannot_boot_ends_whatever_threads_run(folder: Folder, http: socket.socket, worker: str) -> None:
+    """Its master has died, or the relay has moved it, so it must end by itself."""
+    app = folder(
+        BASE
+        + """
+    threading.Thread(target=lambda: threading.Event().wait(), name="endless").start()
+    master = os.getppid()
+    open("loading", "w").write(str(os.getpid()))
+    while os.getppid() == master:
+        time.sleep(0.01)
+    raise RuntimeError("on purpose")
+    """
+    )
+    command = (*CONF, "-w", "1", *CLASSES[worker], "--graceful-timeout", "1", "app:app")
+    with Server(app, *command, listeners={"http": http}) as server:
+        server.wait_for(lambda: (app / "loading").exists() and (app / "loading").read_text(), "the worker to load")
+        pid = (app / "loading").read_text()
+        server.process.kill()
+        server.wait_for(lambda: not Path(f"/proc/{pid}").exists(), "the worker to exit", 15)
+
+
+@ALL
 def test_threads_that_end_an_overdue_drain_do_not_cut_each_other_off(
     folder: Folder, http: socket.socket, worker: str
 ) -> None:
