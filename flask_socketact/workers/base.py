@@ -215,7 +215,7 @@ class BaseWorker(Worker):
     def handle_urg(self, sig: int, frame: FrameType | None) -> None:
         """Drain, and hand connections over (SIGURG): the next generation is ready. Only for a relayed worker.
 
-        An application or a library can send this signal, too: the next master has noted that it was told.
+        An application or a library can send this signal, too: without the next master's note it does nothing.
         """
         if self.relayed.is_moved() and not self.relayed.may_hand_over and self.board.is_retired:
             self.handle_exit(sig, frame)
