@@ -67,6 +67,8 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.fleet and (options.steps or options.worker or options.setup or options.fault):
         parser.error("--fleet goes without --steps, --worker, --setup and --fault")
+    if not Path(options.tree).is_dir():
+        parser.error(f"argument --tree: there is no folder {options.tree!r}: make one with script/tree")
     options.seconds = options.seconds or (75 if options.fleet else 30)
     return options
 
