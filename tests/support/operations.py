@@ -74,8 +74,10 @@ def restarting(machine: Machine, hold: Path) -> Iterator[subprocess.Popen[str]]:
     """A restart of the service that ends only after the block."""
     with machine.start("systemctl", "restart", "app") as restart:
         machine.wait_for(lambda: "Loading" in machine.show("app", "StatusText"), "the next generation to load")
-        yield restart
-        hold.unlink()
+        try:
+            yield restart
+        finally:  # the restart ends, and with it a test that has failed
+            hold.unlink()
         assert restart.wait(DEADLINE) == 0
 
 
