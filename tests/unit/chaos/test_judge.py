@@ -200,6 +200,10 @@ def test_new_connections_get_their_response_from_the_release_that_is_ready() -> 
     assert rules(evidence(OK, operations=[before, failed, deployed], faults=[("full", 2.5, 3.0)])) == []
     long_ago = replace(deployed, began=5.0, ended=6.0)
     assert rules(evidence(OK, operations=[before, long_ago], faults=[("full", 2.5, 3.0)])) == ["old release"]
+    two_starts = {"operations": [before, long_ago, deployed], "faults": [("full", 2.5, 3.0)]}
+    assert rules(evidence(OK, **two_starts)) == ["old release"]  # the second one told the first one to drain
+    killed = Halt(7, "master", "master-retires", True, 6.0, 6.1, frozenset())  # before it could
+    assert rules(evidence(OK, **two_starts, halts=[killed])) == []
 
 
 def test_leftovers_are_violations() -> None:
