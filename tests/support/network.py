@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: The network that RFC 5737 has for documentation: the example files can be used as they are.
 PREFIX = "192.0.2"
 GATEWAY = f"{PREFIX}.1"
+#: Ethernet addresses. They stay when a machine boots again, as those of a real one do: others would go on to send to
+#: the one before for up to 45 s (arp(7)). A bridge without an address of its own takes that of one of its links.
+_ETHERNET = "02:00:5e:00:02:{:02x}"
 
 _HOLD = (
     *("setpriv", "--pdeathsig", "KILL"),
@@ -44,7 +47,7 @@ class Network:
             with open(children, encoding="ascii") as file:
                 self.leader = int(file.read())
             self.run("ip", "link", "set", "lo", "up")
-            self.run("ip", "link", "add", "bridge", "type", "bridge")
+            self.run("ip", "link", "add", "bridge", "address", _ETHERNET.format(1), "type", "bridge")
             self.run("ip", "address", "add", f"{GATEWAY}/24", "dev", "bridge")
             self.run("ip", "link", "set", "bridge", "up")
         except BaseException:
@@ -60,10 +63,10 @@ class Network:
 
     def attach(self, machine: Machine, number: int) -> str:
         """Connect a machine by a link ``veth<number>``; return the machine's address."""
-        address = f"{PREFIX}.{10 + number}"
+        address, ethernet = f"{PREFIX}.{10 + number}", _ETHERNET.format(10 + number)
         inside = ("nsenter", f"--target={machine.leader}", "--net", "ip")
         link = f"veth{number}"
-        self.run("ip", "link", "add", link, "type", "veth", "peer", "name", "host0")
+        self.run("ip", "link", "add", link, "type", "veth", "peer", "name", "host0", "address", ethernet)
         self.run("ip", "link", "set", "host0", "netns", str(machine.leader))
         self.run("ip", "link", "set", link, "master", "bridge", "up")
         for command in (("link", "set", "lo", "up"), ("link", "set", "host0", "up")):
