@@ -270,11 +270,11 @@ def _started_without_scoreboard(evidence: Evidence, ready_at: float) -> str | No
     supersede it. Its workers accept connections until they are told to drain, a moment after READY=1."""
     succeeded = (each for each in evidence.operations if each.status == 0 and each.ended < ready_at)
     starts = [each for each in succeeded if _START.match(each.command)]
+    masters = [each for each in evidence.halts if each.killed and each.role == "master"]
     for start in sorted(starts, key=lambda each: each.ended, reverse=True):
         for name, began, ended in evidence.faults:
             if name == "full" and began <= start.ended and ended >= start.began:
                 return "started with a full /run"
-        masters = [each for each in evidence.halts if each.killed and each.role == "master"]
         if not any(start.ended - CLOCK_SLACK <= each.ended <= ready_at for each in masters):
             break  # its master told all that were before it to drain
     return None
