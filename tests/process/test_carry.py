@@ -299,7 +299,7 @@ def test_unread_mail_in_a_stop(
         (before,) = server.workers()
         (app / "hold").touch()
         os.kill(before, signal.SIGTERM)
-        server.wait_for(lambda: len(server.workers()) == 1 and before not in server.workers(), "another worker")
+        server.wait_for(lambda: before not in (workers := server.workers()) and len(workers) == 1, "another worker")
         client.sendall(REQUEST)
         if not boots:
             (app / "fail").touch()

@@ -566,7 +566,7 @@ def test_new_workers_write_to_log_files_that_were_reopened(site: Path, http: soc
         server.wait_for((site / "access").exists, "a new file")
         for pid in before:
             os.kill(pid, signal.SIGTERM)
-        server.wait_for(lambda: len(server.workers()) == 3 and not set(before) & set(server.workers()), "new workers")
+        server.wait_for(lambda: len(workers := server.workers()) == 3 and not set(before) & set(workers), "new workers")
         assert ask(lambda: dial(http))[0] == 200
         server.wait_for(lambda: "GET /" in (site / "access").read_text(), "the line of the request")
 

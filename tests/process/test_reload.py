@@ -453,7 +453,7 @@ def test_old_settings_need_no_file(site: Path, http: socket.socket) -> None:
         server.signal(signal.SIGHUP)
         assert "Reload failed (" in server.wait_for_message("READY=1")
         os.kill(before[0], signal.SIGTERM)
-        server.wait_for(lambda: before[0] not in server.workers() and len(server.workers()) == 2, "a replacement")
+        server.wait_for(lambda: before[0] not in (workers := server.workers()) and len(workers) == 2, "a replacement")
         assert ask(lambda: dial(http)) == (200, b"one")
 
 
