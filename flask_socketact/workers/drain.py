@@ -26,6 +26,11 @@ DRAIN_POLL = 0.05
 LINGER = 2.0
 #: A worker that is still running so long after the drain time ends its process, whatever blocks it. Seconds.
 OVERDUE_GRACE = 1.0
+#: Workers exit one after another, so long apart, after the drain: Python's cleanup takes some 10 ms of a CPU, which the
+#: new workers need just then, as they have got the connections. Seconds.
+EXIT_INTERVAL = 0.1
+#: After so many intervals workers exit at the same time again.
+EXIT_TURNS = 5
 
 #: The unpatched functions: ending a worker must not depend on gevent's loop.
 _start_thread = _thread.start_new_thread
@@ -99,6 +104,8 @@ class Drain:
         reached(Step.WORKER_HAS_DRAINED)
         self._is_finished = True
         worker.handlers.call_application_handler()
+        if worker.board.is_superseded or worker.carrier.siblings():
+            time.sleep(EXIT_INTERVAL * (1 + worker.age % EXIT_TURNS))
         self._wait_for_threads()
 
     def limit_threads(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from flask_socketact.workers.drain import EXIT_INTERVAL
 from tests.support.http import Client, ask
 from tests.support.load import Load
 from tests.support.releases import WORKERS, asking, release
@@ -56,6 +57,41 @@ def test_messages_to_systemd(site: Path, http: socket.socket, worker: str) -> No
     ]
     assert "Traceback" in server.log
     assert "RuntimeError: no database" in server.log
+
+
+#: Notes when the drain has ended, as the application's handler is called then, and when Python cleans up.
+NOTES = """
+import atexit, os, signal, time
+
+def note(*_):
+    with open(f"{os.getpid()}.times", "a") as file:
+        print(time.monotonic(), file=file)
+
+signal.signal(signal.SIGTERM, note)
+atexit.register(note)
+"""
+
+
+def pauses(site: Path) -> list[float]:
+    """Return how long each worker has waited between its drain and its exit, the shortest first. Seconds."""
+    times = [[float(line) for line in file.read_text().split()] for file in site.glob("*.times")]
+    return sorted(last - first for first, last in times)
+
+
+@pytest.mark.parametrize("worker", WORKERS)
+def test_old_workers_exit_one_after_another(site: Path, http: socket.socket, worker: str) -> None:
+    """New workers serve, and need the CPU; without them, in a stop, nothing is to wait for."""
+    release(site, "one", NOTES)
+    with Server(site, *CONF, "-k", f"flask_socketact.workers.{worker}", "app:app", listeners={"http": http}) as server:
+        before = set(server.wait_until_ready().workers())
+        server.signal(signal.SIGHUP)
+        server.wait_for(lambda: not before & set(server.workers()), "the old workers to exit")
+        first, second = pauses(site)
+        assert first >= 2 * EXIT_INTERVAL
+        assert second >= 3 * EXIT_INTERVAL
+        server.process.terminate()
+        assert server.wait_until_gone() == 0
+        assert pauses(site)[0] < EXIT_INTERVAL
 
 
 @pytest.mark.parametrize("worker", WORKERS)
