@@ -104,6 +104,7 @@ class Drain:
         reached(Step.WORKER_HAS_DRAINED)
         self._is_finished = True
         worker.handlers.call_application_handler()
+        # Only if others serve: otherwise clients wait for the next start, and that waits for us.
         if worker.board.is_superseded or worker.carrier.siblings():
             time.sleep(EXIT_INTERVAL * (1 + worker.age % EXIT_TURNS))
         self._wait_for_threads()
