@@ -29,6 +29,17 @@ def admin(machine: Machine, command: str) -> str:
         return client.makefile().read()
 
 
+def reload(machine: Machine) -> None:
+    """Reload HAProxy, and wait until its new process answers: ``systemctl reload`` does not."""
+    before = _pid(machine)
+    machine.systemctl("reload", "haproxy")
+    machine.wait_for(lambda: _pid(machine) != before, "a new process of HAProxy")
+
+
+def _pid(machine: Machine) -> str:
+    return next(line for line in admin(machine, "show info").splitlines() if line.startswith("Pid:"))
+
+
 def rows(machine: Machine) -> dict[str, dict[str, str]]:
     text = admin(machine, "show stat app 4 -1").removeprefix("# ")
     return {row["svname"]: row for row in csv.DictReader(io.StringIO(text))}

@@ -12,11 +12,13 @@ import pytest
 
 from tests.support import haproxy
 from tests.support.haproxy import admin, asked, chosen, servers, wait_until_asked
-from tests.support.http import ask
+from tests.support.http import answer as read_until_end
+from tests.support.http import ask, read_until
 from tests.support.load import Load
 from tests.support.machine import Machine, install
 
 if TYPE_CHECKING:
+    import socket
     import subprocess
     from collections.abc import Callable
 
@@ -67,15 +69,27 @@ def answer(machine: Machine, number: int = 1) -> str:
         return client.makefile().read()
 
 
+def begin(machine: Machine) -> socket.socket:
+    """Begin a request that is in flight for five seconds."""
+    client = machine.connect(("127.0.0.5", 8000))
+    client.sendall(b"GET /stream/50 HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n")
+    read_until(client, b"\r\n\r\n")
+    return client
+
+
 def test_a_drain_is_noticed_by_no_client(machine: Machine, figure: Callable[[str], None]) -> None:
     """It survives a stop of the service and a reload of HAProxy, and ends by itself."""
     with Load(partial(machine.connect, ("127.0.0.1", 80)), CLIENTS) as load:
         machine.wait_for(lambda: load.requests > 50, "responses")
+        unfinished = begin(machine)
         began = time.monotonic()
         done = lb(machine, "one", "drain", "--wait")
         waited = time.monotonic() - began
         assert "Waiting for " in done.stdout
         assert "one: drained" in done.stdout
+        with unfinished:
+            unfinished.setblocking(False)  # the response was complete before --wait ended
+            assert read_until_end(unfinished).endswith(b"49\n\r\n0\r\n\r\n")
         before = chosen(machine)
         machine.systemctl("stop", "one.service")
         wait_until_asked(machine)
@@ -83,7 +97,7 @@ def test_a_drain_is_noticed_by_no_client(machine: Machine, figure: Callable[[str
         machine.wait_for(lambda: servers(machine)["app1"] == ("UP", 0), "HAProxy to have both servers")
         assert chosen(machine)["app1"] == before["app1"]
         assert chosen(machine)["app2"] > before["app2"]
-        machine.systemctl("reload", "haproxy")
+        haproxy.reload(machine)
         machine.wait_for(lambda: servers(machine)["app1"][1] == 0, "the new HAProxy to hear it", 5)
         lb(machine, "one", "drain", "--for", "3")
         began = time.monotonic()
