@@ -63,12 +63,15 @@ def error() -> str:
 
 @app.post("/work/<name>")
 def work(name: str) -> str:
+    """Work for some seconds, or until a file is there."""
     seconds = float(request.args["seconds"])
 
     def send() -> None:
         with socketact.hold(name):
             (STATE / f"{name}-begun").touch()
-            time.sleep(seconds)
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline and not (STATE / f"{name}-may-end").exists():
+                time.sleep(0.05)
             (STATE / f"{name}-sent").touch()
 
     threading.Thread(target=send).start()

@@ -205,9 +205,8 @@ def test_a_loop_that_fails_again_and_again_is_given_up(
 
     monkeypatch.setattr(loop, "poll", fail)
     loop.wake()
-    wait_until(lambda: threads.is_broken)
+    wait_until(lambda: threads.is_broken and worker.slot[Field.DRAINING])
     assert not worker.alive
-    assert worker.slot[Field.DRAINING]
 
 
 def test_threads_end_when_nothing_is_left(
