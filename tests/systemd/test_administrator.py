@@ -190,14 +190,15 @@ def test_the_journal_s_reason_is_shown_for_a_service_that_fails_early(machine: M
     drop_in(machine, "app.service", f"[Service]\n{line}\n")
     machine.systemctl("stop", "app")
     machine.systemctl("start", "app", check=False)
-    told = doctor(machine)[1]
-    assert re.search(rf"^error    state: app\.service is \w+ \(exit-code\): ({why})", told, re.MULTILINE), told
+    told = rf"^error    state: app\.service is \w+ \(exit-code\): ({why})"
 
-    def is_told() -> bool:
+    def is_told_by_status() -> bool:
         seen = machine.run(CLI, "status", "app", "--json", check=False)
         return bool(re.match(why, json.loads(seen.stdout)["failure"]))
 
-    machine.wait_for(is_told, "the reason")  # systemd tries again meanwhile: a start that has just begun has not failed
+    # systemd tries again meanwhile: a start that has just begun has not failed.
+    machine.wait_for(lambda: bool(re.search(told, doctor(machine)[1], re.MULTILINE)), "the reason in doctor")
+    machine.wait_for(is_told_by_status, "the reason in status")
 
 
 def test_an_address_that_only_old_workers_hold_is_reported(machine: Machine) -> None:

@@ -167,7 +167,7 @@ def test_a_trial_never_outlives_the_deploy(machine: Machine, how: str) -> None:
 
 
 def test_systemd_ends_a_trial_whose_deploy_was_killed(machine: Machine) -> None:
-    options = ("--release", "/srv/app/releases/not-ready", "--healthy", "1", "--timeout", "2")
+    options = ("--release", "/srv/app/releases/not-ready", "--healthy", "1", "--timeout", "8")
     with machine.start(CLI, "deploy", "app", *options) as process:
         machine.wait_for(lambda: "running" in "".join(trials(machine)), "the trial")
         machine.run("pkill", "--signal", "KILL", "--full", "deploy app --release /srv/app/releases/not-ready")

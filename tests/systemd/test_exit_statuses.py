@@ -32,7 +32,7 @@ TYPED = {
         f"systemctl stop app; {CLI} list",
         f"{CLI} rehearse {QUICK}",
         f"{CLI} deploy app --healthy 1",
-        f"{INTERRUPT} 2 {CLI} status app --watch",
+        f"{INTERRUPT} 5 {CLI} status app --watch",
     ],
     1: [
         f"systemctl stop app; {CLI} status app",
