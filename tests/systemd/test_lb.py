@@ -12,7 +12,6 @@ import pytest
 
 from tests.support import haproxy
 from tests.support.haproxy import admin, asked, chosen, servers, wait_until_asked
-from tests.support.http import answer as read_until_end
 from tests.support.http import ask, read_until
 from tests.support.load import Load
 from tests.support.machine import Machine, install
@@ -72,7 +71,7 @@ def answer(machine: Machine, number: int = 1) -> str:
 def begin(machine: Machine) -> socket.socket:
     """Begin a request that is in flight for five seconds."""
     client = machine.connect(("127.0.0.5", 8000))
-    client.sendall(b"GET /stream/50 HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n")
+    client.sendall(b"GET /stream/50 HTTP/1.1\r\nHost: app\r\n\r\n")
     read_until(client, b"\r\n\r\n")
     return client
 
@@ -89,7 +88,7 @@ def test_a_drain_is_noticed_by_no_client(machine: Machine, figure: Callable[[str
         assert "one: drained" in done.stdout
         with unfinished:
             unfinished.setblocking(False)  # the response was complete before --wait ended
-            assert read_until_end(unfinished).endswith(b"49\n\r\n0\r\n\r\n")
+            read_until(unfinished, b"49\n\r\n0\r\n\r\n")
         before = chosen(machine)
         machine.systemctl("stop", "one.service")
         wait_until_asked(machine)

@@ -113,8 +113,8 @@ def test_a_service_that_fails(machine: Machine) -> None:
     remedy = "it does not start: {}journalctl -e -u app.service"
     # systemd tries again meanwhile: a start that has just begun has not failed.
     machine.wait_for(lambda: app(machine) == ("failed", remedy.format("")), "the failure")
-    nobody = ("runuser", "-u", "nobody", "--", CLI, "list")
-    machine.wait_for(lambda: remedy.format("sudo ") in machine.run(*nobody).stdout, "the failure")
+    unprivileged = ("runuser", "-u", "nobody", "--", CLI, "list")
+    machine.wait_for(lambda: remedy.format("sudo ") in machine.run(*unprivileged).stdout, "the failure")
 
 
 def test_an_address_that_systemd_does_not_hold(machine: Machine) -> None:
